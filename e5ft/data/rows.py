@@ -1,0 +1,219 @@
+"""Read a user's rows, strictly: JSON lines, CSV, TSV, Parquet or a hub data set, through one column mapping.
+
+A row is a query, one or more documents that answer it, and any number of hard negatives. Every row read is either
+accepted or a `Fault` with its place; nothing is guessed.
+"""
+
+import csv
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from e5ft.data.lines import Fault, check_text, read_json_lines
+from e5ft.data.text import text_id
+from e5ft.errors import ConfigurationError, DataError
+
+JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+TABLE_SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (*JSON_SUFFIXES, *TABLE_SUFFIXES, ".parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Names of the columns in the user's file.
+
+    Attributes:
+        query: one string.
+        document: a string or a list of strings, each a passage that answers the query.
+        hard_negative: a string, a list, null, or no such column at all.
+        ignore: columns that may be there and are not read; any other unknown column is a fault, since a misspelt
+            `hard_negatives` would otherwise train without them.
+    """
+
+    query: str = "query"
+    document: str = "document"
+    hard_negative: str = "hard_negative"
+    ignore: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        names = (self.query, self.document, self.hard_negative)
+        if any(not isinstance(name, str) or not name for name in names) or len(set(names)) != 3:
+            raise ConfigurationError(f"data.columns: query, document and hard_negative need three different names, not {names}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A validated row. `positives` is never empty; texts are as in the file (normalised where they are used)."""
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+
+
+def read_rows(source: str, columns: Columns, split: str = "train") -> Iterator[tuple[str, Row | Fault]]:
+    """Yield every row of a source.
+
+    Args:
+        source: a file (.jsonl, .json, .ndjson, .csv, .tsv, .parquet) or the name of a hub data set.
+        columns: the mapping.
+        split: of a hub data set; not used for files.
+
+    Yields:
+        `(place, Row)` or `(place, Fault)`.
+
+    Raises:
+        DataError: the source as a whole cannot be read.
+    """
+    suffix = Path(source).suffix.lower()
+    if suffix in JSON_SUFFIXES:
+        raw = read_json_lines(source)
+    elif suffix in TABLE_SUFFIXES:
+        raw = _read_table(Path(source), "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".parquet":
+        raw = _read_parquet(Path(source))
+    elif Path(source).exists():
+        raise DataError(f"{source}: unknown kind of file; {', '.join(SUFFIXES)} are read")
+    else:
+        raw = _read_hub(source, split)
+    for place, value in raw:
+        if isinstance(value, Fault):
+            yield place, value
+            continue
+        try:
+            yield place, validate(place, value, columns)
+        except Fault as fault:
+            yield place, fault
+
+
+def validate(place: str, raw: Mapping, columns: Columns) -> Row:
+    """Check one raw row.
+
+    Raises:
+        Fault: an unknown column, a missing, blank or mistyped field, or a document that is its own hard negative.
+    """
+    known = {columns.query, columns.document, columns.hard_negative, *columns.ignore}
+    for name in raw:
+        if name not in known:
+            raise Fault(place, f"unknown column {name!r}; map it in data.columns or name it in data.columns.ignore")
+    for name in (columns.query, columns.document):
+        if name not in raw:
+            raise Fault(
+                place, f"column {name!r} is missing; there are {', '.join(map(repr, raw)) or 'none'} (data.columns maps names)"
+            )
+    query = check_text(place, columns.query, raw[columns.query])
+    positives = _texts(place, columns.document, raw[columns.document])
+    if not positives:
+        raise Fault(place, f"{columns.document} is an empty list; at least one passage must answer the query")
+    negatives = _texts(place, columns.hard_negative, raw.get(columns.hard_negative), optional=True)
+    answers = {text_id(text) for text in positives}
+    for text in negatives:
+        if text_id(text) in answers:
+            raise Fault(place, f"{columns.hard_negative} equals {columns.document}: {text[:60]!r}")
+    return Row(query, positives, negatives)
+
+
+def _texts(place: str, field: str, value: object, optional: bool = False) -> tuple[str, ...]:
+    if optional and value is None:
+        return ()
+    if isinstance(value, dict) and "doc_id" in value:
+        raise Fault(place, f"{field} holds passage ids (doc_id); the passages' texts are needed in their place")
+    if isinstance(value, list | tuple):
+        return tuple(check_text(place, f"{field}[{i}]", text) for i, text in enumerate(value))
+    return (check_text(place, field, value),)
+
+
+def _read_table(path: Path, delimiter: str) -> Iterator[tuple[str, dict | Fault]]:
+    try:
+        # Bytes that are not UTF-8 become lone surrogates, which _table_row reports with their line.
+        file = open(path, encoding="utf-8", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    with file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            header = next(reader)
+        except StopIteration:
+            raise DataError(f"{path}: the file holds no rows") from None
+        except csv.Error as error:
+            raise DataError(f"{path}:1: not a table ({error})") from None
+        if header and header[0].startswith("\ufeff"):
+            raise DataError(f"{path}:1: the file begins with a byte order mark; save it as UTF-8 without BOM")
+        if len(set(header)) != len(header):
+            raise DataError(f"{path}:1: a column name stands twice: {header}")
+        found = False
+        while True:
+            place = f"{path}:{reader.line_num + 1}"
+            try:
+                cells = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                found = True
+                yield place, Fault(place, f"not a table row ({error})")
+                continue
+            if not cells:
+                continue
+            found = True
+            yield place, _table_row(place, header, cells)
+        if not found:
+            raise DataError(f"{path}: the file holds no rows below its header")
+
+
+def _table_row(place: str, header: list[str], cells: list[str]) -> dict | Fault:
+    if len(cells) != len(header):
+        return Fault(place, f"{len(cells)} cells, but the header names {len(header)} columns")
+    if any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
+        return Fault(place, "not UTF-8; convert the file, for instance from CP949")
+    return {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
+
+
+def _cell(cell: str) -> object:
+    """An empty cell is null; a cell that is a JSON list of strings is a list, so that CSV can hold several negatives."""
+    if not cell:
+        return None
+    if cell.startswith("[") and cell.endswith("]"):
+        try:
+            value = json.loads(cell)
+        except ValueError:
+            return cell
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
+    return cell
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, dict]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})") from error
+    number = itertools.count(1)
+    if file.metadata.num_rows == 0:
+        raise DataError(f"{path}: the file holds no rows")
+    try:
+        for batch in file.iter_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                yield f"{path}:{next(number)}", row
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{path}:{next(number)}: cannot be read on ({str(error).splitlines()[0]})") from error
+
+
+def _read_hub(name: str, split: str) -> Iterator[tuple[str, dict]]:
+    import datasets
+
+    if name.count("/") > 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+        raise DataError(f"{name}: there is no such file")
+    try:
+        rows = datasets.load_dataset(name, split=split)
+    except Exception as error:  # the library raises a dozen kinds; each means that there are no rows
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"{name}: there is no such file, and no hub data set of that name could be read ({first_line}); "
+            "name a local file (data.train_file=FILE.jsonl)"
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{name}[{split}]:{number}", row

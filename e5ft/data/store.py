@@ -1,0 +1,221 @@
+"""Rows on disk: validated and tokenised once, then memory-mapped. Resident memory does not grow with their number."""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from e5ft import distributed
+from e5ft.data.lines import Fault
+from e5ft.data.rows import Columns, Row, read_rows
+from e5ft.data.text import TextSpec, text_id
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.files import digest_of, digest_of_file, new_folder, read_json, write_json
+
+VERSION = 1  # part of every cache key: raise it when the meaning of a stored column changes
+_BATCH = 1000
+_SHOWN_FAULTS = 20
+log = logging.getLogger(__name__)
+
+_ROWS = pa.schema(
+    {
+        "line": pa.int64(),
+        "query": pa.string(),
+        "positives": pa.list_(pa.string()),
+        "negatives": pa.list_(pa.string()),
+        "query_id": pa.int64(),
+        "positive_ids": pa.list_(pa.int64()),
+        "negative_ids": pa.list_(pa.int64()),
+    }
+)
+_TOKENS = pa.schema(
+    {
+        "query": pa.list_(pa.int32()),
+        "positives": pa.list_(pa.list_(pa.int32())),
+        "negatives": pa.list_(pa.list_(pa.int32())),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowStore:
+    """Validated rows, memory-mapped.
+
+    Attributes:
+        rows: columns query, positives, negatives (texts), query_id, positive_ids, negative_ids (int64), and line (where a
+            row stands in the source, counted from 1).
+        source: where they come from, for messages.
+        digest: identifies the rows' content; the key of what is derived from them.
+        read, rejected: number of rows read from the source and not accepted.
+        faults: the first faults, as `path:line: reason`.
+    """
+
+    rows: datasets.Dataset
+    source: str
+    digest: str
+    read: int
+    rejected: int
+    faults: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self.rows:
+            yield Row(row["query"], tuple(row["positives"]), tuple(row["negatives"]))
+
+    def select(self, indices: np.ndarray) -> "RowStore":
+        """The rows at `indices`, still memory-mapped."""
+        digest = digest_of(self.digest, [int(i) for i in indices[:1000]], len(indices), int(np.sum(indices)))
+        return dataclasses.replace(self, rows=self.rows.select(indices), digest=digest)
+
+
+def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "fail", split: str = "train") -> RowStore:
+    """Validate a source once and map the result.
+
+    Args:
+        source: as for `read_rows`.
+        columns: the column mapping.
+        cache: folder of the caches; keyed by the content of the file, so an edited file is read again.
+        on_bad_row: "fail" raises after reading everything, listing the faults; "skip" leaves bad rows out and counts them.
+        split: of a hub data set.
+
+    Raises:
+        DataError: a bad row with on_bad_row=fail, or no good row at all.
+    """
+    if on_bad_row not in ("fail", "skip"):
+        raise ConfigurationError(f"data.on_bad_row={on_bad_row!r}: fail or skip is needed")
+    content = digest_of_file(source) if Path(source).is_file() else None
+    # The path is part of the key because the faults name it.
+    key = digest_of("rows", VERSION, source, content, split, dataclasses.asdict(columns))
+    folder = cache / f"rows-{key}"
+    with distributed.main_process_first():
+        # A hub name has no content to compare: it is read anew (its own cache keeps the download).
+        if content is None or not (folder / "report.json").is_file():
+            if distributed.is_main():
+                _write_rows(folder, read_rows(source, columns, split))
+    report = read_json(folder / "report.json")
+    store = RowStore(_map(folder / "rows.arrow"), source, key, report["read"], report["rejected"], tuple(report["faults"]))
+    if store.rejected and on_bad_row == "fail":
+        raise DataError(_describe(store) + "\nMend the rows, or leave them out with data.on_bad_row=skip.")
+    if store.read == store.rejected:
+        raise DataError(_describe(store) + "\nNo row is left.")
+    if store.rejected:
+        log.warning(_describe(store))
+    return store
+
+
+def _describe(store: RowStore) -> str:
+    lines = [f"{store.rejected:,} of {store.read:,} rows cannot be used:", *(f"  {fault}" for fault in store.faults)]
+    if store.rejected > len(store.faults):
+        lines.append(f"  ... and {store.rejected - len(store.faults):,} more")
+    return "\n".join(lines)
+
+
+def _write_rows(folder: Path, found: Iterable[tuple[str, Row | Fault]]) -> None:
+    read = rejected = 0
+    faults: list[str] = []
+
+    def accepted() -> Iterator[dict]:
+        nonlocal read, rejected
+        for place, row in found:
+            read += 1
+            if isinstance(row, Fault):
+                rejected += 1
+                if len(faults) < _SHOWN_FAULTS:
+                    faults.append(str(row))
+                continue
+            yield {
+                "line": int(place.rpartition(":")[2]),
+                "query": row.query,
+                "positives": row.positives,
+                "negatives": row.negatives,
+                "query_id": text_id(row.query),
+                "positive_ids": [text_id(text) for text in row.positives],
+                "negative_ids": [text_id(text) for text in row.negatives],
+            }
+
+    with new_folder(folder) as temporary:
+        _write_arrow(temporary / "rows.arrow", _ROWS, accepted())
+        write_json(temporary / "report.json", {"read": read, "rejected": rejected, "faults": faults})
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenStore:
+    """Token ids of a row store, row by row, memory-mapped.
+
+    Attributes:
+        tokens: columns query (list of int32), positives and negatives (lists of lists).
+        lengths: (rows,) int32, tokens of a row in all.
+        texts, truncated: number of texts, and how many were longer than the contract allows.
+        total_tokens: of all rows.
+    """
+
+    tokens: datasets.Dataset
+    lengths: np.ndarray
+    texts: int
+    truncated: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all rows together."""
+        return int(self.lengths.sum(dtype=np.int64))
+
+
+def tokenize_rows(store: RowStore, tokenizer, text: TextSpec, cache: Path) -> TokenStore:
+    """Tokenise every text of a store under the contract, once.
+
+    Args:
+        store: the rows.
+        tokenizer: a fast tokenizer.
+        text: prefixes and lengths.
+        cache: folder of the caches; keyed by rows, contract and tokenizer.
+    """
+    key = digest_of("tokens", VERSION, store.digest, text.to_dict(), tokenizer.backend_tokenizer.to_str())
+    folder = cache / f"tokens-{key}"
+    with distributed.main_process_first():
+        if distributed.is_main() and not (folder / "report.json").is_file():
+            with new_folder(folder) as temporary:
+                counts, lengths = {"texts": 0, "truncated": 0}, []
+                rows = _tokenized(store.rows, tokenizer, text, counts, lengths)
+                _write_arrow(temporary / "tokens.arrow", _TOKENS, rows)
+                np.save(temporary / "lengths.npy", np.array(lengths, dtype=np.int32))
+                write_json(temporary / "report.json", counts)
+    counts = read_json(folder / "report.json")
+    lengths = np.load(folder / "lengths.npy", mmap_mode="r")
+    return TokenStore(_map(folder / "tokens.arrow"), lengths, counts["texts"], counts["truncated"])
+
+
+def _tokenized(rows: datasets.Dataset, tokenizer, text: TextSpec, counts: dict, lengths: list) -> Iterator[dict]:
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        queries = [text.query(t) for t in batch["query"]]
+        passages = [text.passage(t) for column in ("positives", "negatives") for row in batch[column] for t in row]
+        query_tokens = _encode(tokenizer, queries, text.query_max_length, counts)
+        passage_tokens = iter(_encode(tokenizer, passages, text.passage_max_length, counts))
+        positives = [list(islice(passage_tokens, len(row))) for row in batch["positives"]]
+        negatives = [list(islice(passage_tokens, len(row))) for row in batch["negatives"]]
+        for query, positive, negative in zip(query_tokens, positives, negatives, strict=True):
+            lengths.append(len(query) + sum(map(len, positive)) + sum(map(len, negative)))
+            yield {"query": query, "positives": positive, "negatives": negative}
+
+
+def _encode(tokenizer, texts: list[str], limit: int, counts: dict) -> list[list[int]]:
+    if not texts:
+        return []
+    output = tokenizer(texts, truncation=True, max_length=limit, return_attention_mask=False, return_token_type_ids=False)
+    counts["texts"] += len(texts)
+    counts["truncated"] += sum(bool(encoding.overflowing) for encoding in output.encodings)
+    return output["input_ids"]
+
+
+def _write_arrow(path: Path, schema: pa.Schema, rows: Iterator[dict]) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        while batch := list(islice(rows, _BATCH)):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+
+
+def _map(path: Path) -> datasets.Dataset:
+    return datasets.Dataset.from_file(str(path))

@@ -1,0 +1,97 @@
+"""The text contract: how a raw string becomes what the model reads. Training, evaluation and export all use this file."""
+
+import dataclasses
+import hashlib
+import re
+import unicodedata
+
+from e5ft.errors import ConfigurationError
+
+_WHITESPACE = re.compile(r"\s+")
+
+
+def normalise(text: str) -> str:
+    """NFC with runs of white space made one space and the ends stripped.
+
+    XLM-R's fast tokenizers do not recompose Hangul written in NFD (https://github.com/huggingface/tokenizers/issues/2116):
+    without NFC the same Korean word is one syllable here and three jamo there.
+
+    Args:
+        text: any string.
+
+    Returns:
+        The normalised string, possibly empty.
+    """
+    return _WHITESPACE.sub(" ", unicodedata.normalize("NFC", text)).strip()
+
+
+def text_id(text: str) -> int:
+    """A 64-bit identity of a normalised text: equal texts have equal ids, in every process and run.
+
+    Args:
+        text: a string; normalised here, so that callers cannot forget it. No prefix.
+
+    Returns:
+        A signed 64-bit integer (BLAKE2b). Two different texts among n collide with probability n^2 / 2^65:
+        3e-6 for ten million.
+    """
+    digest = hashlib.blake2b(normalise(text).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSpec:
+    """What is done to a text before the tokenizer sees it, stored with the model (`e5ft.json`).
+
+    Attributes:
+        query_prefix: put before every query ("query: " for E5).
+        passage_prefix: put before every passage ("passage: " for E5).
+        query_max_length: tokens of a query, prefix and special tokens included; 4 to 8192.
+        passage_max_length: the same for passages.
+    """
+
+    query_prefix: str = "query: "
+    passage_prefix: str = "passage: "
+    query_max_length: int = 512
+    passage_max_length: int = 512
+
+    def __post_init__(self):
+        for field in ("query_max_length", "passage_max_length"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or not 4 <= value <= 8192:
+                raise ConfigurationError(f"model.text.{field}={value!r}: a number of tokens between 4 and 8192 is needed")
+        for field in ("query_prefix", "passage_prefix"):
+            if not isinstance(getattr(self, field), str):
+                raise ConfigurationError(f"model.text.{field}={getattr(self, field)!r}: a string is needed ('' for none)")
+
+    def query(self, text: str) -> str:
+        """Normalise a query and put its prefix before it, unless the text carries it already."""
+        return _prefixed(normalise(text), self.query_prefix)
+
+    def passage(self, text: str) -> str:
+        """Normalise a passage and put its prefix before it, unless the text carries it already."""
+        return _prefixed(normalise(text), self.passage_prefix)
+
+    def to_dict(self) -> dict:
+        """The fields as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "TextSpec":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigurationError: a field is unknown or out of range.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - names)
+        if unknown:
+            raise ConfigurationError(f"model.text has no field {unknown[0]!r}; its fields: {', '.join(sorted(names))}")
+        return cls(**values)
+
+
+def _prefixed(text: str, prefix: str) -> str:
+    # rstrip: after normalisation a text that was only "query: " has lost the space that the prefix ends with.
+    if prefix and (text.startswith(prefix) or text == prefix.rstrip()):
+        return text
+    return prefix + text

@@ -1,0 +1,201 @@
+"""From a hub name, a folder or a shape to an `Encoder`, and back to a folder."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from e5ft.data.text import TextSpec
+from e5ft.errors import ConfigurationError
+from e5ft.files import read_json
+from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from and what is asked of it.
+
+    Attributes:
+        path: a local folder; it wins over `hub`.
+        hub: a name on the Hugging Face hub.
+        revision: the pinned commit of `hub`.
+        init: "pretrained" loads weights, "random" makes them from the shape and the seed.
+        shape: a transformers configuration as a mapping with `model_type`, for init=random without folder or hub.
+        tokenizer: a folder or hub name; None takes the model's own.
+        pooling, text: the contract; None takes what the model records, else E5's.
+        dropout, attention_dropout: probabilities in [0, 1); None takes the model's own.
+        attention: "auto", "unpadded" or "padded".
+        seed: of the random weights.
+    """
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    init: str = "pretrained"
+    shape: dict | None = None
+    tokenizer: str | None = None
+    pooling: str | None = None
+    text: dict = dataclasses.field(default_factory=dict)
+    dropout: float | None = None
+    attention_dropout: float | None = None
+    attention: str = "auto"
+    seed: int = 42
+
+    def __post_init__(self):
+        if self.init not in ("pretrained", "random"):
+            raise ConfigurationError(f"model.init={self.init!r}: pretrained or random is needed")
+        if self.attention not in ("auto", "unpadded", "padded"):
+            raise ConfigurationError(f"model.attention={self.attention!r}: auto, unpadded or padded is needed")
+        for field in ("dropout", "attention_dropout"):
+            value = getattr(self, field)
+            if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
+                raise ConfigurationError(f"model.{field}={value!r}: a probability, at least 0 and below 1, is needed")
+        if self.path is not None and not Path(self.path).is_dir():
+            raise ConfigurationError(f"model.path={self.path}: there is no such folder")
+        if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
+            raise ConfigurationError("model: name a folder (model.path=DIR) or a preset (model=mini, model=e5_small)")
+
+    @property
+    def label(self) -> str:
+        """How tables name the model."""
+        if self.path is not None:
+            return str(self.path)
+        name = self.hub or "mini"
+        return name if self.init == "pretrained" else f"{name} shape, random weights"
+
+
+def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Encoder:
+    """Build the encoder that a source describes, in float32 and in eval mode.
+
+    Code from a hub or folder is never run (`trust_remote_code` stays off) and only safetensors weights are read.
+
+    Raises:
+        ConfigurationError: nothing usable at the source; the message names the remedy.
+    """
+    place = source.path or source.hub
+    shape = source.init == "random" and source.path is None
+    config = _config_from_shape(source) if shape and source.shape else _from_pretrained(AutoConfig, place, source)
+    record = getattr(config, RECORD, None) or _sentence_transformers_record(source.path)
+    if source.dropout is not None:
+        config.hidden_dropout_prob = source.dropout
+    if source.attention_dropout is not None:
+        config.attention_probs_dropout_prob = source.attention_dropout
+    spec = _spec(source, record, config)
+    tokenizer = _from_pretrained(AutoTokenizer, source.tokenizer or place, source)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ConfigurationError(
+            f"{source.tokenizer or place}: no fast tokenizer (tokenizer.json); model.tokenizer=DIR names one"
+        )
+    if source.init == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(source.seed)
+            backbone = AutoModel.from_config(config)
+    else:
+        backbone = _from_pretrained(AutoModel, place, source, config=config, dtype=torch.float32, use_safetensors=True)
+    if len(tokenizer) > config.vocab_size:
+        raise ConfigurationError(
+            f"the tokenizer has {len(tokenizer):,} pieces, the model {config.vocab_size:,}: they do not belong together (model.tokenizer)"
+        )
+    padded = {"auto": None, "unpadded": False, "padded": True}[source.attention]
+    if padded is None and torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        padded = True  # the kernels for texts of unequal length need compute capability 8.0
+    return Encoder(backbone, tokenizer, spec, padded).to(device).eval()
+
+
+def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
+    """Write config, safetensors weights and tokenizer; the contract goes into config.json.
+
+    The folder loads with plain `AutoModel` and with `load_encoder`. `export` adds what sentence-transformers needs.
+    """
+    backbone = encoder.backbone
+    setattr(backbone.config, RECORD, encoder.spec.to_dict())
+    implementation = backbone.config._attn_implementation
+    backbone.pooler = encoder.pooler[0]
+    try:
+        backbone.set_attn_implementation("sdpa")
+        backbone.save_pretrained(folder)
+    finally:
+        backbone.set_attn_implementation(implementation)
+        if encoder.pooler[0] is not None:
+            backbone.pooler = None
+    encoder.tokenizer.model_max_length = max(encoder.spec.text.query_max_length, encoder.spec.text.passage_max_length)
+    encoder.tokenizer.save_pretrained(folder)
+
+
+def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
+    """Read the weights of a folder written by `save_encoder` into an encoder of the same shape, strictly.
+
+    Raises:
+        ConfigurationError: a tensor is missing, too many, or of another shape.
+    """
+    from safetensors.torch import load_file
+
+    file = Path(folder) / "model.safetensors"
+    try:
+        tensors = load_file(file, device=str(encoder.device))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file}: cannot be read ({error})") from error
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
+    try:
+        encoder.backbone.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise ConfigurationError(f"{file}: does not fit this model ({error})") from error
+
+
+def copy_encoder(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copy a saved encoder's own files (no optimizer, no random states) to another folder."""
+    Path(target).mkdir(parents=True, exist_ok=True)
+    for file in Path(source).iterdir():
+        if file.name == "config.json" or file.suffix == ".safetensors" or "token" in file.name:
+            shutil.copy2(file, Path(target) / file.name)
+
+
+def _config_from_shape(source: ModelSource):
+    shape = dict(source.shape)
+    try:
+        return AutoConfig.for_model(shape.pop("model_type"), **shape)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"model.shape: {error}") from error
+
+
+def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
+    local = Path(place).is_dir()
+    revision = {} if local or place != source.hub else {"revision": source.revision}
+    try:
+        return kind.from_pretrained(place, trust_remote_code=False, local_files_only=local, **revision, **kwargs)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if local:
+            raise ConfigurationError(f"{place}: not a usable model folder: {first_line}") from error
+        raise ConfigurationError(
+            f"{place} could not be fetched from the hub ({first_line}). Two ways out: model.path=DIR with a local copy "
+            "of the model, or model=mini, which needs no download."
+        ) from error
+
+
+def _spec(source: ModelSource, record: dict | None, config) -> EncoderSpec:
+    """Explicit settings win, then what the model records, then E5's contract cut to the model's positions."""
+    record = record or {}
+    text = {**record.get("text", {}), **{key: value for key, value in source.text.items() if value is not None}}
+    return EncoderSpec(source.pooling or record.get("pooling", "mean"), TextSpec.from_dict(text))
+
+
+def _sentence_transformers_record(path: str | None) -> dict | None:
+    """The contract of a sentence-transformers folder that e5ft did not write: its pooling mode and prompts."""
+    if path is None or not (Path(path) / "modules.json").is_file():
+        return None
+    record: dict = {}
+    pooling = Path(path) / "1_Pooling" / "config.json"
+    if pooling.is_file():
+        values = read_json(pooling)
+        modes = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
+        names = [mode for key, mode in modes.items() if values.get(key)] or [values.get("pooling_mode")]
+        record["pooling"] = {"lasttoken": "last"}.get(names[0], names[0])
+    settings = Path(path) / "config_sentence_transformers.json"
+    prompts = read_json(settings).get("prompts", {}) if settings.is_file() else {}
+    text = {"query_prefix": prompts.get("query"), "passage_prefix": prompts.get("document", prompts.get("passage"))}
+    record["text"] = {key: value for key, value in text.items() if value is not None}
+    return record

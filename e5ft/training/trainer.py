@@ -1,0 +1,254 @@
+"""`ContrastiveTrainer`: transformers' Trainer with whole steps, exact accumulation and retrieval evaluation."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from e5ft import distributed
+from e5ft.data.collator import MicroBatch, TrainingRows, collate
+from e5ft.data.sampler import StepSampler
+from e5ft.data.step import Step
+from e5ft.errors import ConfigurationError, NonFiniteError
+from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.loading import load_weights, save_encoder
+from e5ft.training.accumulation import Share, distribute, surrogate, whole_step
+
+
+class ContrastiveTrainer(Trainer):
+    """Fine-tune an encoder on steps of texts.
+
+    Args:
+        model: the encoder.
+        args: transformers' arguments. `per_device_train_batch_size` rows are one forward pass;
+            `gradient_accumulation_steps` of them, on every process, are one step with one softmax.
+        train_dataset: the rows.
+        loss: a module over (embeddings, step); see `e5ft.training.losses`.
+        evaluator: encoder -> {"ndcg@10": ...}; run at every evaluation, on every process. None: no evaluation.
+        negatives: "step": a query meets the passages of all micro-batches and processes; "micro_batch": of its own
+            micro-batch alone, the cheaper meaning that accumulation has elsewhere.
+        group_by_length: rows of similar length meet in a step.
+        callbacks, optimizer_cls_and_kwargs: as in transformers.
+    """
+
+    def __init__(
+        self,
+        model: Encoder,
+        args: TrainingArguments,
+        train_dataset: TrainingRows | None,
+        loss: torch.nn.Module,
+        evaluator: Callable[[Encoder], dict[str, float]] | None = None,
+        *,
+        negatives: str = "step",
+        group_by_length: bool = False,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizer_cls_and_kwargs: tuple | None = None,
+    ):
+        if negatives not in ("step", "micro_batch"):
+            raise ConfigurationError(f"loss.negatives={negatives!r}: step or micro_batch is needed")
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collate,
+            train_dataset=train_dataset,
+            eval_dataset=evaluator,
+            callbacks=callbacks,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+        )
+        if self.args.n_gpu > 1:
+            raise ConfigurationError(
+                f"{self.args.n_gpu} GPUs are visible to one process, and DataParallel would cut a step's row of texts in two. Use "
+                f"them all: torchrun --nproc_per_node {self.args.n_gpu} train.py ...; or one: CUDA_VISIBLE_DEVICES=0"
+            )
+        self.loss = loss.to(self.args.device)
+        self.negatives, self.group_by_length = negatives, group_by_length
+        # The k losses of a step sum to the step's loss already: Trainer must not divide by k again.
+        self.loss_is_scaled_for_ga = True
+        self.sampler: StepSampler | None = None
+        self.tokens_seen = 0  # by this process, in this call of train()
+        self._dense_weights = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
+        self._step_numbers: dict[str, float] = {}
+        self._rows_in_step: list[int] = []
+
+    # -- which rows meet -------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Micro-batches of whole steps. Not handed to accelerate, whose shards would change which rows meet."""
+        dataset = self.train_dataset
+        self.sampler = StepSampler(
+            len(dataset),
+            self.args.per_device_train_batch_size,
+            self.args.gradient_accumulation_steps,
+            world_size=self.args.world_size,
+            rank=self.args.process_index,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            lengths=dataset.lengths if self.group_by_length else None,
+        )
+        workers = self.args.dataloader_num_workers
+        return DataLoader(
+            dataset,
+            batch_sampler=self.sampler,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+        )
+
+    def _run_epoch(self, *, epoch: int, **kwargs) -> None:
+        # Trainer's own set_epoch does not reach a sampler behind skip_first_batches when processes are several.
+        self.sampler.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
+
+    def _prepare_inputs(self, inputs: MicroBatch | Share) -> MicroBatch | Share:
+        return inputs if isinstance(inputs, Share) else inputs.to(self.args.device)
+
+    # -- the step --------------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, None]:
+        """Fetch a step's micro-batches and, with accumulation, run the first half of the step (see accumulation.py)."""
+        batches = [batch.to(device) for batch in islice(epoch_iterator, num_batches)]
+        self._rows_in_step = [row for batch in batches for row in batch.rows]
+        if len(batches) <= 1 or self.negatives == "micro_batch":
+            return [Share(batch, number) for number, batch in enumerate(batches)], None
+        # Trainer sets train mode only in training_step: without this the first pass after an evaluation had no dropout.
+        self.model_wrapped.train()
+        with self._no_gradient_sync():
+            shares, step = distribute(batches, self._embed, self.loss)
+        self._note(shares[0].loss * len(shares), step)
+        return shares, None
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: Share, return_outputs: bool = False, num_items_in_batch: object = None
+    ) -> torch.Tensor | tuple[torch.Tensor, dict]:
+        """The loss of one micro-batch of the step.
+
+        Args:
+            model: the encoder, wrapped as Trainer wraps it.
+            inputs: a micro-batch and, with accumulation, its share of the step's gradient.
+            return_outputs: also return {"embeddings": (N, D)}.
+            num_items_in_batch: unused; part of Trainer's interface.
+
+        Returns:
+            A scalar; the k scalars of a step sum to its loss.
+
+        Raises:
+            NonFiniteError: the loss is NaN or infinite; raised before any weight changes.
+        """
+        embeddings = inputs.embeddings
+        if embeddings is None:
+            embeddings = self._embed(inputs.micro_batch, inputs.number, model)
+        if inputs.gradient is not None:
+            loss = surrogate(embeddings, inputs)
+        elif self.negatives == "micro_batch":
+            loss = self.loss(embeddings, inputs.micro_batch.step) / self.current_gradient_accumulation_steps
+            self._note(loss * self.current_gradient_accumulation_steps, inputs.micro_batch.step)
+        else:
+            step = whole_step([inputs.micro_batch.step], embeddings.device)
+            loss = self.loss(distributed.gather_rows(embeddings), step)
+            self._note(loss, step)
+        return (loss, {"embeddings": embeddings}) if return_outputs else loss
+
+    def _embed(self, batch: MicroBatch, number: int, model: torch.nn.Module | None = None) -> torch.Tensor:
+        """Embed a micro-batch with the dropout of (seed, step, micro-batch, rank): the same in both passes and after a resume."""
+        device = self.args.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(_seed(self.args.seed, self.state.global_step, number, self.args.process_index))
+            return (self.model_wrapped if model is None else model)(batch.input_ids, batch.lengths)
+
+    def _no_gradient_sync(self) -> contextlib.AbstractContextManager:
+        # The first micro-batch's graph is made here but used in Trainer's loop, which syncs at the last one.
+        return self.accelerator.no_sync(self.model_wrapped)
+
+    def _note(self, loss: torch.Tensor, step: Step) -> None:
+        """Refuse a non-finite loss; remember what a step looked like for the log."""
+        if not torch.isfinite(loss):
+            raise NonFiniteError(
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}. The weights are as they were before it. Rows of the step: "
+                f"{self._some_rows()}. Likely remedies: a lower optimizer.lr, a higher loss.temperature, bf16 instead of fp16."
+            )
+        rows = step.own[1] - step.own[0]
+        pairs = rows * len(step.passage)
+        self._step_numbers = {
+            "negatives_per_query": step.negatives / rows,
+            # The own positive is always masked; what goes beyond it would have been taught as a false negative.
+            "masked_share": (len(step.answers[0]) - rows) / max(pairs - rows, 1),
+        }
+
+    def floating_point_ops(self, inputs: Share) -> int:
+        """6 operations a token and weight outside the embedding tables (forward 2, backward 4); attention left out.
+
+        Called by Trainer once a micro-batch; also counts the tokens.
+        """
+        tokens = len(inputs.micro_batch.input_ids)
+        self.tokens_seen += tokens
+        return 6 * tokens * self._dense_weights
+
+    def _some_rows(self) -> str:
+        shown = ", ".join(self.train_dataset.place(row) for row in self._rows_in_step[:8])
+        more = len(self._rows_in_step) - 8
+        return shown + (f" and {more} more" if more > 0 else "")
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: object = None) -> object:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        scaled = getattr(self.accelerator, "scaler", None) is not None  # fp16: the scaler skips such a step and lowers its scale
+        if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
+            raise NonFiniteError(
+                f"step {self.state.global_step + 1}: the gradient norm is {float(norm)}. The weights are as they were before it. Rows of "
+                f"the step: {self._some_rows()}. Likely remedies: a lower optimizer.lr or a higher loss.temperature."
+            )
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the last step looked like to Trainer's own line."""
+        if "loss" in logs:
+            logs = {**logs, **self._step_numbers}
+        super().log(logs, start_time)
+
+    # -- evaluation and checkpoints --------------------------------------------------------------------------------------
+
+    def evaluate(
+        self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Rank a corpus with the current model.
+
+        Before the first step the result also becomes the score to beat: the base model is the first candidate for the
+        best one. (Trainer starts from minus infinity, so that the base never competes.)
+        """
+        found = self.eval_dataset(self.model)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        wanted = self.args.metric_for_best_model
+        if self.state.global_step == 0 and wanted is not None:
+            key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
+            if key not in metrics:
+                names = ", ".join(name.removeprefix("eval_") for name in metrics)
+                raise ConfigurationError(f"training.metric_for_best_model={wanted}: not measured; choose one of {names}")
+            self.state.best_metric = metrics[key]
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Not Trainer's: it would add training_args.bin, a pickle that holds the hub token in clear.
+        if self.args.should_save:
+            save_encoder(self.model, output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        load_weights(self.model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        load_weights(self.model, self.state.best_model_checkpoint)
+
+
+def _seed(*parts: int) -> int:
+    """One 63-bit seed from several numbers (SplitMix64), so that neighbours share nothing."""
+    state = 0
+    for part in parts:
+        state = (state ^ (part & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1

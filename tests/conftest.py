@@ -1,0 +1,79 @@
+"""Small stand-ins: a tokenizer of single words, random encoders of both families, rows on disk. Offline, CPU, seeded."""
+
+import json
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+from e5ft.data.text import TextSpec
+from e5ft.modeling.encoder import Encoder, EncoderSpec
+
+torch.set_num_threads(2)
+WORDS = [f"w{i}" for i in range(200)]
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Words to ids, with XLM-R's special tokens at XLM-R's places."""
+    vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *WORDS, "query:", "passage:"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>",
+        pad_token="<pad>", unk_token="<unk>",
+    )  # fmt: skip
+
+
+def make_encoder(family: str = "bert", *, dropout: float = 0.0, padded: bool | None = None, pooling: str = "mean", seed: int = 0):
+    """A random encoder of 2 layers, 32 wide."""
+    own = {"bert": dict(pad_token_id=0), "xlm-roberta": dict(pad_token_id=1)}[family]
+    config = AutoConfig.for_model(
+        family, vocab_size=210, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **own,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        backbone = AutoModel.from_config(config)
+    text = TextSpec(query_max_length=48, passage_max_length=48)
+    return Encoder(backbone, make_tokenizer(), EncoderSpec(pooling, text), padded)
+
+
+def make_rows(count: int, *, seed: int = 0, negatives: bool = True) -> list[dict]:
+    """Rows whose query shares words with its document; some passages and queries stand in several rows."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def words(low, high):
+        length = int(torch.randint(low, high, (1,), generator=generator))
+        return [WORDS[int(i)] for i in torch.randint(0, len(WORDS), (length,), generator=generator)]
+
+    documents = [" ".join(words(4, 20)) for _ in range(count)]
+    rows = []
+    for i in range(count):
+        document = documents[i if i % 7 else i // 2]
+        row = {"query": " ".join(document.split()[:3] + words(1, 4)), "document": document}
+        if i % 5 == 4:
+            row["query"] = rows[i - 1]["query"]  # several positives of one query
+        if negatives:
+            candidates = [documents[(i + j) % count] for j in range(1, 1 + i % 4)]
+            row["hard_negative"] = [text for text in candidates if text != document]
+        rows.append(row)
+    return rows
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """Write rows as JSON lines and return the path."""
+
+    def write(rows, name="rows.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    return write

@@ -1,0 +1,49 @@
+"""A trainer over small rows, built the same way in one process and in several."""
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from e5ft.data.collator import TrainingRows
+from e5ft.data.rows import Columns
+from e5ft.data.store import load_rows, tokenize_rows
+from e5ft.training.losses import InfoNCE
+from e5ft.training.trainer import ContrastiveTrainer
+from tests.conftest import make_encoder
+
+
+def make_dataset(rows_file: str, cache: Path, encoder) -> TrainingRows:
+    store = load_rows(rows_file, Columns(), cache)
+    return TrainingRows(store, tokenize_rows(store, encoder.tokenizer, encoder.spec.text, cache))
+
+
+def make_trainer(
+    rows_file: str, folder: Path, *, batch: int, accumulation: int, steps: int = 8, dropout: float = 0.0, encoder=None, loss=None,
+    evaluator=None, cls=ContrastiveTrainer, options=None, callbacks=None, **arguments,
+):  # fmt: skip
+    encoder = encoder if encoder is not None else make_encoder(dropout=dropout)
+    args = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, max_steps=steps,
+        learning_rate=1e-3, logging_steps=1, report_to="none", use_cpu=True, seed=5, disable_tqdm=True,
+        remove_unused_columns=False, logging_nan_inf_filter=False, ddp_find_unused_parameters=False, ddp_broadcast_buffers=False,
+        **{"save_strategy": "no", **arguments},
+    )  # fmt: skip
+    dataset = make_dataset(rows_file, Path(folder) / "cache", encoder)
+    loss = loss if loss is not None else InfoNCE(temperature=0.05)
+    return cls(
+        encoder, args, dataset, loss, evaluator, optimizer_cls_and_kwargs=(torch.optim.AdamW, {"lr": 1e-3}),
+        callbacks=callbacks, **(options or {}),
+    )  # fmt: skip
+
+
+def losses_of(trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def norms_of(trainer) -> list[float]:
+    return [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
+
+
+def weights_of(trainer) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
