@@ -1,6 +1,7 @@
 """Ground floor: writing files so that a reader sees the old one or the new one, never half of one; digests."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -41,24 +42,42 @@ def read_json(path: str | os.PathLike) -> object:
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty temporary folder that takes the place of `path` when the block ends well, and is removed otherwise.
 
-    If another process made `path` meanwhile, the newer one wins: the old folder is moved aside and removed.
+    If `path` is there already, also because another process made it meanwhile, the newer one wins: the old folder is moved
+    aside and removed. (For an instant there is none, so readers in other processes need a lock.)
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     os.chmod(temporary, 0o755)
+    old = []
     try:
         yield temporary
-        if path.exists():
-            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.rename(path, aside / path.name)
-            os.rename(temporary, path)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            os.rename(temporary, path)
+        while not _rename_to_free(temporary, path):
+            old.append(_move_aside(path))
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    for folder in old:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rename_to_free(folder: Path, path: Path) -> bool:
+    """Rename a folder unless something stands at `path`; asking first would leave time for another process to put it there."""
+    try:
+        os.rename(folder, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        return False
+    return True
+
+
+def _move_aside(path: Path) -> Path:
+    """Move a folder or file, unless another process has done so, into a new folder beside it."""
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, aside / path.name)
+    return aside
 
 
 def replace_link(link: str | os.PathLike, target: str | os.PathLike) -> None:
@@ -67,7 +86,11 @@ def replace_link(link: str | os.PathLike, target: str | os.PathLike) -> None:
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
-    os.replace(temporary, link)
+    try:
+        os.replace(temporary, link)
+    except OSError:  # a real folder stands there
+        temporary.unlink()
+        raise
 
 
 def digest_of(*parts: object) -> str:

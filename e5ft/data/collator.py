@@ -87,8 +87,9 @@ class TrainingRows(Dataset):
         row, epoch = request
         ids, tokens, known = self.ids[row], self.tokens[row], self.known(row)
         positive = (row + epoch) % len(tokens["positives"])
-        # A hard negative that another row names as an answer to the same query is a false one.
-        usable = [i for i, identity in enumerate(ids["negative_ids"]) if identity not in known]
+        # A hard negative that another row names as an answer to the same query is a false one; one named twice counts once.
+        distinct = {identity: i for i, identity in reversed(list(enumerate(ids["negative_ids"])))}
+        usable = sorted(i for identity, i in distinct.items() if identity not in known)
         if self.limit is not None and len(usable) > self.limit:
             start = (row + epoch) * self.limit % len(usable)
             usable = (usable + usable)[start : start + self.limit]

@@ -56,7 +56,7 @@ def _raw_lines(path) -> Iterator[bytes | None]:
     if path.is_dir():
         raise DataError(f"{path}: this is a folder; a file is needed")
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     with file:
@@ -95,10 +95,12 @@ def _refuse_constant(name: str):
 
 
 def _unique_keys(pairs: list) -> dict:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) != len(keys):
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
-    return dict(pairs)
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {twice!r} stands twice")
+    return value
 
 
 def check_text(place: str, field: str, value: object) -> str:

@@ -127,7 +127,7 @@ def _texts(place: str, field: str, value: object, optional: bool = False) -> tup
 def _read_table(path: Path, delimiter: str) -> Iterator[tuple[str, dict | Fault]]:
     try:
         # Bytes that are not UTF-8 become lone surrogates, which _table_row reports with their line.
-        file = open(path, encoding="utf-8", errors="surrogateescape", newline="")
+        file = open(path, encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     with file:
@@ -138,6 +138,8 @@ def _read_table(path: Path, delimiter: str) -> Iterator[tuple[str, dict | Fault]
             raise DataError(f"{path}: the file holds no rows") from None
         except csv.Error as error:
             raise DataError(f"{path}:1: not a table ({error})") from None
+        if _not_utf8(header):
+            raise DataError(f"{path}:1: not UTF-8; convert the file, for instance from CP949")
         if header and header[0].startswith("\ufeff"):
             raise DataError(f"{path}:1: the file begins with a byte order mark; save it as UTF-8 without BOM")
         if len(set(header)) != len(header):
@@ -164,9 +166,13 @@ def _read_table(path: Path, delimiter: str) -> Iterator[tuple[str, dict | Fault]
 def _table_row(place: str, header: list[str], cells: list[str]) -> dict | Fault:
     if len(cells) != len(header):
         return Fault(place, f"{len(cells)} cells, but the header names {len(header)} columns")
-    if any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
+    if _not_utf8(cells):
         return Fault(place, "not UTF-8; convert the file, for instance from CP949")
     return {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
+
+
+def _not_utf8(cells: list[str]) -> bool:
+    return any("\udc80" <= character <= "\udcff" for cell in cells for character in cell)
 
 
 def _cell(cell: str) -> object:
@@ -176,14 +182,14 @@ def _cell(cell: str) -> object:
     if cell.startswith("[") and cell.endswith("]"):
         try:
             value = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: thousands of brackets
             return cell
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return value
     return cell
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, dict]]:
+def _read_parquet(path: Path) -> Iterator[tuple[str, dict | Fault]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -191,15 +197,29 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict]]:
         file = pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})") from error
+    names = file.schema_arrow.names
+    if len(set(names)) != len(names):
+        raise DataError(f"{path}: a column name stands twice: {names}")
     number = itertools.count(1)
     if file.metadata.num_rows == 0:
         raise DataError(f"{path}: the file holds no rows")
     try:
         for batch in file.iter_batches(batch_size=1000):
-            for row in batch.to_pylist():
-                yield f"{path}:{next(number)}", row
-    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
+            for row in _batch_rows(batch):
+                place = f"{path}:{next(number)}"
+                yield place, Fault(place, f"not readable ({row})") if isinstance(row, Exception) else row
+    except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}:{next(number)}: cannot be read on ({str(error).splitlines()[0]})") from error
+
+
+def _batch_rows(batch) -> list[dict | Exception]:
+    """A record batch's rows; a row with bytes that are no text, or a date beyond Python's, is the error that it raises."""
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
+        if batch.num_rows == 1:
+            return [error]
+        return [row for index in range(batch.num_rows) for row in _batch_rows(batch.slice(index, 1))]
 
 
 def _read_hub(name: str, split: str) -> Iterator[tuple[str, dict]]:

@@ -47,8 +47,8 @@ class StepSampler(Sampler):
         self.epoch = 0
         if rows < self.step_rows:
             raise DataError(
-                f"{rows:,} training rows do not fill one step of {self.step_rows:,} rows ({micro_batch} per device x {accumulation} "
-                f"accumulated x {world_size} processes); lower training.per_device_train_batch_size or "
+                f"{rows:,} training rows do not fill one step of {self.step_rows:,} rows ({micro_batch} per device x "
+                f"{accumulation} accumulated x {world_size} processes); lower training.per_device_train_batch_size or "
                 "training.gradient_accumulation_steps"
             )
 

@@ -1,6 +1,8 @@
 """Rows on disk: validated and tokenised once, then memory-mapped. Resident memory does not grow with their number."""
 
+import contextlib
 import dataclasses
+import json
 import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -9,6 +11,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock
 
 from e5ft import distributed
 from e5ft.data.lines import Fault
@@ -17,7 +20,7 @@ from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import digest_of, digest_of_file, new_folder, read_json, write_json
 
-VERSION = 1  # part of every cache key: raise it when the meaning of a stored column changes
+VERSION = 2  # part of every cache key: raise it when the meaning of a stored column changes
 _BATCH = 1000
 _SHOWN_FAULTS = 20
 log = logging.getLogger(__name__)
@@ -68,7 +71,7 @@ class RowStore:
 
     def select(self, indices: np.ndarray) -> "RowStore":
         """The rows at `indices`, still memory-mapped."""
-        digest = digest_of(self.digest, [int(i) for i in indices[:1000]], len(indices), int(np.sum(indices)))
+        digest = digest_of(self.digest, np.asarray(indices, dtype=np.int64).tobytes().hex())
         return dataclasses.replace(self, rows=self.rows.select(indices), digest=digest)
 
 
@@ -91,13 +94,13 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     # The path is part of the key because the faults name it.
     key = digest_of("rows", VERSION, source, content, split, dataclasses.asdict(columns))
     folder = cache / f"rows-{key}"
-    with distributed.main_process_first():
+    with distributed.main_process_first(), _alone(folder):
         # A hub name has no content to compare: it is read anew (its own cache keeps the download).
-        if content is None or not (folder / "report.json").is_file():
-            if distributed.is_main():
-                _write_rows(folder, read_rows(source, columns, split))
-    report = read_json(folder / "report.json")
-    store = RowStore(_map(folder / "rows.arrow"), source, key, report["read"], report["rejected"], tuple(report["faults"]))
+        if distributed.is_main() and (content is None or not (folder / "report.json").is_file()):
+            _write_rows(folder, read_rows(source, columns, split))
+        report = read_json(folder / "report.json")
+        rows = _map(folder / "rows.arrow")
+    store = RowStore(rows, source, report["digest"], report["read"], report["rejected"], tuple(report["faults"]))
     if store.rejected and on_bad_row == "fail":
         raise DataError(_describe(store) + "\nMend the rows, or leave them out with data.on_bad_row=skip.")
     if store.read == store.rejected:
@@ -139,7 +142,8 @@ def _write_rows(folder: Path, found: Iterable[tuple[str, Row | Fault]]) -> None:
 
     with new_folder(folder) as temporary:
         _write_arrow(temporary / "rows.arrow", _ROWS, accepted())
-        write_json(temporary / "report.json", {"read": read, "rejected": rejected, "faults": faults})
+        digest = digest_of_file(temporary / "rows.arrow")
+        write_json(temporary / "report.json", {"read": read, "rejected": rejected, "faults": faults, "digest": digest})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,9 +177,9 @@ def tokenize_rows(store: RowStore, tokenizer, text: TextSpec, cache: Path) -> To
         text: prefixes and lengths.
         cache: folder of the caches; keyed by rows, contract and tokenizer.
     """
-    key = digest_of("tokens", VERSION, store.digest, text.to_dict(), tokenizer.backend_tokenizer.to_str())
+    key = digest_of("tokens", VERSION, store.digest, text.to_dict(), _state(tokenizer))
     folder = cache / f"tokens-{key}"
-    with distributed.main_process_first():
+    with distributed.main_process_first(), _alone(folder):
         if distributed.is_main() and not (folder / "report.json").is_file():
             with new_folder(folder) as temporary:
                 counts, lengths = {"texts": 0, "truncated": 0}, []
@@ -186,6 +190,12 @@ def tokenize_rows(store: RowStore, tokenizer, text: TextSpec, cache: Path) -> To
     counts = read_json(folder / "report.json")
     lengths = np.load(folder / "lengths.npy", mmap_mode="r")
     return TokenStore(_map(folder / "tokens.arrow"), lengths, counts["texts"], counts["truncated"])
+
+
+def _state(tokenizer) -> list:
+    """What decides a text's tokens; not the truncation and padding of the last call, which the tokenizer keeps too."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    return [{**state, "truncation": None, "padding": None}, tokenizer.truncation_side]
 
 
 def _tokenized(rows: datasets.Dataset, tokenizer, text: TextSpec, counts: dict, lengths: list) -> Iterator[dict]:
@@ -209,6 +219,14 @@ def _encode(tokenizer, texts: list[str], limit: int, counts: dict) -> list[list[
     counts["texts"] += len(texts)
     counts["truncated"] += sum(bool(encoding.overflowing) for encoding in output.encodings)
     return output["input_ids"]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time, of whatever run, look for a cached folder and write it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        yield
 
 
 def _write_arrow(path: Path, schema: pa.Schema, rows: Iterator[dict]) -> None:

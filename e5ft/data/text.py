@@ -91,7 +91,9 @@ class TextSpec:
 
 
 def _prefixed(text: str, prefix: str) -> str:
-    # rstrip: after normalisation a text that was only "query: " has lost the space that the prefix ends with.
-    if prefix and (text.startswith(prefix) or text == prefix.rstrip()):
-        return text
+    # The text is normalised, so a prefix that it carries is compared in its normalised form (E5-instruct's has a line end).
+    bare = normalise(prefix)
+    carried = bare + " " if prefix[-1:].isspace() else bare
+    if bare and (text == bare or text.startswith(carried)):
+        text = text[len(carried) :]
     return prefix + text

@@ -61,16 +61,14 @@ def unpadded_attention(
 def _by_length(query, key, value, text_lengths, dropout, scaling):
     """Runs of neighbours of equal length go through the kernel as one batch; the collator sorts texts so that runs are long."""
     heads, size = query.shape[1], query.shape[3]
-    pieces, start = [], 0
-    for length, run in groupby(text_lengths):
-        count = sum(1 for _ in run)
-        stop = start + count * length
-        q, k, v = (  # (1, H, n * L, d) -> (n, H, L, d)
-            x[0, :, start:stop].view(heads, count, length, size).transpose(0, 1) for x in (query, key, value)
-        )
+    runs = [(length, sum(1 for _ in run)) for length, run in groupby(text_lengths)]
+    tokens = [length * count for length, count in runs]
+    # split, not slices: the backward of a slice writes a row of zeros as long as all texts together.
+    pieces = []
+    for (length, count), *qkv in zip(runs, *(x[0].split(tokens, dim=1) for x in (query, key, value)), strict=True):
+        q, k, v = (x.reshape(heads, count, length, size).transpose(0, 1) for x in qkv)  # (H, n * L, d) -> (n, H, L, d)
         out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
         pieces.append(out.transpose(1, 2).reshape(1, count * length, heads, size))
-        start = stop
     return torch.cat(pieces, dim=1)  # (1, T, H, d)
 
 

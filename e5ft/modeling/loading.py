@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from e5ft.data.text import TextSpec
@@ -57,6 +59,8 @@ class ModelSource:
             raise ConfigurationError(f"model.path={self.path}: there is no such folder")
         if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
             raise ConfigurationError("model: name a folder (model.path=DIR) or a preset (model=mini, model=e5_small)")
+        if self.path is None and self.hub is None and self.tokenizer is None:
+            raise ConfigurationError("model.tokenizer=null: a shape has none of its own; name a folder that holds one")
 
     @property
     def label(self) -> str:
@@ -85,19 +89,21 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
         config.attention_probs_dropout_prob = source.attention_dropout
     spec = _spec(source, record, config)
     tokenizer = _from_pretrained(AutoTokenizer, source.tokenizer or place, source)
-    if not getattr(tokenizer, "is_fast", False):
+    # Where there are no tokenizer files, transformers makes one that knows its special tokens and nothing else.
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ConfigurationError(
             f"{source.tokenizer or place}: no fast tokenizer (tokenizer.json); model.tokenizer=DIR names one"
         )
     if source.init == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(source.seed)
-            backbone = AutoModel.from_config(config)
+            backbone = _random_backbone(config)
     else:
-        backbone = _from_pretrained(AutoModel, place, source, config=config, dtype=torch.float32, use_safetensors=True)
+        backbone = _pretrained_backbone(place, source, config)
     if len(tokenizer) > config.vocab_size:
         raise ConfigurationError(
-            f"the tokenizer has {len(tokenizer):,} pieces, the model {config.vocab_size:,}: they do not belong together (model.tokenizer)"
+            f"the tokenizer has {len(tokenizer):,} pieces, the model {config.vocab_size:,}: "
+            "they do not belong together (model.tokenizer)"
         )
     padded = {"auto": None, "unpadded": False, "padded": True}[source.attention]
     if padded is None and torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
@@ -131,12 +137,10 @@ def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
     Raises:
         ConfigurationError: a tensor is missing, too many, or of another shape.
     """
-    from safetensors.torch import load_file
-
     file = Path(folder) / "model.safetensors"
     try:
         tensors = load_file(file, device=str(encoder.device))
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"{file}: cannot be read ({error})") from error
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
     try:
@@ -153,12 +157,43 @@ def copy_encoder(source: str | os.PathLike, target: str | os.PathLike) -> None:
             shutil.copy2(file, Path(target) / file.name)
 
 
+# sentence-transformers' names for our poolings: from version 6 on, and before.
+_POOLING_NAMES = {
+    "lasttoken": "last",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
 def _config_from_shape(source: ModelSource):
     shape = dict(source.shape)
     try:
-        return AutoConfig.for_model(shape.pop("model_type"), **shape)
+        config = AutoConfig.for_model(shape.pop("model_type", None), **shape)
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigurationError(f"model.shape: {error}") from error
+    known = AutoConfig.for_model(config.model_type)  # transformers stores whatever it is given, misspelt fields too
+    unknown = [field for field in shape if not hasattr(known, field)]
+    if unknown:
+        raise ConfigurationError(f"model.shape.{unknown[0]}={shape[unknown[0]]!r}: {config.model_type} has no such field")
+    return config
+
+
+def _random_backbone(config):
+    try:
+        return AutoModel.from_config(config)
+    except ValueError as error:
+        raise ConfigurationError(f"model.shape: {error}") from error
+
+
+def _pretrained_backbone(place: str, source: ModelSource, config):
+    backbone, report = _from_pretrained(
+        AutoModel, place, source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))  # no vector uses the pooler
+    if missing:  # transformers fills them with random numbers and goes on
+        raise ConfigurationError(f"{place}: its weights lack {len(missing)} of the model's tensors, the first {missing[0]}")
+    return backbone
 
 
 def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
@@ -166,7 +201,7 @@ def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
     revision = {} if local or place != source.hub else {"revision": source.revision}
     try:
         return kind.from_pretrained(place, trust_remote_code=False, local_files_only=local, **revision, **kwargs)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if local:
             raise ConfigurationError(f"{place}: not a usable model folder: {first_line}") from error
@@ -191,9 +226,10 @@ def _sentence_transformers_record(path: str | None) -> dict | None:
     pooling = Path(path) / "1_Pooling" / "config.json"
     if pooling.is_file():
         values = read_json(pooling)
-        modes = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last"}
-        names = [mode for key, mode in modes.items() if values.get(key)] or [values.get("pooling_mode")]
-        record["pooling"] = {"lasttoken": "last"}.get(names[0], names[0])
+        names = values.get("pooling_mode") or [key for key, on in values.items() if key.startswith("pooling_mode_") and on]
+        # Several are concatenated there: such a name is none of ours, and EncoderSpec refuses it.
+        name = names if isinstance(names, str) else "+".join(names)
+        record["pooling"] = _POOLING_NAMES.get(name, name)
     settings = Path(path) / "config_sentence_transformers.json"
     prompts = read_json(settings).get("prompts", {}) if settings.is_file() else {}
     text = {"query_prefix": prompts.get("query"), "passage_prefix": prompts.get("document", prompts.get("passage"))}

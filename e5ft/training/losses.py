@@ -47,12 +47,14 @@ class InfoNCE(nn.Module):
     def __init__(self, temperature: float = 0.01, blocks: Sequence[str] = ("query_passage",), chunk_size: int = 1024):
         super().__init__()
         _positive("loss.temperature", temperature)
-        if int(chunk_size) != chunk_size or chunk_size < 1:
+        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
             raise ConfigurationError(f"loss.chunk_size={chunk_size!r}: a number of rows, at least 1, is needed")
         unknown = [block for block in blocks if block not in BLOCKS]
-        if unknown or "query_passage" not in blocks:
-            raise ConfigurationError(f"loss.blocks={list(blocks)}: query_passage and any of {', '.join(BLOCKS[1:])} are needed")
-        self.temperature, self.blocks, self.chunk_size = float(temperature), tuple(blocks), int(chunk_size)
+        if unknown or "query_passage" not in blocks or len(set(blocks)) != len(blocks):
+            raise ConfigurationError(
+                f"loss.blocks={list(blocks)}: query_passage and any of {', '.join(BLOCKS[1:])} are needed, each once"
+            )
+        self.temperature, self.blocks, self.chunk_size = float(temperature), tuple(blocks), chunk_size
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
         """Mean InfoNCE over the step's own rows.
@@ -133,25 +135,29 @@ class Triplet(nn.Module):
 
     def __init__(self, margin: float = 0.1):
         super().__init__()
-        if not 0 < margin <= 2:
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 < margin <= 2:
             raise ConfigurationError(f"loss.margin={margin!r}: a cosine difference above 0 and at most 2 is needed")
         self.margin = float(margin)
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
-        """Mean over the own rows' triplets.
+        """This process's part of the mean over the step's triplets.
 
         Args:
             embeddings: (N, D) unit vectors.
             step: indices and identities.
 
+        Returns:
+            A float32 scalar: the own rows' sum over the number of triplets that a process has on average, for processes
+            average their losses and hard negatives are not spread evenly. With one process it is the mean.
+
         Raises:
-            DataError: no own row has a hard negative.
+            DataError: no row of the step has a hard negative.
         """
         start, stop = step.own
         ends = np.cumsum(step.negative_count)
         begin = ends[start - 1] if start else 0
         negatives = step.negative[begin : ends[stop - 1]]
-        if len(negatives) == 0:
+        if len(step.negative) == 0:
             raise DataError("triplet loss: no row of the step has a hard negative; mine them, or use loss=infonce")
         rows = np.repeat(np.arange(start, stop), step.negative_count[start:stop])
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -159,7 +165,8 @@ class Triplet(nn.Module):
             query = embeddings[_index(step.query[rows], embeddings)]
             positive = (query * embeddings[_index(step.positive[rows], embeddings)]).sum(dim=1)
             negative = (query * embeddings[_index(negatives, embeddings)]).sum(dim=1)
-            return relu(negative - positive + self.margin).mean()
+            share = (stop - start) / len(step.query)  # of the step's rows: 1 / number of processes
+            return relu(negative - positive + self.margin).sum() / (len(step.negative) * share)
 
 
 def _index(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:

@@ -49,6 +49,9 @@ class ContrastiveTrainer(Trainer):
     ):
         if negatives not in ("step", "micro_batch"):
             raise ConfigurationError(f"loss.negatives={negatives!r}: step or micro_batch is needed")
+        if any(parameter.requires_grad for parameter in loss.parameters()):
+            # The optimizer sees the encoder alone, and processes average no other gradient: they would stay as they are.
+            raise ConfigurationError(f"loss: {type(loss).__name__} has parameters of its own; only the encoder is trained")
         super().__init__(
             model=model,
             args=args,
@@ -60,8 +63,8 @@ class ContrastiveTrainer(Trainer):
         )
         if self.args.n_gpu > 1:
             raise ConfigurationError(
-                f"{self.args.n_gpu} GPUs are visible to one process, and DataParallel would cut a step's row of texts in two. Use "
-                f"them all: torchrun --nproc_per_node {self.args.n_gpu} train.py ...; or one: CUDA_VISIBLE_DEVICES=0"
+                f"{self.args.n_gpu} GPUs are visible to one process, and DataParallel would cut a step's row of texts in two. "
+                f"Use them all: torchrun --nproc_per_node {self.args.n_gpu} train.py ...; or one: CUDA_VISIBLE_DEVICES=0"
             )
         self.loss = loss.to(self.args.device)
         self.negatives, self.group_by_length = negatives, group_by_length
@@ -75,10 +78,14 @@ class ContrastiveTrainer(Trainer):
 
     # -- which rows meet -------------------------------------------------------------------------------------------------
 
-    def get_train_dataloader(self) -> DataLoader:
-        """Micro-batches of whole steps. Not handed to accelerate, whose shards would change which rows meet."""
+    def make_sampler(self) -> StepSampler:
+        """The sampler of this process.
+
+        Raises:
+            DataError: fewer rows than one step.
+        """
         dataset = self.train_dataset
-        self.sampler = StepSampler(
+        return StepSampler(
             len(dataset),
             self.args.per_device_train_batch_size,
             self.args.gradient_accumulation_steps,
@@ -87,9 +94,13 @@ class ContrastiveTrainer(Trainer):
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             lengths=dataset.lengths if self.group_by_length else None,
         )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Micro-batches of whole steps. Not handed to accelerate, whose shards would change which rows meet."""
+        self.sampler = self.make_sampler()
         workers = self.args.dataloader_num_workers
         return DataLoader(
-            dataset,
+            self.train_dataset,
             batch_sampler=self.sampler,
             collate_fn=self.data_collator,
             num_workers=workers,
@@ -167,8 +178,9 @@ class ContrastiveTrainer(Trainer):
         """Refuse a non-finite loss; remember what a step looked like for the log."""
         if not torch.isfinite(loss):
             raise NonFiniteError(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}. The weights are as they were before it. Rows of the step: "
-                f"{self._some_rows()}. Likely remedies: a lower optimizer.lr, a higher loss.temperature, bf16 instead of fp16."
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}. The weights are as they were before it. "
+                f"Rows of the step: {self._some_rows()}. "
+                "Likely remedies: a lower optimizer.lr, a higher loss.temperature, bf16 instead of fp16."
             )
         rows = step.own[1] - step.own[0]
         pairs = rows * len(step.passage)
@@ -187,6 +199,12 @@ class ContrastiveTrainer(Trainer):
         self.tokens_seen += tokens
         return 6 * tokens * self._dense_weights
 
+    def _track_num_input_tokens(self, inputs: Share) -> None:
+        # Trainer's own looks for a key in a dictionary. No token is padding, so its two ways to count agree.
+        if self.args.include_num_input_tokens_seen != "no":
+            tokens = torch.tensor(len(inputs.micro_batch.input_ids), device=self.args.device)
+            self.state.num_input_tokens_seen += self.accelerator.gather(tokens).sum().item()
+
     def _some_rows(self) -> str:
         shown = ", ".join(self.train_dataset.place(row) for row in self._rows_in_step[:8])
         more = len(self._rows_in_step) - 8
@@ -197,8 +215,8 @@ class ContrastiveTrainer(Trainer):
         scaled = getattr(self.accelerator, "scaler", None) is not None  # fp16: the scaler skips such a step and lowers its scale
         if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
             raise NonFiniteError(
-                f"step {self.state.global_step + 1}: the gradient norm is {float(norm)}. The weights are as they were before it. Rows of "
-                f"the step: {self._some_rows()}. Likely remedies: a lower optimizer.lr or a higher loss.temperature."
+                f"step {self.state.global_step + 1}: the gradient norm is {float(norm)}. The weights are as they were before it. "
+                f"Rows of the step: {self._some_rows()}. Likely remedies: a lower optimizer.lr or a higher loss.temperature."
             )
         return norm
 

@@ -2,15 +2,23 @@
 
 from pathlib import Path
 
+import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from e5ft.data.collator import TrainingRows
 from e5ft.data.rows import Columns
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.training.losses import InfoNCE
 from e5ft.training.trainer import ContrastiveTrainer
-from tests.conftest import make_encoder
+from tests.conftest import make_encoder, make_rows
+
+torch.set_num_threads(1)  # models this small lose more by waiting for a second thread than it brings
+
+
+@pytest.fixture
+def rows_file(write_rows):
+    return write_rows(make_rows(100))
 
 
 def make_dataset(rows_file: str, cache: Path, encoder) -> TrainingRows:
@@ -29,7 +37,7 @@ def make_trainer(
         remove_unused_columns=False, logging_nan_inf_filter=False, ddp_find_unused_parameters=False, ddp_broadcast_buffers=False,
         **{"save_strategy": "no", **arguments},
     )  # fmt: skip
-    dataset = make_dataset(rows_file, Path(folder) / "cache", encoder)
+    dataset = make_dataset(rows_file, Path(rows_file).parent / "cache", encoder)
     loss = loss if loss is not None else InfoNCE(temperature=0.05)
     return cls(
         encoder, args, dataset, loss, evaluator, optimizer_cls_and_kwargs=(torch.optim.AdamW, {"lr": 1e-3}),
@@ -47,3 +55,23 @@ def norms_of(trainer) -> list[float]:
 
 def weights_of(trainer) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+def gradient_of(encoder) -> torch.Tensor:
+    return torch.cat([parameter.grad.flatten() for parameter in encoder.parameters()])
+
+
+class Gradients(TrainerCallback):
+    """Keeps every step's gradient as the optimizer gets it, all parameters in one row."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.steps.append(gradient_of(model))
+
+
+def micro_batches_of(trainer, step: int = 0) -> list:
+    """The micro-batches of one step of the first epoch."""
+    k = trainer.args.gradient_accumulation_steps
+    return list(trainer.get_train_dataloader())[step * k : (step + 1) * k]

@@ -1,0 +1,262 @@
+"""Hydra's side of the house: resolvers, the node of TrainingArguments' fields, and checks with remedies.
+
+Importing this module registers the resolvers and the node; the scripts import it before Hydra composes.
+"""
+
+import dataclasses
+import math
+import os
+import re
+from pathlib import Path
+
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from transformers import TrainingArguments
+from transformers.utils.logging import disable_progress_bar
+
+from e5ft.errors import ConfigurationError
+from e5ft.modeling.loading import ModelSource
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+# Fields of TrainingArguments that another part owns, and how to set what they stand for.
+OWNED = {
+    "learning_rate": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    **dict.fromkeys(("optim", "optim_args", "optim_target_modules"), "optimizer= (conf/optimizer/)"),
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), "optimizer.betas"),
+    "adam_epsilon": "optimizer.eps",
+    **dict.fromkeys(("seed", "data_seed"), "seed"),
+    **dict.fromkeys(("output_dir", "run_name"), "name"),
+    **dict.fromkeys(("report_to", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), "tracking.*"),
+    "resume_from_checkpoint": "resume=true name=NAME",
+    "ignore_data_skip": "resume=true name=NAME, which goes on where the run stopped",
+    **dict.fromkeys(
+        ("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),
+        "python export.py push=USER/MODEL",
+    ),
+    **dict.fromkeys(
+        ("per_device_eval_batch_size", "eval_accumulation_steps", "eval_do_concat_batches", "eval_use_gather_object"),
+        "evaluation.batch_tokens",
+    ),
+    **dict.fromkeys(("prediction_loss_only", "batch_eval_metrics", "include_for_metrics"), "evaluation.cutoffs"),
+    **dict.fromkeys(("gradient_checkpointing", "use_cache"), "training.activation_checkpointing"),
+    "gradient_checkpointing_kwargs": "training.activation_checkpointing_kwargs",
+    **dict.fromkeys(("label_names", "label_smoothing_factor", "average_tokens_across_devices"), "loss.* (there are no labels)"),
+    **dict.fromkeys(("train_sampling_strategy", "length_column_name"), "training.group_by_length"),
+    "dataloader_drop_last": "nothing: steps are whole, the rest of an epoch is dropped",
+    **dict.fromkeys(("do_train", "do_eval", "do_predict", "local_rank"), "nothing: the scripts and torchrun set it"),
+    "eval_on_start": "nothing: the base model is always measured first",
+    "include_num_input_tokens_seen": "nothing: tokens are always counted",
+}
+
+# Fields with one right value here, and why.
+PINNED = {
+    "remove_unused_columns": (False, "rows carry identities that no model's forward names"),
+    "logging_nan_inf_filter": (False, "it logs 0.0 while the weights are NaN"),
+    "auto_find_batch_size": (False, "it would change the number of negatives, and with it the task"),
+    "ddp_find_unused_parameters": (False, "every weight is used: the pooler is off while training"),
+    "ddp_broadcast_buffers": (False, "there is no buffer that training changes"),
+}
+
+# Ours, in the same group because users look for them there.
+_OWN_FIELDS = {"early_stopping_patience": None, "group_by_length": False}
+
+_AT_LEAST = {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "warmup_steps": 0,
+    "max_grad_norm": 0,
+    "dataloader_num_workers": 0,
+    "eval_delay": 0,
+}
+_ABOVE_ZERO = ("logging_steps", "eval_steps", "save_steps", "save_total_limit", "num_train_epochs")
+_NAME = re.compile(r"^\w[\w.\-]{0,99}$")
+
+
+def training_argument_fields() -> dict[str, object]:
+    """Every field of TrainingArguments that a user may set, with its default as a plain value."""
+    fields = {}
+    for field in dataclasses.fields(TrainingArguments):
+        if field.name in OWNED or field.name in PINNED or not field.init:
+            continue
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        fields[field.name] = getattr(default, "value", default)
+    return fields
+
+
+def run_dir(name: str) -> str:
+    """outputs/NAME, after the name was checked: Hydra makes the folder before any of our code sees it."""
+    return f"outputs/{checked_name(name)}"
+
+
+def sweep_dir(name: str) -> str:
+    """multirun/NAME, checked in the same way."""
+    return f"multirun/{checked_name(name)}"
+
+
+def checked_name(name: object) -> str:
+    """A name that is one folder's, below the output root.
+
+    Raises:
+        ConfigurationError: separators, `..`, control characters, or too long.
+    """
+    text = str(name)
+    if not _NAME.match(text) or len(text.encode()) > 200:
+        raise ConfigurationError(
+            f"name={text!r}: letters, digits, '-', '_' and '.' only, at most 100, beginning with a letter or digit"
+        )
+    return text
+
+
+def training_arguments(config: DictConfig, folder: Path, resume: bool) -> TrainingArguments:
+    """TrainingArguments from the `training` group and what other groups own.
+
+    Args:
+        config: the composed configuration.
+        folder: the run's folder.
+        resume: whether the run goes on from a checkpoint.
+
+    Raises:
+        ConfigurationError: a value out of range, fp16 without a GPU, or what TrainingArguments itself refuses.
+    """
+    given = OmegaConf.to_container(config.training, resolve=True)
+    _check_ranges(given)
+    for own in _OWN_FIELDS:
+        given.pop(own)
+    defaults = training_argument_fields()
+    changed = {key: value for key, value in given.items() if value != defaults[key]}
+    if changed.get("fp16") and (not torch.cuda.is_available() or changed.get("use_cpu")):
+        raise ConfigurationError(
+            "training.fp16=true needs a GPU (on a CPU it would silently train in float32); use training.bf16=true"
+        )
+    pinned = {key: value for key, (value, _) in PINNED.items()}
+    changed.setdefault("disable_tqdm", True)  # ours says the same in fewer lines
+    try:
+        return TrainingArguments(
+            output_dir=str(folder),
+            run_name=str(config.name),
+            report_to="none",
+            seed=config.seed,
+            learning_rate=config.optimizer.lr,
+            weight_decay=config.optimizer.get("weight_decay") or 0.0,
+            eval_on_start=not resume and given["eval_strategy"] != "no",
+            **pinned,
+            **changed,
+        )
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigurationError(f"training: {error}") from error
+
+
+def optimizer_class(config: DictConfig) -> tuple[type, dict]:
+    """The optimizer's class and arguments, as transformers.Trainer takes them (an instance would fail under FSDP)."""
+    values = OmegaConf.to_container(config.optimizer, resolve=True)
+    target = values.pop("_target_")
+    lr, decay = values.get("lr"), values.get("weight_decay", 0)
+    if not _number(lr) or not 0 < lr < 10:
+        raise ConfigurationError(f"optimizer.lr={lr!r}: a number above 0 is needed")
+    if decay is not None and (not _number(decay) or decay < 0):
+        raise ConfigurationError(f"optimizer.weight_decay={decay!r}: a number, at least 0, is needed")
+    try:
+        return get_class(target), values
+    except Exception as error:
+        raise ConfigurationError(f"optimizer._target_={target}: no such class ({error})") from error
+
+
+def model_source(config: DictConfig) -> ModelSource:
+    """The `model` group as plain values."""
+    values = OmegaConf.to_container(config.model, resolve=True)
+    return ModelSource(**values, seed=config.get("seed", 42))
+
+
+def device(config: DictConfig) -> torch.device:
+    """Where eval.py and export.py work."""
+    wanted = config.get("device", "auto")
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ConfigurationError(f"device={wanted!r}: auto, cpu or cuda is needed")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("device=cuda: there is no GPU; use device=cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_no_none(config: DictConfig) -> None:
+    """Refuse the string 'None', which YAML reads as a word: null is meant."""
+    for path, value in _leaves(OmegaConf.to_container(config, resolve=False)):
+        if value in ("None", "none", "~None") and not path.endswith(("parallelism_config",)) and "logging" not in path:
+            raise ConfigurationError(f"{path}={value}: the word for 'nothing' is null")
+
+
+def plain(config: DictConfig) -> dict:
+    """The resolved configuration as plain values, with whatever looks like a secret left out."""
+    return _without_secrets(OmegaConf.to_container(config, resolve=True))
+
+
+def hint(message: str) -> str | None:
+    """What to say beside Hydra's own message about an unknown field of `training`."""
+    for match in re.findall(r"[\w.]+", message):
+        field = match.rpartition(".")[2]
+        if field in OWNED:
+            return f"training.{field} is set through {OWNED[field]}."
+        if field in PINNED:
+            value, why = PINNED[field]
+            return f"training.{field} stays {str(value).lower()}: {why}."
+        if field == "warmup_ratio":
+            return "training.warmup_steps below 1 is a share of all steps; warmup_ratio is gone from transformers."
+    return None
+
+
+def _check_ranges(given: dict) -> None:
+    for field, least in _AT_LEAST.items():
+        if not _number(given[field]) or given[field] < least:
+            raise ConfigurationError(f"training.{field}={given[field]!r}: a number, at least {least}, is needed")
+    for field in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "dataloader_num_workers"):
+        if not isinstance(given[field], int) or isinstance(given[field], bool):
+            raise ConfigurationError(f"training.{field}={given[field]!r}: a whole number is needed")
+    for field in _ABOVE_ZERO:
+        if given[field] is not None and (not _number(given[field]) or given[field] <= 0):
+            raise ConfigurationError(f"training.{field}={given[field]!r}: a number above 0 is needed")
+    if given["max_steps"] != -1 and given["max_steps"] < 1:
+        raise ConfigurationError(f"training.max_steps={given['max_steps']!r}: at least 1, or -1 to go by num_train_epochs")
+    patience = given["early_stopping_patience"]
+    if patience is not None and (not isinstance(patience, int) or patience < 1):
+        raise ConfigurationError(f"training.early_stopping_patience={patience!r}: at least 1, or null for never")
+    for field in ("bf16", "fp16", "group_by_length", "load_best_model_at_end"):
+        if not isinstance(given[field], bool):
+            raise ConfigurationError(f"training.{field}={given[field]!r}: true or false is needed")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _leaves(value: object, path: str = ""):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{index}]")
+    elif isinstance(value, str):
+        yield path, value
+
+
+def _without_secrets(value: object) -> object:
+    if isinstance(value, dict):
+        secret = re.compile(r"(^|_)(api_?key|token|password|secret)$", re.IGNORECASE)
+        return {key: _without_secrets(item) for key, item in value.items() if not secret.search(str(key))}
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+
+
+def register() -> None:
+    """Make the resolvers and the `training/arguments` node known to Hydra; calling it again changes nothing."""
+    for name, function in (("project", lambda path: str(PROJECT / path)), ("run_dir", run_dir), ("sweep_dir", sweep_dir)):
+        OmegaConf.register_new_resolver(f"e5ft.{name}", function, replace=True)
+    node = {**training_argument_fields(), **_OWN_FIELDS}
+    ConfigStore.instance().store(group="training", name="arguments", node=node)
+    disable_progress_bar()  # transformers' own bars, of loading and saving shards, would cut through ours
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # DataLoader workers fork after the tokenizer was used
+
+
+register()

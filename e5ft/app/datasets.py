@@ -1,0 +1,96 @@
+"""From the `data` group to rows, a dev set and evaluation sets."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from e5ft.app.configuration import PROJECT
+from e5ft.data.rows import Columns
+from e5ft.data.split import split_rows
+from e5ft.data.store import RowStore, load_rows
+from e5ft.errors import ConfigurationError
+from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir
+
+SAMPLE = PROJECT / "data" / "sample"
+DEV_SPLIT = "dev"
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """What a training run needs.
+
+    Attributes:
+        train: the training rows.
+        dev: the set that chooses the best checkpoint, its corpus bounded.
+        test: the set reported before and after, whole.
+        chosen_on_test: whether dev and test are the same queries, so that the report says its scores are optimistic.
+        sample: whether this is the shipped sample.
+        label: the source, for people.
+        read, rejected: rows read and not accepted.
+    """
+
+    train: RowStore
+    dev: RetrievalSet
+    test: RetrievalSet
+    chosen_on_test: bool
+    sample: bool
+    label: str
+    read: int
+    rejected: int
+
+
+def load_training_data(config: DictConfig) -> TrainingData:
+    """Rows and sets as the `data` group says; a dev set is split off when nothing else gives one."""
+    data, cache = config.data, Path(config.cache_dir)
+    sample = data.train_file is None
+    source = str(SAMPLE / "train.jsonl") if sample else data.train_file
+    eval_dir = data.eval_dir or (str(SAMPLE / "eval") if sample and data.dev_file is None else None)
+    rows = load_rows(source, columns(data), cache, on_bad_row=data.on_bad_row, split=data.split)
+    read, rejected = rows.read, rows.rejected
+    rows = _limit(rows, data.max_train_rows, config.seed)
+    if data.dev_file is not None:
+        dev = from_rows(Path(data.dev_file).stem, load_rows(data.dev_file, columns(data), cache, on_bad_row=data.on_bad_row))
+    elif eval_dir is not None and (Path(eval_dir) / "qrels" / f"{DEV_SPLIT}.tsv").is_file():
+        dev = _beir(eval_dir, DEV_SPLIT)
+    else:
+        rows, held_out = split_rows(rows, data.dev_share, config.seed)
+        dev = from_rows("dev", held_out)
+    test = dev if eval_dir is None else _beir(eval_dir, data.eval_split)
+    same = eval_dir is None or (data.dev_file is None and data.eval_split == DEV_SPLIT)
+    dev = cut(dev, data.eval_corpus_size, seed=config.seed)
+    return TrainingData(rows, dev, test, same, sample, "the shipped sample" if sample else source, read, rejected)
+
+
+def load_evaluation_set(config: DictConfig) -> RetrievalSet:
+    """The set that eval.py ranks: data.eval_dir, or the rows of data.dev_file, or the sample's."""
+    data = config.data
+    if data.eval_dir is not None and data.dev_file is not None:
+        raise ConfigurationError("data.eval_dir and data.dev_file: name one of the two")
+    if data.dev_file is not None:
+        cache = Path(config.cache_dir)
+        return from_rows(Path(data.dev_file).stem, load_rows(data.dev_file, columns(data), cache, on_bad_row=data.on_bad_row))
+    return _beir(data.eval_dir or SAMPLE / "eval", data.eval_split)
+
+
+def columns(data: DictConfig) -> Columns:
+    """The column mapping of the `data` group."""
+    values = OmegaConf.to_container(data.columns, resolve=True)
+    return Columns(**{**values, "ignore": tuple(values["ignore"])})
+
+
+def _beir(folder: str | Path, split: str) -> RetrievalSet:
+    """Named for the data set, not for the folder `eval` that most keep theirs in: sample-test, ko-wiki-dev."""
+    path = Path(folder).absolute()
+    return load_beir(path, split, name=f"{path.parent.name if path.name == 'eval' else path.name}-{split}")
+
+
+def _limit(rows: RowStore, limit: int | None, seed: int) -> RowStore:
+    if limit is None or limit >= len(rows.rows):
+        return rows
+    if limit < 1:
+        raise ConfigurationError(f"data.max_train_rows={limit}: at least 1, or null for all")
+    return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows.rows))[:limit]))

@@ -1,0 +1,60 @@
+"""The export job: any checkpoint as a checked sentence-transformers folder, and to the hub if asked."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from e5ft.app import configuration
+from e5ft.app.report import plain_card, relative, say
+from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.files import read_json
+from e5ft.modeling.export import export_model
+from e5ft.modeling.loading import load_encoder
+
+
+def export(config: DictConfig) -> None:
+    """Run one export job.
+
+    Args:
+        config: the composed configuration of export.py.
+
+    Raises:
+        ConfigurationError: no target, or one that is in use.
+        ExportError: the folder would not give the model's vectors.
+    """
+    if config.output_dir is None:
+        raise ConfigurationError("output_dir: name the folder to write (output_dir=DIR)")
+    target = Path(config.output_dir)
+    if target.exists() and any(target.iterdir()) and not (target / "modules.json").is_file():
+        raise ConfigurationError(f"output_dir={target}: holds other files; name a new folder")
+    source = configuration.model_source(config)
+    encoder = load_encoder(source)
+    difference = export_model(encoder, target, _card(source, encoder))
+    say(f"{relative(target)}: {source.label}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
+    if config.push is not None:
+        _push(target, config.push, config.private)
+
+
+def _card(source, encoder) -> str:
+    """The run's own card where the checkpoint belongs to a finished run, else one without scores."""
+    run = Path(source.path).resolve().parent if source.path is not None else None
+    if run is not None and (run / "summary.json").is_file() and (run / "model" / "README.md").is_file():
+        step = Path(source.path).name.removeprefix("checkpoint-")
+        if Path(source.path).name == "model" or step == str(read_json(run / "summary.json")["best"]["step"]):
+            return (run / "model" / "README.md").read_text(encoding="utf-8")
+    return plain_card(source.label, encoder)
+
+
+def _push(folder: Path, name: str, private: bool) -> None:
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        api.create_repo(name, private=private, exist_ok=True)
+        url = api.upload_folder(folder_path=folder, repo_id=name, commit_message="Upload with e5ft")
+    except Exception as error:  # the client raises many kinds, and the folder is safe on disk whichever it is
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise E5ftError(
+            f"push={name}: not uploaded ({first}); {folder} is complete. Log in with `hf auth login` and try again"
+        ) from error
+    say(f"uploaded: {url}")

@@ -1,0 +1,194 @@
+"""What a run says to a person: before it, one screen; after it, one table and what to do next. And the model card."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from e5ft import distributed
+from e5ft.app.configuration import plain
+from e5ft.app.scoring import headline
+from e5ft.app.tracking import duration
+from e5ft.errors import ConfigurationError
+from e5ft.modeling.encoder import Encoder
+from e5ft.retrieval.evaluation import format_table
+
+_REAL_ONE = "python train.py model=e5_small data.train_file=mine.jsonl"
+
+
+def say(text: str) -> None:
+    """Print on the main process."""
+    if distributed.is_main():
+        print(text, flush=True)
+
+
+def opening(config: DictConfig, source, data) -> str:
+    """First lines: what is about to be trained on what."""
+    lines = [f"e5ft: {source.label}, on {data.label}"]
+    if source.init == "random":
+        lines.append(f"  The model starts from random weights, to try things out. The real one: {_REAL_ONE}")
+    if data.chosen_on_test:
+        lines.append(
+            "  No separate test set: the figures below are of the dev set that chooses the checkpoint, and a little optimistic."
+        )
+    return "\n".join(lines)
+
+
+def preflight(trainer, data, tokens, pace: float) -> str:
+    """One screen before step 1: rows, steps, truncation, memory, disk, time.
+
+    Args:
+        trainer: with its data.
+        data: the TrainingData.
+        tokens: the TokenStore.
+        pace: tokens a second of a forward pass, measured a moment ago.
+
+    Raises:
+        ConfigurationError: the disk cannot hold the checkpoints.
+    """
+    args = trainer.args
+    sampler = trainer.make_sampler()
+    steps = args.max_steps if args.max_steps > 0 else int(-(-args.num_train_epochs * sampler.steps // 1))
+    weights = sum(p.numel() for p in trainer.model.parameters())
+    checkpoints = (args.save_total_limit or max(1, steps)) + 1
+    disk = 12 * weights * (checkpoints if args.save_strategy != "no" else 0) + 4 * weights
+    free_disk = shutil.disk_usage(args.output_dir).free
+    memory, free_memory = 16 * weights, _free_memory(args.device)
+    shown = tokens.total_tokens / max(len(tokens.lengths), 1) * sampler.step_rows * steps / args.world_size
+    passes = 4 - 1 / args.gradient_accumulation_steps if args.gradient_accumulation_steps > 1 else 3
+    micro = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}" + (
+        f" x {args.world_size} processes" if args.world_size > 1 else ""
+    )
+    skipped = f" ({data.rejected:,} rejected)" if data.rejected else ""
+    if disk > free_disk:
+        raise ConfigurationError(
+            f"{args.output_dir}: checkpoints need {_size(disk)}, {_size(free_disk)} are free; lower training.save_total_limit or use another disk"
+        )
+    lines = [
+        f"  rows        {len(data.train.rows):,} for training{skipped}, {len(data.dev.queries):,} dev queries, {len(data.test.queries):,} test queries",
+        f"  steps       {steps:,} of {sampler.step_rows:,} queries ({micro}); {args.num_train_epochs if args.max_steps < 0 else steps / sampler.steps:.3g} epochs",
+        f"  texts       {tokens.texts:,}, of which {tokens.truncated / max(tokens.texts, 1):.1%} are cut to the model's length",
+        f"  memory      {_size(memory)} for weights, gradient and optimizer, more for activations; {_size(free_memory)} are free",
+        f"  disk        {_size(disk)} for {checkpoints} checkpoints and the model; {_size(free_disk)} are free",
+        f"  time        about {duration(passes * shown / pace)} on {args.device}, by the speed of a forward pass just measured",
+    ]
+    return "\n".join(lines)
+
+
+def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
+    """The table and what to do next."""
+    training, data, shown = summary["training"], summary["data"], relative(folder)
+    metrics = headline(sorted({int(name.rpartition("@")[2]) for name in scores.after.metrics}))
+    rows = [e for e in (scores.before, scores.bm25, scores.after) if e is not None]
+    main = metrics[2]
+    difference = summary["differences"][main]
+    speed = f", {training['tokens_per_second']:,} tokens a second" if training["tokens_per_second"] else ""
+    lines = [
+        "",
+        f"{summary['model']}: {training['steps']:,} steps on {data['train_rows']:,} rows of {data['source']}, {duration(training['seconds'])}{speed}",
+        f"{summary['test_set']}, {len(scores.after.per_query):,} queries, {scores.after.passages:,} passages, 95 % intervals",
+        "",
+        format_table(rows, metrics),
+        "",
+        f"{main}: {difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}] after against before, p = {difference['p_value']:.2g}",
+    ]
+    if summary["best"]["step"] == 0:
+        lines.append("Nothing beat the model before training on the dev set: model/ is that model, unchanged.")
+    elif summary["best"]["step"] != training["steps"]:
+        lines.append(f"model/ is the checkpoint of step {summary['best']['step']:,}, the best on the dev set.")
+    if in_sweep:
+        return "\n".join(lines)
+    lines += [
+        "",
+        f"model       {shown}/model   (SentenceTransformer(...) and AutoModel load it)",
+        f"record      {shown}/summary.json, metrics.jsonl, eval/",
+        f"next        make eval RUN={shown} DATA=my_eval_dir",
+    ]
+    if summary["random_weights"]:
+        lines.append(f"            {_REAL_ONE}")
+    return "\n".join(lines)
+
+
+def model_card(config: DictConfig, summary: dict, encoder: Encoder) -> str:
+    """The README.md of model/: data, settings, scores, and how to use it without e5ft."""
+    scores = summary["scores"]
+    metrics = [name for name in headline(list(config.evaluation.cutoffs)) if name in scores["after"]["metrics"]]
+    table = ["| | " + " | ".join(metrics) + " |", "|---|" + "---:|" * len(metrics)]
+    for entry in scores.values():
+        cells = [
+            f"{entry['metrics'][name]:.3f} [{entry['intervals'][name][0]:.3f}, {entry['intervals'][name][1]:.3f}]"
+            for name in metrics
+        ]
+        table.append(f"| {_inline(entry['label'])} | " + " | ".join(cells) + " |")
+    settings = plain(config)
+    source = summary["data"]["source"]
+    return f"""{plain_card(summary["model"], encoder)}
+## Scores
+
+{_inline(summary["test_set"])}, 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
+
+{chr(10).join(table)}
+
+## Training
+
+- rows: {summary["data"]["train_rows"]:,} of {_inline(Path(str(source)).name)}
+- steps: {summary["training"]["steps"]:,} of {summary["training"]["queries_per_step"]:,} queries; the weights are of step {summary["best"]["step"]:,}
+- loss: {_inline(str(settings["loss"]))}
+- optimizer: {_inline(str(settings["optimizer"]))}
+- seed: {config.seed}
+"""
+
+
+def plain_card(label: str, encoder: Encoder) -> str:
+    """A model card without scores: what the vectors are and how to use them without e5ft."""
+    text = encoder.spec.text
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, feature-extraction, sentence-similarity, e5ft]
+---
+# {_inline(label)}, fine-tuned with e5ft
+
+Vectors of {encoder.dimension} dimensions, {encoder.spec.pooling} pooling, length 1: compare them by dot product.
+
+**Prefixes are part of the model.** A query begins with `{_inline(text.query_prefix)}`, a passage with `{_inline(text.passage_prefix)}`;
+texts are normalised to Unicode NFC first. At most {text.query_max_length} tokens of a query and {text.passage_max_length} of a passage are read.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("PATH")
+queries = model.encode(["..."], prompt_name="query")
+passages = model.encode(["..."], prompt_name="document")
+scores = queries @ passages.T
+```
+"""
+
+
+def relative(path: Path) -> str:
+    """A path as a person here would type it."""
+    here = Path.cwd()
+    path = path.absolute()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _inline(text: str) -> str:
+    """A value that cannot break out of its place in Markdown or HTML."""
+    escaped = str(text).replace("\n", "\\n").replace("`", "'").replace("|", "/")
+    return escaped.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            values = dict(line.split(":", 1) for line in file)
+        return int(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 0
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,269 @@
+"""The training job: rows in, a better retriever and the figures that show it out."""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from e5ft import distributed
+from e5ft.app import report
+from e5ft.app.configuration import model_source, optimizer_class, plain, training_arguments
+from e5ft.app.datasets import TrainingData, load_training_data
+from e5ft.app.job import stop_on_sigterm
+from e5ft.app.run_folder import RunFolder
+from e5ft.app.scoring import evaluator, score_bm25, score_model
+from e5ft.app.tracking import MetricsFile, Progress, wandb_run
+from e5ft.data.collator import TrainingRows
+from e5ft.data.store import TokenStore, tokenize_rows
+from e5ft.errors import ConfigurationError, E5ftError, Terminated
+from e5ft.files import write_json, write_text
+from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.export import export_model
+from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.retrieval.evaluation import Evaluation, paired_difference
+from e5ft.training.trainer import ContrastiveTrainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: DictConfig) -> float | None:
+    """Run one training job in its own folder.
+
+    Args:
+        config: the composed configuration of train.py.
+
+    Returns:
+        The best dev score, the objective of a sweep; None without evaluation.
+    """
+    hydra = HydraConfig.get()
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    folder = RunFolder(hydra.runtime.output_dir, resume=config.resume)
+    if in_sweep:
+        write_text(folder.path / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
+    try:
+        with wandb_run(
+            plain(config.tracking), plain(config), folder.path, hydra.sweep.dir.split("/")[-1] if in_sweep else None
+        ) as mirror:
+            summary = _Job(config, folder).run(mirror, in_sweep)
+    except BaseException as error:
+        stopped = isinstance(error, Terminated | KeyboardInterrupt)
+        code = error.exit_code if isinstance(error, E5ftError) else 1
+        folder.set_status("stopped" if stopped else "failed", error=f"{error}" or type(error).__name__, exit_code=code)
+        raise
+    folder.finish()
+    return summary["best"]["score"]
+
+
+@dataclasses.dataclass
+class _Scores:
+    """The test set's evaluations; bm25 and after may be missing."""
+
+    before: Evaluation
+    bm25: Evaluation | None
+    after: Evaluation | None = None
+
+
+class _Job:
+    """One training run, from configuration to summary; each method is one stage."""
+
+    def __init__(self, config: DictConfig, folder: RunFolder):
+        self.config, self.folder = config, folder
+        self.arguments: TrainingArguments = training_arguments(config, folder.path, config.resume)
+        self.source: ModelSource = model_source(config)
+        self.optimizer = optimizer_class(config)
+        self.loss, self.negatives = _loss(config)
+
+    def run(self, mirror: TrainerCallback, in_sweep: bool) -> dict:
+        config, started = self.config, time.monotonic()
+        if distributed.is_main():
+            write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+        encoder = load_encoder(self.source, self.arguments.device)
+        data = load_training_data(config)
+        tokens = self._tokens(encoder, data)
+        report.say(report.opening(config, self.source, data))
+        scores, pace = self._score_before(encoder, data)
+        trainer = self._trainer(encoder, data, tokens, mirror)
+        report.say(report.preflight(trainer, data, tokens, pace))
+        self._train(trainer)
+        best, encoder = self._best(trainer, encoder)
+        scores.after = score_model(encoder, data.test, config.evaluation, "after", seed=config.seed)
+        summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
+        if distributed.is_main():
+            self._write(encoder, summary, scores)
+            mirror.send({f"test/{name}": value for name, value in scores.after.metrics.items()})
+            report.say(report.closing(summary, scores, self.folder.path, in_sweep))
+        distributed.barrier()
+        return summary
+
+    def _tokens(self, encoder: Encoder, data: TrainingData) -> TokenStore:
+        return tokenize_rows(data.train, encoder.tokenizer, encoder.spec.text, Path(self.config.cache_dir))
+
+    def _score_before(self, encoder: Encoder, data: TrainingData) -> tuple[_Scores, float]:
+        """The base model's and BM25's scores, and the tokens a second that encoding ran at."""
+        config = self.config
+        sample = list(data.test.passages[:256])
+        count, start = sum(map(len, encoder.tokenize(sample, "passage"))), time.monotonic()
+        encoder.encode(sample, "passage")
+        pace = count / max(time.monotonic() - start, 1e-6)
+        label = "before (random weights)" if self.source.init == "random" else "before"
+        before = score_model(encoder, data.test, config.evaluation, label, seed=config.seed)
+        return _Scores(before, score_bm25(data.test, config.evaluation, seed=config.seed)), pace
+
+    def _trainer(self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback) -> ContrastiveTrainer:
+        config, arguments = self.config, self.arguments
+        checkpoint = self._checkpoint()
+        step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+        metric = arguments.metric_for_best_model or "ndcg@10"
+        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", step), Progress(metric.removeprefix("eval_")), mirror]
+        if config.training.early_stopping_patience is not None:
+            callbacks.append(EarlyStoppingCallback(config.training.early_stopping_patience))
+        trainer = ContrastiveTrainer(
+            encoder,
+            arguments,
+            TrainingRows(data.train, tokens, config.data.negatives_per_query),
+            self.loss,
+            evaluator(data.dev, config.evaluation) if arguments.eval_strategy != "no" else None,
+            negatives=self.negatives,
+            group_by_length=config.training.group_by_length,
+            callbacks=callbacks,
+            optimizer_cls_and_kwargs=self.optimizer,
+        )
+        trainer.remove_callback(PrinterCallback)
+        self.folder.check_definition(self._definition(trainer, data, encoder), config.resume)
+        return trainer
+
+    def _checkpoint(self) -> str | None:
+        return get_last_checkpoint(str(self.folder.path)) if self.config.resume else None
+
+    def _definition(self, trainer: ContrastiveTrainer, data: TrainingData, encoder: Encoder) -> dict:
+        """What makes this training what it is; going on with another is refused."""
+        config, arguments = plain(self.config), self.arguments
+        rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        return {
+            "rows": data.train.digest,
+            "model": self.source.label,
+            "contract": encoder.spec.to_dict(),
+            "dropout": [encoder.config.hidden_dropout_prob, encoder.config.attention_probs_dropout_prob],
+            "loss": config["loss"],
+            "optimizer": config["optimizer"],
+            "seed": config["seed"],
+            "negatives_per_query": config["data"]["negatives_per_query"],
+            "queries per step": rows,
+            **{
+                field: config["training"][field]
+                for field in (
+                    "num_train_epochs",
+                    "max_steps",
+                    "warmup_steps",
+                    "lr_scheduler_type",
+                    "max_grad_norm",
+                    "bf16",
+                    "fp16",
+                )
+            },
+            "group_by_length": config["training"]["group_by_length"],
+        }
+
+    def _train(self, trainer: ContrastiveTrainer) -> None:
+        stopped = []
+
+        def ask() -> None:
+            stopped.append(True)
+            trainer.control.should_save = trainer.control.should_training_stop = True
+
+        trainer.add_callback(_StopWhenAsked(stopped))
+        stop_on_sigterm(ask)
+        trainer.train(resume_from_checkpoint=self._checkpoint())
+        if stopped:
+            name = self.folder.path.name
+            raise Terminated(
+                f"stopped by SIGTERM at step {trainer.state.global_step}, after saving. Go on with: name={name} resume=true"
+            )
+
+    def _best(self, trainer: ContrastiveTrainer, encoder: Encoder) -> tuple[dict, Encoder]:
+        """Which weights the run ends with: the best checkpoint's, the last ones, or the base's when nothing beat it."""
+        state = trainer.state
+        choosing = self.arguments.load_best_model_at_end and state.best_metric is not None
+        best = {"score": state.best_metric, "step": state.best_global_step if choosing else state.global_step}
+        if choosing and not state.best_global_step:
+            best["step"] = 0
+            encoder = load_encoder(self.source, self.arguments.device)
+        return best, encoder
+
+    def _summary(
+        self, trainer: ContrastiveTrainer, data: TrainingData, tokens: TokenStore, scores: _Scores, best: dict, seconds: float
+    ) -> dict:
+        metric = (self.arguments.metric_for_best_model or "ndcg@10").removeprefix("eval_")
+        differences = {
+            name: dataclasses.asdict(paired_difference(scores.after, scores.before, name, seed=self.config.seed))
+            for name in scores.after.metrics
+        }
+        runtime = next((entry["train_runtime"] for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), 0.0)
+        everything = trainer.tokens_seen * self.arguments.world_size
+        return {
+            "model": self.source.label,
+            "random_weights": self.source.init == "random",
+            "data": {"source": data.label, "read": data.read, "rejected": data.rejected, "train_rows": len(data.train.rows)},
+            "truncated_share": tokens.truncated / max(tokens.texts, 1),
+            "test_set": data.test.name,
+            "chosen_on_test": data.chosen_on_test,
+            "objective": metric,
+            "best": best,
+            "training": {
+                "steps": trainer.state.global_step,
+                "queries_per_step": trainer.sampler.step_rows,
+                "seconds": round(runtime, 1),
+                "tokens_per_second": round(everything / runtime) if runtime else None,
+                "seconds_in_all": round(seconds, 1),
+            },
+            "scores": {
+                name: {"label": e.label, "metrics": e.metrics, "intervals": e.intervals}
+                for name, e in (("before", scores.before), ("bm25", scores.bm25), ("after", scores.after))
+                if e is not None
+            },
+            "differences": differences,
+        }
+
+    def _write(self, encoder: Encoder, summary: dict, scores: _Scores) -> None:
+        path = self.folder.path
+        names = {"base": scores.before, "bm25": scores.bm25, "final": scores.after}
+        for name, evaluation in names.items():
+            if evaluation is not None:
+                evaluation.save(path / "eval" / evaluation.set_name / name)
+        summary["export_difference"] = export_model(encoder, path / "model", report.model_card(self.config, summary, encoder))
+        write_json(path / "summary.json", summary)
+
+
+class _StopWhenAsked(TrainerCallback):
+    """Save and stop at the end of the step in which SIGTERM came."""
+
+    def __init__(self, asked: list):
+        self.asked = asked
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Called by Trainer after the optimizer step."""
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+
+def _loss(config: DictConfig) -> tuple[torch.nn.Module, str]:
+    """The loss module, and which negatives it sees (`loss.negatives`, which is the trainer's)."""
+    values = OmegaConf.to_container(config.loss, resolve=True)
+    negatives = values.pop("negatives", "step")
+    if "_target_" not in values:
+        raise ConfigurationError("loss: the YAML needs a _target_, the class of the loss")
+    try:
+        return instantiate(values, _convert_="all"), negatives
+    except Exception as error:
+        cause = error.__cause__
+        if isinstance(cause, E5ftError):
+            raise cause from error
+        raise ConfigurationError(f"loss: {values['_target_']} could not be made: {cause or error}") from error

@@ -1,0 +1,148 @@
+"""Strict reading of the BEIR layout (corpus.jsonl, queries.jsonl, qrels/<split>.tsv): every fault is a `path:line: reason`.
+
+Source: Thakur et al. 2021 (BEIR); title and text are joined with a space as https://github.com/beir-cellar/beir does.
+"""
+
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from e5ft.data.lines import Fault, check_text, read_json_lines
+from e5ft.errors import DataError
+from e5ft.retrieval.columns import ColumnBuilder, StringColumn
+
+HEADER = ("score", "relevance", "rel", "label")  # what a header line calls its third column
+LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
+
+
+def check_layout(folder: Path, split: str) -> None:
+    """Raise unless the three files are there.
+
+    Raises:
+        DataError: a file is missing; the message names what is expected and which splits exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; an evaluation set is a folder with {LAYOUT}")
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name}: no such file; an evaluation set is a folder with {LAYOUT}")
+    if not (folder / "qrels" / f"{split}.tsv").is_file():
+        splits = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+        there = f"the splits there are: {', '.join(splits)}" if splits else "there is no qrels/*.tsv at all"
+        raise DataError(f"{folder / 'qrels' / split}.tsv: no such file; {there}")
+
+
+def read_texts(path: Path, text_of: Callable[[str, dict], str]) -> tuple[StringColumn, StringColumn]:
+    """Read ids and texts of a JSON lines file.
+
+    Args:
+        path: the file; each line is an object with `_id` and what `text_of` needs.
+        text_of: (place, object) -> text, raising `Fault`; `passage_text` or `query_text`.
+
+    Returns:
+        Ids and texts, both in ascending id order.
+
+    Raises:
+        DataError: a line is faulty, or an id stands twice.
+    """
+    lines, ids, texts = array("q"), ColumnBuilder(), ColumnBuilder()
+    try:
+        for place, value in read_json_lines(path):
+            if isinstance(value, Fault):
+                raise value
+            ids.append(_id_of(place, value))
+            texts.append(text_of(place, value))
+            lines.append(int(place.rpartition(":")[2]))
+    except Fault as fault:
+        raise DataError(str(fault)) from None
+    ids = ids.finish()
+    order = ids.ascending()
+    ids = ids.take(order)
+    _check_distinct(path, ids, np.asarray(lines)[order])
+    return ids, texts.finish().take(order)
+
+
+def passage_text(place: str, value: dict) -> str:
+    """Title, space, text; either may be blank or absent, not both.
+
+    Raises:
+        Fault: neither holds text, or one is no string.
+    """
+    if "text" not in value:
+        raise Fault(place, f"the key 'text' is missing; there are {', '.join(map(repr, value)) or 'none'}")
+    blank = [key for key in ("title", "text") if value.get(key) is None or not str(value[key]).strip()]
+    parts = [check_text(place, key, value[key]) for key in ("title", "text") if key not in blank]
+    if not parts:
+        raise Fault(place, "text is blank, and so is the title")
+    return " ".join(parts)
+
+
+def query_text(place: str, value: dict) -> str:
+    """The query's text.
+
+    Raises:
+        Fault: it is missing or blank, or no string.
+    """
+    return check_text(place, "text", value.get("text"))
+
+
+def read_qrels(path: Path) -> Iterator[tuple[str, str, str, int]]:
+    """Yield (place, query id, passage id, relevance) of every line: three columns separated by tabs, header or not.
+
+    Raises:
+        DataError: a line is faulty, or a pair is judged twice.
+    """
+    seen = set()
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            place = f"{path}:{number}"
+            fields = _fields(place, number, line)
+            if not any(fields) or (number == 1 and len(fields) == 3 and fields[2].strip().casefold() in HEADER):
+                continue
+            query_id, passage_id, relevance = _judgement(place, fields)
+            if (query_id, passage_id) in seen:
+                raise DataError(f"{place}: query {query_id!r} and passage {passage_id!r} are judged twice")
+            seen.add((query_id, passage_id))
+            yield place, query_id, passage_id, relevance
+
+
+def _fields(place: str, number: int, line: bytes) -> list[str]:
+    if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+        raise DataError(f"{place}: the file begins with a byte order mark; save it as UTF-8 without BOM")
+    try:
+        return line.decode("utf-8").rstrip("\r\n").split("\t")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not UTF-8 (byte {error.start})") from None
+
+
+def _judgement(place: str, fields: list[str]) -> tuple[str, str, int]:
+    if len(fields) != 3:
+        raise DataError(f"{place}: query id, passage id and relevance, separated by tabs, are needed; here are {len(fields)}")
+    for name, value in zip(("query id", "passage id"), fields, strict=False):
+        if not value or value.split() != [value]:
+            raise DataError(f"{place}: the {name} {value!r} is blank or holds white space")
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", fields[2]):
+        raise DataError(f"{place}: the relevance {fields[2]!r} is no whole number")
+    return fields[0], fields[1], int(fields[2])
+
+
+def _id_of(place: str, value: dict) -> str:
+    text = check_text(place, "_id", value.get("_id"))
+    if text.split() != [text]:
+        raise Fault(place, f"_id {text!r} holds white space, which separates the fields of a run file")
+    return text
+
+
+def _check_distinct(path: Path, ids: StringColumn, lines: np.ndarray) -> None:
+    """Raise for the first id, in the file's order, that stands on a second line (`ids` ascending, equal ones in file order)."""
+    repeated, previous = [], None
+    for position, text in enumerate(ids):
+        if text == previous:
+            repeated.append((int(lines[position]), text, int(lines[position - 1])))
+        previous = text
+    if repeated:
+        line, text, first = min(repeated)
+        raise DataError(f"{path}:{line}: the _id {text!r} stands on line {first} already ({len(repeated)} such lines)")

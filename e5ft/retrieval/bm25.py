@@ -1,0 +1,145 @@
+"""Lexical search with BM25, over character bigrams (Korean without a morphological analyser), Kiwi's morphemes, or words.
+
+Korean glues particles and endings to its words: split at spaces, 서울은 and 서울에서 have nothing in common, and BM25 looks far
+weaker than it is. Bigrams (서울, 울은; 서울, 울에, 에서) mend most of it without a dependency.
+"""
+
+import functools
+import logging
+import re
+import sys
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+
+import bm25s
+import numpy as np
+
+from e5ft.data.text import normalise
+from e5ft.errors import ConfigurationError, DataError
+
+# bm25s sets its logger to DEBUG, so that its chatter passes whatever level the application chose for the root.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
+
+TOKENISATIONS = ("bigrams", "kiwi", "words")
+# Nouns (not the bound ones), numerals, verbs, adjectives, roots; foreign words, Chinese characters, digits.
+CONTENT_TAGS = frozenset({"NNG", "NNP", "NR", "VV", "VA", "XR", "SL", "SH", "SN"})
+
+
+class BM25:
+    """A BM25 index held in memory: token strings live once in the vocabulary, texts are not kept.
+
+    Args:
+        texts: the passages; read once, may be a generator. Normalised and case-folded here.
+        tokenisation: "bigrams": character bigrams inside words, a word of one character being its own token; "kiwi":
+            content morphemes; "words": words as they stand. Words are runs of letters, marks and digits.
+        k1: term frequency saturation, at least 0.
+        b: length normalisation, 0 to 1.
+
+    Raises:
+        ConfigurationError: unknown tokenisation, a parameter out of range, or kiwipiepy is not installed.
+        DataError: there are no passages.
+
+    Source: Robertson and Zaragoza 2009, with Lucene's idf; bm25s (https://github.com/xhluca/bm25s), method "lucene".
+    """
+
+    def __init__(self, texts: Iterable[str], *, tokenisation: str = "bigrams", k1: float = 1.5, b: float = 0.75):
+        if not k1 >= 0 or not 0 <= b <= 1:
+            raise ConfigurationError(f"k1={k1!r}, b={b!r}: k1 must be at least 0, and b between 0 and 1")
+        self._tokenise = _tokeniser(tokenisation)
+        self._vocabulary: dict[str, int] = {}
+        documents = [self._learn(tokens) for tokens in self._tokenise(texts)]
+        if not documents:
+            raise DataError("the corpus is empty: there is nothing to search")
+        self._index = None
+        if self._vocabulary:  # no token at all (bare punctuation): nothing can ever be found
+            self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
+            self._index.index((documents, self._vocabulary), create_empty_token=False, show_progress=False)
+
+    def search(self, queries: Iterable[str], k: int) -> list[list[tuple[int, float]]]:
+        """The best passages of every query.
+
+        Args:
+            queries: the queries; normalised and tokenised as the passages were.
+            k: passages a query, at least 1; fewer come back where fewer share a token with the query.
+
+        Returns:
+            Per query, (index of the passage, score above 0): score descending, index ascending where scores are equal.
+            A query without a known token has an empty list.
+
+        Raises:
+            ConfigurationError: k is below 1.
+        """
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+            raise ConfigurationError(f"k={k!r}: a whole number of at least 1 is needed")
+        return [self._best(tokens, k) for tokens in self._tokenise(queries)]
+
+    def _learn(self, tokens: Iterable[str]) -> array:
+        """Token numbers of a passage, four bytes each: a list of strings would take twenty times as much."""
+        vocabulary = self._vocabulary
+        return array("i", [vocabulary.setdefault(token, len(vocabulary)) for token in tokens])
+
+    def _best(self, tokens: Iterable[str], k: int) -> list[tuple[int, float]]:
+        known = [self._vocabulary[token] for token in tokens if token in self._vocabulary]
+        if not known:
+            return []
+        scores = self._index.get_scores_from_ids(known)  # (P,)
+        found = np.flatnonzero(scores > 0)
+        values = scores[found]
+        if len(found) > k:
+            threshold = np.partition(values, len(values) - k)[len(values) - k]  # the k-th largest
+            above = np.flatnonzero(values > threshold)
+            equal = np.flatnonzero(values == threshold)[: k - len(above)]  # of equal scores the smaller index
+            chosen = np.concatenate([above, equal])
+            found, values = found[chosen], values[chosen]
+        order = np.lexsort((found, -values))
+        return list(zip(found[order].tolist(), values[order].tolist(), strict=True))
+
+
+def _tokeniser(tokenisation: str) -> Callable[[Iterable[str]], Iterator[list[str]]]:
+    """The function from texts to the tokens of each, lazily."""
+    if tokenisation == "bigrams":
+        return lambda texts: (_bigrams(_words(text)) for text in texts)
+    if tokenisation == "words":
+        return lambda texts: (_words(text) for text in texts)
+    if tokenisation == "kiwi":
+        kiwi = _kiwi()
+        return lambda texts: (
+            [token.form for token in tokens if token.tag.partition("-")[0] in CONTENT_TAGS]  # VV-I: an irregular VV
+            for tokens in kiwi.tokenize(normalise(text).casefold() for text in texts)
+        )
+    raise ConfigurationError(f"tokenisation={tokenisation!r}: one of {', '.join(TOKENISATIONS)} is needed")
+
+
+def _words(text: str) -> list[str]:
+    return _word_pattern().findall(normalise(text).casefold())
+
+
+def _bigrams(words: list[str]) -> list[str]:
+    """서울은 -> 서울, 울은. A word of one character stays a token: 물 or 7 may be all that a query has to say."""
+    return [word[i : i + 2] for word in words for i in range(max(1, len(word) - 1))]
+
+
+@functools.cache
+def _word_pattern() -> re.Pattern:
+    """Runs of letters, marks and digits.
+
+    `\\w` alone lacks the marks, and would cut every Hindi or Thai word at its vowel signs.
+    """
+    marks = [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "M"]
+    starts = [code for code in marks if unicodedata.category(chr(code - 1))[0] != "M"]
+    ends = [code for code in marks if unicodedata.category(chr(min(code + 1, sys.maxunicode)))[0] != "M"]
+    # Ranges, not single characters: the pattern is six times faster.
+    ranges = "".join(f"{chr(start)}-{chr(end)}" for start, end in zip(starts, ends, strict=True))
+    return re.compile(f"[\\w{ranges}]+")
+
+
+@functools.cache
+def _kiwi():
+    try:
+        import kiwipiepy
+    except ImportError as error:
+        raise ConfigurationError(
+            "tokenisation='kiwi' needs the package kiwipiepy: pip install kiwipiepy, or choose tokenisation='bigrams'"
+        ) from error
+    return kiwipiepy.Kiwi()

@@ -1,0 +1,163 @@
+"""Exact nearest-neighbour search by dot product, in chunks: memory does not grow with the corpus.
+
+What is guaranteed. Candidates are found with float32 matrix products, `SLACK` more than asked for; the dot products of the
+candidates are then summed anew in float64 and rounded to float32, and these decide the order. So scores and order do not
+depend on chunk sizes, device or thread count, although matrix products of different shapes differ in their last bits.
+Equal scores are ordered by index. Two limits, both of the size of rounding errors: the choice at the k-th place is exact
+unless more than `SLACK` passages lie within the float32 error (about 1e-6 for unit vectors) of it; and where every dot
+product is exact in float32 (integers, for instance) it is exact without that condition.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from e5ft.errors import ConfigurationError, DataError, NonFiniteError
+
+SLACK = 32
+RESCORED_VALUES = 4_000_000  # float64 products held at once while candidates are scored anew: 32 MB
+
+
+def top_k(
+    queries: np.ndarray | torch.Tensor,
+    passages: np.ndarray | torch.Tensor,
+    k: int,
+    *,
+    device: str | torch.device = "cpu",
+    query_chunk: int = 512,
+    passage_chunk: int = 16_384,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k passages with the largest dot product for every query.
+
+    Args:
+        queries: (Q, D), floating point; unit vectors if the score is to be the cosine.
+        passages: (P, D), floating point: a tensor, an array, or a memory map, which is read once from front to back.
+        k: passages a query, at least 1; where it exceeds P, P columns come back.
+        device: where the matrix products are computed; the passages are moved there chunk by chunk.
+        query_chunk: queries scored at once, at least 1.
+        passage_chunk: passages scored at once, at least 1. query_chunk x passage_chunk float32 scores are held, a few times.
+
+    Returns:
+        Scores float32 (Q, min(k, P)), descending, and indices int64 (Q, min(k, P)) into `passages`; equal scores are
+        ordered by index ascending. See the head of this file for what is guaranteed.
+
+    Raises:
+        ConfigurationError: k or a chunk size is below 1, or the shapes do not go together.
+        DataError: there are no passages.
+        NonFiniteError: a vector holds NaN or an infinity.
+    """
+    _check(queries, passages, k, query_chunk, passage_chunk)
+    best = [_Best(rows, k + SLACK) for rows in _float32_chunks(queries, query_chunk, device, "queries")]
+    with torch.inference_mode(), _full_precision(device):
+        start = 0
+        for chunk in _float32_chunks(passages, passage_chunk, device, "passages"):
+            for block in best:
+                block.merge(chunk, start)
+            start += len(chunk)
+        results = [_rescored(block, passages, min(k, len(passages))) for block in best]
+    scores = [scores for scores, _ in results] or [np.empty((0, min(k, len(passages))), np.float32)]
+    indices = [indices for _, indices in results] or [np.empty((0, min(k, len(passages))), np.int64)]
+    return np.concatenate(scores), np.concatenate(indices)
+
+
+class _Best:
+    """The running best `kept` candidates of one chunk of queries; positions are always in ascending index order."""
+
+    def __init__(self, queries: torch.Tensor, kept: int):
+        self.queries, self.kept = queries, kept
+        self.scores = queries.new_empty((len(queries), 0))
+        self.indices = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
+
+    def merge(self, passages: torch.Tensor, start: int) -> None:
+        """Take in the passages start, start + 1, ...: (P', D)."""
+        scores = self.queries @ passages.T  # (Q', D) x (D, P') -> (Q', P')
+        # What stands here already has the smaller indices: behind one another, position order is index order.
+        scores = torch.cat([self.scores, scores], dim=1)  # (Q', held + P')
+        positions = _largest(scores, min(self.kept, scores.shape[1]))
+        held = self.indices.shape[1]
+        indices = positions - held + start
+        if held:
+            old = self.indices.gather(1, positions.clamp(max=held - 1))
+            indices = torch.where(positions < held, old, indices)
+        self.scores, self.indices = scores.gather(1, positions), indices
+
+
+def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Positions (Q', count), ascending, of the largest scores of each row; of equal ones the first.
+
+    torch.topk chooses among equal values as it likes: rows in which a tie straddles the last place are chosen anew.
+    """
+    if count == scores.shape[1]:
+        return torch.arange(count, device=scores.device).expand(len(scores), -1)
+    values, positions = scores.topk(count + 1, dim=1)
+    positions = positions[:, :count].sort(dim=1).values
+    straddled = values[:, count - 1] == values[:, count]
+    if straddled.any():
+        rows, threshold = scores[straddled], values[straddled, count - 1 : count]
+        above, equal = rows > threshold, rows == threshold
+        room = count - above.sum(dim=1, keepdim=True)
+        chosen = above | (equal & (equal.cumsum(dim=1) <= room))
+        positions[straddled] = chosen.nonzero()[:, 1].reshape(-1, count)  # row by row, ascending
+    return positions
+
+
+def _rescored(block: _Best, passages, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first k candidates by (float64 dot product rounded to float32, descending; index, ascending)."""
+    queries, indices = block.queries.cpu(), block.indices.cpu()
+    step = max(1, RESCORED_VALUES // max(1, indices.shape[1] * queries.shape[1]))
+    scores = torch.empty(indices.shape, dtype=torch.float32)
+    for start in range(0, len(queries), step):
+        rows = slice(start, start + step)
+        candidates = _float32(passages, indices[rows].reshape(-1)).view(*indices[rows].shape, -1)  # (q, kept, D)
+        products = candidates.double() * queries[rows, None, :].double()
+        scores[rows] = products.sum(dim=2).float()
+    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]  # stable: equal scores stay in index order
+    return scores.gather(1, order).numpy(), indices.gather(1, order).numpy()
+
+
+def _float32_chunks(vectors, size: int, device, name: str) -> Iterator[torch.Tensor]:
+    """Consecutive rows as float32 (size, D) on the device."""
+    for start in range(0, len(vectors), size):
+        chunk = _float32(vectors, slice(start, start + size), device)
+        if not chunk.isfinite().all():
+            row = start + int((~chunk.isfinite()).any(dim=1).nonzero()[0])
+            raise NonFiniteError(f"row {row} of the {name} holds NaN or an infinity: the model that made it is broken")
+        yield chunk
+
+
+def _float32(vectors, rows: slice | torch.Tensor, device="cpu") -> torch.Tensor:
+    """Some rows as float32 on the device; of a memory map only these are read."""
+    if isinstance(vectors, torch.Tensor):
+        chosen = vectors[rows if isinstance(rows, slice) else rows.to(vectors.device)]
+        return chosen.detach().to(device=device, dtype=torch.float32)
+    chosen = np.array(vectors[rows if isinstance(rows, slice) else rows.numpy()])
+    return torch.from_numpy(chosen).to(device).float()  # moved first: half as many bytes travel
+
+
+@contextlib.contextmanager
+def _full_precision(device) -> Iterator[None]:
+    """Keep float32 products float32, whatever autocast or TF32 setting training left behind (TF32 errs by 1e-3)."""
+    # Not torch.get_float32_matmul_precision: it raises once transformers has set `torch.backends.fp32_precision`.
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(torch.device(device).type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+def _check(queries, passages, k: int, query_chunk: int, passage_chunk: int) -> None:
+    for name, value in (("k", k), ("query_chunk", query_chunk), ("passage_chunk", passage_chunk)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"{name}={value!r}: a whole number of at least 1 is needed")
+    shapes = tuple(queries.shape), tuple(passages.shape)
+    if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][1] != shapes[1][1]:
+        raise ConfigurationError(f"queries {shapes[0]} and passages {shapes[1]}: (Q, D) and (P, D) are needed")
+    if not len(passages):
+        raise DataError("the corpus is empty: there is nothing to search")

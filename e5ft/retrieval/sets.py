@@ -1,0 +1,201 @@
+"""Retrieval sets: queries, the corpus they are asked of, and the relevance judgements."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from e5ft.data.text import normalise, text_id
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.retrieval import beir
+from e5ft.retrieval.bm25 import BM25
+from e5ft.retrieval.columns import ColumnBuilder, StringColumn
+
+
+class Row(Protocol):
+    """What a row must offer (`e5ft.data.rows.Row` does)."""
+
+    query: str
+    positives: Sequence[str]
+    negatives: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalSet:
+    """Queries, passages and judgements. Ids are in ascending order, so that index order is id order everywhere.
+
+    Attributes:
+        name: what tables and folders call the set.
+        query_ids: (Q,) ids, ascending.
+        queries: (Q,) texts, without prefix.
+        passage_ids: (P,) ids, ascending.
+        passages: (P,) texts, title included, without prefix.
+        qrels: query id -> passage id -> relevance, above 0 being relevant; its keys are `query_ids`.
+    """
+
+    name: str
+    query_ids: StringColumn
+    queries: StringColumn
+    passage_ids: StringColumn
+    passages: StringColumn
+    qrels: dict[str, dict[str, int]]
+
+
+def load_beir(
+    folder: str | os.PathLike, split: str, *, name: str | None = None, corpus_size: int | None = None, seed: int = 0
+) -> RetrievalSet:
+    """Load an evaluation folder in the BEIR layout.
+
+    Args:
+        folder: holds corpus.jsonl {_id, title (may be absent), text}, queries.jsonl {_id, text} and qrels/<split>.tsv.
+        split: which judgements; only queries judged there are loaded.
+        name: the set's name; the folder's own unless given.
+        corpus_size: passages to keep, see `cut`; all unless given.
+        seed: for the random part of the cut.
+
+    Returns:
+        The set; a passage is title, space, text.
+
+    Raises:
+        DataError: a file is missing, or a line is faulty (`path:line: reason`).
+        ConfigurationError: corpus_size is below 1.
+    """
+    folder = Path(folder)
+    beir.check_layout(folder, split)
+    passage_ids, passages = beir.read_texts(folder / "corpus.jsonl", beir.passage_text)
+    query_ids, queries = beir.read_texts(folder / "queries.jsonl", beir.query_text)
+    qrels, positions = _judgements(folder / "qrels" / f"{split}.tsv", query_ids, passage_ids)
+    retrieval_set = RetrievalSet(
+        name=name or folder.resolve().name,
+        query_ids=query_ids.take(positions),
+        queries=queries.take(positions),
+        passage_ids=passage_ids,
+        passages=passages,
+        qrels=qrels,
+    )
+    return retrieval_set if corpus_size is None else cut(retrieval_set, corpus_size, seed=seed)
+
+
+def from_rows(name: str, rows: Iterable[Row]) -> RetrievalSet:
+    """A retrieval set from rows: the distinct queries against the distinct documents and hard negatives.
+
+    Args:
+        name: the set's name.
+        rows: read once; texts are normalised, and equal ones are one. A query's relevant passages are the documents of
+            all its rows (relevance 1), also where another row has one of them as a hard negative.
+
+    Returns:
+        The set, with ids that depend on the text alone: `q` or `d` and 16 hexadecimal digits.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    queries, passages, qrels = _Distinct("q"), _Distinct("d"), {}
+    for row in rows:
+        relevant = qrels.setdefault(queries.add(row.query), {})
+        relevant.update((passages.add(text), 1) for text in row.positives)
+        for text in row.negatives:
+            passages.add(text)
+    if not qrels:
+        raise DataError(f"{name}: there are no rows to make a retrieval set of")
+    query_ids, queries = queries.columns()
+    passage_ids, passages = passages.columns()
+    return RetrievalSet(name, query_ids, queries, passage_ids, passages, dict(sorted(qrels.items())))
+
+
+def cut(
+    retrieval_set: RetrievalSet, size: int, *, seed: int = 0, depth: int = 100, tokenisation: str = "bigrams"
+) -> RetrievalSet:
+    """Bound the corpus, so that evaluation while training is cheap and still hard.
+
+    Kept are all judged passages; then what BM25 finds: every query's first, every query's second, and so on, until the
+    size is reached; then random ones. Scores on a cut corpus are higher than on the whole one: never compare the two.
+
+    Args:
+        retrieval_set: the whole set.
+        size: passages to keep, at least 1; never fewer than the judged ones are kept.
+        seed: fixes the random ones.
+        depth: how many of BM25's passages a query may contribute, at least 1.
+        tokenisation: as of `BM25`.
+
+    Returns:
+        The set with the smaller corpus; the same set if it is not larger than `size`.
+
+    Raises:
+        ConfigurationError: size or depth is below 1.
+    """
+    for field, value in (("size", size), ("depth", depth)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"{field}={value!r} of the corpus cut: a whole number of at least 1 is needed")
+    total = len(retrieval_set.passages)
+    if size >= total:
+        return retrieval_set
+    judged = (passage_id for judgements in retrieval_set.qrels.values() for passage_id in judgements)
+    kept = set(retrieval_set.passage_ids.positions_of(judged).values())
+    if len(kept) < size:
+        found = BM25(retrieval_set.passages, tokenisation=tokenisation).search(retrieval_set.queries, depth)
+        for position in itertools.chain(_round_robin(found), np.random.default_rng(seed).permutation(total).tolist()):
+            if len(kept) >= size:
+                break
+            kept.add(position)
+    positions = sorted(kept)
+    return dataclasses.replace(
+        retrieval_set,
+        passage_ids=retrieval_set.passage_ids.take(positions),
+        passages=retrieval_set.passages.take(positions),
+    )
+
+
+class _Distinct:
+    """Normalised texts, each once, with ids made of their digests."""
+
+    def __init__(self, letter: str):
+        self._letter, self._seen = letter, set()
+        self._ids, self._texts = ColumnBuilder(), ColumnBuilder()
+
+    def add(self, text: str) -> str:
+        number = text_id(text)
+        name = f"{self._letter}{number & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+        if number not in self._seen:
+            self._seen.add(number)
+            self._ids.append(name)
+            self._texts.append(normalise(text))
+        return name
+
+    def columns(self) -> tuple[StringColumn, StringColumn]:
+        ids = self._ids.finish()
+        order = ids.ascending()
+        return ids.take(order), self._texts.finish().take(order)
+
+
+def _judgements(path: Path, query_ids: StringColumn, passage_ids: StringColumn) -> tuple[dict, list[int]]:
+    """The qrels by ascending query id, and the positions of the judged queries."""
+    judgements = list(beir.read_qrels(path))
+    positions = _known(judgements, 1, "query", query_ids, "queries.jsonl")
+    _known(judgements, 2, "passage", passage_ids, "corpus.jsonl")
+    qrels = {}
+    for _, query_id, passage_id, relevance in judgements:
+        qrels.setdefault(query_id, {})[passage_id] = relevance
+    if not any(value > 0 for judged in qrels.values() for value in judged.values()):
+        raise DataError(f"{path}: no query has a relevant passage: there is nothing to score")
+    return dict(sorted(qrels.items())), sorted(positions.values())
+
+
+def _known(judgements: list, field: int, kind: str, ids: StringColumn, file: str) -> dict[str, int]:
+    """Positions of the judged ids; raise if some are not there."""
+    positions = ids.positions_of(judgement[field] for judgement in judgements)
+    absent = [judgement for judgement in judgements if judgement[field] not in positions]
+    if absent:
+        count = len({judgement[field] for judgement in absent})
+        raise DataError(f"{absent[0][0]}: {kind} {absent[0][field]!r} is not in {file} ({count} such {kind} ids in all)")
+    return positions
+
+
+def _round_robin(found: list[list[tuple[int, float]]]) -> Iterator[int]:
+    """Every query's first passage, then every query's second, ..."""
+    for rank in itertools.zip_longest(*found):
+        yield from (hit[0] for hit in rank if hit is not None)

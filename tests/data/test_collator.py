@@ -1,0 +1,204 @@
+"""Rows to micro-batches: every text once, no false negative, rotation over the epochs."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+import torch
+
+from e5ft.data.collator import TrainingRows, collate
+from e5ft.data.store import tokenize_rows
+from e5ft.data.text import TextSpec, text_id
+from e5ft.errors import ConfigurationError
+from tests.conftest import make_rows, make_tokenizer
+
+
+def ids(*texts: str) -> list[int]:
+    return [text_id(text) for text in texts]
+
+
+def negatives(rows: TrainingRows, row: int, epoch: int = 0) -> list[int]:
+    return list(rows[row, epoch][1].negative_ids)
+
+
+# -- one row of an epoch -----------------------------------------------------------------------------------------------------
+
+
+def test_an_example_holds_the_tokens_and_identities_of_its_texts(make_training_rows):
+    rows = make_training_rows([{"query": "w1 w2", "document": "w3", "hard_negative": ["w4 w5", "w6"]}])
+    number, example = rows[0, 0]
+    tokenizer = make_tokenizer()
+    assert number == 0
+    assert list(example.query) == tokenizer("query: w1 w2")["input_ids"]
+    assert list(example.positive) == tokenizer("passage: w3")["input_ids"]
+    assert [list(tokens) for tokens in example.negatives] == tokenizer(["passage: w4 w5", "passage: w6"])["input_ids"]
+    assert [example.query_id, example.positive_id, *example.negative_ids] == ids("w1 w2", "w3", "w4 w5", "w6")
+
+
+def test_known_positives_are_those_of_all_rows_of_the_same_query(make_training_rows):
+    rows = make_training_rows(
+        [
+            {"query": "q", "document": ["a", "b"]},
+            {"query": "r", "document": ["b", "c"]},
+            {"query": " q ", "document": ["d", "a"]},
+        ]
+    )
+    assert sorted(rows.known(0)) == sorted(rows.known(2)) == sorted(ids("a", "b", "d"))
+    assert sorted(rows.known(1)) == sorted(ids("b", "c"))
+
+
+def test_queries_that_share_their_one_document_both_know_it(make_training_rows):
+    rows = make_training_rows([{"query": f"q{i}", "document": "d"} for i in range(3)])
+    assert [rows.known(row).tolist() for row in range(3)] == [ids("d")] * 3
+
+
+def test_a_known_positive_is_never_a_hard_negative(make_training_rows):
+    """Neither the other positive of a row with the same query, before or after it, nor the same text in other writing."""
+    jamo = unicodedata.normalize("NFD", "한국어")
+    rows = make_training_rows(
+        [
+            {"query": "질의", "document": "a b", "hard_negative": ["c", jamo, "n"]},
+            {"query": "other", "document": "n"},
+            {"query": unicodedata.normalize("NFD", " 질의"), "document": ["c", "한국어"], "hard_negative": ["m", "a  b\n"]},
+        ]
+    )
+    assert negatives(rows, 0) == ids("n")
+    assert negatives(rows, 2) == ids("m")
+
+
+def test_no_row_of_random_data_meets_a_false_hard_negative(make_training_rows):
+    data = make_rows(120)
+    rows = make_training_rows(data, 2)
+    answers: dict[str, set[int]] = {}
+    for row in data:
+        answers.setdefault(row["query"], set()).add(text_id(row["document"]))
+    dropped = 0
+    for number, row in enumerate(data):
+        allowed = set(ids(*row["hard_negative"])) - answers[row["query"]]
+        dropped += len(allowed) < len(set(row["hard_negative"]))
+        for epoch in range(3):
+            found = negatives(rows, number, epoch)
+            assert set(found) <= allowed
+            assert len(set(found)) == len(found) == min(2, len(allowed))
+    assert dropped  # the data do have such a case
+
+
+def test_a_negative_named_twice_counts_once(make_training_rows):
+    data = [{"query": "q", "document": "d", "hard_negative": ["n", "m", " n", "o", "m"]}]
+    assert negatives(make_training_rows(data), 0) == ids("n", "m", "o")
+    two = make_training_rows(data, 2)
+    assert all(len(set(negatives(two, 0, epoch))) == 2 for epoch in range(3))
+
+
+def test_positives_take_turns(make_training_rows):
+    rows = make_training_rows([{"query": f"q{i}", "document": ["a", "b", "c"]} for i in range(2)])
+    for row in range(2):
+        shown = [rows[row, epoch][1].positive_id for epoch in range(6)]
+        assert set(shown[:3]) == set(ids("a", "b", "c"))
+        assert shown[3:] == shown[:3]
+        tokens = {tuple(rows[row, epoch][1].positive) for epoch in range(3)}
+        assert tokens == {tuple(tokens) for tokens in make_tokenizer()(["passage: a", "passage: b", "passage: c"])["input_ids"]}
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+@pytest.mark.parametrize("limit", range(1, 8))
+def test_negatives_take_turns_until_all_were_shown(limit, count, make_training_rows):
+    names = [f"w{i}" for i in range(count)]
+    rows = make_training_rows([{"query": f"q{i}", "document": "d", "hard_negative": names} for i in range(3)], limit)
+    for row in range(3):
+        shown = [negatives(rows, row, epoch) for epoch in range(count)]
+        assert all(len(set(epoch)) == len(epoch) == min(limit, count) for epoch in shown)
+        assert {identity for epoch in shown for identity in epoch} == set(ids(*names))
+
+
+def test_all_negatives_or_none(make_training_rows):
+    data = [{"query": "q", "document": "d", "hard_negative": ["w1", "w2", "w3"]}, {"query": "r", "document": "e"}]
+    assert [negatives(make_training_rows(data), row) for row in range(2)] == [ids("w1", "w2", "w3"), []]
+    assert [negatives(make_training_rows(data, 0), row) for row in range(2)] == [[], []]
+
+
+def test_fewer_than_no_negatives_are_refused(make_training_rows):
+    with pytest.raises(ConfigurationError, match="data.negatives_per_query=-1: at least 0"):
+        make_training_rows([{"query": "q", "document": "d"}], -1)
+
+
+def test_tokens_of_other_rows_are_refused(make_store, tmp_path):
+    store = make_store(make_rows(5))
+    tokens = tokenize_rows(store.select(np.arange(4)), make_tokenizer(), TextSpec(), tmp_path / "cache")
+    with pytest.raises(ValueError, match="5 rows but tokens of 4"):
+        TrainingRows(store, tokens)
+
+
+def test_a_row_knows_its_place(make_store, write_bytes, make_training_rows, tmp_path):
+    rows = make_training_rows([{"query": f"q{i}", "document": "d"} for i in range(3)])
+    assert rows.place(2) == f"{tmp_path / 'rows.jsonl'}:3"
+
+
+# -- a micro-batch -----------------------------------------------------------------------------------------------------------
+
+
+def batch_of(rows: TrainingRows, numbers, epoch: int = 0):
+    return collate([rows[number, epoch] for number in numbers])
+
+
+def tokens_of(batch) -> list[list[int]]:
+    return [piece.tolist() for piece in batch.input_ids.split(batch.lengths)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_text_stands_once_and_the_indices_point_at_it(seed, make_training_rows):
+    data = make_rows(60, seed=seed)
+    rows = make_training_rows(data)
+    numbers = np.random.default_rng(seed).permutation(60)[:32].tolist()
+    batch = batch_of(rows, numbers)
+    step, texts = batch.step, tokens_of(batch)
+    tokenizer = make_tokenizer()
+    assert batch.rows == tuple(numbers)
+    assert batch.input_ids.dtype == torch.int64 and sum(batch.lengths) == len(batch.input_ids)
+    # What the indices point at is the text of the row, under its role's prefix.
+    allowed = [[t for t in data[i]["hard_negative"] if text_id(t) not in rows.known(i)] for i in numbers]
+    assert [texts[i] for i in step.query] == tokenizer([f"query: {data[i]['query']}" for i in numbers])["input_ids"]
+    assert [texts[i] for i in step.positive] == tokenizer([f"passage: {data[i]['document']}" for i in numbers])["input_ids"]
+    assert [texts[i] for i in step.negative] == tokenizer([f"passage: {t}" for row in allowed for t in row])["input_ids"]
+    assert step.negative_count.tolist() == [len(row) for row in allowed]
+    assert step.query_id.tolist() == ids(*(data[i]["query"] for i in numbers))
+    # Distinct by role and identity, and all of them in use.
+    passages = {data[i]["document"] for i in numbers} | {text for row in allowed for text in row}
+    queries = {data[i]["query"] for i in numbers}
+    assert len(texts) == len(step.text_id) == len(passages) + len(queries)
+    assert sorted(step.text_id.tolist()) == sorted(ids(*passages, *queries))
+    assert set(step.query) | set(step.positive) | set(step.negative) == set(range(len(texts)))
+    assert len(queries) < 32 and len(passages) < 32 + sum(map(len, allowed))  # there were doubles
+    # Every row's known positives.
+    ends = np.cumsum(step.known_count)
+    assert [sorted(part) for part in np.split(step.known, ends[:-1])] == [sorted(rows.known(i)) for i in numbers]
+    assert step.own == (0, 32)
+
+
+def test_one_string_as_a_query_and_as_a_passage_is_two_texts(make_training_rows):
+    rows = make_training_rows([{"query": "w1", "document": "w2"}, {"query": "w2", "document": "w1"}])
+    batch = batch_of(rows, [0, 1])
+    assert sorted(batch.step.text_id.tolist()) == sorted(ids("w1", "w1", "w2", "w2"))
+    assert len({tuple(tokens) for tokens in tokens_of(batch)}) == 4
+
+
+def test_texts_are_sorted_by_length_and_do_not_depend_on_the_order_of_the_rows(make_training_rows):
+    rows = make_training_rows(make_rows(40))
+    forward, backward = batch_of(rows, range(20)), batch_of(rows, reversed(range(20)))
+    assert list(forward.lengths) == sorted(forward.lengths)
+    assert torch.equal(forward.input_ids, backward.input_ids)
+    assert np.array_equal(forward.step.text_id, backward.step.text_id)
+    assert forward.step.query.tolist() == backward.step.query.tolist()[::-1]
+
+
+def test_a_micro_batch_without_hard_negatives(make_training_rows):
+    step = batch_of(make_training_rows(make_rows(8, negatives=False)), range(8)).step
+    assert step.negative.tolist() == [] and step.negative.dtype == np.int64
+    assert step.negative_count.tolist() == [0] * 8
+
+
+def test_moving_a_micro_batch_moves_its_tokens(make_training_rows):
+    batch = batch_of(make_training_rows(make_rows(4)), range(4))
+    moved = batch.to(torch.device("meta"))
+    assert moved.input_ids.device.type == "meta"
+    assert (moved.lengths, moved.rows, moved.step) == (batch.lengths, batch.rows, batch.step)

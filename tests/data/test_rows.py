@@ -1,0 +1,408 @@
+"""Each kind of bad row in each kind of file, with the exact message; what is good is read; nothing else can happen."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e5ft.data.lines import Fault
+from e5ft.data.rows import Columns, Row, read_rows
+from e5ft.errors import ConfigurationError, DataError
+from tests.data.conftest import PROPERTY
+
+FLAG_EMBEDDING = Columns("query", "pos", "neg", ignore=("pos_scores", "neg_scores", "prompt", "type", "id"))
+SIMLM = Columns("query", "positives", "negatives", ignore=("query_id", "answers"))
+SYLLABLES = "한국어 임베딩"
+JAMO = unicodedata.normalize("NFD", SYLLABLES)
+
+
+def outcome(path: str, columns: Columns = Columns()) -> list[Row | str]:  # noqa: B008 (frozen)
+    """Rows, and the messages of faults without the folder."""
+    found = [value for _, value in read_rows(path, columns)]
+    return [str(value).removeprefix(f"{path}:") if isinstance(value, Fault) else value for value in found]
+
+
+def refusal(path: str, columns: Columns = Columns()) -> str:  # noqa: B008
+    """The message with which the whole file is refused, without the folder."""
+    with pytest.raises(DataError) as caught:
+        outcome(path, columns)
+    return str(caught.value).removeprefix(path)
+
+
+# -- JSON lines --------------------------------------------------------------------------------------------------------------
+
+UNKNOWN = "map it in data.columns or name it in data.columns.ignore"
+EMPTY = "is an empty list; at least one passage must answer the query"
+IDS = "holds passage ids (doc_id); the passages' texts are needed in their place"
+BAD_ROWS = {
+    "null query": ('{"query": null, "document": "d"}', "query is missing (null)"),
+    "null document": ('{"query": "q", "document": null}', "document is missing (null)"),
+    "null in list": ('{"query": "q", "document": ["d", null]}', "document[1] is missing (null)"),
+    "nan": ('{"query": "q", "document": NaN}', 'not JSON (NaN is not a JSON value): \'{"query": "q", "document": NaN}\''),
+    "blank query": ('{"query": " \\u3000", "document": "d"}', "query is blank"),
+    "blank negative": ('{"query": "q", "document": "d", "hard_negative": ""}', "hard_negative is blank"),
+    "blank in list": ('{"query": "q", "document": "d", "hard_negative": ["n", "\\t"]}', "hard_negative[1] is blank"),
+    "number": ('{"query": 5, "document": "d"}', "query must be a string, this is int: '5'"),
+    "false": ('{"query": "q", "document": "d", "hard_negative": false}', "hard_negative must be a string, this is bool: 'False'"),
+    "object": ('{"query": "q", "document": {"text": "d"}}', "document must be a string, this is dict: \"{'text': 'd'}\""),
+    "list of queries": ('{"query": ["q"], "document": "d"}', "query must be a string, this is list: \"['q']\""),
+    "list in list": ('{"query": "q", "document": [["d"]]}', "document[0] must be a string, this is list: \"['d']\""),
+    "no document": ('{"query": "q", "passage": "d"}', f"unknown column 'passage'; {UNKNOWN}"),
+    "missing column": ('{"query": "q"}', "column 'document' is missing; there are 'query' (data.columns maps names)"),
+    "no column": ("{}", "column 'query' is missing; there are none (data.columns maps names)"),
+    "misspelt column": ('{"query": "q", "document": "d", "hard_negatives": []}', f"unknown column 'hard_negatives'; {UNKNOWN}"),
+    "empty positives": ('{"query": "q", "document": []}', f"document {EMPTY}"),
+    "nul": ('{"query": "q\\u0000", "document": "d"}', "query holds a NUL character: 'q\\x00'"),
+    "lone surrogate": ('{"query": "q", "document": "\\ud83d"}', "document holds a lone surrogate, which is no text: '\\ud83d'"),
+    "surrogate as name": ('{"query": "q", "document": "d", "\\ud83d": 1}', f"unknown column '\\ud83d'; {UNKNOWN}"),
+    "own negative": ('{"query": "q", "document": "d", "hard_negative": "d"}', "hard_negative equals document: 'd'"),
+    "own negative in a list": (
+        '{"query": "q", "document": ["d", "e"], "hard_negative": ["n", "e"]}',
+        "hard_negative equals document: 'e'",
+    ),
+    "own negative, spaces": (
+        '{"query": "q", "document": "a b", "hard_negative": " a  b"}',
+        "hard_negative equals document: ' a  b'",
+    ),
+    "own negative, jamo": (
+        json.dumps({"query": "q", "document": SYLLABLES, "hard_negative": [JAMO]}),
+        f"hard_negative equals document: {JAMO!r}",
+    ),
+    "passage ids": (
+        '{"query": "q", "document": {"doc_id": ["1"], "score": [0.5]}}',
+        f"document {IDS}",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_ROWS)
+def test_a_bad_row_is_a_fault_with_its_place_and_the_others_are_read(kind, write_bytes):
+    line, reason = BAD_ROWS[kind]
+    good = '{"query": "q", "document": "d"}'
+    path = write_bytes(f"{good}\n\n{line}\n{good}\n".encode())
+    assert outcome(path) == [Row("q", ("d",)), f"3: {reason}", Row("q", ("d",))]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".ndjson", ".JSONL"])
+def test_json_lines_are_read_with_ragged_and_absent_hard_negatives(suffix, write_bytes):
+    rows = [
+        {"query": "q1", "document": "d1"},
+        {"query": "q2", "document": "d2", "hard_negative": None},
+        {"query": "q3", "document": "d3", "hard_negative": []},
+        {"query": "q4", "document": ["d4", "d5"], "hard_negative": "n1"},
+        {"query": "질의", "document": "d6", "hard_negative": ["n1", "n2", JAMO]},
+    ]
+    path = write_bytes("\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode(), f"rows{suffix}")
+    assert outcome(path) == [
+        Row("q1", ("d1",)),
+        Row("q2", ("d2",)),
+        Row("q3", ("d3",)),
+        Row("q4", ("d4", "d5"), ("n1",)),
+        Row("질의", ("d6",), ("n1", "n2", JAMO)),
+    ]
+
+
+def test_a_row_in_flag_embedding_s_columns(write_bytes):
+    path = write_bytes(b'{"query": "q", "pos": ["d", "e"], "neg": ["n"], "pos_scores": [1, 2], "prompt": "", "id": 7}')
+    assert outcome(path, FLAG_EMBEDDING) == [Row("q", ("d", "e"), ("n",))]
+
+
+def test_rows_in_simlm_s_columns_need_texts_for_ids(write_bytes):
+    texts = b'{"query_id": "1", "query": "q", "positives": ["d"], "negatives": ["n", "m"]}\n'
+    ids = b'{"query_id": "2", "query": "q", "positives": ["d"], "negatives": {"doc_id": ["5"], "score": [1.5]}}\n'
+    assert outcome(write_bytes(texts + ids), SIMLM) == [Row("q", ("d",), ("n", "m")), f"2: negatives {IDS}"]
+
+
+@pytest.mark.parametrize("names", [("a", "a", "b"), ("", "b", "c"), ("a", "b", None), ("a", 5, "b")])
+def test_a_mapping_needs_three_different_names(names):
+    with pytest.raises(ConfigurationError, match="data.columns: .* three different names"):
+        Columns(*names)
+
+
+# -- CSV and TSV -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_read_with_lists_as_json(write_bytes):
+    content = (
+        "query,document,hard_negative\r\n"
+        'q1,d1,\r\n'
+        '"q2, with ""quotes""","d2\nsecond line",n1\r\n'
+        "\r\n"
+        'q3,"[""d3"", ""d4""]","[""n1"", ""n2"", ""질의""]"\r\n'
+        "q4,[1] a footnote [2],[]\r\n"
+    )  # fmt: skip
+    assert outcome(write_bytes(content.encode(), "rows.csv")) == [
+        Row("q1", ("d1",)),
+        Row('q2, with "quotes"', ("d2\nsecond line",), ("n1",)),
+        Row("q3", ("d3", "d4"), ("n1", "n2", "질의")),
+        Row("q4", ("[1] a footnote [2]",)),
+    ]
+
+
+def test_a_table_with_tabs(write_bytes):
+    content = "문서\t질의\n가, 나\tq1\n".encode()
+    assert outcome(write_bytes(content, "rows.tsv"), Columns("질의", "문서", "없음")) == [Row("q1", ("가, 나",))]
+
+
+BAD_TABLE_ROWS = {
+    "too few cells": (b"q", "1 cells, but the header names 3 columns"),
+    "too many cells": (b"q,d,n,x", "4 cells, but the header names 3 columns"),
+    "null": (b"q,,n", "document is missing (null)"),
+    "blank": (b'q," ",n', "document is blank"),
+    "cp949": ("질의,d,n".encode("cp949"), "not UTF-8; convert the file, for instance from CP949"),
+    "surrogate": (b"q,\xed\xa0\xbd,n", "not UTF-8; convert the file, for instance from CP949"),
+    "nul": (b"q,d\x00,n", "document holds a NUL character: 'd\\x00'"),
+    "surrogate in list": (b'q,d,"[""\\ud83d""]"', "hard_negative[0] holds a lone surrogate, which is no text: '\\ud83d'"),
+    "empty list": (b"q,[],n", f"document {EMPTY}"),
+    "own negative": (b"q,d,d", "hard_negative equals document: 'd'"),
+    "text after a quote": (b'q,"d"x,n', "not a table row (',' expected after '\"')"),
+    "long cell": (b"q," + b"d" * 131_073 + b",n", "not a table row (field larger than field limit (131072))"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TABLE_ROWS)
+def test_a_bad_table_row_is_a_fault_with_its_place_and_the_others_are_read(kind, write_bytes):
+    line, reason = BAD_TABLE_ROWS[kind]
+    path = write_bytes(b'query,document,hard_negative\nq,"a\nb",n\n\n' + line + b"\nq,d,n\n", "rows.csv")
+    assert outcome(path) == [Row("q", ("a\nb",), ("n",)), f"5: {reason}", Row("q", ("d",), ("n",))]
+
+
+def test_a_table_row_whose_quote_is_never_closed_is_one_fault(write_bytes):
+    path = write_bytes(b'query,document\nq,d\n"q,d\nq,d\n', "rows.csv")
+    assert outcome(path) == [Row("q", ("d",)), "3: not a table row (unexpected end of data)"]
+
+
+def test_thousands_of_brackets_in_a_cell_are_a_text(write_bytes):
+    cell = "[" * 50_000 + "]" * 50_000
+    assert outcome(write_bytes(f"query,document\nq,{cell}\n".encode(), "rows.csv")) == [Row("q", (cell,))]
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", ": the file holds no rows"),
+        (b"query,document\n", ": the file holds no rows below its header"),
+        (b"query,document\n\n\r\n", ": the file holds no rows below its header"),
+        (b"\xef\xbb\xbfquery,document\nq,d\n", ":1: the file begins with a byte order mark; save it as UTF-8 without BOM"),
+        (b"query,document,query\nq,d,q\n", ":1: a column name stands twice: ['query', 'document', 'query']"),
+        (b'"query,document\nq,d\n', ":1: not a table (unexpected end of data)"),
+        ("질의,document\nq,d\n".encode("cp949"), ":1: not UTF-8; convert the file, for instance from CP949"),
+        ("query,document\nq,d\n".encode("utf-16"), ":1: not UTF-8; convert the file, for instance from CP949"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused(content, reason, write_bytes):
+    assert refusal(write_bytes(content, "rows.csv")) == reason
+
+
+def test_a_table_with_other_columns_faults_row_by_row(write_bytes):
+    assert outcome(write_bytes(b"question,document\nq,d\n", "rows.csv")) == [f"2: unknown column 'question'; {UNKNOWN}"]
+
+
+# -- Parquet -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write_parquet(tmp_path):
+    def write(table: dict | pa.Table) -> str:
+        path = tmp_path / "rows.parquet"
+        pyarrow.parquet.write_table(table if isinstance(table, pa.Table) else pa.table(table), path)
+        return str(path)
+
+    return write
+
+
+def test_parquet_is_read(write_parquet):
+    rows = {"query": ["q1", "q2"], "document": [["d1"], ["d2", "d3"]], "hard_negative": [None, ["n1", "n2"]]}
+    assert outcome(write_parquet(rows)) == [Row("q1", ("d1",)), Row("q2", ("d2", "d3"), ("n1", "n2"))]
+
+
+def test_parquet_rows_are_numbered_through_all_batches(write_parquet):
+    texts = [f"d{i}" for i in range(2500)]
+    texts[2400] = ""
+    found = outcome(write_parquet({"query": ["q"] * 2500, "document": texts}))
+    assert found[2400] == "2401: document is blank"
+    assert [row.positives[0] for i, row in enumerate(found) if i != 2400] == [text for text in texts if text]
+
+
+@pytest.mark.parametrize(
+    "column, reason",
+    [
+        ([1, 2], "document must be a string, this is int: '1'"),
+        ([float("nan"), 2.5], "document is missing (null)"),
+        ([b"d", b"e"], "document must be a string, this is bytes: \"b'd'\""),
+        ([{"doc_id": "1"}, {"doc_id": "2"}], f"document {IDS}"),
+        ([[], ["d"]], f"document {EMPTY}"),
+    ],
+)
+def test_wrong_types_in_parquet_are_faults(column, reason, write_parquet):
+    assert outcome(write_parquet({"query": ["q", "r"], "document": column}))[0] == f"1: {reason}"
+
+
+def test_one_parquet_cell_that_is_no_text_is_one_fault(write_parquet):
+    """Its bytes are not UTF-8 although the column's type is string; the rows around it are read."""
+    buffers = pa.array([b"d1", b"\xc7\xd1", b"d3"]).buffers()
+    documents = pa.Array.from_buffers(pa.string(), 3, buffers)
+    found = outcome(write_parquet(pa.table({"query": pa.array(["q"] * 3), "document": documents})))
+    assert found[0::2] == [Row("q", ("d1",)), Row("q", ("d3",))]
+    assert found[1].startswith("2: not readable ('utf-8' codec can't decode")
+
+
+def test_a_date_that_python_does_not_have_is_a_fault(write_parquet):
+    table = {"query": ["q", "q"], "document": ["d", "e"], "day": pa.array([2**30, 1], pa.date32())}
+    found = outcome(write_parquet(table), Columns(ignore=("day",)))
+    assert found[0].startswith("1: not readable (")
+    assert found[1] == Row("q", ("e",))
+
+
+def test_parquet_without_rows_is_refused(write_parquet):
+    assert refusal(write_parquet({"query": pa.array([], pa.string())})) == ": the file holds no rows"
+
+
+def test_parquet_with_a_column_twice_is_refused(write_parquet):
+    table = pa.table([pa.array(["q"]), pa.array(["d"]), pa.array(["e"])], names=["query", "document", "document"])
+    assert refusal(write_parquet(table)) == ": a column name stands twice: ['query', 'document', 'document']"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", b"PAR1" + b"\x00" * 100 + b"PAR1"])
+def test_corrupt_parquet_is_refused(content, write_bytes):
+    assert refusal(write_bytes(content, "rows.parquet")).startswith(": not readable as Parquet (")
+
+
+def test_parquet_with_damaged_pages_is_refused_with_a_place(write_parquet):
+    path = Path(write_parquet({"query": [f"q{i}" for i in range(100)], "document": [f"d{i}" for i in range(100)]}))
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 60 + content[64:])
+    assert refusal(str(path)).startswith(":1: cannot be read on (")
+
+
+# -- the source as a whole ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".parquet"])
+def test_a_folder_or_a_missing_file_is_refused(suffix, tmp_path):
+    path = tmp_path / f"rows{suffix}"
+    assert refusal(str(path)).startswith((": cannot be read (No such file", ": not readable as Parquet ("))
+    path.mkdir()
+    assert "director" in refusal(str(path)) or "folder" in refusal(str(path))
+
+
+def test_another_kind_of_file_is_refused(write_bytes):
+    reason = ": unknown kind of file; .jsonl, .json, .ndjson, .csv, .tsv, .parquet are read"
+    assert refusal(write_bytes(b"q d", "rows.xlsx")) == reason
+
+
+@pytest.mark.parametrize("name", ["./nothing", "/no/where", "a/b/c", "rows/"])
+def test_what_can_only_be_a_path_is_no_hub_name(name, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("the hub was asked"))
+    assert refusal(name) == ": there is no such file"
+
+
+def test_a_hub_name_that_cannot_be_reached_is_refused_with_both_ways_out():
+    message = refusal("nobody/no-such-data-set")
+    assert message.startswith(": there is no such file, and no hub data set of that name could be read (")
+    assert message.endswith("name a local file (data.train_file=FILE.jsonl)")
+
+
+def test_rows_of_a_hub_data_set(monkeypatch):
+    rows = [{"query": "q", "document": "d"}, {"query": "q", "document": ""}]
+    asked = []
+
+    def load_dataset(name, split):
+        asked.append((name, split))
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = list(read_rows("someone/rows", Columns(), split="dev"))
+    assert asked == [("someone/rows", "dev")]
+    assert found[0] == ("someone/rows[dev]:1", Row("q", ("d",)))
+    assert str(found[1][1]) == "someone/rows[dev]:2: document is blank"
+
+
+# -- whatever comes ----------------------------------------------------------------------------------------------------------
+
+CHARACTERS = st.characters(exclude_categories=())  # lone surrogates too
+TEXTS = st.text(CHARACTERS, max_size=6)
+NAMES = st.sampled_from(["query", "document", "hard_negative"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.just("doc_id") | TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+LIKELY_ROWS = st.fixed_dictionaries({"query": TEXTS | VALUES, "document": TEXTS | VALUES}, optional={"hard_negative": VALUES})
+DAMAGE = st.sampled_from([b"", b'"', b"\n", b"\x00", b"\\ud800", b",", b"[", b"\xff"]) | st.binary(max_size=3)
+GOOD_FILES = {
+    ".jsonl": '{"query": "질의", "document": ["문서", "d"]}\n\n{"query": "q", "document": "d", "hard_negative": "n"}\n'.encode(),
+    ".csv": 'query,document,hard_negative\n"질의","[""문서"", ""d""]",\nq,"d\n2",n\n'.encode(),
+    ".tsv": "query\tdocument\n질의\t문서\nq\td\n".encode(),
+}
+
+
+def check_that_it_ends_well(path: str) -> None:
+    """Only rows, faults with a place, or a refusal with the file's name; of JSON lines every non-blank one is accounted for."""
+    name = str(path)
+    found = []
+    try:
+        for place, value in read_rows(name, Columns()):
+            found.append(value)
+            head, _, number = place.rpartition(":")
+            assert head == name and int(number) > 0
+            if isinstance(value, Fault):
+                assert str(value).startswith(f"{place}: ")
+                str(value).encode()
+            else:
+                assert isinstance(value, Row) and value.positives
+                for text in (value.query, *value.positives, *value.negatives):
+                    assert text.strip() and "\x00" not in text
+                    text.encode()
+    except DataError as error:
+        assert str(error).startswith(f"{name}:")
+        str(error).encode()
+    if name.endswith(".jsonl"):
+        assert len(found) == sum(bool(line.strip()) for line in Path(name).read_bytes().split(b"\n"))
+
+
+@PROPERTY
+@given(content=st.binary(max_size=200), suffix=st.sampled_from([".jsonl", ".csv", ".tsv", ".parquet"]))
+def test_any_bytes_end_well(content, suffix, write_bytes):
+    check_that_it_ends_well(write_bytes(content, f"rows{suffix}"))
+
+
+@PROPERTY
+@given(rows=st.lists(LIKELY_ROWS | VALUES, min_size=1, max_size=4), ascii=st.booleans())
+def test_any_json_ends_well(rows, ascii, write_bytes):
+    text = "\n".join(json.dumps(row, ensure_ascii=ascii) for row in rows)
+    check_that_it_ends_well(write_bytes(text.encode("utf-8", "surrogatepass")))
+
+
+@PROPERTY
+@given(data=st.data(), suffix=st.sampled_from(list(GOOD_FILES)))
+def test_a_damaged_file_ends_well(data, suffix, write_bytes):
+    content = bytearray(GOOD_FILES[suffix])
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(content)))
+        stop = data.draw(st.integers(start, min(start + 8, len(content))))
+        content[start:stop] = data.draw(DAMAGE)
+    check_that_it_ends_well(write_bytes(bytes(content), f"rows{suffix}"))
+
+
+@pytest.mark.parametrize("suffix", GOOD_FILES)
+def test_the_files_that_are_damaged_are_good_before(suffix, write_bytes):
+    found = outcome(write_bytes(GOOD_FILES[suffix], f"rows{suffix}"))
+    assert len(found) == 2 and all(isinstance(row, Row) for row in found)
+
+
+@PROPERTY
+@given(data=st.data())
+def test_damaged_parquet_ends_well(data, write_parquet):
+    path = Path(write_parquet({"query": ["q1", "q2"], "document": [["d1"], ["d2", "d3"]]}))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    check_that_it_ends_well(str(path))

@@ -1,0 +1,100 @@
+"""Which rows meet: fixed by (seed, epoch, step), however a step is dealt out."""
+
+import numpy as np
+import pytest
+import torch
+
+from e5ft.data.sampler import StepSampler
+from e5ft.errors import DataError
+
+LENGTHS = np.random.default_rng(0).integers(5, 500, size=1000).astype(np.int32)
+DEALT = [(16, 1, 1), (8, 2, 1), (4, 4, 1), (1, 16, 1), (8, 1, 2), (4, 2, 2), (2, 2, 4)]  # (B, k, world), all of 16 rows
+both_orders = pytest.mark.parametrize("by_length", [False, True])
+
+
+def sampler(rows, micro_batch=16, accumulation=1, *, by_length=False, **options) -> StepSampler:
+    return StepSampler(rows, micro_batch, accumulation, lengths=LENGTHS[:rows] if by_length else None, **options)
+
+
+def steps(rows, micro_batch, accumulation, world_size, epoch=0, **options) -> list[list[list[list[int]]]]:
+    """steps[step][rank][micro-batch] -> rows, as the ranks' own iterators give them."""
+    ranks = []
+    for rank in range(world_size):
+        own = sampler(rows, micro_batch, accumulation, world_size=world_size, rank=rank, **options)
+        own.set_epoch(epoch)
+        batches = list(own)
+        assert len(batches) == len(own) == own.steps * accumulation
+        assert all(len(batch) == micro_batch and {e for _, e in batch} == {epoch} for batch in batches)
+        batches = [[row for row, _ in batch] for batch in batches]
+        ranks.append([batches[i : i + accumulation] for i in range(0, len(batches), accumulation)])
+    return [list(ranks_of_step) for ranks_of_step in zip(*ranks, strict=True)]
+
+
+def contents(dealt) -> list[list[int]]:
+    return [sorted(row for rank in step for batch in rank for row in batch) for step in dealt]
+
+
+@both_orders
+@pytest.mark.parametrize("micro_batch, accumulation, world_size", DEALT)
+def test_a_step_holds_the_same_rows_however_it_is_dealt(micro_batch, accumulation, world_size, by_length):
+    """41 rows are 2 steps of 16, also as 4x4, where dropping the last batch alone would leave 2.5."""
+    whole = steps(41, 16, 1, 1, epoch=3, seed=7, by_length=by_length)
+    dealt = steps(41, micro_batch, accumulation, world_size, epoch=3, seed=7, by_length=by_length)
+    assert len(dealt) == 2
+    assert contents(dealt) == contents(whole)
+
+
+@both_orders
+@pytest.mark.parametrize("micro_batch, accumulation, world_size", DEALT)
+def test_no_row_comes_twice_in_an_epoch_and_few_stay_out(micro_batch, accumulation, world_size, by_length):
+    seen = [row for step in contents(steps(999, micro_batch, accumulation, world_size, by_length=by_length)) for row in step]
+    assert len(seen) == len(set(seen)) == 999 // 16 * 16
+    assert set(seen) <= set(range(999))
+
+
+@both_orders
+def test_the_order_is_a_function_of_seed_epoch_and_step(by_length):
+    one, other = sampler(500, seed=1, by_length=by_length), sampler(500, seed=1, by_length=by_length)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    first = [list(one) for one.epoch in (0, 1, 2)]
+    np.random.seed(9)
+    torch.manual_seed(9)
+    other.set_epoch(2)  # without the epochs before, as after a resume
+    assert list(other) == first[2]
+    assert list(other) == first[2]  # and again
+    rows = [[[row for row, _ in batch] for batch in epoch] for epoch in first]
+    assert rows[0] != rows[1] != rows[2] != rows[0]
+    assert list(sampler(500, seed=2, by_length=by_length)) != first[0]
+
+
+def test_an_epoch_that_began_keeps_its_number():
+    """A prefetching loader may be told the next epoch while the last batches of this one are drawn."""
+    own = sampler(64)
+    batches = iter(own)
+    next(batches)
+    own.set_epoch(5)
+    assert {epoch for batch in batches for _, epoch in batch} == {0}
+
+
+def test_every_row_is_left_out_in_some_epoch_and_seen_in_another():
+    own = sampler(17)
+    left_out = {row for epoch in range(200) for row in set(range(17)) - set(own.epoch_steps(epoch).ravel().tolist())}
+    assert left_out == set(range(17))
+
+
+def test_lengths_within_a_step_are_closer_and_the_order_of_steps_stays_random():
+    plain, sorted_by_length = (LENGTHS[sampler(1000, by_length=by_length).epoch_steps(0)] for by_length in (False, True))
+    spread = [steps_lengths.std(axis=1).mean() for steps_lengths in (plain, sorted_by_length)]
+    assert spread[1] < spread[0] / 5
+    means = sorted_by_length.mean(axis=1)
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+    assert (np.diff(means) > 0).mean() < 0.7
+
+
+@pytest.mark.parametrize("micro_batch, accumulation, world_size", DEALT)
+def test_fewer_rows_than_a_step_are_refused_with_both_numbers(micro_batch, accumulation, world_size):
+    with pytest.raises(DataError, match="^15 training rows do not fill one step of 16 rows") as caught:
+        sampler(15, micro_batch, accumulation, world_size=world_size)
+    assert f"{micro_batch} per device x {accumulation} accumulated x {world_size} processes" in str(caught.value)
+    assert len(contents(steps(16, micro_batch, accumulation, world_size))) == 1

@@ -1,0 +1,289 @@
+"""Rows and tokens on disk: counted, cached by content, written whole or not at all, by one process."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from e5ft.data import store as store_module
+from e5ft.data.rows import Columns, Row
+from e5ft.data.store import load_rows, tokenize_rows
+from e5ft.data.text import TextSpec, text_id
+from e5ft.errors import ConfigurationError, DataError
+from tests.conftest import make_encoder, make_rows, make_tokenizer
+
+GOOD = '{"query": "q", "document": "d"}'
+BAD = '{"query": "q", "document": ""}'
+SHORT = TextSpec(query_max_length=6, passage_max_length=8)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def write_lines(tmp_path):
+    def write(*lines: str) -> str:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def folders(cache: Path) -> list[str]:
+    """What a cache holds beside its locks."""
+    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
+
+
+def forbid(monkeypatch, name: str) -> None:
+    """Make a function of the store fail the test when it is called: what it gives must come from the cache."""
+    monkeypatch.setattr(store_module, name, lambda *args, **kwargs: pytest.fail(f"{name} was called"))
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_come_back_with_their_places_and_identities(write_lines, cache):
+    second = {"query": " 질의 ", "document": ["d1", "d2"], "hard_negative": ["n"]}
+    store = load_rows(write_lines(GOOD, "", json.dumps(second)), Columns(), cache)
+    assert list(store) == [Row("q", ("d",)), Row(" 질의 ", ("d1", "d2"), ("n",))]
+    assert store.rows["line"][:] == [1, 3]
+    assert store.rows["query_id"][:] == [text_id("q"), text_id("질의")]
+    assert store.rows["positive_ids"][:] == [[text_id("d")], [text_id("d1"), text_id("d2")]]
+    assert store.rows["negative_ids"][:] == [[], [text_id("n")]]
+    assert (store.read, store.rejected, store.faults) == (2, 0, ())
+
+
+def test_bad_rows_fail_with_all_their_places(write_lines, cache):
+    path = write_lines(GOOD, BAD, GOOD, "{")
+    with pytest.raises(DataError) as caught:
+        load_rows(path, Columns(), cache)
+    assert str(caught.value).splitlines() == [
+        "2 of 4 rows cannot be used:",
+        f"  {path}:2: document is blank",
+        f"  {path}:4: not JSON (Expecting property name enclosed in double quotes): '{{'",
+        "Mend the rows, or leave them out with data.on_bad_row=skip.",
+    ]
+
+
+def test_bad_rows_are_left_out_and_counted(write_lines, cache, caplog):
+    path = write_lines(GOOD, BAD, GOOD.replace('"q"', '"r"'), "{")
+    store = load_rows(path, Columns(), cache, on_bad_row="skip")
+    assert [row.query for row in store] == ["q", "r"]
+    assert (store.read, store.rejected) == (4, 2)
+    assert f"{path}:2: document is blank" in caplog.text
+    assert store.rows["line"][:] == [1, 3]
+
+
+@pytest.mark.parametrize("bad", [0, 1, 20, 21, 1500])
+def test_accepted_and_rejected_are_what_was_read(bad, write_lines, cache):
+    """Also across the batches of 1,000 in which rows are written; a long list of faults is cut and its rest counted."""
+    store = load_rows(write_lines(*[GOOD] * 1200, *[BAD] * bad), Columns(), cache, on_bad_row="skip")
+    assert (len(store.rows), store.rejected, store.read) == (1200, bad, 1200 + bad)
+    assert len(store.faults) == min(bad, 20)
+    if bad > 20:
+        with pytest.raises(DataError, match=rf"\n  \.\.\. and {bad - 20:,} more\n"):
+            load_rows(store.source, Columns(), cache)
+
+
+@pytest.mark.parametrize("on_bad_row", ["fail", "skip"])
+def test_no_good_row_at_all_is_refused(on_bad_row, write_lines, cache):
+    path = write_lines(BAD)
+    with pytest.raises(DataError, match=f"1 of 1 rows cannot be used:\n  {path}:1: document is blank\n"):
+        load_rows(path, Columns(), cache, on_bad_row=on_bad_row)
+
+
+def test_an_unknown_way_with_bad_rows_is_refused(write_lines, cache):
+    with pytest.raises(ConfigurationError, match="data.on_bad_row='drop': fail or skip"):
+        load_rows(write_lines(GOOD), Columns(), cache, on_bad_row="drop")
+
+
+def test_the_same_file_is_read_once(write_lines, cache, monkeypatch):
+    path = write_lines(GOOD, BAD)
+    first = load_rows(path, Columns(), cache, on_bad_row="skip")
+    forbid(monkeypatch, "read_rows")
+    again = load_rows(path, Columns(), cache, on_bad_row="skip")
+    assert list(again) == list(first)
+    assert (again.digest, again.read, again.rejected, again.faults) == (first.digest, 2, 1, first.faults)
+    with pytest.raises(DataError, match="document is blank"):  # the cache does not forget that there were bad rows
+        load_rows(path, Columns(), cache)
+
+
+def test_an_edited_file_and_another_mapping_are_read_again(write_lines, cache):
+    path = write_lines(GOOD)
+    first = load_rows(path, Columns(), cache)
+    Path(path).write_text(GOOD.replace('"d"', '"e"'), encoding="utf-8")  # as long as before, and perhaps as old
+    edited = load_rows(path, Columns(), cache)
+    assert [row.positives for row in (*first, *edited)] == [("d",), ("e",)]
+    assert first.digest != edited.digest
+    swapped = load_rows(path, Columns("document", "query"), cache)
+    assert list(swapped) == [Row("e", ("q",))]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DataError, MemoryError])
+def test_an_interrupted_store_leaves_nothing_behind(error, write_lines, cache, monkeypatch):
+    path = write_lines(*[GOOD] * 1500)
+
+    def interrupted(*args):
+        yield from ((f"{path}:{number}", Row("q", ("d",))) for number in range(1, 1200))
+        raise error("stop")
+
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(store_module, "read_rows", interrupted)
+        load_rows(path, Columns(), cache)
+    assert folders(cache) == []
+    assert len(load_rows(path, Columns(), cache).rows) == 1500
+
+
+def test_a_hub_data_set_is_read_anew_and_its_tokens_follow_its_content(cache, monkeypatch):
+    """A name says nothing about the content: rows that changed on the hub must not meet the tokens of the old ones."""
+    rows = [{"query": "w1", "document": "w2"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: datasets.Dataset.from_list(rows))
+    first = load_rows("someone/rows", Columns(), cache)
+    old = tokenize_rows(first, make_tokenizer(), TextSpec(), cache)
+    assert load_rows("someone/rows", Columns(), cache).digest == first.digest
+    rows[0]["query"] = "w3"
+    second = load_rows("someone/rows", Columns(), cache)
+    new = tokenize_rows(second, make_tokenizer(), TextSpec(), cache)
+    assert [row.query for row in second] == ["w3"]
+    assert new.tokens["query"][:] != old.tokens["query"][:]
+
+
+def test_a_selection_has_its_own_digest(make_store):
+    """Its order too, and what stands beyond the first rows: tokens are cached under it."""
+    store = make_store(make_rows(1200))
+    order = np.arange(1200)
+    late_swap = np.concatenate([order[:-2], [1199, 1198]])
+    selections = [store, *(store.select(indices) for indices in (order, order[::-1], late_swap, order[:-1]))]
+    assert len({selection.digest for selection in selections}) == len(selections)
+    assert store.select(order).digest == store.select(order.astype(np.int32)).digest
+    assert [row.query for row in store.select(late_swap)][-1] == list(store)[1198].query
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_those_of_the_encoder_text_by_text(make_store, cache):
+    encoder = make_encoder()
+    store = make_store(make_rows(1100))
+    tokens = tokenize_rows(store, encoder.tokenizer, encoder.spec.text, cache)
+    assert len(tokens.tokens) == len(tokens.lengths) == 1100
+    for i in (0, 1, 7, 999, 1000, 1099):  # both sides of the batch's border
+        row, found = store.rows[i], tokens.tokens[i]
+        assert found["query"] == encoder.tokenize([row["query"]], "query")[0]
+        assert found["positives"] == [encoder.tokenize([text], "passage")[0] for text in row["positives"]]
+        assert found["negatives"] == [encoder.tokenize([text], "passage")[0] for text in row["negatives"]]
+        assert tokens.lengths[i] == sum(map(len, [found["query"], *found["positives"], *found["negatives"]]))
+    assert tokens.total_tokens == int(tokens.lengths.sum())
+
+
+def test_texts_and_truncated_texts_are_counted_exactly(make_store, cache):
+    tokenizer = make_tokenizer()
+    store = make_store(make_rows(60))
+    tokens = tokenize_rows(store, tokenizer, SHORT, cache)
+    queries = [row.query for row in store]
+    passages = [text for row in store for text in (*row.positives, *row.negatives)]
+    whole = [(len(tokenizer(SHORT.query(text))["input_ids"]), 6) for text in queries]
+    whole += [(len(tokenizer(SHORT.passage(text))["input_ids"]), 8) for text in passages]
+    assert tokens.texts == len(whole)
+    assert tokens.truncated == sum(length > limit for length, limit in whole)
+    assert any(length == limit for length, limit in whole)  # one that just fits is not truncated
+    assert tokens.total_tokens == sum(min(length, limit) for length, limit in whole)
+
+
+def test_one_text_over_the_limit_is_one_truncated_text(make_store, cache):
+    """passage: w1 .. w5 with two special tokens is 8 long; however far beyond, a text counts once."""
+    words = [" ".join(["w1"] * count) for count in (4, 5, 6, 40)]
+    store = make_store([{"query": "w1", "document": words}])
+    assert tokenize_rows(store, make_tokenizer(), SHORT, cache).truncated == 2
+
+
+def test_tokens_are_made_once(make_store, cache, monkeypatch):
+    store = make_store(make_rows(20))
+    tokenizer = make_tokenizer()
+    first = tokenize_rows(store, tokenizer, SHORT, cache)
+    forbid(monkeypatch, "_encode")
+    again = tokenize_rows(store, make_tokenizer(), SHORT, cache)
+    assert again.tokens[:] == first.tokens[:]
+    assert (again.texts, again.truncated, again.total_tokens) == (first.texts, first.truncated, first.total_tokens)
+
+
+def test_what_a_tokenizer_did_before_does_not_make_tokens_anew(make_store, cache, monkeypatch):
+    """It keeps the truncation and padding of its last call. Processes differ in that, but must look in the same folder."""
+    store = make_store(make_rows(20))
+    tokenize_rows(store, make_tokenizer(), SHORT, cache)
+    forbid(monkeypatch, "_encode")
+    used = make_tokenizer()
+    used(["w1", "w1 w2 w3 w4"], truncation=True, max_length=5, padding=True)
+    tokenize_rows(store, used, SHORT, cache)
+
+
+def test_another_contract_another_tokenizer_and_other_rows_make_tokens_anew(make_store, cache):
+    store = make_store(make_rows(20))
+    larger = make_tokenizer()
+    larger.add_tokens(["w1 w2"])
+    left = make_tokenizer()
+    left.truncation_side = "left"
+    for number, (rows, tokenizer, text) in enumerate(
+        [
+            (store, make_tokenizer(), SHORT),
+            (store, make_tokenizer(), TextSpec()),
+            (store, make_tokenizer(), TextSpec(query_prefix="", query_max_length=6, passage_max_length=8)),
+            (store, larger, SHORT),
+            (store, left, SHORT),
+            (store.select(np.arange(10)), make_tokenizer(), SHORT),
+        ],
+        start=1,
+    ):
+        tokenize_rows(rows, tokenizer, text, cache)
+        assert sum(name.startswith("tokens-") for name in folders(cache)) == number
+
+
+def test_interrupted_tokenising_leaves_nothing_behind(make_store, cache, monkeypatch):
+    store = make_store(make_rows(20))
+    before = folders(cache)
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store_module, "_encode", interrupted)
+        tokenize_rows(store, make_tokenizer(), TextSpec(), cache)
+    assert folders(cache) == before
+    assert len(tokenize_rows(store, make_tokenizer(), TextSpec(), cache).tokens) == 20
+
+
+# -- several processes -------------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_on_a_cold_cache_agree_and_one_of_them_writes(write_rows, cache, monkeypatch):
+    """Two runs that start together, outside any process group; forked, so that nothing is imported again."""
+    path = write_rows(make_rows(2000))
+    context = multiprocessing.get_context("fork")
+    together, results, write_arrow = context.Barrier(2), context.SimpleQueue(), store_module._write_arrow
+
+    def noted(target, schema, rows):
+        with open(cache.parent / "written", "a") as file:
+            file.write(f"{target.name}\n")
+        write_arrow(target, schema, rows)
+
+    def run():
+        together.wait()
+        store = load_rows(path, Columns(), cache)
+        tokens = tokenize_rows(store, make_tokenizer(), TextSpec(), cache)
+        results.put((store.digest, store.read, sum(store.rows["query_id"][:]), tokens.texts, tokens.total_tokens))
+
+    monkeypatch.setattr(store_module, "_write_arrow", noted)
+    processes = [context.Process(target=run) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert results.get() == results.get()
+    assert sorted((cache.parent / "written").read_text().split()) == ["rows.arrow", "tokens.arrow"]

@@ -1,0 +1,131 @@
+"""BM25: against the formula, its ties and its edges, and what the tokenisations see in Korean."""
+
+import logging
+import math
+import sys
+import unicodedata
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.retrieval import bm25
+from e5ft.retrieval.bm25 import BM25
+
+texts = st.lists(st.lists(st.sampled_from("가나다라마"), max_size=6).map(" ".join), min_size=1, max_size=12)
+
+
+def by_the_formula(documents, query, k1, b):
+    """Lucene's BM25: idf = ln(1 + (N - n + .5) / (n + .5)); tf / (tf + k1 (1 - b + b length / mean length))."""
+    documents = [document.split() for document in documents]
+    mean = sum(map(len, documents)) / len(documents)
+    scores = []
+    for document in documents:
+        counts, score = Counter(document), 0.0
+        for token in query.split():
+            containing = sum(token in other for other in documents)
+            if counts[token]:
+                idf = math.log(1 + (len(documents) - containing + 0.5) / (containing + 0.5))
+                score += idf * counts[token] / (counts[token] + k1 * (1 - b + b * len(document) / mean))
+        scores.append(score)
+    return scores
+
+
+@settings(deadline=None, derandomize=True)
+@given(documents=texts, query=st.lists(st.sampled_from("가나다라마바"), max_size=4).map(" ".join), k=st.integers(1, 15))
+def test_equal_to_the_formula(documents, query, k):
+    expected = by_the_formula(documents, query, 1.2, 0.6)
+    found = BM25(documents, tokenisation="words", k1=1.2, b=0.6).search([query], k)[0]
+    assert len(found) == min(k, sum(score > 0 for score in expected))
+    assert [score for _, score in found] == pytest.approx(sorted(expected, reverse=True)[: len(found)], rel=1e-5)
+    for index, score in found:
+        assert score == pytest.approx(expected[index], rel=1e-5) and score > 0
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 6, 100])
+def test_ties_go_to_the_smaller_index(k):
+    documents = ["물", "불 물", "물", "불", "물 불", "물"]
+    indices = [index for index, _ in BM25(documents, tokenisation="words").search(["물"], k)[0]]
+    assert indices == [0, 2, 5, 1, 4][:k]
+
+
+def test_nothing_in_common_gives_nothing():
+    index = BM25(["서울은 수도", "부산은 항구"])
+    assert index.search(["", "  ", "?!", "zzz"], 5) == [[], [], [], []]
+    assert index.search([], 5) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a mean length of 0 divides in bm25s
+        assert BM25(["...", "!!"]).search(["..."], 5) == [[]]
+
+
+def test_bigrams_find_a_word_under_another_particle_and_words_do_not():
+    documents = ["부산에서 만났다", "서울에서 만났다"]
+    assert [index for index, _ in BM25(documents).search(["서울은"], 5)[0]] == [1]
+    assert BM25(documents, tokenisation="words").search(["서울은"], 5) == [[]]
+
+
+def test_bigrams_stay_inside_words_and_single_characters_are_kept():
+    tokens = next(iter(bm25._tokeniser("bigrams")(["물 서울은, A7 7 (ab)C!"])))
+    assert tokens == ["물", "서울", "울은", "a7", "7", "ab", "c"]
+
+
+def test_texts_are_normalised_and_case_folded():
+    decomposed = unicodedata.normalize("NFD", "서울")
+    index = BM25(["서울 STRASSE", "부산"], tokenisation="words")
+    assert [[hit for hit, _ in hits] for hits in index.search([decomposed, "straße"], 1)] == [[0], [0]]
+
+
+def test_vowel_signs_do_not_cut_words():
+    assert bm25._words("हिन्दी, ภาษาที่") == ["हिन्दी", "ภาษาที่"]
+
+
+def test_the_corpus_is_read_once_and_as_a_stream():
+    index = BM25(text for text in ["가 나", "나 다"])
+    assert [hit for hit, _ in index.search((query for query in ["다"]), 3)[0]] == [1]
+
+
+def test_kiwi_takes_content_morphemes():
+    pytest.importorskip("kiwipiepy")
+    documents = ["그는 부산에서 책을 읽었다", "나는 서울에서 길을 걸었다"]
+    index = BM25(documents, tokenisation="kiwi")
+    # the same verb in another form (an irregular one), a noun under another particle, and particles alone
+    found = index.search(["걷는 사람", "부산은", "에서 을"], 2)
+    assert [[hit for hit, _ in hits] for hits in found] == [[1], [0], []]
+
+
+def test_kiwi_absent_names_the_command(monkeypatch):
+    bm25._kiwi.cache_clear()
+    monkeypatch.setitem(sys.modules, "kiwipiepy", None)
+    with pytest.raises(ConfigurationError, match="pip install kiwipiepy"):
+        BM25(["가"], tokenisation="kiwi")
+    bm25._kiwi.cache_clear()
+
+
+def test_it_is_silent(capfd, caplog):
+    with caplog.at_level(logging.DEBUG):
+        BM25(["가 나", "나 다"]).search(["다", ""], 1)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err, caplog.text) == ("", "", "")
+
+
+@pytest.mark.parametrize("arguments", [{"k1": -0.1}, {"b": 1.1}, {"b": -0.1}, {"k1": math.nan}, {"tokenisation": "trigrams"}])
+def test_settings_out_of_range(arguments):
+    with pytest.raises(ConfigurationError):
+        BM25(["가"], **arguments)
+
+
+def test_an_empty_corpus_and_k_below_one():
+    with pytest.raises(DataError, match="empty"):
+        BM25([])
+    for k in (0, -1, 1.0, True):
+        with pytest.raises(ConfigurationError, match="k="):
+            BM25(["가"]).search(["가"], k)
+
+
+def test_scores_are_plain_numbers():
+    ((index, score),) = BM25(["가"]).search(["가"], 1)[0]
+    assert type(index) is int and type(score) is float and not isinstance(score, np.floating)

@@ -1,0 +1,146 @@
+"""Exact search: against brute force, with ties, over any chunking."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from e5ft.errors import ConfigurationError, DataError, NonFiniteError
+from e5ft.retrieval import search
+from e5ft.retrieval.search import top_k
+
+
+def brute_force(queries, passages, k):
+    scores = np.asarray(queries, dtype=np.float64) @ np.asarray(passages, dtype=np.float64).T
+    scores = scores.astype(np.float32)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, axis=1), order
+
+
+def unit(generator, rows, dimension):
+    vectors = generator.standard_normal((rows, dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 6), st.integers(1, 150), st.integers(1, 3)),
+    k=st.integers(1, 40),
+    chunks=st.tuples(st.integers(1, 7), st.integers(1, 60)),
+)
+def test_equal_to_brute_force_with_ties_everywhere(seed, shape, k, chunks):
+    """Small whole numbers: scores are exact and nearly all tied, also at the k-th place and over chunk borders."""
+    generator = np.random.default_rng(seed)
+    queries = generator.integers(-1, 2, (shape[0], shape[2])).astype(np.float32)
+    passages = generator.integers(-1, 2, (shape[1], shape[2])).astype(np.float32)
+    scores, indices = top_k(queries, passages, k, query_chunk=chunks[0], passage_chunk=chunks[1])
+    expected_scores, expected_indices = brute_force(queries, passages, k)
+    assert scores.dtype == np.float32 and indices.dtype == np.int64
+    assert np.array_equal(indices, expected_indices)
+    assert np.array_equal(scores, expected_scores)
+
+
+@pytest.mark.parametrize("chunks", [(512, 16_384), (1, 1), (7, 13), (64, 100), (5, 999)])
+def test_scores_and_order_do_not_depend_on_the_chunks(chunks):
+    """Products of other shapes differ in their last bits; copies of a vector must tie all the same."""
+    generator = np.random.default_rng(0)
+    queries, passages = unit(generator, 20, 97), unit(generator, 400, 97)
+    passages[[17, 200, 399]] = passages[5]
+    scores, indices = top_k(queries, passages, 50, query_chunk=chunks[0], passage_chunk=chunks[1])
+    expected_scores, expected_indices = brute_force(queries, passages, 50)
+    assert np.array_equal(indices, expected_indices)
+    assert np.array_equal(scores, expected_scores)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_memory_map_and_tensor_give_what_the_array_gives(tmp_path, dtype):
+    generator = np.random.default_rng(1)
+    queries, passages = unit(generator, 5, 16), unit(generator, 90, 16).astype(dtype)
+    np.save(tmp_path / "p.npy", passages)
+    mapped = np.load(tmp_path / "p.npy", mmap_mode="r")
+    expected = brute_force(queries, passages, 7)
+    for variant in (passages, mapped, torch.from_numpy(passages)):
+        scores, indices = top_k(torch.from_numpy(queries), variant, 7, passage_chunk=32)
+        assert np.array_equal(indices, expected[1]) and np.array_equal(scores, expected[0])
+
+
+def test_memory_does_not_grow_with_the_corpus(monkeypatch):
+    """No more than a chunk of passages is ever asked for while scanning."""
+    sizes, original = [], search._float32
+
+    def recorded(vectors, rows, device="cpu"):
+        result = original(vectors, rows, device)
+        sizes.append(result.shape[0])
+        return result
+
+    monkeypatch.setattr(search, "_float32", recorded)
+    monkeypatch.setattr(search, "RESCORED_VALUES", 1)
+    generator = np.random.default_rng(2)
+    queries, passages = unit(generator, 3, 4), unit(generator, 1000, 4)
+    scores, indices = top_k(queries, passages, 2, passage_chunk=50)
+    assert max(sizes) <= 50
+    assert np.array_equal(indices, brute_force(queries, passages, 2)[1])
+
+
+def test_more_asked_for_than_there_is():
+    queries, passages = np.eye(2, 3, dtype=np.float32), np.eye(3, dtype=np.float32)
+    scores, indices = top_k(queries, passages, 10)
+    assert indices.tolist() == [[0, 1, 2], [1, 0, 2]]
+    assert scores.tolist() == [[1, 0, 0], [1, 0, 0]]
+
+
+def test_no_query():
+    scores, indices = top_k(np.empty((0, 3), np.float32), np.eye(3, dtype=np.float32), 2)
+    assert scores.shape == indices.shape == (0, 2)
+
+
+def test_autocast_does_not_reach_the_search():
+    """Scores 1e-5 apart: bfloat16 would take them all for one and choose by index."""
+    passages = np.zeros((500, 2), np.float32)
+    passages[:, 0] = 0.5 + 1e-5 * np.arange(500)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, indices = top_k(np.array([[1, 0]], np.float32), passages, 3)
+    assert indices.tolist() == [[499, 498, 497]]
+
+
+def test_precision_settings_of_training_are_put_aside_and_handed_back():
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        with search._full_precision("cpu"):
+            assert [backend.fp32_precision for backend in backends] == ["ieee", "ieee"]
+        assert [backend.fp32_precision for backend in backends] == ["tf32", "bf16"]
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@pytest.mark.parametrize("arguments", [{"k": 0}, {"k": -1}, {"k": 2.0}, {"k": True}, {"query_chunk": 0}, {"passage_chunk": 0}])
+def test_numbers_out_of_range(arguments):
+    vectors = np.eye(3, dtype=np.float32)
+    with pytest.raises(ConfigurationError, match=next(iter(arguments))):
+        top_k(vectors, vectors, **{"k": 1, **arguments})
+
+
+def test_an_empty_corpus_is_an_error():
+    with pytest.raises(DataError, match="empty"):
+        top_k(np.eye(3, dtype=np.float32), np.empty((0, 3), np.float32), 1)
+
+
+def test_shapes_that_do_not_go_together():
+    with pytest.raises(ConfigurationError, match=r"\(3, 3\) and passages \(4, 4\)"):
+        top_k(np.eye(3, dtype=np.float32), np.eye(4, dtype=np.float32), 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_broken_vector_is_named(value):
+    vectors, broken = np.eye(30, dtype=np.float32), np.eye(30, dtype=np.float32)
+    broken[27, 3] = value
+    with pytest.raises(NonFiniteError, match="row 27 of the passages"):
+        top_k(vectors, broken, 1, passage_chunk=4)
+    with pytest.raises(NonFiniteError, match="row 27 of the queries"):
+        top_k(broken, vectors, 1, query_chunk=4)

@@ -1,0 +1,171 @@
+"""Two processes against one: gathering, its gradient, and whole training runs. One launch of two gloo processes for all."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from e5ft import distributed
+from e5ft.data.collator import collate
+from e5ft.data.sampler import StepSampler
+from e5ft.training.losses import InfoNCE, Triplet
+from tests.conftest import make_rows
+from tests.training import two_processes
+from tests.training.conftest import make_trainer, micro_batches_of
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def rows_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in make_rows(100)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def found(rows_file, tmp_path_factory):
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("two")
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = []
+    for rank in range(2):
+        with open(folder / f"output-{rank}", "w") as output:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", two_processes.__name__, rows_file, str(folder)],
+                    cwd=Path(__file__).parents[1],
+                    env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    try:
+        for rank, process in enumerate(processes):
+            # Generous: it only ends a launch that hangs, one process waiting for the other.
+            assert process.wait(timeout=300) == 0, (folder / f"output-{rank}").read_text()[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [torch.load(folder / f"found-{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def one_process(rows_file, tmp_path_factory):
+    return two_processes.trained(rows_file, tmp_path_factory.mktemp("one"), batch=32, accumulation=1, steps=4)
+
+
+def test_ranks(found):
+    assert [each["ranks"] for each in found] == [(0, 2, True, True), (1, 2, False, True)]
+
+
+def test_gathered_rows_stand_in_the_order_of_ranks(found):
+    for case, counts in enumerate(two_processes.ROW_COUNTS):
+        wanted = torch.cat([two_processes.rows_of(rank, count) for rank, count in enumerate(counts)])
+        for each in found:
+            assert torch.equal(each["rows"][case][0], wanted)
+
+
+def test_the_gradient_of_a_gathered_row_is_what_all_processes_ask_of_it(found):
+    for case, counts in enumerate(two_processes.ROW_COUNTS):
+        wanted = sum(two_processes.weights_for(rank, sum(counts)) for rank in range(2)).split(counts)
+        for rank, each in enumerate(found):
+            torch.testing.assert_close(each["rows"][case][1], wanted[rank])
+
+
+def test_gathered_arrays_keep_their_lengths(found):
+    for case, counts in enumerate(two_processes.ARRAY_COUNTS):
+        for each in found:
+            for rank, count in enumerate(counts):
+                part = each["arrays"][case][rank]
+                assert part.dtype == np.int64
+                np.testing.assert_array_equal(part, two_processes.array_of(rank, count))
+
+
+def test_the_main_process_goes_first_and_its_failure_holds_up_nobody(found):
+    assert found[0]["order"] == ["0", "1", "on"]
+
+
+@pytest.mark.parametrize("cut", two_processes.CUTS, ids=lambda cut: f"({cut[0]}x{cut[1]})x2")
+def test_two_processes_equal_one(found, one_process, cut):
+    """Same losses, gradient norms, gradients of all parameters and weights as 32 rows in one process and one pass."""
+    for each in found:
+        run = each[cut]
+        torch.testing.assert_close(run["losses"], one_process["losses"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(run["norms"], one_process["norms"], rtol=1e-4, atol=1e-5)
+        for ours, theirs in zip(run["gradients"], one_process["gradients"], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(run["weights"], one_process["weights"], rtol=0, atol=1e-4)
+    assert torch.equal(found[0][cut]["weights"], found[1][cut]["weights"])
+    assert one_process["losses"][-1] < one_process["losses"][0]
+
+
+def test_the_tokens_of_both_processes_are_counted(found, rows_file, tmp_path):
+    """Each process embeds the texts of its own rows; four steps, three an epoch."""
+    data, count = make_trainer(rows_file, tmp_path, batch=1, accumulation=1).train_dataset, 0
+    for rank in range(2):
+        sampler = StepSampler(len(data), 16, world_size=2, rank=rank, seed=5)
+        first = list(sampler)
+        sampler.set_epoch(1)
+        count += sum(len(collate([data[row] for row in rows]).input_ids) for rows in first + list(sampler)[:1])
+    assert {each[16, 1]["tokens"] for each in found} == {count}
+
+
+def test_triplets_that_are_spread_unevenly_count_the_same(found, rows_file, tmp_path):
+    one = two_processes.trained(rows_file, tmp_path, batch=16, accumulation=1, steps=3, loss=Triplet(0.3))
+    for each in found:
+        torch.testing.assert_close(each["triplet"]["losses"], one["losses"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(each["triplet"]["weights"], one["weights"], rtol=0, atol=1e-4)
+
+
+def test_micro_batch_negatives_stay_within_a_process_and_micro_batch(found, rows_file, tmp_path):
+    """The mean of the four losses of 4 rows that a step of 16 holds."""
+    trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=4, loss=InfoNCE(0.1))
+    with torch.no_grad():
+        losses = [trainer.loss(trainer.model(b.input_ids, b.lengths), b.step).item() for b in micro_batches_of(trainer)]
+    for each in found:
+        assert each["micro_batch"]["losses"][0] == pytest.approx(sum(losses) / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "step"), [(16, 4), (4, 1), (4, 4)])
+def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one(found, batch, step):
+    """Dropout on, 16x1 and 4x4: losses, norms and weights to the last bit, resumed within the first and the second epoch."""
+    for each in found:
+        whole, resumed = each["whole", batch], each["resumed", batch, step]
+        assert resumed["losses"] == whole["losses"] and len(set(whole["losses"])) == 5
+        assert resumed["norms"] == whole["norms"]
+        assert torch.equal(resumed["weights"], whole["weights"])
+        assert resumed["tokens"] == whole["tokens"]
+
+
+def test_processes_draw_different_dropout(found):
+    """The same micro-batch of the same step; each process draws its own masks, and draws them again."""
+    (first, again), (other, _) = (each["dropout"] for each in found)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, atol=1e-2)
+
+
+def test_alone_everything_is_passed_through():
+    rows, array = torch.ones(2, 3), np.arange(3)
+    assert distributed.gather_rows(rows) is rows
+    assert distributed.gather_arrays(array, torch.device("cpu"))[0] is array
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main(), distributed.active()) == (0, 1, True, False)
+    with distributed.main_process_first():
+        distributed.barrier()
+
+
+def test_ranks_before_the_process_group_exists(monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (3, 4, False)

@@ -1,0 +1,311 @@
+"""Losses against values worked by hand and against a plain double loop in float64."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from e5ft.data.step import Step
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.training.losses import BLOCKS, InfoNCE, Triplet
+
+BLOCK_SETS = [("query_passage", *more) for n in range(4) for more in itertools.combinations(BLOCKS[1:], n)]
+
+
+def make_step(rows, text_ids, own=None) -> Step:
+    """A step from rows of (query index, positive index, negative indices, query identity, known positives' identities)."""
+    queries, positives, negatives, query_ids, known = zip(*rows, strict=True)
+    arrays = {
+        "text_id": text_ids,
+        "query": queries,
+        "positive": positives,
+        "negative": sum(map(list, negatives), []),
+        "negative_count": [len(n) for n in negatives],
+        "query_id": query_ids,
+        "known": sum(map(list, known), []),
+        "known_count": [len(k) for k in known],
+    }
+    return Step(**{name: np.array(value, dtype=np.int64) for name, value in arrays.items()}, own=own or (0, len(rows)))
+
+
+def random_rows(seed: int, rows: int = 9, queries: int = 6, passages: int = 8):
+    """Rows as they meet in a step: queries with several positives, repeated queries, passages that stand at two places
+    (with vectors of their own, as two dropout masks give them), and positives known from rows that are not in the step."""
+    generator = np.random.default_rng(seed)
+    query_ids = [1000 + q for q in range(queries)]
+    answers = {q: set(generator.choice(passages, size=generator.integers(1, 4), replace=False).tolist()) for q in query_ids}
+    text_ids, table = [], []
+
+    def place(identity):
+        text_ids.append(identity)
+        return len(text_ids) - 1
+
+    shared = {}  # half of the mentions share a place, as within a micro-batch; the others get a new one
+    for _ in range(rows):
+        query = int(generator.choice(query_ids))
+        positive = int(generator.choice(sorted(answers[query])))
+        negatives = [p for p in range(passages) if p not in answers[query]]
+        negatives = generator.choice(negatives, size=generator.integers(0, 3), replace=False).tolist()
+        spots = []
+        for identity in [query, positive, *negatives]:
+            if identity not in shared or generator.random() < 0.5:
+                shared[identity] = place(identity)
+            spots.append(shared[identity])
+        table.append((spots[0], spots[1], spots[2:], query, sorted(answers[query])))
+    return table, text_ids
+
+
+def reference(embeddings: torch.Tensor, rows, text_ids, temperature: float, blocks, own=None) -> torch.Tensor:
+    """InfoNCE as its docstring says it, pair by pair, with dictionaries of identities."""
+    known = {query_id: set(answers) for _, _, _, query_id, answers in rows}
+    passages, queries = {}, {}  # identity -> its first place
+    for index in [row[1] for row in rows] + [n for row in rows for n in row[2]]:
+        passages.setdefault(text_ids[index], index)
+    for query, _, _, query_id, _ in rows:
+        queries.setdefault(query_id, query)
+
+    def score(a, b):
+        return torch.dot(embeddings[a], embeddings[b]) / temperature
+
+    losses = []
+    for query, positive, _, query_id, _ in rows[slice(*own) if own else slice(None)]:
+        terms = [score(query, positive)]
+        if "query_passage" in blocks:
+            terms += [score(query, place) for p, place in passages.items() if p not in known[query_id]]
+        if "passage_query" in blocks:
+            terms += [score(positive, place) for q, place in queries.items() if text_ids[positive] not in known[q]]
+        if "query_query" in blocks:
+            terms += [score(query, place) for q, place in queries.items() if not known[q] & known[query_id]]
+        if "passage_passage" in blocks:
+            terms += [score(positive, place) for p, place in passages.items() if p not in known[query_id]]
+        losses.append(torch.logsumexp(torch.stack(terms), dim=0) - terms[0])
+    return torch.stack(losses).mean()
+
+
+def vectors(count: int, seed: int = 0, dimension: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return normalize(torch.randn(count, dimension, generator=generator, dtype=torch.float64), dim=-1)
+
+
+def value_and_gradient(function, embeddings):
+    leaf = embeddings.clone().requires_grad_()
+    value = function(leaf)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    return value.detach(), gradient
+
+
+@pytest.fixture
+def by_hand():
+    """Two rows, four texts: q1 = p1 = (1, 0), q2 = (0, 1), p2 = (.6, .8)."""
+    rows = [(0, 1, [], 10, [20]), (2, 3, [], 11, [21])]
+    return make_step(rows, [10, 20, 11, 21]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+
+
+def test_infonce_by_hand(by_hand):
+    """Temperature .5 doubles the cosines: s(q1, p1) = 2, s(q1, p2) = 1.2, s(q2, p2) = 1.6, s(q2, p1) = 0.
+
+        loss_1 = log(e^2 + e^1.2) - 2    = log(1 + e^-.8)  = .371101
+        loss_2 = log(e^1.6 + e^0) - 1.6  = log(1 + e^-1.6) = .183901      mean .277501
+
+    The probability that row 1 gives p2 is e^-.8 / (1 + e^-.8) = .310026, that row 2 gives p1 e^-1.6 / (1 + e^-1.6) = .167982.
+    d loss / d p1 = (-.310026 q1 + .167982 q2) / temperature / 2 rows.
+    """
+    step, embeddings = by_hand
+    value, gradient = value_and_gradient(lambda e: InfoNCE(0.5)(e, step), embeddings)
+    assert value.item() == pytest.approx(0.277501, abs=1e-6)
+    assert gradient[1].tolist() == pytest.approx([-0.310026, 0.167982], abs=1e-6)
+
+
+def test_infonce_with_all_blocks_by_hand(by_hand):
+    """With s(p1, q2) = 0, s(p2, q1) = 1.2, s(q1, q2) = 0, s(p1, p2) = 1.2 in the same two softmaxes:
+
+    loss_1 = log(e^2 + e^1.2 + e^0 + e^0 + e^1.2) - 2      = log(16.029290) - 2   = .774418
+    loss_2 = log(e^1.6 + e^0 + e^1.2 + e^0 + e^1.2) - 1.6  = log(13.593266) - 1.6 = 1.009575     mean .891996
+    """
+    step, embeddings = by_hand
+    assert InfoNCE(0.5, BLOCKS)(embeddings, step).item() == pytest.approx(0.891996, abs=1e-6)
+
+
+@pytest.mark.parametrize("blocks", BLOCK_SETS, ids="+".join)
+def test_infonce_equals_the_double_loop(blocks):
+    loss = InfoNCE(0.3, blocks)
+    for seed in range(8):
+        rows, text_ids = random_rows(seed)
+        embeddings = vectors(len(text_ids), seed)
+        for own in (None, (0, 4), (4, 9)):  # all rows, and those of one of two processes
+            step = make_step(rows, text_ids, own)
+            found = value_and_gradient(lambda e, step=step: loss(e, step), embeddings)
+            wanted = value_and_gradient(
+                lambda e, own=own, rows=rows, ids=text_ids: reference(e, rows, ids, 0.3, blocks, own), embeddings
+            )
+            assert found[0].dtype == torch.float32
+            torch.testing.assert_close(found[0].double(), wanted[0], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found[1], wanted[1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_rows_of_the_double_loop_hold_every_case():
+    """The comparison above is worth something only if its rows repeat queries and passages and know more than they show."""
+    seen = set()
+    for seed in range(8):
+        rows, text_ids = random_rows(seed)
+        step = make_step(rows, text_ids)
+        shown = {text_ids[row[1]] for row in rows}
+        seen |= {"query twice"} if len(step.distinct_query) < len(rows) else set()
+        seen |= {"passage twice"} if len(step.passage) < len(set(step.positive) | set(step.negative)) else set()
+        seen |= {"several positives"} if any(len(set(row[4]) & shown) > 1 for row in rows) else set()
+        seen |= {"known from elsewhere"} if any(set(row[4]) - shown for row in rows) else set()
+        own_negatives = {text_ids[n] for row in rows for n in row[2]}
+        seen |= {"another's negative is an answer"} if any(set(row[4]) & own_negatives for row in rows) else set()
+        answer = {row[3]: set(row[4]) for row in rows}
+        pairs = itertools.combinations(answer.values(), 2)
+        seen |= {"two queries share an answer"} if any(a & b for a, b in pairs) else set()
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 4, 8])
+def test_infonce_does_not_depend_on_the_chunk_size(chunk_size):
+    rows, text_ids = random_rows(3)
+    embeddings, step = vectors(len(text_ids)).float(), make_step(rows, text_ids)
+    whole = value_and_gradient(lambda e: InfoNCE(0.1, BLOCKS)(e, step), embeddings)
+    cut = value_and_gradient(lambda e: InfoNCE(0.1, BLOCKS, chunk_size)(e, step), embeddings)
+    torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest tensor that any operation makes, forward and backward."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        for tensor in output if isinstance(output, tuple | list) else [output]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return output
+
+
+def test_with_a_chunk_size_the_score_matrix_never_stands_whole():
+    """64 rows x 192 passages are 12,288 scores; in chunks of 8 rows 1,536, and the column of the own positive."""
+    rows = [(i, 64 + i, [128 + i, 192 + i], i, [64 + i]) for i in range(64)]
+    step, embeddings = make_step(rows, list(range(256))), vectors(256, dimension=4).float()
+
+    def largest(chunk_size):
+        saved = []
+
+        def pack(tensor):
+            saved.append(tensor.numel())
+            return tensor
+
+        leaf = embeddings.clone().requires_grad_()
+        with LargestTensor() as mode, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            InfoNCE(0.1, chunk_size=chunk_size)(leaf, step).backward()
+        return max(saved), mode.elements
+
+    saved, made = largest(8)
+    assert saved <= 256 * 4  # the vectors: no chunk's scores outlive it
+    assert made <= 8 * 193
+    assert min(largest(64)) >= 64 * 192
+
+
+def test_infonce_is_float32_under_autocast():
+    rows, text_ids = random_rows(1)
+    embeddings, step = vectors(len(text_ids)).float(), make_step(rows, text_ids)
+    for loss in (InfoNCE(0.01, BLOCKS), InfoNCE(0.01, BLOCKS, 2), Triplet(0.3)):
+        plain = value_and_gradient(lambda e, loss=loss: loss(e, step), embeddings)
+        leaf = embeddings.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = loss(leaf, step)
+        assert value.dtype == torch.float32
+        torch.testing.assert_close((value.detach(), *torch.autograd.grad(value, leaf)), plain, rtol=0, atol=0)
+
+
+def test_infonce_survives_a_low_temperature():
+    """exp(1 / 0.001) is beyond float32."""
+    rows, text_ids = random_rows(2)
+    embeddings, step = vectors(len(text_ids)), make_step(rows, text_ids)
+    value, gradient = value_and_gradient(lambda e: InfoNCE(0.001)(e, step), embeddings)
+    torch.testing.assert_close(
+        value.double(), reference(embeddings, rows, text_ids, 0.001, ("query_passage",)), rtol=1e-4, atol=0
+    )
+    assert torch.isfinite(gradient).all()
+
+
+def test_a_step_without_any_negative_is_refused():
+    """Two queries, each of which both passages answer: there is no passage to tell apart from the positive."""
+    rows = [(0, 1, [], 10, [20, 21]), (2, 3, [], 11, [20, 21])]
+    step, embeddings = make_step(rows, [10, 20, 11, 21]), vectors(4)
+    with pytest.raises(DataError, match="without any negative.*per_device_train_batch_size"):
+        InfoNCE(0.1)(embeddings, step)
+    one_more = make_step([rows[0], (2, 3, [], 11, [21])], [10, 20, 11, 21])
+    assert InfoNCE(0.1)(embeddings, one_more) > 0
+
+
+@pytest.mark.parametrize("temperature", [0, -0.1, math.nan, math.inf, True, "0.05", None])
+def test_bad_temperatures_are_refused(temperature):
+    with pytest.raises(ConfigurationError, match="loss.temperature"):
+        InfoNCE(temperature)
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1, 2.5, "8", None, True])
+def test_bad_chunk_sizes_are_refused(chunk_size):
+    with pytest.raises(ConfigurationError, match="loss.chunk_size"):
+        InfoNCE(chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("blocks", [(), ("passage_query",), ("query_passage", "both"), ("query_passage",) * 2, "query_passage"])
+def test_bad_blocks_are_refused(blocks):
+    with pytest.raises(ConfigurationError, match="loss.blocks"):
+        InfoNCE(blocks=blocks)
+
+
+@pytest.mark.parametrize("margin", [0, -1, 2.1, math.nan, True, "0.1", None])
+def test_bad_margins_are_refused(margin):
+    with pytest.raises(ConfigurationError, match="loss.margin"):
+        Triplet(margin)
+
+
+def test_triplet_by_hand():
+    """q = (1, 0), p = (.6, .8), n1 = (0, 1), n2 = (.8, .6), margin .5; a second row q' = p' = (0, 1) with n1' = (.8, .6).
+
+    0 - .6 + .5 = -.1 counts as 0;  .8 - .6 + .5 = .7;  .6 - 1 + .5 = .1;  mean .8 / 3.
+    """
+    embeddings = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]])
+    rows = [(0, 1, [2, 3], 10, [11]), (2, 2, [3], 12, [12])]
+    assert Triplet(0.5)(embeddings, make_step(rows, [10, 11, 12, 13])).item() == pytest.approx(0.8 / 3, abs=1e-6)
+
+
+def test_triplet_equals_the_double_loop():
+    for seed in range(8):
+        rows, text_ids = random_rows(seed)
+        embeddings = vectors(len(text_ids), seed)
+
+        def plain(e, rows=rows):
+            terms = [torch.dot(e[q], e[n]) - torch.dot(e[q], e[p]) + 0.3 for q, p, negatives, _, _ in rows for n in negatives]
+            return torch.stack([torch.clamp(term, min=0) for term in terms]).mean()
+
+        def ours(e, rows=rows, ids=text_ids):
+            return Triplet(0.3)(e, make_step(rows, ids))
+
+        found, wanted = value_and_gradient(ours, embeddings), value_and_gradient(plain, embeddings)
+        torch.testing.assert_close(found[0].double(), wanted[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found[1], wanted[1], rtol=1e-4, atol=1e-6)
+
+
+def test_triplet_of_two_processes_averages_to_that_of_one():
+    """Rows 0-3 and 4-7 on two processes that hold different numbers of hard negatives, one of them possibly none."""
+    rows, text_ids = random_rows(5, rows=8)
+    rows[:4] = [(q, p, [], query_id, known) for q, p, _, query_id, known in rows[:4]]
+    embeddings = vectors(len(text_ids))
+    whole, *parts = (Triplet(0.3)(embeddings, make_step(rows, text_ids, own)) for own in (None, (0, 4), (4, 8)))
+    assert parts[0] == 0 < parts[1]
+    torch.testing.assert_close(sum(parts) / 2, whole)
+
+
+def test_triplet_without_hard_negatives_is_refused():
+    rows = [(0, 1, [], 10, [20]), (2, 3, [], 11, [21])]
+    with pytest.raises(DataError, match="no row of the step has a hard negative.*loss=infonce"):
+        Triplet()(vectors(4), make_step(rows, [10, 20, 11, 21]))

@@ -1,0 +1,126 @@
+"""What tests/test_distributed.py runs in each of two processes; everything in one launch, for each costs seconds.
+
+    RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python -m tests.training.two_processes ROWS_FILE FOLDER
+
+Rank r leaves what it found in FOLDER/found-r.pt.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from e5ft import distributed
+from e5ft.data.collator import collate
+from e5ft.training.losses import InfoNCE, Triplet
+from tests.training.conftest import Gradients, losses_of, make_trainer, norms_of, weights_of
+
+ROW_COUNTS = ((3, 5), (4, 0))  # rows of each process
+ARRAY_COUNTS = ((3, 7), (0, 2), (0, 0))
+CUTS = ((16, 1), (8, 2), (4, 4))  # times two processes: 32 rows a step
+CPU = torch.device("cpu")
+
+
+def rows_of(rank: int, count: int) -> torch.Tensor:
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(10 + rank))
+
+
+def weights_for(rank: int, count: int) -> torch.Tensor:
+    """How much process `rank` asks of every gathered row."""
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(20 + rank))
+
+
+def array_of(rank: int, count: int) -> np.ndarray:
+    return np.arange(count, dtype=np.int64) * 3 + 2**40 * (rank + 1)
+
+
+def gathered_rows(rank: int) -> list:
+    found = []
+    for counts in ROW_COUNTS:
+        own = rows_of(rank, counts[rank]).requires_grad_()
+        everyone = distributed.gather_rows(own)
+        (everyone * weights_for(rank, sum(counts))).sum().backward()
+        found.append((everyone.detach(), own.grad))
+    return found
+
+
+def gathered_arrays(rank: int) -> list:
+    return [distributed.gather_arrays(array_of(rank, counts[rank]), CPU) for counts in ARRAY_COUNTS]
+
+
+def order(rank: int, folder: Path) -> list[str]:
+    """Who enters the block when; then a block that fails in the main process must not keep the other one waiting."""
+    with distributed.main_process_first():
+        if rank == 0:
+            time.sleep(0.3)  # long enough for an unordered second process to come first
+        with open(folder / "order", "a") as file:
+            file.write(f"{rank} ")
+    distributed.barrier()
+    try:
+        with distributed.main_process_first():
+            if rank == 0:
+                raise OSError("disk full")
+            with open(folder / "order", "a") as file:
+                file.write("on ")
+    except OSError:
+        pass
+    distributed.barrier()
+    return (folder / "order").read_text().split()
+
+
+def trained(rows_file: str, folder: Path, *, checkpoint: str | None = None, **options) -> dict:
+    gradients = Gradients()
+    trainer = make_trainer(rows_file, folder, callbacks=[gradients], include_num_input_tokens_seen="all", **options)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return {
+        "losses": losses_of(trainer),
+        "norms": norms_of(trainer),
+        "weights": weights_of(trainer),
+        "gradients": gradients.steps,
+        "tokens": trainer.state.num_input_tokens_seen,
+    }
+
+
+def dropout(rows_file: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same four rows embedded twice."""
+    trainer = make_trainer(rows_file, folder, batch=4, accumulation=1, dropout=0.2)
+    batch = collate([trainer.train_dataset[row, 0] for row in range(4)])
+    with torch.no_grad():
+        return trainer._embed(batch, 0), trainer._embed(batch, 0)
+
+
+def main(rows_file: str, folder: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    found = {
+        "ranks": (distributed.rank(), distributed.world_size(), distributed.is_main(), distributed.active()),
+        "rows": gathered_rows(rank),
+        "arrays": gathered_arrays(rank),
+        "order": order(rank, folder),
+        "dropout": dropout(rows_file, folder / "dropout"),
+    }
+    for batch, accumulation in CUTS:
+        options = {"batch": batch, "accumulation": accumulation, "steps": 4}
+        found[batch, accumulation] = trained(rows_file, folder / f"{batch}", **options)
+    found["triplet"] = trained(rows_file, folder / "triplet", batch=4, accumulation=2, steps=3, loss=Triplet(0.3))
+    found["micro_batch"] = trained(
+        rows_file, folder / "micro", batch=4, accumulation=2, steps=1, loss=InfoNCE(0.1), options={"negatives": "micro_batch"}
+    )
+    for batch, accumulation in ((16, 1), (4, 4)):
+        resumable = {"batch": batch, "accumulation": accumulation, "steps": 5, "dropout": 0.2}
+        whole = folder / f"whole-{batch}"
+        found["whole", batch] = trained(rows_file, whole, save_strategy="steps", save_steps=1, **resumable)
+        for step in (1, 4) if accumulation > 1 else (4,):  # three steps an epoch: within the first and within the second
+            checkpoint = str(whole / f"checkpoint-{step}")
+            found["resumed", batch, step] = trained(
+                rows_file, folder / f"from-{batch}-{step}", checkpoint=checkpoint, **resumable
+            )
+    torch.save(found, folder / f"found-{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
