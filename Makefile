@@ -1,0 +1,59 @@
+# make help lists the targets. Everything runs from the project's own virtual environment, made on first use.
+PYTHON ?= python3.11
+VENV ?= .venv
+PY := $(VENV)/bin/python
+RUN ?= outputs/latest
+DATA ?=
+ARGS ?=
+
+.PHONY: help setup setup-dev train test eval sweep export lint format ddp clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo '  ARGS="loss.temperature=0.05 ..." passes overrides on; docs/configuration.md has them all'
+
+train: $(VENV)/.installed  ## set up, fine-tune the mini model on the shipped sample, report
+	$(PY) train.py $(ARGS)
+
+test: $(VENV)/.installed-dev  ## set up, run the tests
+	$(PY) -m pytest $(ARGS)
+
+eval: $(VENV)/.installed  ## measure the latest run's model; RUN=outputs/NAME chooses a run, DATA=DIR a BEIR folder or a file of rows
+	$(PY) eval.py model.path=$(RUN)/model $(if $(DATA),$(if $(filter %.jsonl %.json %.csv %.tsv %.parquet,$(DATA)),data.dev_file=$(DATA),data.eval_dir=$(DATA))) $(ARGS)
+
+sweep: $(VENV)/.installed  ## six runs over temperature and seed, and their table
+	$(PY) train.py experiment=sweep $(ARGS)
+
+export: $(VENV)/.installed  ## write the latest run's model to exported/ and check it; RUN= chooses a run
+	$(PY) export.py model.path=$(RUN)/model output_dir=exported $(ARGS)
+
+ddp: $(VENV)/.installed  ## the quickstart in 2 processes that share each step's negatives
+	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc_per_node 2 train.py name=ddp-$$(date +%s) training.per_device_train_batch_size=32 training.use_cpu=true $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## check the style
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+format: $(VENV)/.installed-dev  ## put the style right
+	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+setup: $(VENV)/.installed  ## the virtual environment with requirements.txt; then: . .venv/bin/activate
+setup-dev: $(VENV)/.installed-dev  ## and what the tests need
+
+clean:  ## remove caches and the virtual environment; outputs/ and multirun/ stay
+	rm -rf cache .venv .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; name a Python 3.11 or newer: make PYTHON=python3 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	@echo "installing requirements.txt into $(VENV) (a few minutes the first time)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@echo "installing requirements-dev.txt into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
