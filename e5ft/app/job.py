@@ -19,17 +19,22 @@ from e5ft.app import configuration, sweep
 from e5ft.errors import ConfigurationError, E5ftError
 
 log = logging.getLogger("e5ft")
+_ended_by: E5ftError | None = None  # what ended the one job of a plain run; told by run_script, not through Hydra's own lines
 
 
 def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
     """Run one job. Inside a multirun a failing job gives NaN, so that the others go on; the sweep's end tells of it."""
+    global _ended_by
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         configuration.check_no_none(config)
         return function(config)
     except Exception as error:
         if not in_sweep:
-            raise
+            if not isinstance(error, E5ftError):
+                raise
+            _ended_by = error
+            return None
         log.error(f"job {HydraConfig.get().job.num}: {_message(error)}")
         if not isinstance(error, E5ftError):
             traceback.print_exc()
@@ -45,6 +50,8 @@ def run_script(main: Callable[[], None]) -> None:
         _check_launch()
         main()
         code = sweep.failures() and 1
+        if _ended_by is not None:
+            raise _ended_by
     except E5ftError as error:
         code = _tell(error, error.exit_code, show_everything)
     except (HydraException, OmegaConfBaseException) as error:

@@ -38,7 +38,8 @@ class RunFolder:
             raise ConfigurationError(
                 f"{self.path}: another process is running this name; choose another one (name=...)"
             ) from None
-        if earlier is not None and not resume:
+        begun = earlier is not None and (earlier["state"] != "failed" or any(self.path.glob("checkpoint-*")))
+        if begun and not resume:  # a run that failed before its first checkpoint has nothing to lose
             raise ConfigurationError(
                 f"{self.path}: holds a run already ({earlier['state']}); choose another name=, or go on with it: resume=true"
             )

@@ -195,9 +195,9 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict | Fault]]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        names = file.schema_arrow.names
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: a column's name is not UTF-8
         raise DataError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})") from error
-    names = file.schema_arrow.names
     if len(set(names)) != len(names):
         raise DataError(f"{path}: a column name stands twice: {names}")
     number = itertools.count(1)
@@ -208,15 +208,15 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict | Fault]]:
             for row in _batch_rows(batch):
                 place = f"{path}:{next(number)}"
                 yield place, Fault(place, f"not readable ({row})") if isinstance(row, Exception) else row
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}:{next(number)}: cannot be read on ({str(error).splitlines()[0]})") from error
 
 
 def _batch_rows(batch) -> list[dict | Exception]:
-    """A record batch's rows; a row with bytes that are no text, or a date beyond Python's, is the error that it raises."""
+    """A record batch's rows; one with bytes that are no text, a date beyond Python's or an unknown time zone is its error."""
     try:
         return batch.to_pylist()
-    except (ValueError, OverflowError) as error:  # UnicodeDecodeError is a ValueError
+    except (ValueError, OverflowError, LookupError) as error:
         if batch.num_rows == 1:
             return [error]
         return [row for index in range(batch.num_rows) for row in _batch_rows(batch.slice(index, 1))]

@@ -253,11 +253,19 @@ def test_one_parquet_cell_that_is_no_text_is_one_fault(write_parquet):
     assert found[1].startswith("2: not readable ('utf-8' codec can't decode")
 
 
-def test_a_date_that_python_does_not_have_is_a_fault(write_parquet):
-    table = {"query": ["q", "q"], "document": ["d", "e"], "day": pa.array([2**30, 1], pa.date32())}
-    found = outcome(write_parquet(table), Columns(ignore=("day",)))
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s", tz="Nowhere/Town")])
+def test_a_time_that_python_does_not_have_is_a_fault(kind, write_parquet):
+    """Also in a column that is not read; a row without it is."""
+    table = {"query": ["q", "q"], "document": ["d", "e"], "when": pa.array([2**30, None], kind)}
+    found = outcome(write_parquet(table), Columns(ignore=("when",)))
     assert found[0].startswith("1: not readable (")
     assert found[1] == Row("q", ("e",))
+
+
+def test_a_parquet_column_whose_name_is_no_text_is_refused(write_parquet):
+    path = Path(write_parquet({"query": ["q"], "document": ["d"]}))
+    path.write_bytes(path.read_bytes().replace(b"document", b"\xb9\xae\xbc\xadment"))
+    assert refusal(str(path)).startswith(": not readable as Parquet (")
 
 
 def test_parquet_without_rows_is_refused(write_parquet):

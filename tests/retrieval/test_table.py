@@ -10,7 +10,7 @@ from e5ft.retrieval.table import aligned, display_width, format_table, short_num
 
 
 @pytest.mark.parametrize(
-    ("text", "width"), [("", 0), ("abc", 3), ("한국어", 6), ("mE5-한국", 8), ("e\u0301", 1), ("Ａ", 2), ("हिन्दी", 5)]
+    ("text", "width"), [("", 0), ("abc", 3), ("한국어", 6), ("mE5-한국", 8), ("e\u0301", 1), ("Ａ", 2), ("हिन्दी में", 7)]
 )
 def test_display_width(text, width):
     assert display_width(text) == width
