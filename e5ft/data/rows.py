@@ -216,7 +216,7 @@ def _batch_rows(batch) -> list[dict | Exception]:
     """A record batch's rows; one with bytes that are no text, a date beyond Python's or an unknown time zone is its error."""
     try:
         return batch.to_pylist()
-    except (ValueError, OverflowError, LookupError) as error:
+    except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
             return [error]
         return [row for index in range(batch.num_rows) for row in _batch_rows(batch.slice(index, 1))]

@@ -107,12 +107,13 @@ def _rescored(block: _Best, passages, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The first k candidates by (float64 dot product rounded to float32, descending; index, ascending)."""
     queries, indices = block.queries.cpu(), block.indices.cpu()
     step = max(1, RESCORED_VALUES // max(1, indices.shape[1] * queries.shape[1]))
-    scores = torch.empty(indices.shape, dtype=torch.float32)
+    blocks = []
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
         candidates = _float32(passages, indices[rows].reshape(-1)).view(*indices[rows].shape, -1)  # (q, kept, D)
         products = candidates.double() * queries[rows, None, :].double()
-        scores[rows] = products.sum(dim=2).float()
+        blocks.append(products.sum(dim=2).float())
+    scores = torch.cat(blocks)  # (Q', kept)
     order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]  # stable: equal scores stay in index order
     return scores.gather(1, order).numpy(), indices.gather(1, order).numpy()
 

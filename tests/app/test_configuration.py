@@ -1,0 +1,121 @@
+"""Every YAML composes; what is wrong is refused with the field, the value and the remedy."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException
+from transformers import TrainingArguments
+
+from e5ft.app import configuration
+from e5ft.app.configuration import OWNED, PINNED, PROJECT
+from e5ft.errors import ConfigurationError
+
+GROUPS = ("model", "data", "loss", "optimizer", "tracking", "experiment")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT / "conf" / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
+def test_every_option_composes_and_its_values_are_accepted(composed, tmp_path, group, option):
+    config = composed("train", f"{group}={option}", *(["model.path=" + str(tmp_path)] if option == "folder" else []))
+    configuration.model_source(config)
+    configuration.optimizer_class(config)
+    configuration.training_arguments(config, tmp_path, resume=False)
+    configuration.check_no_none(config)
+
+
+@pytest.mark.parametrize("script", ["eval", "export"])
+def test_other_scripts_compose(composed, script):
+    composed(script)
+
+
+def test_every_field_of_training_arguments_is_settable_owned_or_pinned():
+    fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    known = configuration.training_argument_fields().keys() | OWNED.keys() | PINNED.keys()
+    assert fields <= known
+    assert {*OWNED, *PINNED} <= fields | {"gradient_checkpointing"}  # no owner for a field that is gone
+
+
+def test_a_field_of_training_arguments_is_set_without_plus(composed, tmp_path):
+    config = composed("train", "training.lr_scheduler_type=cosine", "training.dataloader_num_workers=1")
+    arguments = configuration.training_arguments(config, tmp_path, resume=False)
+    assert (arguments.lr_scheduler_type.value, arguments.dataloader_num_workers) == ("cosine", 1)
+    assert arguments.remove_unused_columns is False
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "remove_unused_columns", "no_such_field"])
+def test_owned_pinned_and_unknown_fields_are_refused(composed, field):
+    with pytest.raises(ConfigCompositionException) as caught:
+        composed("train", f"training.{field}=1")
+    hint = configuration.hint(f"{caught.value}\n{caught.value.__cause__}")
+    expected = {"learning_rate": "optimizer.lr", "remove_unused_columns": "stays false"}
+    assert hint is None if field == "no_such_field" else expected[field] in hint
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimizer.lr=-1", "optimizer.lr=-1"),
+        ("optimizer.lr=fast", "optimizer.lr='fast'"),
+        ("training.per_device_train_batch_size=0", "training.per_device_train_batch_size=0"),
+        ("training.gradient_accumulation_steps=1.5", "whole number"),
+        ("training.max_steps=0", "training.max_steps=0"),
+        ("training.eval_steps=0", "training.eval_steps=0"),
+        ("training.bf16=maybe", "training.bf16='maybe'"),
+        ("training.fp16=true", "training.bf16=true"),
+        ("training.early_stopping_patience=0", "training.early_stopping_patience=0"),
+        ("training.eval_strategy=sometimes", "training:"),
+        ("model.init=maybe", "model.init='maybe'"),
+        ("model.dropout=1", "model.dropout=1"),
+        ("model.path=nowhere", "model.path=nowhere"),
+    ],
+)
+def test_values_out_of_range_are_refused(composed, tmp_path, override, words):
+    config = composed("train", override)
+    with pytest.raises(ConfigurationError) as caught:
+        configuration.optimizer_class(config)
+        configuration.training_arguments(config, tmp_path, resume=False)
+        configuration.model_source(config)
+    assert words in str(caught.value)
+
+
+def test_the_word_none_is_refused(composed):
+    with pytest.raises(ConfigurationError, match="data.eval_dir=None.*null"):
+        configuration.check_no_none(composed("train", "data.eval_dir=None"))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a\0b", "x" * 101, "-rf", "가" * 90])
+def test_names_stay_below_the_output_root(name):
+    with pytest.raises(ConfigurationError):
+        configuration.run_dir(name)
+
+
+@pytest.mark.parametrize("name", ["2026-11-23_13-00-00", "한국어-실험_1", "a.b"])
+def test_good_names(name):
+    assert configuration.run_dir(name) == f"outputs/{name}"
+
+
+def test_secrets_do_not_reach_the_saved_configuration():
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create({"a": {"api_key": "canary", "tokenizer": "kept", "hub_token": "canary"}, "b": [{"password": "canary"}]})
+    assert configuration.plain(config) == {"a": {"tokenizer": "kept"}, "b": [{}]}
+
+
+def test_presets_have_the_published_shapes(composed):
+    """Parameters with pooler, from the models' published configurations (README of this test: no weights are made)."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    expected = {"e5_small": 117_653_760, "e5_base": 278_043_648, "e5_large": 559_890_432, "e5_large_instruct": 559_890_432}
+    for name, count in expected.items():
+        shape = dict(composed("train", f"model={name}").model.shape)
+        with torch.device("meta"):
+            model = AutoModel.from_config(AutoConfig.for_model(shape.pop("model_type"), **shape))
+        assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_every_recipe_belongs_to_a_model():
+    models = {path.stem for path in (PROJECT / "conf/model").glob("*.yaml")}
+    assert {path.stem for path in (PROJECT / "conf/recipe").glob("*.yaml")} <= models
+    assert Path(PROJECT / "conf/recipe/mini.yaml").is_file()

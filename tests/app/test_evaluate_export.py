@@ -1,0 +1,93 @@
+"""eval.py and export.py as jobs; the exported folder in sentence-transformers."""
+
+import numpy as np
+import pytest
+
+from e5ft.app.evaluate import evaluate
+from e5ft.app.exporting import export
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.files import read_json
+from e5ft.modeling.export import ExportError, export_model
+from e5ft.modeling.loading import ModelSource, load_encoder
+from tests.conftest import make_encoder
+
+
+@pytest.fixture
+def run(trained):
+    return trained("training.max_steps=2")[1]
+
+
+def test_eval_repeats_the_run_s_own_figures(run, composed, capsys):
+    value = evaluate(composed("eval", f"model.path={run}/model", "evaluation.intervals=50"))
+    summary = read_json(run / "summary.json")
+    assert value == pytest.approx(summary["scores"]["after"]["metrics"]["ndcg@10"], abs=1e-9)
+    written = read_json(run / "eval/sample-test/model/metrics.json")["metrics"]
+    assert written == pytest.approx(summary["scores"]["after"]["metrics"])
+    assert "paired over queries" in capsys.readouterr().out
+
+
+def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_path):
+    rows = [{"query": f"질문 {i}", "document": f"문서 {i} 내용", "hard_negative": [f"다른 {i}"]} for i in range(30)]
+    path = write_rows(rows, "mine.jsonl")
+    out = tmp_path / "out"
+    evaluate(
+        composed(
+            "eval", f"model.path={run}/model", f"data.dev_file={path}", f"compare={run}", f"output_dir={out}", "evaluation.intervals=50"
+        )
+    )
+    difference = read_json(out / "mine/difference_compare.json")
+    assert difference["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}  # a model against itself
+    assert (out / "mine/model/run.trec").is_file()
+
+
+def test_eval_errors(run, composed):
+    with pytest.raises(ConfigurationError, match="compare=nowhere"):
+        evaluate(composed("eval", f"model.path={run}/model", "compare=nowhere"))
+    with pytest.raises(DataError, match="test"):
+        evaluate(composed("eval", f"model.path={run}/model", "data.eval_split=nix"))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_export_agrees_with_sentence_transformers(family, pooling, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    encoder = make_encoder(family, pooling=pooling)
+    assert export_model(encoder, tmp_path / "m", "---\n---\n# card\n") <= 1e-5
+    other = SentenceTransformer(str(tmp_path / "m"), device="cpu")
+    for role, prompt in (("query", "query"), ("passage", "document")):
+        texts = ["w1 w2 w3", "w5 " * 60]
+        np.testing.assert_allclose(other.encode(texts, prompt_name=prompt), encoder.encode(texts, role), atol=1e-5)
+    again = load_encoder(ModelSource(path=str(tmp_path / "m")))
+    assert again.spec == encoder.spec
+    assert "# card" in (tmp_path / "m/README.md").read_text()
+
+
+def test_an_export_that_disagrees_is_not_there(tmp_path, monkeypatch):
+    """Negative control: with the wrong pooling written, the check refuses and leaves no folder."""
+    from e5ft.modeling import export as module
+
+    plain = module._write_layout
+
+    def wrong(encoder, folder):
+        plain(encoder, folder)
+        text = (folder / "1_Pooling/config.json").read_text()
+        (folder / "1_Pooling/config.json").write_text(text.replace("mean_tokens\": true", "mean_tokens\": false").replace("cls_token\": false", "cls_token\": true"))
+
+    monkeypatch.setattr(module, "_write_layout", wrong)
+    with pytest.raises(ExportError, match="sentence-transformers"):
+        export_model(make_encoder(), tmp_path / "m", "card")
+    assert not (tmp_path / "m").exists()
+
+
+def test_export_of_a_checkpoint(run, composed, tmp_path, capsys):
+    checkpoint = sorted(run.glob("checkpoint-*"))[-1]
+    export(composed("export", f"model.path={checkpoint}", f"output_dir={tmp_path / 'x'}"))
+    assert (tmp_path / "x/modules.json").is_file() and "largest difference" in capsys.readouterr().out
+    assert not (tmp_path / "x/optimizer.pt").exists()
+    with pytest.raises(ConfigurationError, match="output_dir"):
+        export(composed("export", f"model.path={checkpoint}"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("keep me")
+    with pytest.raises(ConfigurationError, match="holds other files"):
+        export(composed("export", f"model.path={checkpoint}", f"output_dir={tmp_path / 'mine'}"))

@@ -1,0 +1,169 @@
+"""The whole job in one process: what it writes, what it says, resuming, and what happens when it goes wrong."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from transformers import AutoModel
+
+from e5ft.app.configuration import PROJECT
+from e5ft.errors import ConfigurationError, DataError, NonFiniteError, Terminated
+from e5ft.files import read_json
+from e5ft.modeling.loading import ModelSource, load_encoder
+
+EXPERIMENTS = sorted(path.stem for path in (PROJECT / "conf/experiment").glob("*.yaml"))
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_its_record(trained, capsys):
+    objective, folder = trained("training.max_steps=4")
+    summary = read_json(folder / "summary.json")
+    assert objective == summary["best"]["score"]
+    assert read_json(folder / "status.json")["state"] == "finished"
+    assert (folder.parent / "latest").resolve() == folder.resolve()
+    metrics = lines(folder / "metrics.jsonl")
+    assert [entry["step"] for entry in metrics if "loss" in entry] == [1, 2, 3, 4]
+    assert metrics[0]["step"] == 0 and "eval_ndcg@10" in metrics[0]  # the base is measured first
+    assert set(os.listdir(folder / "eval" / "sample-test")) == {"base", "bm25", "final"}
+    # The table's figures are those of the files, and what is in model/ scores what the table says.
+    final = read_json(folder / "eval/sample-test/final/metrics.json")["metrics"]
+    assert final == summary["scores"]["after"]["metrics"]
+    printed = capsys.readouterr().out
+    for words in ("before (random weights)", "BM25 (bigrams)", "after", "95 %", "make eval RUN=outputs/test", f"{summary['differences']['ndcg@10']['mean']:+.3f}"):
+        assert words in printed
+    AutoModel.from_pretrained(folder / "model")
+    assert not list(folder.rglob("training_args.bin"))
+
+
+def test_the_best_checkpoint_is_the_model(trained):
+    _, folder = trained("training.max_steps=6", "training.eval_steps=2", "training.save_steps=2")
+    best = read_json(folder / "summary.json")["best"]
+    scores = {entry["step"]: entry["eval_ndcg@10"] for entry in lines(folder / "metrics.jsonl") if "eval_ndcg@10" in entry}
+    assert best == {"score": max(scores.values()), "step": max(scores, key=scores.get)}
+    model = load_encoder(ModelSource(path=str(folder / "model")))
+    source = folder / f"checkpoint-{best['step']}" if best["step"] else None
+    if source is not None:
+        other = load_encoder(ModelSource(path=str(source)))
+        np.testing.assert_array_equal(model.encode(["가"], "query"), other.encode(["가"], "query"))
+
+
+def test_when_nothing_beats_the_base_it_is_the_model(trained, composed, capsys):
+    """At a learning rate that destroys the model, model/ is the model before training."""
+    _, folder = trained("training.max_steps=4", "optimizer.lr=1.0", "training.warmup_steps=0")
+    assert read_json(folder / "summary.json")["best"]["step"] == 0
+    assert "Nothing beat the model before training" in capsys.readouterr().out
+    scores = read_json(folder / "summary.json")["scores"]
+    assert scores["after"]["metrics"] == scores["before"]["metrics"]
+
+
+def test_rows_alone_are_enough(trained):
+    _, folder = trained(f"data.train_file={PROJECT}/data/sample/train.jsonl", "training.max_steps=2", "evaluation.bm25=null")
+    summary = read_json(folder / "summary.json")
+    assert summary["chosen_on_test"] and summary["test_set"] == "dev" and "bm25" not in summary["scores"]
+    assert summary["data"]["train_rows"] < 200
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs_two_steps(trained, experiment):
+    rows = ["data.max_train_rows=null"] if experiment == "large_step" else []
+    _, folder = trained(f"experiment={experiment}", "training.max_steps=2", "evaluation.bm25=null", *rows)
+    assert read_json(folder / "summary.json")["training"]["steps"] == 2
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(trained, monkeypatch):
+    """SIGTERM after step 3 of 6, then resume=true: the same losses and scores as a run that was left alone."""
+    settings = ("training.max_steps=6", "training.gradient_accumulation_steps=2", "training.save_steps=2", "training.eval_steps=2")
+    _, whole = trained(*settings, run_dir="outputs/whole")
+
+    from e5ft.training.trainer import ContrastiveTrainer
+
+    plain_log = ContrastiveTrainer.log
+
+    def log_and_terminate(self, logs, start_time=None):
+        if self.state.global_step == 3 and "loss" in logs:
+            os.kill(os.getpid(), signal.SIGTERM)
+        plain_log(self, logs, start_time)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ContrastiveTrainer, "log", log_and_terminate)
+        with pytest.raises(Terminated, match="name=cut resume=true"):
+            trained(*settings, run_dir="outputs/cut")
+    assert read_json(whole.parent / "cut/status.json")["state"] == "stopped"
+    _, cut = trained(*settings, "resume=true", run_dir="outputs/cut")
+    for key in ("loss", "eval_ndcg@10"):
+        values = [{entry["step"]: entry[key] for entry in lines(folder / "metrics.jsonl") if key in entry} for folder in (whole, cut)]
+        assert values[0].items() <= values[1].items()  # the cut run also evaluates where it stopped, if at all
+    assert read_json(whole / "summary.json")["scores"] == read_json(cut / "summary.json")["scores"]
+
+
+def test_resuming_another_training_is_refused_field_by_field(trained):
+    trained("training.max_steps=2")
+    with pytest.raises(ConfigurationError, match="'temperature': 0.05.*'temperature': 0.5"):
+        trained("training.max_steps=2", "resume=true", "loss.temperature=0.5")
+
+
+def test_resuming_with_another_cut_of_the_step_is_allowed(trained):
+    trained("training.max_steps=2", "training.save_steps=1", "training.eval_steps=1")
+    _, folder = trained("training.max_steps=2", "training.save_steps=1", "training.eval_steps=1", "resume=true", "training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=2")
+    assert read_json(folder / "status.json")["state"] == "finished"
+
+
+def test_a_name_is_used_once(trained):
+    trained("training.max_steps=1")
+    with pytest.raises(ConfigurationError, match="holds a run already"):
+        trained("training.max_steps=1")
+
+
+def test_nothing_to_resume(trained):
+    with pytest.raises(ConfigurationError, match="there is no run"):
+        trained("resume=true")
+
+
+def test_a_run_in_use_is_refused(tmp_path):
+    from e5ft.app.run_folder import RunFolder
+
+    held = RunFolder(tmp_path / "run")
+    with pytest.raises(ConfigurationError, match="another process"):
+        RunFolder(tmp_path / "run")
+    held.finish()
+
+
+def test_bad_rows(trained, write_rows):
+    path = write_rows([{"query": "q", "document": ""}, *({"query": f"q{i}", "document": f"d{i}"} for i in range(60))])
+    with pytest.raises(DataError, match=r"rows.jsonl:1: document is blank"):
+        trained(f"data.train_file={path}")
+    _, folder = trained(f"data.train_file={path}", "data.on_bad_row=skip", "training.max_steps=1")
+    assert read_json(folder / "summary.json")["data"] | {"source": ""} == {"source": "", "read": 61, "rejected": 1, "train_rows": 54}
+
+
+def test_too_few_rows_for_a_step(trained, write_rows):
+    path = write_rows([{"query": f"q{i}", "document": f"d{i}"} for i in range(12)])
+    with pytest.raises(DataError, match="11 training rows do not fill one step of 16"):
+        trained(f"data.train_file={path}")
+
+
+def test_non_finite_training_is_told_and_recorded(trained, monkeypatch):
+    from e5ft.training.losses import InfoNCE
+
+    monkeypatch.setattr(InfoNCE, "forward", lambda self, embeddings, step: embeddings.sum() * float("nan"))
+    with pytest.raises(NonFiniteError, match=r"train.jsonl:\d+"):
+        trained("training.max_steps=2", run_dir="outputs/nan")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_e5_small_shape_trains_a_step(trained, precision):
+    """mE5-small's own preset with fewer pieces and layers in the table; the full shape is in docs/log.md."""
+    _, folder = trained(
+        "model=e5_small", "model.init=random", f"model.tokenizer={PROJECT}/data/tokenizer", "model.shape.num_hidden_layers=1",
+        "model.shape.vocab_size=8000", f"training.bf16={'true' if precision == 'bf16' else 'false'}", "training.max_steps=1",
+        "training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=2", "training.save_strategy=no",
+        "training.load_best_model_at_end=false", "evaluation.bm25=null", "data.max_train_rows=40", "evaluation.intervals=10", tiny=False,
+    )  # fmt: skip
+    losses = [entry["loss"] for entry in lines(folder / "metrics.jsonl") if "loss" in entry]
+    assert losses == [] or all(np.isfinite(losses))
+    assert read_json(folder / "summary.json")["training"]["steps"] == 1

@@ -1,0 +1,94 @@
+"""The scripts as a user starts them, each once: a run, a sweep with a crashing job, two processes, errors and their codes."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from e5ft.files import read_json
+from tests.app.conftest import TINY
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def call(script, *arguments, cwd, processes=1):
+    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+    return subprocess.run(
+        [sys.executable, *launcher, str(ROOT / script), *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """One quick run that the tests below share."""
+    folder = tmp_path_factory.mktemp("cli")
+    done = call("train.py", "name=quick", *TINY, "training.max_steps=2", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_reads_well_and_is_quiet(quick):
+    folder, done = quick
+    assert "before (random weights)" in done.stdout and "next        make eval RUN=outputs/quick" in done.stdout
+    assert done.stdout.startswith("e5ft: ") and "random weights, to try things out" in done.stdout
+    assert done.stderr == ""
+    assert list(folder.glob("outputs/quick/wandb/offline-run-*"))  # W&B without a key: files
+
+
+def test_eval_of_the_latest_run(quick):
+    done = call("eval.py", "model.path=outputs/latest/model", "evaluation.intervals=50", cwd=quick[0])
+    assert done.returncode == 0, done.stderr
+    assert "sample-test: 434 queries, 256 passages" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("training.learning_rate=1",), 2, "optimizer.lr"),
+        (("name=../../x",), 2, "name='../../x'"),
+        (("data.train_file=nix.jsonl", "name=no-file"), 3, "nix.jsonl"),
+    ],
+)
+def test_errors_are_one_message_and_a_code(arguments, code, words, tmp_path):
+    done = call("train.py", *arguments, "tracking=off", cwd=tmp_path)
+    assert done.returncode == code
+    assert done.stderr.startswith("error: ") and words in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path.parent.parent / "x").exists()
+
+
+def test_a_sweep_survives_its_middle_job(tmp_path):
+    """Three jobs, the second refused: three folders, a table, exit code 1, and the others' results are whole."""
+    sweep = ("--multirun", "name=s", "loss.temperature=0.05,-1,0.1", "training.max_steps=1", "evaluation.bm25=null")
+    done = call("train.py", *sweep, *TINY, cwd=tmp_path)
+    assert done.returncode == 1
+    folder = tmp_path / "multirun/s"
+    states = {job: read_json(folder / job / "status.json")["state"] for job in "012"}
+    assert states == {"0": "finished", "1": "failed", "2": "finished"}
+    with open(folder / "sweep.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["loss.temperature"] for row in rows) == ["-1", "0.05", "0.1"]
+    assert sum(bool(row["dev ndcg@10"]) for row in rows) == 2 and "loss.temperature=-1" in rows[-1]["error"]
+    assert "3 runs" in done.stdout and (tmp_path / "multirun/latest").resolve() == folder.resolve()
+    # One W&B run a job that came so far, none shared.
+    assert [len(list((folder / job / "wandb").glob("offline-run-*"))) for job in "02"] == [1, 1]
+
+
+def test_two_processes_train_as_one(quick, tmp_path):
+    """The same step size in one process and in two: the same losses."""
+    from e5ft.app.tracking import json
+
+    settings = (*TINY, "tracking=off", "training.max_steps=2", "model.dropout=0", "model.attention_dropout=0", "training.use_cpu=true", "evaluation.bm25=null")
+    one = call("train.py", "name=one", *settings, cwd=tmp_path)
+    two = call("train.py", "name=two", *settings, "training.per_device_train_batch_size=8", cwd=tmp_path, processes=2)
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    losses = []
+    for name in ("one", "two"):
+        entries = [json.loads(line) for line in (tmp_path / f"outputs/{name}/metrics.jsonl").read_text().splitlines()]
+        losses.append([entry["loss"] for entry in entries if "loss" in entry])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    nameless = call("train.py", *settings, cwd=tmp_path, processes=2)
+    assert nameless.returncode != 0 and "name=NAME" in nameless.stderr
