@@ -62,7 +62,7 @@ def gather_arrays(array: np.ndarray, device: torch.device) -> list[np.ndarray]:
     padded[: len(own)] = own
     everyone = own.new_empty(world_size() * max(sizes))
     dist.all_gather_into_tensor(everyone, padded)
-    return [part[:size].cpu().numpy() for part, size in zip(everyone.view(world_size(), max(sizes)), sizes, strict=True)]
+    return [part[:size].cpu().numpy() for part, size in zip(everyone.view(world_size(), -1), sizes, strict=True)]
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:

@@ -149,6 +149,14 @@ def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one(found, batc
         assert resumed["tokens"] == whole["tokens"]
 
 
+def test_each_process_scores_its_own_rows_against_everyones_passages(found):
+    """Scoring all rows on both would give the same numbers for twice the work."""
+    first, second = (each["step"] for each in found)
+    assert (first.own, second.own) == ((0, 4), (4, 8))
+    assert len(first.query) == len(second.query) == 8
+    assert len(first.passage) == len(set(first.text_id[[*first.positive, *first.negative]]))  # each passage once
+
+
 def test_processes_draw_different_dropout(found):
     """The same micro-batch of the same step; each process draws its own masks, and draws them again."""
     (first, again), (other, _) = (each["dropout"] for each in found)

@@ -154,8 +154,10 @@ def wandb_run(tracking: dict, config: dict, folder: Path, group: str | None) -> 
         yield mirror
     finally:
         if run is not None:
-            with contextlib.suppress(Exception):
-                run.finish(quiet=True)
+            try:
+                run.finish()
+            except Exception as error:
+                log.warning(f"W&B did not finish ({error}); metrics.jsonl has everything.")
 
 
 def _mode(tracking: dict) -> str:

@@ -195,8 +195,9 @@ class _Job:
         best = {"score": state.best_metric, "step": state.best_global_step if choosing else state.global_step}
         if choosing and not state.best_global_step:
             best["step"] = 0
-            encoder = load_encoder(self.source, self.arguments.device)
-        return best, encoder
+            return best, load_encoder(self.source, self.arguments.device)
+        # accelerate leaves the forward pass wrapped in autocast: final scores and the export are of the float32 weights.
+        return best, trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)
 
     def _summary(
         self, trainer: ContrastiveTrainer, data: TrainingData, tokens: TokenStore, scores: _Scores, best: dict, seconds: float

@@ -22,7 +22,7 @@ class FakeRun:
             raise RuntimeError("disk full")
         self.logged.append((step, values))
 
-    def finish(self, **_):
+    def finish(self):
         self.finished += 1
 
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from e5ft import distributed
 from e5ft.data.collator import collate
+from e5ft.training.accumulation import whole_step
 from e5ft.training.losses import InfoNCE, Triplet
 from tests.training.conftest import Gradients, losses_of, make_trainer, norms_of, weights_of
 
@@ -84,12 +85,12 @@ def trained(rows_file: str, folder: Path, *, checkpoint: str | None = None, **op
     }
 
 
-def dropout(rows_file: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same four rows embedded twice."""
+def same_rows(rows_file: str, folder: Path) -> dict:
+    """Both processes hold the same four rows: their dropout, twice, and the step of the eight."""
     trainer = make_trainer(rows_file, folder, batch=4, accumulation=1, dropout=0.2)
     batch = collate([trainer.train_dataset[row, 0] for row in range(4)])
     with torch.no_grad():
-        return trainer._embed(batch, 0), trainer._embed(batch, 0)
+        return {"dropout": [trainer._embed(batch, 0), trainer._embed(batch, 0)], "step": whole_step([batch.step], CPU)}
 
 
 def main(rows_file: str, folder: Path) -> None:
@@ -100,7 +101,7 @@ def main(rows_file: str, folder: Path) -> None:
         "rows": gathered_rows(rank),
         "arrays": gathered_arrays(rank),
         "order": order(rank, folder),
-        "dropout": dropout(rows_file, folder / "dropout"),
+        **same_rows(rows_file, folder / "same"),
     }
     for batch, accumulation in CUTS:
         options = {"batch": batch, "accumulation": accumulation, "steps": 4}
