@@ -17,7 +17,7 @@ train: $(VENV)/.installed  ## set up, fine-tune the mini model on the shipped sa
 	$(PY) train.py $(ARGS)
 
 test: $(VENV)/.installed-dev  ## set up, run the tests
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 $(ARGS)
 
 eval: $(VENV)/.installed  ## measure the latest run's model; RUN=outputs/NAME chooses a run, DATA=DIR a BEIR folder or a file of rows
 	$(PY) eval.py model.path=$(RUN)/model $(if $(DATA),$(if $(filter %.jsonl %.json %.csv %.tsv %.parquet,$(DATA)),data.dev_file=$(DATA),data.eval_dir=$(DATA))) $(ARGS)
@@ -29,7 +29,7 @@ export: $(VENV)/.installed  ## write the latest run's model to exported/ and che
 	$(PY) export.py model.path=$(RUN)/model output_dir=exported $(ARGS)
 
 ddp: $(VENV)/.installed  ## the quickstart in 2 processes that share each step's negatives
-	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc_per_node 2 train.py name=ddp-$$(date +%s) training.per_device_train_batch_size=32 training.use_cpu=true $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --standalone --nproc_per_node 2 train.py name=ddp-$$(date +%s) training.per_device_train_batch_size=32 training.use_cpu=true $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## check the style
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

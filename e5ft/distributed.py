@@ -35,6 +35,12 @@ def barrier() -> None:
         dist.barrier()
 
 
+def shutdown() -> None:
+    """Leave the process group, so that torch does not warn at exit."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 @contextlib.contextmanager
 def main_process_first() -> Iterator[None]:
     """Let the main process run the block before the others: one writes a cache, then all read it."""

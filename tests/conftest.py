@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import Encoder, EncoderSpec
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two threads on busy cores wait for each other: 20 times slower, seen
 WORDS = [f"w{i}" for i in range(200)]
 
 

@@ -59,6 +59,7 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         code = 130
     sys.stdout.flush()
+    distributed.shutdown()
     if code:
         sys.exit(code)
 

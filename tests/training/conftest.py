@@ -13,8 +13,6 @@ from e5ft.training.losses import InfoNCE
 from e5ft.training.trainer import ContrastiveTrainer
 from tests.conftest import make_encoder, make_rows
 
-torch.set_num_threads(1)  # models this small lose more by waiting for a second thread than it brings
-
 
 @pytest.fixture
 def rows_file(write_rows):
