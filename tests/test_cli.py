@@ -1,6 +1,7 @@
 """The scripts as a user starts them, each once: a run, a sweep with a crashing job, two processes, errors and their codes."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 from e5ft.files import read_json
 from tests.app.conftest import TINY
 
+# Without a W&B key, as a newcomer's machine is.
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")} | {"OMP_NUM_THREADS": "1"}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -18,7 +21,7 @@ def call(script, *arguments, cwd, processes=1):
     launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     return subprocess.run(
         [sys.executable, *launcher, str(ROOT / script), *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
+        cwd=cwd, capture_output=True, text=True, timeout=240, env=ENVIRONMENT,
     )  # fmt: skip
 
 
@@ -79,9 +82,15 @@ def test_a_sweep_survives_its_middle_job(tmp_path):
 
 def test_two_processes_train_as_one(quick, tmp_path):
     """The same step size in one process and in two: the same losses."""
-    from e5ft.app.tracking import json
-
-    settings = (*TINY, "tracking=off", "training.max_steps=2", "model.dropout=0", "model.attention_dropout=0", "training.use_cpu=true", "evaluation.bm25=null")
+    settings = (
+        *TINY,
+        "tracking=off",
+        "training.max_steps=2",
+        "model.dropout=0",
+        "model.attention_dropout=0",
+        "training.use_cpu=true",
+        "evaluation.bm25=null",
+    )
     one = call("train.py", "name=one", *settings, cwd=tmp_path)
     two = call("train.py", "name=two", *settings, "training.per_device_train_batch_size=8", cwd=tmp_path, processes=2)
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr

@@ -133,6 +133,7 @@ def training_arguments(config: DictConfig, folder: Path, resume: bool) -> Traini
             "training.fp16=true needs a GPU (on a CPU it would silently train in float32); use training.bf16=true"
         )
     pinned = {key: value for key, (value, _) in PINNED.items()}
+    changed.setdefault("use_cpu", not torch.accelerator.is_available())  # bf16 on a CPU is refused without it
     changed.setdefault("disable_tqdm", True)  # ours says the same in fewer lines
     try:
         return TrainingArguments(

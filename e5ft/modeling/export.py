@@ -70,7 +70,9 @@ def check_export(encoder: Encoder, folder: Path) -> float:
             for name, vectors in _other_loaders(encoder, folder, role):
                 difference = float(np.abs(vectors - expected).max())
                 if not difference <= _TOLERANCE:
-                    raise ExportError(f"export: {name} gives other {role} vectors (difference {difference:.1e}, at most {_TOLERANCE:.0e})")
+                    raise ExportError(
+                        f"export: {name} gives other {role} vectors (difference {difference:.1e}, at most {_TOLERANCE:.0e})"
+                    )
                 worst = max(worst, difference)
     finally:
         encoder.to(device)
@@ -114,14 +116,17 @@ def _write_layout(encoder: Encoder, folder: Path) -> None:
     text = encoder.spec.text
     kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
     modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(kinds)
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
     ]
     write_json(folder / "modules.json", modules)
     length = max(text.query_max_length, text.passage_max_length)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
     modes = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
     pooling = {f"pooling_mode_{mode}": name == encoder.spec.pooling for name, mode in modes.items()}
-    write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": encoder.dimension, **pooling, "include_prompt": True})
+    write_json(
+        folder / "1_Pooling/config.json", {"word_embedding_dimension": encoder.dimension, **pooling, "include_prompt": True}
+    )
     (folder / "2_Normalize").mkdir()
     prompts = {"query": text.query_prefix, "document": text.passage_prefix, "passage": text.passage_prefix}
     settings = {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}

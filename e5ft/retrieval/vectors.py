@@ -33,7 +33,10 @@ def encode_collection(
     """
     if cache is None:
         return _encode(encoder, texts, role, batch_tokens)
-    path = cache / f"vectors-{digest_of(VERSION, _digest_of_weights(encoder), encoder.spec.to_dict(), role, _digest_of_texts(texts))}.npy"
+    path = (
+        cache
+        / f"vectors-{digest_of(VERSION, _digest_of_weights(encoder), encoder.spec.to_dict(), role, _digest_of_texts(texts))}.npy"
+    )
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{distributed.rank()}.partial.npy")
@@ -54,7 +57,9 @@ def encode_collection(
 def _encode(encoder: Encoder, texts: Sequence[str], role: str, batch_tokens: int) -> np.ndarray:
     """Each process encodes every n-th text; all get all rows, in order."""
     size = distributed.world_size() if distributed.active() else 1
-    own = encoder.encode([texts[i] for i in range(distributed.rank() if size > 1 else 0, len(texts), size)], role, batch_tokens=batch_tokens)
+    own = encoder.encode(
+        [texts[i] for i in range(distributed.rank() if size > 1 else 0, len(texts), size)], role, batch_tokens=batch_tokens
+    )
     if size == 1:
         return own
     everyone = distributed.gather_rows(torch.from_numpy(own).to(encoder.device)).cpu().numpy()

@@ -98,7 +98,9 @@ def test_good_names(name):
 def test_secrets_do_not_reach_the_saved_configuration():
     from omegaconf import OmegaConf
 
-    config = OmegaConf.create({"a": {"api_key": "canary", "tokenizer": "kept", "hub_token": "canary"}, "b": [{"password": "canary"}]})
+    config = OmegaConf.create(
+        {"a": {"api_key": "canary", "tokenizer": "kept", "hub_token": "canary"}, "b": [{"password": "canary"}]}
+    )
     assert configuration.plain(config) == {"a": {"tokenizer": "kept"}, "b": [{}]}
 
 

@@ -32,7 +32,12 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     out = tmp_path / "out"
     evaluate(
         composed(
-            "eval", f"model.path={run}/model", f"data.dev_file={path}", f"compare={run}", f"output_dir={out}", "evaluation.intervals=50"
+            "eval",
+            f"model.path={run}/model",
+            f"data.dev_file={path}",
+            f"compare={run}",
+            f"output_dir={out}",
+            "evaluation.intervals=50",
         )
     )
     difference = read_json(out / "mine/difference_compare.json")
@@ -72,7 +77,9 @@ def test_an_export_that_disagrees_is_not_there(tmp_path, monkeypatch):
     def wrong(encoder, folder):
         plain(encoder, folder)
         text = (folder / "1_Pooling/config.json").read_text()
-        (folder / "1_Pooling/config.json").write_text(text.replace("mean_tokens\": true", "mean_tokens\": false").replace("cls_token\": false", "cls_token\": true"))
+        (folder / "1_Pooling/config.json").write_text(
+            text.replace('mean_tokens": true', 'mean_tokens": false').replace('cls_token": false', 'cls_token": true')
+        )
 
     monkeypatch.setattr(module, "_write_layout", wrong)
     with pytest.raises(ExportError, match="sentence-transformers"):

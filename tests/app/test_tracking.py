@@ -91,7 +91,10 @@ def test_modes(fake, tmp_path, monkeypatch):
     with wandb_run({**TRACKING, "wandb": "off"}, {}, tmp_path, None):
         pass
     assert len(fake.calls) == count
-    with pytest.raises(ConfigurationError, match="tracking.wandb='loud'"), wandb_run({**TRACKING, "wandb": "loud"}, {}, tmp_path, None):
+    with (
+        pytest.raises(ConfigurationError, match="tracking.wandb='loud'"),
+        wandb_run({**TRACKING, "wandb": "loud"}, {}, tmp_path, None),
+    ):
         pass
 
 

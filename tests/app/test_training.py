@@ -34,7 +34,14 @@ def test_a_run_leaves_its_record(trained, capsys):
     final = read_json(folder / "eval/sample-test/final/metrics.json")["metrics"]
     assert final == summary["scores"]["after"]["metrics"]
     printed = capsys.readouterr().out
-    for words in ("before (random weights)", "BM25 (bigrams)", "after", "95 %", "make eval RUN=outputs/test", f"{summary['differences']['ndcg@10']['mean']:+.3f}"):
+    for words in (
+        "before (random weights)",
+        "BM25 (bigrams)",
+        "after",
+        "95 %",
+        "make eval RUN=outputs/test",
+        f"{summary['differences']['ndcg@10']['mean']:+.3f}",
+    ):
         assert words in printed
     AutoModel.from_pretrained(folder / "model")
     assert not list(folder.rglob("training_args.bin"))
@@ -77,7 +84,12 @@ def test_every_experiment_runs_two_steps(trained, experiment):
 
 def test_a_resumed_run_ends_as_the_uninterrupted_one(trained, monkeypatch):
     """SIGTERM after step 3 of 6, then resume=true: the same losses and scores as a run that was left alone."""
-    settings = ("training.max_steps=6", "training.gradient_accumulation_steps=2", "training.save_steps=2", "training.eval_steps=2")
+    settings = (
+        "training.max_steps=6",
+        "training.gradient_accumulation_steps=2",
+        "training.save_steps=2",
+        "training.eval_steps=2",
+    )
     _, whole = trained(*settings, run_dir="outputs/whole")
 
     from e5ft.training.trainer import ContrastiveTrainer
@@ -96,7 +108,9 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained, monkeypatch):
     assert read_json(whole.parent / "cut/status.json")["state"] == "stopped"
     _, cut = trained(*settings, "resume=true", run_dir="outputs/cut")
     for key in ("loss", "eval_ndcg@10"):
-        values = [{entry["step"]: entry[key] for entry in lines(folder / "metrics.jsonl") if key in entry} for folder in (whole, cut)]
+        values = [
+            {entry["step"]: entry[key] for entry in lines(folder / "metrics.jsonl") if key in entry} for folder in (whole, cut)
+        ]
         assert values[0].items() <= values[1].items()  # the cut run also evaluates where it stopped, if at all
     assert read_json(whole / "summary.json")["scores"] == read_json(cut / "summary.json")["scores"]
 
@@ -109,7 +123,14 @@ def test_resuming_another_training_is_refused_field_by_field(trained):
 
 def test_resuming_with_another_cut_of_the_step_is_allowed(trained):
     trained("training.max_steps=2", "training.save_steps=1", "training.eval_steps=1")
-    _, folder = trained("training.max_steps=2", "training.save_steps=1", "training.eval_steps=1", "resume=true", "training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=2")
+    _, folder = trained(
+        "training.max_steps=2",
+        "training.save_steps=1",
+        "training.eval_steps=1",
+        "resume=true",
+        "training.per_device_train_batch_size=8",
+        "training.gradient_accumulation_steps=2",
+    )
     assert read_json(folder / "status.json")["state"] == "finished"
 
 
@@ -138,7 +159,12 @@ def test_bad_rows(trained, write_rows):
     with pytest.raises(DataError, match=r"rows.jsonl:1: document is blank"):
         trained(f"data.train_file={path}")
     _, folder = trained(f"data.train_file={path}", "data.on_bad_row=skip", "training.max_steps=1")
-    assert read_json(folder / "summary.json")["data"] | {"source": ""} == {"source": "", "read": 61, "rejected": 1, "train_rows": 54}
+    assert read_json(folder / "summary.json")["data"] | {"source": ""} == {
+        "source": "",
+        "read": 61,
+        "rejected": 1,
+        "train_rows": 54,
+    }
 
 
 def test_too_few_rows_for_a_step(trained, write_rows):
@@ -162,7 +188,8 @@ def test_e5_small_shape_trains_a_step(trained, precision):
         "model=e5_small", "model.init=random", f"model.tokenizer={PROJECT}/data/tokenizer", "model.shape.num_hidden_layers=1",
         "model.shape.vocab_size=8000", f"training.bf16={'true' if precision == 'bf16' else 'false'}", "training.max_steps=1",
         "training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=2", "training.save_strategy=no",
-        "training.load_best_model_at_end=false", "evaluation.bm25=null", "data.max_train_rows=40", "evaluation.intervals=10", tiny=False,
+        "training.load_best_model_at_end=false", "evaluation.bm25=null", "data.max_train_rows=40", "evaluation.intervals=10", "model.text.query_max_length=16",
+        "model.text.passage_max_length=16", tiny=False,
     )  # fmt: skip
     losses = [entry["loss"] for entry in lines(folder / "metrics.jsonl") if "loss" in entry]
     assert losses == [] or all(np.isfinite(losses))
