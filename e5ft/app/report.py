@@ -1,6 +1,7 @@
 """What a run says to a person: before it, one screen; after it, one table and what to do next. And the model card."""
 
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -73,6 +74,10 @@ def preflight(trainer, data, tokens, pace: float) -> str:
         f"  disk        {_size(disk)} for {checkpoints} checkpoints and the model; {_size(free_disk)} are free",
         f"  time        about {duration(passes * shown / pace)} on {args.device}, by the speed of a forward pass just measured",
     ]
+    if args.bf16 and args.device.type == "cpu" and _bf16_is_emulated():
+        lines.append(
+            "  note        this CPU has no bfloat16 instructions: training.bf16=true will be many times slower than without it"
+        )
     return "\n".join(lines)
 
 
@@ -188,6 +193,19 @@ def _free_memory(device: torch.device) -> int:
         return int(values["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 0
+
+
+def _bf16_is_emulated() -> bool:
+    """Whether a matrix product takes longer in bfloat16 than in float32 here (0.1 s at most where it does)."""
+    seconds = []
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, dtype=dtype)
+        matrix @ matrix
+        start = time.perf_counter()
+        for _ in range(3):
+            matrix @ matrix
+        seconds.append(time.perf_counter() - start)
+    return seconds[1] > 2 * seconds[0]
 
 
 def _size(count: float) -> str:
