@@ -67,7 +67,7 @@ def gather_arrays(array: np.ndarray, device: torch.device) -> list[np.ndarray]:
     padded = own.new_zeros(max(sizes))
     padded[: len(own)] = own
     everyone = own.new_empty(world_size() * max(sizes))
-    dist.all_gather_into_tensor(everyone, padded)
+    _all_gather(everyone, padded)
     return [part[:size].cpu().numpy() for part, size in zip(everyone.view(world_size(), -1), sizes, strict=True)]
 
 
@@ -89,7 +89,7 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
 
 def _sizes(own: int, device: torch.device) -> list[int]:
     sizes = torch.empty(world_size(), dtype=torch.int64, device=device)
-    dist.all_gather_into_tensor(sizes, torch.tensor([own], dtype=torch.int64, device=device))
+    _all_gather(sizes, torch.tensor([own], dtype=torch.int64, device=device))
     return sizes.tolist()
 
 
@@ -101,7 +101,7 @@ class _GatherRows(torch.autograd.Function):
         padded = rows.new_zeros(max(sizes), rows.shape[1])
         padded[: len(rows)] = rows
         everyone = rows.new_empty(world_size() * max(sizes), rows.shape[1])
-        dist.all_gather_into_tensor(everyone, padded)
+        _all_gather(everyone, padded)
         parts = everyone.view(world_size(), max(sizes), -1)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
@@ -116,7 +116,6 @@ class _GatherRows(torch.autograd.Function):
         return own[: sizes[rank()]]
 
 
-def _reduce_scatter(output: torch.Tensor, inputs: torch.Tensor) -> None:
-    # reduce_scatter_tensor is the older name (torch < 2.13).
-    function = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-    function(output, inputs)
+# The *_single functions replace the *_tensor ones from torch 2.13 on, which warn at every first call.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor

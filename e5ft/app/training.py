@@ -82,6 +82,7 @@ class _Job:
         self.loss, self.negatives = _loss(config)
 
     def run(self, mirror: TrainerCallback, in_sweep: bool) -> dict:
+        """Every stage in order; returns the summary."""
         config, started = self.config, time.monotonic()
         if distributed.is_main():
             write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))

@@ -239,14 +239,16 @@ class ContrastiveTrainer(Trainer):
         found = self.eval_dataset(self.model)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         wanted = self.args.metric_for_best_model
-        if self.state.global_step == 0 and wanted is not None:
-            key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
-            if key not in metrics:
-                names = ", ".join(name.removeprefix("eval_") for name in metrics)
-                raise ConfigurationError(f"training.metric_for_best_model={wanted}: not measured; choose one of {names}")
-            self.state.best_metric = metrics[key]
+        key = wanted if wanted is None or wanted.startswith("eval_") else f"eval_{wanted}"
+        if key is not None and key not in metrics:
+            names = ", ".join(name.removeprefix("eval_") for name in metrics)
+            raise ConfigurationError(f"training.metric_for_best_model={wanted}: not measured; choose one of {names}")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if key is not None and self.state.global_step == 0:
+            self.state.best_metric = metrics[
+                key
+            ]  # after the callbacks: early stopping would count the base as no better than itself
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:

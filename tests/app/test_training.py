@@ -68,6 +68,19 @@ def test_when_nothing_beats_the_base_it_is_the_model(trained, composed, capsys):
     assert scores["after"]["metrics"] == scores["before"]["metrics"]
 
 
+def test_early_stopping(trained):
+    """After the base, no evaluation is better at this learning rate: with a patience of 2 the run ends at the second."""
+    settings = (
+        "training.max_steps=8",
+        "training.eval_steps=1",
+        "training.save_steps=1",
+        "optimizer.lr=1.0",
+        "training.warmup_steps=0",
+    )
+    _, folder = trained(*settings, "training.early_stopping_patience=2")
+    assert read_json(folder / "summary.json")["training"]["steps"] == 2
+
+
 def test_rows_alone_are_enough(trained):
     _, folder = trained(f"data.train_file={PROJECT}/data/sample/train.jsonl", "training.max_steps=2", "evaluation.bm25=null")
     summary = read_json(folder / "summary.json")
