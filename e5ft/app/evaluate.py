@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from e5ft.app import configuration
 from e5ft.app.datasets import load_evaluation_set
 from e5ft.app.report import relative, say
-from e5ft.app.scoring import headline, score_bm25, score_model
+from e5ft.app.scoring import headline, main_metric, score_bm25, score_model
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import ModelSource, load_encoder
@@ -45,7 +45,7 @@ def evaluate(config: DictConfig) -> float:
         if name != "model":
             _compare(found["model"], rival, metrics, folder / f"difference_{name}.json", config.seed)
     say(f"\nmetrics, per-query results and TREC runs: {relative(folder)}")
-    return found["model"].metrics[metrics[2]]
+    return found["model"].metrics[main_metric(metrics)]
 
 
 def _score(config: DictConfig, source: ModelSource, retrieval_set: RetrievalSet) -> Evaluation:

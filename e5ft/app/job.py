@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from e5ft import distributed
 from e5ft.app import configuration, sweep
-from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
 log = logging.getLogger("e5ft")
 _ended_by: E5ftError | None = None  # what ended the one job of a plain run; told by run_script, not through Hydra's own lines
@@ -29,6 +29,11 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
     try:
         configuration.check_no_none(config)
         return function(config)
+    except Terminated as error:  # whoever stops the process means the whole sweep
+        _ended_by = error
+        if in_sweep:
+            raise
+        return None
     except Exception as error:
         if not in_sweep:
             if not isinstance(error, E5ftError):

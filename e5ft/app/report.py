@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from e5ft import distributed
 from e5ft.app.configuration import plain
-from e5ft.app.scoring import headline
+from e5ft.app.scoring import headline, main_metric
 from e5ft.app.tracking import duration
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.encoder import Encoder
@@ -86,7 +86,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     training, data, shown = summary["training"], summary["data"], relative(folder)
     metrics = headline(sorted({int(name.rpartition("@")[2]) for name in scores.after.metrics}))
     rows = [e for e in (scores.before, scores.bm25, scores.after) if e is not None]
-    main = metrics[2]
+    main = main_metric(metrics)
     difference = summary["differences"][main]
     speed = f", {training['tokens_per_second']:,} tokens a second" if training["tokens_per_second"] else ""
     lines = [

@@ -57,7 +57,7 @@ class RunFolder:
             write_json(self.path / "status.json", {"state": state, **process, "seconds": seconds, **more})
 
     def finish(self) -> None:
-        """Record success and point `latest` (beside the run, or beside the sweep for a job of one) at it."""
+        """Record success and point `outputs/latest` at it (a sweep moves `multirun/latest` at its end)."""
         self.set_status("finished")
         if distributed.is_main() and self.path.parent.name == "outputs":
             replace_link(self.path.parent / "latest", self.path)
@@ -69,7 +69,7 @@ class RunFolder:
             ConfigurationError: a field differs.
         """
         file = self.path / "definition.json"
-        if not resume:
+        if not resume or not file.is_file():  # a run that ended before this was written goes on from its beginning
             if distributed.is_main():
                 write_json(file, definition)
             return

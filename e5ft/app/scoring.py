@@ -56,6 +56,11 @@ def headline(cutoffs: list[int]) -> list[str]:
     return shown if len(shown) > 1 else [f"{name}@{cutoffs[-1]}" for name in ("hit", "recall", "ndcg", "mrr")]
 
 
+def main_metric(metrics: list[str]) -> str:
+    """The one of a short table's metrics that a single sentence reports."""
+    return next(name for name in metrics if name.startswith("ndcg"))
+
+
 def _dense(encoder: Encoder, retrieval_set: RetrievalSet, evaluation: DictConfig, cache: Path | None) -> dict:
     tokens = evaluation.batch_tokens
     passages = encode_collection(encoder, retrieval_set.passages, "passage", batch_tokens=tokens, cache=cache)

@@ -44,7 +44,8 @@ def collect(folder: Path) -> list[dict]:
         row = {"job": job.name, **_overrides(job), "state": status["state"]}
         if (job / "summary.json").is_file():
             summary = read_json(job / "summary.json")
-            row[f"dev {summary['objective']}"] = summary["best"]["score"]
+            if summary["best"]["score"] is not None:  # training.eval_strategy=no measures nothing on the dev set
+                row[f"dev {summary['objective']}"] = summary["best"]["score"]
             for name in ("hit@1", "recall@10", "ndcg@10", "mrr@10"):
                 if name in summary["scores"]["after"]["metrics"]:
                     row[f"{summary['test_set']} {name}"] = summary["scores"]["after"]["metrics"][name]

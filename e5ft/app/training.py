@@ -1,7 +1,6 @@
 """The training job: rows in, a better retriever and the figures that show it out."""
 
 import dataclasses
-import logging
 import time
 from pathlib import Path
 
@@ -30,8 +29,6 @@ from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.retrieval.evaluation import Evaluation, paired_difference
 from e5ft.training.trainer import ContrastiveTrainer
-
-log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig) -> float | None:
@@ -76,7 +73,7 @@ class _Job:
 
     def __init__(self, config: DictConfig, folder: RunFolder):
         self.config, self.folder = config, folder
-        self.arguments: TrainingArguments = training_arguments(config, folder.path, config.resume)
+        self.arguments: TrainingArguments = training_arguments(config, folder.path, resume=self._checkpoint() is not None)
         self.source: ModelSource = model_source(config)
         self.optimizer = optimizer_class(config)
         self.loss, self.negatives = _loss(config)
@@ -122,8 +119,7 @@ class _Job:
         config, arguments = self.config, self.arguments
         checkpoint = self._checkpoint()
         step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-        metric = arguments.metric_for_best_model or "ndcg@10"
-        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", step), Progress(metric.removeprefix("eval_")), mirror]
+        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", step), Progress(self._objective()), mirror]
         if config.training.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(config.training.early_stopping_patience))
         trainer = ContrastiveTrainer(
@@ -140,6 +136,10 @@ class _Job:
         trainer.remove_callback(PrinterCallback)
         self.folder.check_definition(self._definition(trainer, data, encoder), config.resume)
         return trainer
+
+    def _objective(self) -> str:
+        """The dev metric that chooses the checkpoint and that a sweep compares."""
+        return (self.arguments.metric_for_best_model or "ndcg@10").removeprefix("eval_")
 
     def _checkpoint(self) -> str | None:
         return get_last_checkpoint(str(self.folder.path)) if self.config.resume else None
@@ -176,12 +176,8 @@ class _Job:
     def _train(self, trainer: ContrastiveTrainer) -> None:
         stopped = []
 
-        def ask() -> None:
-            stopped.append(True)
-            trainer.control.should_save = trainer.control.should_training_stop = True
-
         trainer.add_callback(_StopWhenAsked(stopped))
-        stop_on_sigterm(ask)
+        stop_on_sigterm(lambda: stopped.append(True))
         trainer.train(resume_from_checkpoint=self._checkpoint())
         if stopped:
             name = self.folder.path.name
@@ -193,9 +189,13 @@ class _Job:
         """Which weights the run ends with: the best checkpoint's, the last ones, or the base's when nothing beat it."""
         state = trainer.state
         choosing = self.arguments.load_best_model_at_end and state.best_metric is not None
-        best = {"score": state.best_metric, "step": state.best_global_step if choosing else state.global_step}
+        if choosing:
+            best = {"score": state.best_metric, "step": state.best_global_step or 0}
+        else:  # the last weights, and what they scored last, if anything was measured
+            key = f"eval_{self._objective()}"
+            scores = [entry[key] for entry in state.log_history if key in entry]
+            best = {"score": scores[-1] if scores else None, "step": state.global_step}
         if choosing and not state.best_global_step:
-            best["step"] = 0
             return best, load_encoder(self.source, self.arguments.device)
         # accelerate leaves the forward pass wrapped in autocast: final scores and the export are of the float32 weights.
         return best, trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)
@@ -203,7 +203,6 @@ class _Job:
     def _summary(
         self, trainer: ContrastiveTrainer, data: TrainingData, tokens: TokenStore, scores: _Scores, best: dict, seconds: float
     ) -> dict:
-        metric = (self.arguments.metric_for_best_model or "ndcg@10").removeprefix("eval_")
         differences = {
             name: dataclasses.asdict(paired_difference(scores.after, scores.before, name, seed=self.config.seed))
             for name in scores.after.metrics
@@ -217,7 +216,7 @@ class _Job:
             "truncated_share": tokens.truncated / max(tokens.texts, 1),
             "test_set": data.test.name,
             "chosen_on_test": data.chosen_on_test,
-            "objective": metric,
+            "objective": self._objective(),
             "best": best,
             "training": {
                 "steps": trainer.state.global_step,

@@ -158,6 +158,47 @@ def test_nothing_to_resume(trained):
         trained("resume=true")
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_goes_on_from_the_beginning(trained, monkeypatch):
+    """Also the base is measured then, as the first candidate."""
+    from e5ft.app.training import _Job
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Job, "_score_before", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            trained("training.max_steps=1")
+    _, folder = trained("training.max_steps=1", "resume=true")
+    assert lines(folder / "metrics.jsonl")[0]["step"] == 0
+    assert (folder / "definition.json").is_file()
+
+
+def test_without_evaluation_the_last_weights_count(trained):
+    settings = (
+        "training.max_steps=2",
+        "training.eval_strategy=no",
+        "training.load_best_model_at_end=false",
+        "evaluation.bm25=null",
+    )
+    objective, folder = trained(*settings)
+    assert objective is None and read_json(folder / "summary.json")["best"] == {"score": None, "step": 2}
+    from e5ft.app.sweep import collect
+
+    folder.rename(folder.parent / "0")
+    assert collect(folder.parent)[0]["state"] == "finished"
+
+
+def test_without_choosing_the_score_is_of_the_last_weights(trained):
+    settings = (
+        "training.max_steps=2",
+        "training.eval_steps=1",
+        "training.save_steps=1",
+        "optimizer.lr=1.0",
+        "training.warmup_steps=0",
+    )
+    objective, folder = trained(*settings, "training.load_best_model_at_end=false")
+    scores = [entry["eval_ndcg@10"] for entry in lines(folder / "metrics.jsonl") if "eval_ndcg@10" in entry]
+    assert objective == scores[-1] < scores[0]
+
+
 def test_a_run_in_use_is_refused(tmp_path):
     from e5ft.app.run_folder import RunFolder
 
