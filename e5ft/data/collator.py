@@ -106,11 +106,9 @@ class TrainingRows(Dataset):
 
 def _known_positives(store: RowStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(group of each row, all groups' identities end to end, where each group begins); a group is a distinct query."""
-    query_ids = np.asarray(store.rows["query_id"], dtype=np.int64)
-    _, group = np.unique(query_ids, return_inverse=True)
-    positives = list(store.rows["positive_ids"])
-    owners = np.repeat(group, [len(row) for row in positives])
-    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in positives])
+    _, group = np.unique(store.query_ids(), return_inverse=True)
+    ids, counts = store.positive_ids()
+    owners = np.repeat(group, counts)
     order = np.lexsort((ids, owners))
     owners, ids = owners[order], ids[order]
     first = np.ones(len(ids), dtype=bool)

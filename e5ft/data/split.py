@@ -50,10 +50,9 @@ def split_rows(store: RowStore, share: float, seed: int) -> tuple[RowStore, RowS
 
 def _components(store: RowStore) -> np.ndarray:
     """The component of each row, (rows,) int: rows are tied to their query and to each of their documents."""
-    queries = np.asarray(store.rows["query_id"], dtype=np.int64)
-    positives = list(store.rows["positive_ids"])
-    owners = np.repeat(np.arange(len(queries)), [len(row) for row in positives])
-    documents = np.concatenate([np.asarray(row, dtype=np.int64) for row in positives])
+    queries = store.query_ids()
+    documents, counts = store.positive_ids()
+    owners = np.repeat(np.arange(len(queries)), counts)
     _, query_node = np.unique(queries, return_inverse=True)
     _, document_node = np.unique(documents, return_inverse=True)
     rows = len(queries)

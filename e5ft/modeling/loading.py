@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -87,7 +86,7 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
         config.hidden_dropout_prob = source.dropout
     if source.attention_dropout is not None:
         config.attention_probs_dropout_prob = source.attention_dropout
-    spec = _spec(source, record, config)
+    spec = _spec(source, record)
     tokenizer = _from_pretrained(AutoTokenizer, source.tokenizer or place, source)
     # Where there are no tokenizer files, transformers makes one that knows its special tokens and nothing else.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -149,14 +148,6 @@ def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
         raise ConfigurationError(f"{file}: does not fit this model ({error})") from error
 
 
-def copy_encoder(source: str | os.PathLike, target: str | os.PathLike) -> None:
-    """Copy a saved encoder's own files (no optimizer, no random states) to another folder."""
-    Path(target).mkdir(parents=True, exist_ok=True)
-    for file in Path(source).iterdir():
-        if file.name == "config.json" or file.suffix == ".safetensors" or "token" in file.name:
-            shutil.copy2(file, Path(target) / file.name)
-
-
 # sentence-transformers' names for our poolings: from version 6 on, and before.
 _POOLING_NAMES = {
     "lasttoken": "last",
@@ -211,8 +202,8 @@ def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
         ) from error
 
 
-def _spec(source: ModelSource, record: dict | None, config) -> EncoderSpec:
-    """Explicit settings win, then what the model records, then E5's contract cut to the model's positions."""
+def _spec(source: ModelSource, record: dict | None) -> EncoderSpec:
+    """Explicit settings win, then what the model records, then E5's contract."""
     record = record or {}
     text = {**record.get("text", {}), **{key: value for key, value in source.text.items() if value is not None}}
     return EncoderSpec(source.pooling or record.get("pooling", "mean"), TextSpec.from_dict(text))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.encoder import EncoderSpec
-from e5ft.modeling.loading import ModelSource, copy_encoder, load_encoder, load_weights, save_encoder
+from e5ft.modeling.loading import ModelSource, load_encoder, load_weights, save_encoder
 from tests.conftest import make_encoder, make_tokenizer
 from tests.modeling.test_encoder import random_texts
 
@@ -294,17 +293,6 @@ def test_load_weights_is_strict(folder, change):
         (folder / "model.safetensors").unlink()
     with pytest.raises(ConfigurationError, match="model.safetensors"):
         load_weights(make_encoder(), folder)
-
-
-def test_copy_encoder_takes_the_encoder_and_nothing_else(folder, tmp_path):
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "training_args.bin"):
-        (folder / name).write_bytes(b"x")
-    copy_encoder(folder, tmp_path / "a" / "copy")
-    assert {path.name for path in (tmp_path / "a" / "copy").iterdir()} == {
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    }  # fmt: skip
-    shutil.rmtree(folder)
-    assert load_encoder(ModelSource(path=str(tmp_path / "a" / "copy"))).spec.pooling == "last"
 
 
 @pytest.mark.parametrize(("values", "label"), [
