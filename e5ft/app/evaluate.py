@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from e5ft.app import configuration
 from e5ft.app.datasets import load_evaluation_set
 from e5ft.app.report import relative, say
-from e5ft.app.scoring import headline, main_metric, score_bm25, score_model
+from e5ft.app.scoring import headline, main_metric, score_bm25, score_sizes
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import ModelSource, load_encoder
@@ -30,12 +30,13 @@ def evaluate(config: DictConfig) -> float:
     say(
         f"{source.label} on {retrieval_set.name}: {len(retrieval_set.queries):,} queries, {len(retrieval_set.passages):,} passages"
     )
-    found = {"model": _score(config, source, retrieval_set)}
+    model, cuts = _score(config, source, retrieval_set)
+    found = {"model": model, **{f"model_{dimension}d": cut for dimension, cut in cuts.items()}}
     bm25 = score_bm25(retrieval_set, config.evaluation, seed=config.seed)
     if bm25 is not None:
         found["bm25"] = bm25
     if other is not None:
-        found["compare"] = _score(config, other, retrieval_set)
+        found["compare"] = _score(config, other, retrieval_set)[0]
     folder = _output(config, source) / retrieval_set.name
     for name, evaluation in found.items():
         evaluation.save(folder / name)
@@ -48,11 +49,11 @@ def evaluate(config: DictConfig) -> float:
     return found["model"].metrics[main_metric(metrics)]
 
 
-def _score(config: DictConfig, source: ModelSource, retrieval_set: RetrievalSet) -> Evaluation:
+def _score(config: DictConfig, source: ModelSource, retrieval_set: RetrievalSet) -> tuple[Evaluation, dict[int, Evaluation]]:
     encoder = load_encoder(source, configuration.device(config))
     label = source.label + (" (random weights)" if source.init == "random" and "random" not in source.label else "")
     cache = Path(config.cache_dir)
-    return score_model(encoder, retrieval_set, config.evaluation, label, seed=config.seed, cache=cache)
+    return score_sizes(encoder, retrieval_set, config.evaluation, label, seed=config.seed, cache=cache)
 
 
 def _other(config: DictConfig) -> ModelSource:

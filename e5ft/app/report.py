@@ -85,7 +85,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     """The table and what to do next."""
     training, data, shown = summary["training"], summary["data"], relative(folder)
     metrics = headline(sorted({int(name.rpartition("@")[2]) for name in scores.after.metrics}))
-    rows = [e for e in (scores.before, scores.bm25, scores.after) if e is not None]
+    rows = [evaluation for _, evaluation in scores.named()]
     main = main_metric(metrics)
     difference = summary["differences"][main]
     speed = f", {training['tokens_per_second']:,} tokens a second" if training["tokens_per_second"] else ""

@@ -1,10 +1,12 @@
 """A model, a retrieval set and the `evaluation` group -> an `Evaluation`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 
+from e5ft.errors import ConfigurationError
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.evaluation import Evaluation, bm25_run, dense_run, evaluate_run
 from e5ft.retrieval.metrics import check_cutoffs, run_metrics
@@ -27,8 +29,35 @@ def score_model(
         seed: of the bootstrap.
         cache: where the passages' vectors are kept; None keeps them in memory, once.
     """
-    run = _dense(encoder, retrieval_set, evaluation, cache)
-    return evaluate_run(retrieval_set, run, list(evaluation.cutoffs), label, samples=evaluation.intervals, seed=seed)
+    return next(_scored(encoder, retrieval_set, evaluation, label, [None], seed, cache))
+
+
+def score_sizes(
+    encoder: Encoder, retrieval_set: RetrievalSet, evaluation: DictConfig, label: str, *, seed: int = 0, cache: Path | None = None
+) -> tuple[Evaluation, dict[int, Evaluation]]:
+    """As `score_model`, and the same with vectors cut to each of `evaluation.dimensions`; the texts are encoded once.
+
+    Returns:
+        The evaluation of whole vectors, and those of the cuts by dimension.
+    """
+    sizes = dimensions(evaluation, encoder.dimension)
+    whole, *cuts = _scored(encoder, retrieval_set, evaluation, label, [None, *sizes], seed, cache)
+    return whole, dict(zip(sizes, cuts, strict=True))
+
+
+def dimensions(evaluation: DictConfig, largest: int) -> list[int]:
+    """The cuts of the vectors that are measured beside the whole, in descending order.
+
+    Raises:
+        ConfigurationError: one is no whole number from 1 to the model's dimension.
+    """
+    wanted = list(evaluation.dimensions or ())
+    for dimension in wanted:
+        if isinstance(dimension, bool) or not isinstance(dimension, int) or not 1 <= dimension <= largest:
+            raise ConfigurationError(
+                f"evaluation.dimensions={wanted}: whole numbers from 1 to {largest}, the model's, are needed"
+            )
+    return sorted({dimension for dimension in wanted if dimension < largest}, reverse=True)
 
 
 def score_bm25(retrieval_set: RetrievalSet, evaluation: DictConfig, *, seed: int = 0) -> Evaluation | None:
@@ -45,7 +74,13 @@ def evaluator(retrieval_set: RetrievalSet, evaluation: DictConfig) -> Callable[[
     cutoffs = check_cutoffs(list(evaluation.cutoffs))
 
     def evaluate(encoder: Encoder) -> dict[str, float]:
-        return run_metrics(_dense(encoder, retrieval_set, evaluation, None), retrieval_set.qrels, cutoffs)[0]
+        vectors = _vectors(encoder, retrieval_set, evaluation, None)
+        found = run_metrics(_run(*vectors, None, retrieval_set, evaluation, encoder), retrieval_set.qrels, cutoffs)[0]
+        for dimension in dimensions(evaluation, encoder.dimension):
+            run = _run(*vectors, dimension, retrieval_set, evaluation, encoder)
+            measured = run_metrics(run, retrieval_set.qrels, cutoffs)[0]
+            found.update({f"{dimension}d_{name}": value for name, value in measured.items()})
+        return found
 
     return evaluate
 
@@ -61,8 +96,29 @@ def main_metric(metrics: list[str]) -> str:
     return next(name for name in metrics if name.startswith("ndcg"))
 
 
-def _dense(encoder: Encoder, retrieval_set: RetrievalSet, evaluation: DictConfig, cache: Path | None) -> dict:
+def _scored(encoder, retrieval_set, evaluation, label, sizes, seed, cache) -> Iterator[Evaluation]:
+    """An evaluation for each size of the vectors; None is the whole."""
+    vectors = _vectors(encoder, retrieval_set, evaluation, cache)
+    for size in sizes:
+        run = _run(*vectors, size, retrieval_set, evaluation, encoder)
+        name = label if size is None else f"{label}, first {size} dimensions"
+        yield evaluate_run(retrieval_set, run, list(evaluation.cutoffs), name, samples=evaluation.intervals, seed=seed)
+
+
+def _vectors(encoder: Encoder, retrieval_set: RetrievalSet, evaluation: DictConfig, cache: Path | None) -> tuple:
+    """(queries (Q, D), passages (P, D))."""
     tokens = evaluation.batch_tokens
     passages = encode_collection(encoder, retrieval_set.passages, "passage", batch_tokens=tokens, cache=cache)
-    queries = encode_collection(encoder, retrieval_set.queries, "query", batch_tokens=tokens)
+    return encode_collection(encoder, retrieval_set.queries, "query", batch_tokens=tokens), passages
+
+
+def _run(queries, passages, size: int | None, retrieval_set: RetrievalSet, evaluation: DictConfig, encoder: Encoder) -> dict:
+    if size is not None:
+        queries, passages = (_cut(vectors, size) for vectors in (queries, passages))
     return dense_run(queries, passages, retrieval_set, max(evaluation.cutoffs), device=encoder.device)
+
+
+def _cut(vectors: np.ndarray, size: int) -> np.ndarray:
+    """The first components, at length 1 again."""
+    cut = np.array(vectors[:, :size])
+    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)

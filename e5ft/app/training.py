@@ -4,10 +4,8 @@ import dataclasses
 import time
 from pathlib import Path
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -17,12 +15,13 @@ from e5ft.app import report
 from e5ft.app.configuration import model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
 from e5ft.app.job import stop_on_sigterm
+from e5ft.app.objective import objective, side_vectors
 from e5ft.app.run_folder import RunFolder
-from e5ft.app.scoring import evaluator, score_bm25, score_model
+from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
 from e5ft.app.tracking import MetricsFile, Progress, wandb_run
 from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
-from e5ft.errors import ConfigurationError, E5ftError, Terminated
+from e5ft.errors import E5ftError, Terminated
 from e5ft.files import write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
@@ -61,11 +60,18 @@ def train(config: DictConfig) -> float | None:
 
 @dataclasses.dataclass
 class _Scores:
-    """The test set's evaluations; bm25 and after may be missing."""
+    """The test set's evaluations; bm25 and after may be missing. `cuts` are those of vectors cut to fewer dimensions."""
 
     before: Evaluation
     bm25: Evaluation | None
     after: Evaluation | None = None
+    cuts: dict[int, Evaluation] = dataclasses.field(default_factory=dict)
+
+    def named(self) -> list[tuple[str, Evaluation]]:
+        """Those there are, with the names under which files keep them, in the order of the tables."""
+        cuts = ((f"after_{dimension}d", cut) for dimension, cut in self.cuts.items())
+        found = [("before", self.before), ("bm25", self.bm25), ("after", self.after), *cuts]
+        return [(name, evaluation) for name, evaluation in found if evaluation is not None]
 
 
 class _Job:
@@ -76,7 +82,7 @@ class _Job:
         self.arguments: TrainingArguments = training_arguments(config, folder.path, resume=self._checkpoint() is not None)
         self.source: ModelSource = model_source(config)
         self.optimizer = optimizer_class(config)
-        self.loss, self.negatives = _loss(config)
+        self.objective = objective(config, self.source)
 
     def run(self, mirror: TrainerCallback, in_sweep: bool) -> dict:
         """Every stage in order; returns the summary."""
@@ -92,7 +98,7 @@ class _Job:
         report.say(report.preflight(trainer, data, tokens, pace))
         self._train(trainer)
         best, encoder = self._best(trainer, encoder)
-        scores.after = score_model(encoder, data.test, config.evaluation, "after", seed=config.seed)
+        scores.after, scores.cuts = score_sizes(encoder, data.test, config.evaluation, "after", seed=config.seed)
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
         if distributed.is_main():
             self._write(encoder, summary, scores)
@@ -112,23 +118,27 @@ class _Job:
         encoder.encode(sample, "passage")
         pace = count / max(time.monotonic() - start, 1e-6)
         label = "before (random weights)" if self.source.init == "random" else "before"
-        before = score_model(encoder, data.test, config.evaluation, label, seed=config.seed)
+        # The base's vectors are kept: the next run from the same model finds them.
+        cache = Path(config.cache_dir)
+        before = score_model(encoder, data.test, config.evaluation, label, seed=config.seed, cache=cache)
         return _Scores(before, score_bm25(data.test, config.evaluation, seed=config.seed)), pace
 
     def _trainer(self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback) -> ContrastiveTrainer:
         config, arguments = self.config, self.arguments
         checkpoint = self._checkpoint()
         step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", step), Progress(self._objective()), mirror]
+        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", step), Progress(self._dev_metric()), mirror]
         if config.training.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(config.training.early_stopping_patience))
+        goal = self.objective
+        vectors = side_vectors(goal, self.source, encoder, data.train, config)
         trainer = ContrastiveTrainer(
             encoder,
             arguments,
-            TrainingRows(data.train, tokens, config.data.negatives_per_query),
-            self.loss,
+            TrainingRows(data.train, tokens, config.data.negatives_per_query, positives=goal.positives, vectors=vectors),
+            goal.loss,
             evaluator(data.dev, config.evaluation) if arguments.eval_strategy != "no" else None,
-            negatives=self.negatives,
+            negatives=goal.negatives,
             group_by_length=config.training.group_by_length,
             callbacks=callbacks,
             optimizer_cls_and_kwargs=self.optimizer,
@@ -137,7 +147,7 @@ class _Job:
         self.folder.check_definition(self._definition(trainer, data, encoder), config.resume)
         return trainer
 
-    def _objective(self) -> str:
+    def _dev_metric(self) -> str:
         """The dev metric that chooses the checkpoint and that a sweep compares."""
         return (self.arguments.metric_for_best_model or "ndcg@10").removeprefix("eval_")
 
@@ -192,7 +202,7 @@ class _Job:
         if choosing:
             best = {"score": state.best_metric, "step": state.best_global_step or 0}
         else:  # the last weights, and what they scored last, if anything was measured
-            key = f"eval_{self._objective()}"
+            key = f"eval_{self._dev_metric()}"
             scores = [entry[key] for entry in state.log_history if key in entry]
             best = {"score": scores[-1] if scores else None, "step": state.global_step}
         if choosing and not state.best_global_step:
@@ -216,7 +226,7 @@ class _Job:
             "truncated_share": tokens.truncated / max(tokens.texts, 1),
             "test_set": data.test.name,
             "chosen_on_test": data.chosen_on_test,
-            "objective": self._objective(),
+            "objective": self._dev_metric(),
             "best": best,
             "training": {
                 "steps": trainer.state.global_step,
@@ -225,20 +235,15 @@ class _Job:
                 "tokens_per_second": round(everything / runtime) if runtime else None,
                 "seconds_in_all": round(seconds, 1),
             },
-            "scores": {
-                name: {"label": e.label, "metrics": e.metrics, "intervals": e.intervals}
-                for name, e in (("before", scores.before), ("bm25", scores.bm25), ("after", scores.after))
-                if e is not None
-            },
+            "scores": {name: {"label": e.label, "metrics": e.metrics, "intervals": e.intervals} for name, e in scores.named()},
             "differences": differences,
         }
 
     def _write(self, encoder: Encoder, summary: dict, scores: _Scores) -> None:
         path = self.folder.path
-        names = {"base": scores.before, "bm25": scores.bm25, "final": scores.after}
-        for name, evaluation in names.items():
-            if evaluation is not None:
-                evaluation.save(path / "eval" / evaluation.set_name / name)
+        folders = {"before": "base", "after": "final"}  # others under their own name
+        for name, evaluation in scores.named():
+            evaluation.save(path / "eval" / evaluation.set_name / folders.get(name, name))
         summary["export_difference"] = export_model(encoder, path / "model", report.model_card(self.config, summary, encoder))
         write_json(path / "summary.json", summary)
 
@@ -253,18 +258,3 @@ class _StopWhenAsked(TrainerCallback):
         """Called by Trainer after the optimizer step."""
         if self.asked:
             control.should_save = control.should_training_stop = True
-
-
-def _loss(config: DictConfig) -> tuple[torch.nn.Module, str]:
-    """The loss module, and which negatives it sees (`loss.negatives`, which is the trainer's)."""
-    values = OmegaConf.to_container(config.loss, resolve=True)
-    negatives = values.pop("negatives", "step")
-    if "_target_" not in values:
-        raise ConfigurationError("loss: the YAML needs a _target_, the class of the loss")
-    try:
-        return instantiate(values, _convert_="all"), negatives
-    except Exception as error:
-        cause = error.__cause__
-        if isinstance(cause, E5ftError):
-            raise cause from error
-        raise ConfigurationError(f"loss: {values['_target_']} could not be made: {cause or error}") from error

@@ -1,7 +1,8 @@
 """Training rows to micro-batches: distinct texts once, end to end, with the indices and identities of a `Step`."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,17 +13,31 @@ from e5ft.data.store import RowStore, TokenStore
 from e5ft.errors import ConfigurationError
 
 
+class Vectors(Protocol):
+    """Vectors of another model, by identity (`e5ft.retrieval.guide.Guide` is one)."""
+
+    def of(self, role: str, ids: np.ndarray) -> np.ndarray:
+        """(n, D') float32 vectors of the texts with these identities; role is "query" or "passage"."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One row of an epoch: token ids and identities of its query, one positive and its hard negatives."""
+    """One row of an epoch: token ids and identities of its query, its positives and its hard negatives.
+
+    `positives` are those that the row shows in this epoch, one or all. `source` tells apart rows whose texts carry
+    different prefixes. The scores are a teacher's, None where there is none.
+    """
 
     query: Sequence[int]
-    positive: Sequence[int]
+    positives: Sequence[Sequence[int]]
     negatives: Sequence[Sequence[int]]
     query_id: int
-    positive_id: int
+    positive_ids: Sequence[int]
     negative_ids: Sequence[int]
     known: np.ndarray
+    source: int = 0
+    positive_scores: Sequence[float] | None = None
+    negative_scores: Sequence[float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +73,21 @@ class TrainingRows(Dataset):
         tokens: the rows' tokens, same order.
         negatives_per_query: at most so many hard negatives of a row in an epoch, rotated over the epochs; None for all,
             0 for none (then other queries' passages are the only negatives).
+        positives: "sample": a row shows one of its positives in an epoch, rotated over the epochs; "all": every one.
+        vectors: of other models, by the name under which steps carry them (`Step.side`).
     """
 
-    def __init__(self, store: RowStore, tokens: TokenStore, negatives_per_query: int | None = None):
+    def __init__(
+        self,
+        store: RowStore,
+        tokens: TokenStore,
+        negatives_per_query: int | None = None,
+        *,
+        positives: str = "sample",
+        vectors: Mapping[str, Vectors] | None = None,
+    ):
+        if positives not in ("sample", "all"):
+            raise ConfigurationError(f"loss.positives={positives!r}: sample or all is needed")
         if negatives_per_query is not None and negatives_per_query < 0:
             raise ConfigurationError(f"data.negatives_per_query={negatives_per_query}: at least 0, or null for all")
         if len(store.rows) != len(tokens.tokens):
@@ -68,7 +95,7 @@ class TrainingRows(Dataset):
         self.ids = store.rows.remove_columns(["query", "positives", "negatives", "line"])
         self._store = store
         self.tokens, self.lengths = tokens.tokens, tokens.lengths
-        self.limit = negatives_per_query
+        self.limit, self.positives, self.vectors = negatives_per_query, positives, dict(vectors or {})
         self._group, self._known, self._starts = _known_positives(store)
 
     def __len__(self) -> int:
@@ -86,21 +113,29 @@ class TrainingRows(Dataset):
     def __getitem__(self, request: tuple[int, int]) -> tuple[int, Example]:
         row, epoch = request
         ids, tokens, known = self.ids[row], self.tokens[row], self.known(row)
-        positive = (row + epoch) % len(tokens["positives"])
+        shown = range(len(tokens["positives"]))
+        if self.positives == "sample":
+            shown = [(row + epoch) % len(shown)]
+        else:  # one that stands in the row twice is one
+            shown = sorted({identity: i for i, identity in reversed(list(enumerate(ids["positive_ids"])))}.values())
         # A hard negative that another row names as an answer to the same query is a false one; one named twice counts once.
         distinct = {identity: i for i, identity in reversed(list(enumerate(ids["negative_ids"])))}
         usable = sorted(i for identity, i in distinct.items() if identity not in known)
         if self.limit is not None and len(usable) > self.limit:
             start = (row + epoch) * self.limit % len(usable)
             usable = (usable + usable)[start : start + self.limit]
+        scores = ids["scores"]
         return row, Example(
             query=tokens["query"],
-            positive=tokens["positives"][positive],
+            positives=[tokens["positives"][i] for i in shown],
             negatives=[tokens["negatives"][i] for i in usable],
             query_id=ids["query_id"],
-            positive_id=ids["positive_ids"][positive],
+            positive_ids=[ids["positive_ids"][i] for i in shown],
             negative_ids=[ids["negative_ids"][i] for i in usable],
             known=known,
+            source=ids.get("source", 0),
+            positive_scores=[scores[i] for i in shown] if scores else None,
+            negative_scores=[scores[len(ids["positive_ids"]) + i] for i in usable] if scores else None,
         )
 
 
@@ -117,32 +152,70 @@ def _known_positives(store: RowStore) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return group, ids[first], starts
 
 
-def collate(examples: Sequence[tuple[int, Example]]) -> MicroBatch:
+def collate(examples: Sequence[tuple[int, Example]], vectors: Mapping[str, Vectors] | None = None) -> MicroBatch:
     """Lay a micro-batch's distinct texts end to end.
 
-    A text is distinct by role and identity: the same string as a query and as a passage carries two prefixes.
+    A text is distinct by role, identity and source: the same string as a query and as a passage carries two prefixes.
+
+    Args:
+        examples: (row number, example) pairs.
+        vectors: of other models, to be carried along under these names.
     """
-    texts: dict[tuple[str, int], Sequence[int]] = {}
+    texts: dict[tuple[str, int, int], Sequence[int]] = {}
     for _, example in examples:
-        texts.setdefault(("query", example.query_id), example.query)
-        texts.setdefault(("passage", example.positive_id), example.positive)
-        for identity, tokens in zip(example.negative_ids, example.negatives, strict=True):
-            texts.setdefault(("passage", identity), tokens)
+        texts.setdefault(("query", example.query_id, example.source), example.query)
+        for identity, tokens in _passages(example):
+            texts.setdefault(("passage", identity, example.source), tokens)
     # Sorted by length: attention runs over neighbours of equal length together. The identity settles ties, so that the
     # order does not depend on the order of the rows.
     order = sorted(texts, key=lambda key: (len(texts[key]), key))
     index = {key: i for i, key in enumerate(order)}
-    batch = [example for _, example in examples]
+    # A row of the step is a query with one positive: an example that shows several positives becomes several rows.
+    pairs = [(example, identity) for _, example in examples for identity in example.positive_ids]
+    text_id = np.array([identity for _, identity, _ in order], dtype=np.int64)
     step = Step(
-        text_id=np.array([identity for _, identity in order], dtype=np.int64),
-        query=np.array([index["query", e.query_id] for e in batch], dtype=np.int64),
-        positive=np.array([index["passage", e.positive_id] for e in batch], dtype=np.int64),
-        negative=np.array([index["passage", i] for e in batch for i in e.negative_ids], dtype=np.int64),
-        negative_count=np.array([len(e.negative_ids) for e in batch], dtype=np.int64),
-        query_id=np.array([e.query_id for e in batch], dtype=np.int64),
-        known=np.concatenate([e.known for e in batch]),
-        known_count=np.array([len(e.known) for e in batch], dtype=np.int64),
-        own=(0, len(batch)),
+        text_id=text_id,
+        query=_array(index["query", e.query_id, e.source] for e, _ in pairs),
+        positive=_array(index["passage", identity, e.source] for e, identity in pairs),
+        negative=_array(index["passage", i, e.source] for e, _ in pairs for i in e.negative_ids),
+        negative_count=_array(len(e.negative_ids) for e, _ in pairs),
+        query_id=_array(e.query_id for e, _ in pairs),
+        known=np.concatenate([e.known for e, _ in pairs]),
+        known_count=_array(len(e.known) for e, _ in pairs),
+        positive_count=_array(len(e.positive_ids) for e, _ in pairs),
+        own=(0, len(pairs)),
+        side={**_teacher(examples), **_side(order, text_id, vectors or {})},
     )
     flat = np.concatenate([np.asarray(texts[key], dtype=np.int64) for key in order])
     return MicroBatch(torch.from_numpy(flat), tuple(len(texts[key]) for key in order), step, tuple(row for row, _ in examples))
+
+
+def _passages(example: Example) -> Iterator[tuple[int, Sequence[int]]]:
+    """Identity and tokens of an example's positives and negatives."""
+    yield from zip(example.positive_ids, example.positives, strict=True)
+    yield from zip(example.negative_ids, example.negatives, strict=True)
+
+
+def _teacher(examples: Sequence[tuple[int, Example]]) -> dict[str, np.ndarray]:
+    """The teacher's scores, where every row has them."""
+    if any(example.positive_scores is None for _, example in examples):
+        return {}
+    positive = [score for _, example in examples for score in example.positive_scores]
+    negative = [score for _, example in examples for _ in example.positive_ids for score in example.negative_scores]
+    return {"teacher_positive": np.array(positive, np.float32), "teacher_negative": np.array(negative, np.float32)}
+
+
+def _side(order: Sequence[tuple[str, int, int]], text_id: np.ndarray, vectors: Mapping[str, Vectors]) -> dict[str, np.ndarray]:
+    """Every text's vector of each other model."""
+    is_query = np.array([role == "query" for role, _, _ in order])
+    side = {}
+    for name, table in vectors.items():
+        queries = table.of("query", text_id[is_query])  # (queries, D')
+        side[name] = np.empty((len(order), queries.shape[1]), dtype=np.float32)  # (N, D')
+        side[name][is_query] = queries
+        side[name][~is_query] = table.of("passage", text_id[~is_query])
+    return side
+
+
+def _array(values: Iterable[int]) -> np.ndarray:
+    return np.fromiter(values, dtype=np.int64)

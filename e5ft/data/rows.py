@@ -1,13 +1,15 @@
 """Read a user's rows, strictly: JSON lines, CSV, TSV, Parquet or a hub data set, through one column mapping.
 
-A row is a query, one or more documents that answer it, and any number of hard negatives. Every row read is either
-accepted or a `Fault` with its place; nothing is guessed.
+A row is a query, one or more documents that answer it, any number of hard negatives, and perhaps a teacher's scores of
+them. Every row read is either accepted or a `Fault` with its place; nothing is guessed.
 """
 
+import contextlib
 import csv
 import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from e5ft.errors import ConfigurationError, DataError
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 TABLE_SUFFIXES = (".csv", ".tsv")
+MINING = "mining"  # what mine.py notes about where a row's negatives come from: for people, not read here
 SUFFIXES = (*JSON_SUFFIXES, *TABLE_SUFFIXES, ".parquet")
 
 
@@ -28,6 +31,8 @@ class Columns:
         query: one string.
         document: a string or a list of strings, each a passage that answers the query.
         hard_negative: a string, a list, null, or no such column at all.
+        scores: a list of a teacher's scores, one for each document and then one for each hard negative; null, or no such
+            column at all.
         ignore: columns that may be there and are not read; any other unknown column is a fault, since a misspelt
             `hard_negatives` would otherwise train without them.
     """
@@ -35,21 +40,28 @@ class Columns:
     query: str = "query"
     document: str = "document"
     hard_negative: str = "hard_negative"
+    scores: str = "scores"
     ignore: tuple[str, ...] = ()
 
     def __post_init__(self):
-        names = (self.query, self.document, self.hard_negative)
-        if any(not isinstance(name, str) or not name for name in names) or len(set(names)) != 3:
-            raise ConfigurationError(f"data.columns: query, document and hard_negative need three different names, not {names}")
+        names = (self.query, self.document, self.hard_negative, self.scores)
+        if any(not isinstance(name, str) or not name for name in names) or len(set(names)) != len(names):
+            raise ConfigurationError(
+                f"data.columns: query, document, hard_negative and scores need four different names, not {names}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A validated row. `positives` is never empty; texts are as in the file (normalised where they are used)."""
+    """A validated row. `positives` is never empty; texts are as in the file (normalised where they are used).
+
+    `scores` are a teacher's, of the positives and then the negatives; empty where there are none.
+    """
 
     query: str
     positives: tuple[str, ...]
     negatives: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 def read_rows(source: str, columns: Columns, split: str = "train") -> Iterator[tuple[str, Row | Fault]]:
@@ -91,9 +103,10 @@ def validate(place: str, raw: Mapping, columns: Columns) -> Row:
     """Check one raw row.
 
     Raises:
-        Fault: an unknown column, a missing, blank or mistyped field, or a document that is its own hard negative.
+        Fault: an unknown column, a missing, blank or mistyped field, a document that is its own hard negative, or scores
+            that are not as many as the texts they belong to.
     """
-    known = {columns.query, columns.document, columns.hard_negative, *columns.ignore}
+    known = {columns.query, columns.document, columns.hard_negative, columns.scores, MINING, *columns.ignore}
     for name in raw:
         if name not in known:
             raise Fault(place, f"unknown column {name!r}; map it in data.columns or name it in data.columns.ignore")
@@ -111,7 +124,27 @@ def validate(place: str, raw: Mapping, columns: Columns) -> Row:
     for text in negatives:
         if text_id(text) in answers:
             raise Fault(place, f"{columns.hard_negative} equals {columns.document}: {text[:60]!r}")
-    return Row(query, positives, negatives)
+    scores = _scores(place, columns, raw.get(columns.scores), len(positives), len(negatives))
+    return Row(query, positives, negatives, scores)
+
+
+def _scores(place: str, columns: Columns, value: object, positives: int, negatives: int) -> tuple[float, ...]:
+    if isinstance(value, str):  # a table's cell
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
+        raise Fault(place, f"{columns.scores} must be a list of numbers or null, this is {str(value)[:60]!r}")
+    if len(value) != positives + negatives:
+        raise Fault(
+            place,
+            f"{columns.scores} holds {len(value)} numbers; {positives + negatives} are needed, one for each {columns.document} "
+            f"({positives}) and then one for each {columns.hard_negative} ({negatives})",
+        )
+    if not all(math.isfinite(v) for v in value):
+        raise Fault(place, f"{columns.scores} holds NaN or an infinity: {str(value)[:60]}")
+    return tuple(float(v) for v in value)
 
 
 def _texts(place: str, field: str, value: object, optional: bool = False) -> tuple[str, ...]:

@@ -1,19 +1,22 @@
 """What stands in a step and who answers whom: indices and identities, never a query x passage matrix.
 
 A `Step` describes a micro-batch, all micro-batches of an optimizer step, or those of all processes: `join` makes the
-larger from the smaller. All arrays are int64 and live on the host.
+larger from the smaller. All arrays live on the host; they are int64, but for the side arrays.
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
+from e5ft.errors import ConfigurationError
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Indices into N texts for B rows (one query each).
+    """Indices into N texts for B rows (one query and one positive each).
 
     Attributes:
         text_id: (N,) identity of each text, from its normalised text without prefix.
@@ -24,7 +27,11 @@ class Step:
         query_id: (B,) identity of the query.
         known: (K,) identities of all known positives of each row's query *in the whole data*, row after row.
         known_count: (B,) how many of them belong to each row; at least 1.
+        positive_count: (B,) 1 where a query shows one of its positives; where it shows all of them, each in a row of its
+            own (`loss.positives=all`), how many they are: such a row counts 1 / positive_count in a mean.
         own: rows that this process scores, as (start, stop).
+        side: further float32 arrays by name: per text (N, ...), per row (B,) or per hard negative (M,). "guide" and "base"
+            are (N, D') vectors of other models; "teacher_positive" (B,) and "teacher_negative" (M,) a teacher's scores.
     """
 
     text_id: np.ndarray
@@ -35,7 +42,9 @@ class Step:
     query_id: np.ndarray
     known: np.ndarray
     known_count: np.ndarray
+    positive_count: np.ndarray
     own: tuple[int, int]
+    side: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def passage(self) -> np.ndarray:
@@ -61,6 +70,37 @@ class Step:
         ends = np.cumsum(self.known_count)
         ids = self.known[(ends[start - 1] if start else 0) : ends[stop - 1]]
         return _match(rows, ids, self.text_id[self.passage])
+
+    @cached_property
+    def own_negatives(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs (own row, column of `passage`) in which the passage is one of the row's hard negatives, by row."""
+        start, stop = self.own
+        rows = np.repeat(np.arange(start, stop), self.negative_count[start:stop])
+        return _match(rows, self.text_id[self.negative[slice(*self.own_range)]], self.text_id[self.passage])
+
+    @property
+    def own_range(self) -> tuple[int, int]:
+        """Where the own rows' hard negatives stand in `negative`, as (start, stop)."""
+        before, inside = self.negative_count[: self.own[0]].sum(), self.negative_count[slice(*self.own)].sum()
+        return int(before), int(before + inside)
+
+    @cached_property
+    def weight(self) -> np.ndarray:
+        """(B,) float32 share of each row in a mean: 1 / positive_count."""
+        return (1 / self.positive_count).astype(np.float32)
+
+    def need(self, name: str) -> np.ndarray:
+        """A side array.
+
+        Raises:
+            ConfigurationError: the step carries none of that name.
+        """
+        if name not in self.side:
+            raise ConfigurationError(
+                f"the loss needs {name!r} with every step, and the training data carries {sorted(self.side) or 'no side arrays'}; "
+                "name it in the loss's `needs`, so that it is prepared"
+            )
+        return self.side[name]
 
     @cached_property
     def answered_by_positive(self) -> tuple[np.ndarray, np.ndarray]:
@@ -100,25 +140,38 @@ class Step:
     def pack(self) -> np.ndarray:
         """One int64 array that `unpack` reads, to send to other processes."""
         parts = [getattr(self, field) for field in _ARRAYS]
-        return np.concatenate([np.array([len(part) for part in parts]), *parts]).astype(np.int64)
+        side = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in sorted(self.side.items())}
+        header = _words(json.dumps({name: array.shape for name, array in side.items()}).encode())
+        parts = [header, *parts, *(_words(array.tobytes()) for array in side.values())]
+        return np.concatenate([np.array([len(parts)]), [len(part) for part in parts], *parts]).astype(np.int64)
 
     @classmethod
     def unpack(cls, packed: np.ndarray) -> "Step":
         """The inverse of `pack`; all rows are own."""
-        sizes = packed[: len(_ARRAYS)]
-        parts = np.split(packed[len(_ARRAYS) :], np.cumsum(sizes)[:-1])
-        step = dict(zip(_ARRAYS, parts, strict=True))
-        return cls(**step, own=(0, len(step["query"])))
+        count = int(packed[0])
+        header, *parts = np.split(packed[1 + count :], np.cumsum(packed[1 : 1 + count])[:-1])
+        step = dict(zip(_ARRAYS, parts, strict=False))
+        shapes = json.loads(header.tobytes().rstrip(b" "))
+        side = {
+            name: part.view(np.float32)[: int(np.prod(shape))].reshape(shape)
+            for (name, shape), part in zip(shapes.items(), parts[len(_ARRAYS) :], strict=True)
+        }
+        return cls(**step, own=(0, len(step["query"])), side=side)
 
 
-_ARRAYS = ("text_id", "query", "positive", "negative", "negative_count", "query_id", "known", "known_count")
+_ARRAYS = ("text_id", "query", "positive", "negative", "negative_count", "query_id", "known", "known_count", "positive_count")
+
+
+def _words(data: bytes) -> np.ndarray:
+    """Bytes as int64, filled up with spaces."""
+    return np.frombuffer(data + b" " * (-len(data) % 8), dtype=np.int64)
 
 
 def join(steps: Sequence[Step], own: int | None = None) -> Step:
     """One step from several, texts and rows in the given order.
 
     Args:
-        steps: micro-batches, or the joined steps of all processes.
+        steps: micro-batches, or the joined steps of all processes; side arrays that one of them lacks are left out.
         own: which of them this process scores; None for all.
     """
     offsets = np.cumsum([0] + [len(step.text_id) for step in steps])
@@ -128,8 +181,10 @@ def join(steps: Sequence[Step], own: int | None = None) -> Step:
         for field in ("query", "positive", "negative")
     }
     kept = {field: np.concatenate([getattr(step, field) for step in steps]) for field in _ARRAYS if field not in moved}
+    shared = set.intersection(*(set(step.side) for step in steps))
+    side = {name: np.concatenate([step.side[name] for step in steps]) for name in sorted(shared)}
     scored = (0, int(rows[-1])) if own is None else (int(rows[own]), int(rows[own + 1]))
-    return Step(**moved, **kept, own=scored)
+    return Step(**moved, **kept, own=scored, side=side)
 
 
 def _match(rows: np.ndarray, ids: np.ndarray, sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

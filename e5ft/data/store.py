@@ -21,7 +21,7 @@ from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import digest_of, digest_of_file, new_folder, read_json, write_json
 
-VERSION = 2  # part of every cache key: raise it when the meaning of a stored column changes
+VERSION = 3  # part of every cache key: raise it when the meaning of a stored column changes
 _BATCH = 1000
 _SHOWN_FAULTS = 20
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ _ROWS = pa.schema(
         "query_id": pa.int64(),
         "positive_ids": pa.list_(pa.int64()),
         "negative_ids": pa.list_(pa.int64()),
+        "scores": pa.list_(pa.float32()),
     }
 )
 _TOKENS = pa.schema(
@@ -51,8 +52,9 @@ class RowStore:
     """Validated rows, memory-mapped.
 
     Attributes:
-        rows: columns query, positives, negatives (texts), query_id, positive_ids, negative_ids (int64), and line (where a
-            row stands in the source, counted from 1).
+        rows: columns query, positives, negatives (texts), query_id, positive_ids, negative_ids (int64), scores (a teacher's,
+            of the positives and then the negatives; empty where there are none), and line (where a row stands in the
+            source, counted from 1).
         source: where they come from, for messages.
         digest: identifies the rows' content; the key of what is derived from them.
         read, rejected: number of rows read from the source and not accepted.
@@ -68,7 +70,7 @@ class RowStore:
 
     def __iter__(self) -> Iterator[Row]:
         for row in self.rows:
-            yield Row(row["query"], tuple(row["positives"]), tuple(row["negatives"]))
+            yield Row(row["query"], tuple(row["positives"]), tuple(row["negatives"]), tuple(row["scores"]))
 
     def positive_ids(self) -> tuple[np.ndarray, np.ndarray]:
         """All rows' positive identities end to end, (sum of counts,) int64, and how many each row has, (rows,).
@@ -81,6 +83,12 @@ class RowStore:
     def query_ids(self) -> np.ndarray:
         """(rows,) int64 identities of the queries."""
         return self.rows.with_format("arrow")[:]["query_id"].to_numpy()
+
+    def without_scores(self) -> np.ndarray:
+        """Lines of the rows that carry no teacher's scores, int64."""
+        columns = self.rows.with_format("arrow")[:]
+        counts = columns["scores"].combine_chunks().value_lengths().to_numpy()
+        return columns["line"].to_numpy()[counts == 0]
 
     def select(self, indices: np.ndarray) -> "RowStore":
         """The rows at `indices`, still memory-mapped."""
@@ -151,6 +159,7 @@ def _write_rows(folder: Path, found: Iterable[tuple[str, Row | Fault]]) -> None:
                 "query_id": text_id(row.query),
                 "positive_ids": [text_id(text) for text in row.positives],
                 "negative_ids": [text_id(text) for text in row.negatives],
+                "scores": row.scores,
             }
 
     with new_folder(folder) as temporary:

@@ -4,6 +4,10 @@
 
 `embeddings` is (N, D) float32, the vectors of the step's N texts over all micro-batches and processes; the loss is the
 mean over the step's own rows. Name your class in a YAML (`_target_: my_package.MyLoss`) and pass `loss=my_loss`.
+
+A loss may have two attributes more. `needs`, a set of names, says what steps must carry beside the texts: "guide" or "base"
+(another model's vectors of all texts), "teacher" (scores in the rows). `statistics`, a dict of name -> scalar tensor that
+the loss fills at each call, goes into the training log.
 """
 
 from collections.abc import Sequence
@@ -11,13 +15,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import relu
+from torch.nn.functional import normalize, relu
 from torch.utils.checkpoint import checkpoint
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
 
 BLOCKS = ("query_passage", "passage_query", "query_query", "passage_passage")
+# What a candidate may score above the positive before it counts as a false negative: Qwen3-Embedding's 0.1, GISTEmbed's 0.
+MARGINS = {"none": None, "margin": 0.1, "guide": 0.0}
 
 
 class InfoNCE(nn.Module):
@@ -33,20 +39,38 @@ class InfoNCE(nn.Module):
         query_query      s(q, c) for the step's distinct queries c
         passage_passage  s(p, c) for the step's distinct passages c
     without those that are no negatives: known positives of q (query_passage, passage_passage), queries that p is known
-    to answer (passage_query), queries with an answer in common with q, itself included (query_query).
+    to answer (passage_query), queries with an answer in common with q, itself included (query_query); and without those
+    that look like false negatives, where that is asked for: a candidate whose cosine is above cos(q, p) + margin.
 
     Args:
         temperature: above 0. E5 was trained at 0.01.
         blocks: which blocks stand in the one softmax; query_passage always does.
         chunk_size: rows whose scores stand in memory at once; the result does not depend on it.
+        false_negatives: whose cosines tell false negatives: "none" (no such mask), "margin" (the model's own, as it is at
+            this step), "guide" (those of the step's "guide" vectors, a frozen model's).
+        margin: cosine, -2 to 2, for candidates that came with other rows; None takes 0.1 for "margin", 0 for "guide".
+            Negative masks more: also candidates that score a little below the positive.
+        hard_margin: the same for a row's own hard negatives; None takes `margin`; 2 masks none of them.
+        mask_hard: leave a row's own hard negatives out altogether (`Distillation` learns them from the teacher).
 
     Source: van den Oord et al. 2018, equation 4; the blocks are those of SimLM (Wang et al. 2023, microsoft/unilm,
-    simlm/src/models/biencoder_model.py), with masks for what is known to be no negative.
+    simlm/src/models/biencoder_model.py), with masks for what is known to be no negative. The margin mask is that of
+    Zhang et al. 2025 (Qwen3 Embedding, arXiv:2506.05176, section 3), the guide mask that of Solatorio 2024 (GISTEmbed,
+    arXiv:2402.16829).
     """
 
-    def __init__(self, temperature: float = 0.01, blocks: Sequence[str] = ("query_passage",), chunk_size: int = 1024):
+    def __init__(
+        self,
+        temperature: float = 0.01,
+        blocks: Sequence[str] = ("query_passage",),
+        chunk_size: int = 1024,
+        false_negatives: str = "none",
+        margin: float | None = None,
+        hard_margin: float | None = None,
+        mask_hard: bool = False,
+    ):
         super().__init__()
-        _positive("loss.temperature", temperature)
+        check_positive("loss.temperature", temperature)
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
             raise ConfigurationError(f"loss.chunk_size={chunk_size!r}: a number of rows, at least 1, is needed")
         unknown = [block for block in blocks if block not in BLOCKS]
@@ -54,7 +78,21 @@ class InfoNCE(nn.Module):
             raise ConfigurationError(
                 f"loss.blocks={list(blocks)}: query_passage and any of {', '.join(BLOCKS[1:])} are needed, each once"
             )
+        if false_negatives not in MARGINS:
+            raise ConfigurationError(f"loss.false_negatives={false_negatives!r}: one of {', '.join(MARGINS)} is needed")
+        for name, value in (("margin", margin), ("hard_margin", hard_margin)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not -2 <= value <= 2):
+                raise ConfigurationError(f"loss.{name}={value!r}: a cosine difference between -2 and 2, or null, is needed")
+            if value is not None and false_negatives == "none":
+                raise ConfigurationError(
+                    f"loss.{name}={value!r} without loss.false_negatives=margin or guide: it would do nothing"
+                )
         self.temperature, self.blocks, self.chunk_size = float(temperature), tuple(blocks), chunk_size
+        self.false_negatives, self.mask_hard = false_negatives, mask_hard
+        self.margin = MARGINS[false_negatives] if margin is None else float(margin)
+        self.hard_margin = self.margin if hard_margin is None else float(hard_margin)
+        self.needs = frozenset({"guide"} if false_negatives == "guide" else ())
+        self.statistics: dict[str, torch.Tensor] = {}
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
         """Mean InfoNCE over the step's own rows.
@@ -69,42 +107,68 @@ class InfoNCE(nn.Module):
         Raises:
             DataError: no own row has a single negative.
         """
-        start, stop = step.own
         if not any(self._count(block, step) for block in self.blocks):
             raise DataError(
                 "a step without any negative: every passage in it answers every query; use a larger "
                 "training.per_device_train_batch_size or rows with hard negatives"
             )
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = embeddings.float()  # at cosine .8 half precision rounds a logit by .05 (fp16) or .4 (bf16)
-            query = embeddings[_index(step.query[start:stop], embeddings)]  # (B, D)
-            positive = embeddings[_index(step.positive[start:stop], embeddings)]  # (B, D)
-            passages = embeddings[_index(step.passage, embeddings)]  # (P, D)
-            queries = None
-            if "passage_query" in self.blocks or "query_query" in self.blocks:
-                queries = embeddings[_index(step.query[step.distinct_query], embeddings)]  # (Q, D)
-            total = embeddings.new_zeros(())
-            for first in range(0, stop - start, self.chunk_size):
-                last = min(first + self.chunk_size, stop - start)
-                excluded = [self._excluded(block, step, start + first, start + last, embeddings.device) for block in self.blocks]
-                arguments = (query[first:last], positive[first:last], passages, queries, excluded)
-                if last - first == stop - start:
-                    total = total + self._chunk(*arguments)
-                else:  # recomputed in the backward pass: the score matrix never stands whole
-                    total = total + checkpoint(self._chunk, *arguments, use_reentrant=False)
-            return total / (stop - start)
+            # Not in half precision: at cosine .8 it rounds a logit by .05 (fp16) or .4 (bf16).
+            sides = {"student": _Side(embeddings.float(), step, self.blocks)}
+            if self.false_negatives == "guide":
+                guide = torch.from_numpy(step.need("guide")).to(embeddings.device, non_blocking=True)
+                sides["judge"] = _Side(normalize(guide, dim=1), step, self.blocks)
 
-    def _chunk(self, query, positive, passages, queries, excluded):
-        """Sum of loss_i over a chunk of rows."""
-        own = (query * positive).sum(dim=1, keepdim=True) / self.temperature  # (b, 1)
-        columns = [own]
+            def chunk(first: int, last: int) -> torch.Tensor:
+                rows = slice(first, last)
+                excluded = [self._excluded(block, step, first, last, embeddings.device) for block in self.blocks]
+                hard = _pairs_between(step.own_negatives, step.own[0] + first, step.own[0] + last, embeddings.device)
+                return self._chunk({name: side.rows(rows) for name, side in sides.items()}, excluded, hard)
+
+            found = over_rows(chunk, step, self.chunk_size, embeddings.device)  # loss, masked in batch, masked hard
+        self._note(step, found)
+        return found[0] / float(step.weight[slice(*step.own)].sum())
+
+    def _chunk(self, sides: dict, excluded: list, hard: tuple) -> torch.Tensor:
+        """(b, 3): each row's loss, and how many of its in-batch and hard negatives were masked as false."""
+        student, judge = sides["student"], sides.get("judge", sides["student"])
+        own = student.own()  # (b, 1) cosines
+        columns, masked = [own / self.temperature], own.new_zeros(len(own), 2)
         for block, pairs in zip(self.blocks, excluded, strict=True):
-            anchor, _, candidate = block.partition("_")
-            scores = (query if anchor == "query" else positive) @ (queries if candidate == "query" else passages).T
-            columns.append((scores / self.temperature).index_put(pairs, scores.new_tensor(float("-inf"))))
-        return (torch.logsumexp(torch.cat(columns, dim=1), dim=1) - own[:, 0]).sum()
+            scores = student.scores(block)  # (b, C) cosines
+            logits = (scores / self.temperature).index_put(pairs, scores.new_tensor(float("-inf")))
+            if self.false_negatives != "none":
+                with torch.no_grad():
+                    judged = scores if judge is student else judge.scores(block)
+                    false = judged > judge.own() + self.margin
+                    if block == "query_passage":
+                        false[hard] = judged[hard] > judge.own()[hard[0], 0] + self.hard_margin
+                    false[pairs] = False  # no candidates in the first place
+                    if block == "query_passage":
+                        masked[:, 1].index_add_(0, hard[0], false[hard].float())
+                        masked[:, 0] = false.sum(dim=1) - masked[:, 1]
+                logits = logits.masked_fill(false, float("-inf"))
+            columns.append(logits)
+        loss = torch.logsumexp(torch.cat(columns, dim=1), dim=1) - columns[0][:, 0]
+        return torch.cat([loss[:, None], masked], dim=1)
+
+    def _note(self, step: Step, found: torch.Tensor) -> None:
+        """The share of in-batch and of hard negatives that were masked as false."""
+        if self.false_negatives == "none":
+            return
+        hard = len(step.own_negatives[0]) - (len(step.own_negatives[0]) if self.mask_hard else 0)
+        in_batch = self._count("query_passage", step) - hard
+        found = found.detach()
+        self.statistics = {"false_negative_share": found[1] / max(in_batch, 1)}
+        if hard:
+            self.statistics["false_hard_negative_share"] = found[2] / hard
 
     def _pairs(self, block: str, step: Step) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs (own row, column) that are no candidates, by row."""
+        if block == "query_passage" and self.mask_hard:
+            pairs = [np.concatenate(part) for part in zip(step.answers, step.own_negatives, strict=True)]
+            order = np.argsort(pairs[0], kind="stable")
+            return pairs[0][order], pairs[1][order]
         return {
             "query_passage": lambda: step.answers,
             "passage_query": lambda: step.answered_by_positive,
@@ -117,9 +181,68 @@ class InfoNCE(nn.Module):
         return (step.own[1] - step.own[0]) * columns - len(self._pairs(block, step)[0])
 
     def _excluded(self, block: str, step: Step, first: int, last: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-        rows, columns = self._pairs(block, step)  # sorted by row
-        low, high = np.searchsorted(rows, [first, last])
-        return torch.from_numpy(rows[low:high] - first).to(device), torch.from_numpy(columns[low:high].copy()).to(device)
+        return _pairs_between(self._pairs(block, step), step.own[0] + first, step.own[0] + last, device)
+
+
+class _Side:
+    """One model's vectors of a step, as scores are taken from them: own rows, distinct passages, distinct queries."""
+
+    def __init__(self, vectors: torch.Tensor, step: Step, blocks: Sequence[str]):
+        start, stop = step.own
+        self.query = vectors[index(step.query[start:stop], vectors)]  # (B, D)
+        self.positive = vectors[index(step.positive[start:stop], vectors)]  # (B, D)
+        self.passages = vectors[index(step.passage, vectors)]  # (P, D)
+        self.queries = None
+        if "passage_query" in blocks or "query_query" in blocks:
+            self.queries = vectors[index(step.query[step.distinct_query], vectors)]  # (Q, D)
+
+    def rows(self, rows: slice) -> "_Side":
+        """The same for some of the own rows."""
+        side = object.__new__(_Side)
+        side.query, side.positive, side.passages, side.queries = (
+            self.query[rows],
+            self.positive[rows],
+            self.passages,
+            self.queries,
+        )
+        return side
+
+    def own(self) -> torch.Tensor:
+        """(b, 1) cosines of each query and its positive."""
+        return (self.query * self.positive).sum(dim=1, keepdim=True)
+
+    def scores(self, block: str) -> torch.Tensor:
+        """(b, C) cosines of a block."""
+        anchor, _, candidate = block.partition("_")
+        return (self.query if anchor == "query" else self.positive) @ (self.queries if candidate == "query" else self.passages).T
+
+
+def over_rows(chunk, step: Step, size: int, device: torch.device) -> torch.Tensor:
+    """Sum over the own rows of what `chunk(first, last) -> (b, n)` gives, each row by its weight.
+
+    Where there is more than one chunk, each is recomputed in the backward pass: the scores of all rows never stand in memory
+    together.
+
+    Args:
+        chunk: rows counted from the first own one; the first column is a loss, further ones are counts.
+        step: the step.
+        size: rows of a chunk.
+        device: where the result is.
+
+    Returns:
+        (n,): the weighted sum of the first column, the plain sums of the others.
+    """
+    rows = step.own[1] - step.own[0]
+    weights = torch.from_numpy(step.weight[slice(*step.own)]).to(device, non_blocking=True)
+
+    def weighted(first: int, last: int) -> torch.Tensor:
+        found = chunk(first, last)
+        return torch.cat([(found[:, :1] * weights[first:last, None]).sum(dim=0), found[:, 1:].sum(dim=0)])
+
+    if rows <= size:
+        return weighted(0, rows)
+    parts = [checkpoint(weighted, start, min(start + size, rows), use_reentrant=False) for start in range(0, rows, size)]
+    return torch.stack(parts).sum(dim=0)
 
 
 class Triplet(nn.Module):
@@ -154,25 +277,32 @@ class Triplet(nn.Module):
             DataError: no row of the step has a hard negative.
         """
         start, stop = step.own
-        ends = np.cumsum(step.negative_count)
-        begin = ends[start - 1] if start else 0
-        negatives = step.negative[begin : ends[stop - 1]]
+        negatives = step.negative[slice(*step.own_range)]
         if len(step.negative) == 0:
             raise DataError("triplet loss: no row of the step has a hard negative; mine them, or use loss=infonce")
         rows = np.repeat(np.arange(start, stop), step.negative_count[start:stop])
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
-            query = embeddings[_index(step.query[rows], embeddings)]
-            positive = (query * embeddings[_index(step.positive[rows], embeddings)]).sum(dim=1)
-            negative = (query * embeddings[_index(negatives, embeddings)]).sum(dim=1)
-            share = (stop - start) / len(step.query)  # of the step's rows: 1 / number of processes
+            query = embeddings[index(step.query[rows], embeddings)]
+            positive = (query * embeddings[index(step.positive[rows], embeddings)]).sum(dim=1)
+            negative = (query * embeddings[index(negatives, embeddings)]).sum(dim=1)
+            share = float(step.weight[start:stop].sum() / step.weight.sum())  # 1 / number of processes
             return relu(negative - positive + self.margin).sum() / (len(step.negative) * share)
 
 
-def _index(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+def index(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """An index array where `like` is."""
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device, non_blocking=True)
 
 
-def _positive(name: str, value: float) -> None:
+def check_positive(name: str, value: float) -> None:
+    """Refuse what is not a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ConfigurationError(f"{name}={value!r}: a number above 0 is needed")
+
+
+def _pairs_between(pairs: tuple[np.ndarray, np.ndarray], first: int, last: int, device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pairs of rows first to last - 1, sorted by row, with rows counted from `first`."""
+    rows, columns = pairs
+    low, high = np.searchsorted(rows, [first, last])
+    return torch.from_numpy(rows[low:high] - first).to(device), torch.from_numpy(columns[low:high].copy()).to(device)

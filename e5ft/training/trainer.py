@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import torch
@@ -55,7 +56,7 @@ class ContrastiveTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=collate,
+            data_collator=partial(collate, vectors=train_dataset.vectors if train_dataset is not None else None),
             train_dataset=train_dataset,
             eval_dataset=evaluator,
             callbacks=callbacks,
@@ -73,7 +74,7 @@ class ContrastiveTrainer(Trainer):
         self.sampler: StepSampler | None = None
         self.tokens_seen = 0  # by this process, in this call of train()
         self._dense_weights = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
-        self._step_numbers: dict[str, float] = {}
+        self._step_numbers: list[dict[str, torch.Tensor | float]] = []  # of each step since the last line of the log
         self._rows_in_step: list[int] = []
 
     # -- which rows meet -------------------------------------------------------------------------------------------------
@@ -184,11 +185,14 @@ class ContrastiveTrainer(Trainer):
             )
         rows = step.own[1] - step.own[0]
         pairs = rows * len(step.passage)
-        self._step_numbers = {
-            "negatives_per_query": step.negatives / rows,
-            # The own positive is always masked; what goes beyond it would have been taught as a false negative.
-            "masked_share": (len(step.answers[0]) - rows) / max(pairs - rows, 1),
-        }
+        self._step_numbers.append(
+            {
+                "negatives_per_query": step.negatives / rows,
+                # The own positive is always masked; what goes beyond it would have been taught as a false negative.
+                "masked_share": (len(step.answers[0]) - rows) / max(pairs - rows, 1),
+                **getattr(self.loss, "statistics", {}),
+            }
+        )
 
     def floating_point_ops(self, inputs: Share) -> int:
         """6 operations a token and weight outside the embedding tables (forward 2, backward 4); attention left out.
@@ -221,9 +225,12 @@ class ContrastiveTrainer(Trainer):
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the last step looked like to Trainer's own line."""
-        if "loss" in logs:
-            logs = {**logs, **self._step_numbers}
+        """Add what the steps since the last line looked like, on average, to Trainer's own line."""
+        if "loss" in logs and self._step_numbers:
+            names = self._step_numbers[-1]
+            seen = {name: [float(numbers[name]) for numbers in self._step_numbers if name in numbers] for name in names}
+            logs = {**logs, **{name: sum(values) / len(values) for name, values in seen.items()}}
+            self._step_numbers = []
         super().log(logs, start_time)
 
     # -- evaluation and checkpoints --------------------------------------------------------------------------------------

@@ -30,9 +30,9 @@ def test_an_example_holds_the_tokens_and_identities_of_its_texts(make_training_r
     tokenizer = make_tokenizer()
     assert number == 0
     assert list(example.query) == tokenizer("query: w1 w2")["input_ids"]
-    assert list(example.positive) == tokenizer("passage: w3")["input_ids"]
+    assert [list(tokens) for tokens in example.positives] == [tokenizer("passage: w3")["input_ids"]]
     assert [list(tokens) for tokens in example.negatives] == tokenizer(["passage: w4 w5", "passage: w6"])["input_ids"]
-    assert [example.query_id, example.positive_id, *example.negative_ids] == ids("w1 w2", "w3", "w4 w5", "w6")
+    assert [example.query_id, *example.positive_ids, *example.negative_ids] == ids("w1 w2", "w3", "w4 w5", "w6")
 
 
 def test_known_positives_are_those_of_all_rows_of_the_same_query(make_training_rows):
@@ -93,10 +93,10 @@ def test_a_negative_named_twice_counts_once(make_training_rows):
 def test_positives_take_turns(make_training_rows):
     rows = make_training_rows([{"query": f"q{i}", "document": ["a", "b", "c"]} for i in range(2)])
     for row in range(2):
-        shown = [rows[row, epoch][1].positive_id for epoch in range(6)]
+        shown = [rows[row, epoch][1].positive_ids[0] for epoch in range(6)]
         assert set(shown[:3]) == set(ids("a", "b", "c"))
         assert shown[3:] == shown[:3]
-        tokens = {tuple(rows[row, epoch][1].positive) for epoch in range(3)}
+        tokens = {tuple(rows[row, epoch][1].positives[0]) for epoch in range(3)}
         assert tokens == {tuple(tokens) for tokens in make_tokenizer()(["passage: a", "passage: b", "passage: c"])["input_ids"]}
 
 

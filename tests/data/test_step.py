@@ -28,10 +28,10 @@ def step_of(data, known) -> Step:
     examples = [
         Example(
             query=[100, query],
-            positive=[200, 200, positive],
+            positives=[[200, 200, positive]],
             negatives=[[200, 200, negative] for negative in negatives],
             query_id=query,
-            positive_id=positive,
+            positive_ids=[positive],
             negative_ids=negatives,
             known=np.array(sorted(known[query]), dtype=np.int64),
         )

@@ -28,6 +28,7 @@ def make_step(rows, text_ids, own=None) -> Step:
         "query_id": query_ids,
         "known": sum(map(list, known), []),
         "known_count": [len(k) for k in known],
+        "positive_count": [1] * len(rows),
     }
     return Step(**{name: np.array(value, dtype=np.int64) for name, value in arrays.items()}, own=own or (0, len(rows)))
 
@@ -309,3 +310,121 @@ def test_triplet_without_hard_negatives_is_refused():
     rows = [(0, 1, [], 10, [20]), (2, 3, [], 11, [21])]
     with pytest.raises(DataError, match="no row of the step has a hard negative.*loss=infonce"):
         Triplet()(vectors(4), make_step(rows, [10, 20, 11, 21]))
+
+
+# -- false negatives ---------------------------------------------------------------------------------------------------------
+
+
+def masked_reference(embeddings, judge, rows, text_ids, temperature, blocks, margin, hard_margin, mask_hard=False):
+    """InfoNCE with candidates left out that the judge's vectors score above the positive by more than a margin.
+
+    Returns the loss, and how many in-batch and hard negatives of how many were left out of the query_passage block.
+    """
+    known = {query_id: set(answers) for _, _, _, query_id, answers in rows}
+    passages, queries = {}, {}
+    for index in [row[1] for row in rows] + [n for row in rows for n in row[2]]:
+        passages.setdefault(text_ids[index], index)
+    for query, _, _, query_id, _ in rows:
+        queries.setdefault(query_id, query)
+    losses, counts = [], {"in_batch": [0, 0], "hard": [0, 0]}
+    for query, positive, negatives, query_id, _ in rows:
+        terms = [embeddings[query] @ embeddings[positive] / temperature]
+        limit = judge[query] @ judge[positive]
+        own = {text_ids[n] for n in negatives}
+        candidates = {
+            "query_passage": [(query, place, p in own) for p, place in passages.items() if p not in known[query_id]],
+            "passage_query": [(positive, place, False) for q, place in queries.items() if text_ids[positive] not in known[q]],
+            "query_query": [(query, place, False) for q, place in queries.items() if not known[q] & known[query_id]],
+            "passage_passage": [(positive, place, False) for p, place in passages.items() if p not in known[query_id]],
+        }
+        for block in blocks:
+            for anchor, place, hard in candidates[block]:
+                if hard and mask_hard:
+                    continue
+                false = judge[anchor] @ judge[place] > limit + (hard_margin if hard else margin)
+                if block == "query_passage":
+                    count = counts["hard" if hard else "in_batch"]
+                    count[0] += int(false)
+                    count[1] += 1
+                if not false:
+                    terms.append(embeddings[anchor] @ embeddings[place] / temperature)
+        losses.append(torch.logsumexp(torch.stack(terms), dim=0) - terms[0])
+    return torch.stack(losses).mean(), counts
+
+
+@pytest.mark.parametrize("mode", ["margin", "guide"])
+@pytest.mark.parametrize("blocks", [("query_passage",), BLOCKS], ids=["one", "all"])
+@pytest.mark.parametrize(("margin", "hard_margin"), [(0.1, 0.1), (0.0, -0.2), (-0.1, 2.0)])
+def test_masks_against_the_double_loop(mode, blocks, margin, hard_margin):
+    masked = [0, 0]
+    for seed in range(8):
+        rows, text_ids = random_rows(seed)
+        embeddings, guide = vectors(len(text_ids), seed), vectors(len(text_ids), 100 + seed, dimension=4)
+        step = make_step(rows, text_ids)
+        step.side["guide"] = guide.float().numpy()
+        loss = InfoNCE(0.3, blocks, chunk_size=4, false_negatives=mode, margin=margin, hard_margin=hard_margin)
+        judge = embeddings if mode == "margin" else guide
+        value, gradient = value_and_gradient(lambda e, loss=loss, step=step: loss(e, step), embeddings)
+        arguments = (judge, rows, text_ids, 0.3, blocks, margin, hard_margin)
+        wanted, slope = value_and_gradient(lambda e, a=arguments: masked_reference(e, *a)[0], embeddings)
+        torch.testing.assert_close(value.double(), wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-6)
+        counts = masked_reference(embeddings, *arguments)[1]
+        for place, (name, kind) in enumerate((("false_negative_share", "in_batch"), ("false_hard_negative_share", "hard"))):
+            masked[place] += counts[kind][0]
+            if counts[kind][1]:
+                assert float(loss.statistics[name]) == pytest.approx(counts[kind][0] / counts[kind][1])
+    assert masked[0] > 0 and (masked[1] > 0) == (hard_margin < 2)  # the masks did something; 2 masks no hard negative
+
+
+def test_a_false_negative_teaches_without_a_mask_and_not_with_one():
+    """Row 1's query q scores its own positive .6 and another row's passage .95: unmasked, the loss pushes that one away."""
+    rows = [(0, 1, [], 10, [20]), (2, 3, [], 11, [21])]
+    embeddings = normalize(torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.95, 0.312]], dtype=torch.float64), dim=1)
+    step = make_step(rows, [10, 20, 11, 21])
+    _, pushed = value_and_gradient(lambda e: InfoNCE(0.1)(e, step), embeddings)
+    _, kept = value_and_gradient(lambda e: InfoNCE(0.1, false_negatives="margin", margin=0.1)(e, step), embeddings)
+    assert pushed[3] @ embeddings[0] > 1  # descent lowers its score for q
+    assert abs(kept[0]).max() < 1e-6 and kept[3] @ embeddings[0] < pushed[3] @ embeddings[0] / 10
+
+
+def test_the_margins_that_publications_name_are_the_defaults():
+    margin, guide = InfoNCE(false_negatives="margin"), InfoNCE(false_negatives="guide", margin=-0.05)
+    assert (margin.margin, margin.hard_margin, margin.needs) == (0.1, 0.1, frozenset())
+    assert (guide.margin, guide.hard_margin, guide.needs) == (-0.05, -0.05, {"guide"})
+    assert InfoNCE(false_negatives="guide").margin == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"false_negatives": "yes"}, "false_negatives='yes'.*none, margin, guide"),
+        ({"false_negatives": "margin", "margin": 3}, "margin=3.*between -2 and 2"),
+        ({"false_negatives": "margin", "hard_margin": "big"}, "hard_margin='big'"),
+        ({"margin": 0.1}, "margin=0.1 without loss.false_negatives"),
+    ],
+)
+def test_mask_settings_that_are_refused(settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        InfoNCE(**settings)
+
+
+def test_a_guide_that_no_step_carries_is_told(by_hand):
+    step, embeddings = by_hand
+    with pytest.raises(ConfigurationError, match="needs 'guide'"):
+        InfoNCE(false_negatives="guide")(embeddings, step)
+
+
+# -- several positives -------------------------------------------------------------------------------------------------------
+
+
+def test_rows_count_by_their_weight(by_hand):
+    """A query that shows two positives counts once: each of its two rows half. By hand: (.5 a + .5 b + c) / 2."""
+    rows = [(0, 1, [], 10, [20, 21]), (0, 3, [], 10, [20, 21]), (2, 4, [], 11, [22])]
+    embeddings = vectors(5)
+    step = make_step(rows, [10, 20, 11, 21, 22])
+    single = [InfoNCE(0.3)(embeddings, make_step(rows, [10, 20, 11, 21, 22], own=(i, i + 1))) for i in range(3)]
+    step.positive_count[:] = [2, 2, 1]
+    wanted = (0.5 * single[0] + 0.5 * single[1] + single[2]) / 2
+    for chunk_size in (1, 2, 100):
+        torch.testing.assert_close(InfoNCE(0.3, chunk_size=chunk_size)(embeddings, step), wanted)

@@ -1,0 +1,204 @@
+"""Learning from another model's scores: from a teacher's, or, to keep what is known, from those of the model before training."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import log_softmax
+
+from e5ft.data.step import Step
+from e5ft.errors import ConfigurationError
+from e5ft.training.losses import InfoNCE, check_positive, index, over_rows
+
+TEACHERS = ("scores", "guide")
+CANDIDATES = ("own", "step")
+
+
+class Distillation(nn.Module):
+    """KL divergence between a teacher's and the model's distribution over a query's candidates, plus weighted InfoNCE.
+
+    For row i with candidates c and the teacher's scores t:
+
+        loss_i = sum over c of P_c (log P_c - log Q_c) + weight * InfoNCE_i
+        P = softmax(t / teacher_temperature),  Q = softmax(cos(q, c) / temperature)
+
+    Args:
+        temperature: of the model's cosines, in both parts; above 0.
+        teacher: "scores": those in the rows (a cross-encoder's, from mine.py or elsewhere); "guide": cosines of the
+            step's "guide" vectors.
+        teacher_temperature: divides the teacher's scores; above 0. 1 suits a cross-encoder's logits; None takes 1 for
+            "scores" and `temperature` for "guide".
+        weight: of InfoNCE, at least 0.
+        mask_hard: leave a row's own hard negatives out of InfoNCE: some are false, and the KL part, which has soft labels,
+            learns them already.
+        candidates: "own": the row's positive and its hard negatives; "step": every passage of the step ("guide" only).
+        blocks, chunk_size, false_negatives, margin, hard_margin: of the InfoNCE part, see there.
+
+    Source: Wang et al. 2022 (E5, arXiv:2212.03533, equation 2) and 2023 (SimLM, microsoft/unilm,
+    simlm/src/models/biencoder_model.py: kd_cont_loss_weight, kd_mask_hn).
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.02,
+        teacher: str = "scores",
+        teacher_temperature: float | None = None,
+        weight: float = 0.2,
+        mask_hard: bool = True,
+        candidates: str = "own",
+        **infonce,
+    ):
+        super().__init__()
+        if teacher not in TEACHERS:
+            raise ConfigurationError(f"loss.teacher={teacher!r}: one of {', '.join(TEACHERS)} is needed")
+        if candidates not in CANDIDATES or (candidates == "step" and teacher == "scores"):
+            raise ConfigurationError(
+                f"loss.candidates={candidates!r}: own, or with loss.teacher=guide step, is needed; rows carry scores of their own "
+                "documents and hard negatives only"
+            )
+        check_weight("loss.weight", weight)
+        self.infonce = InfoNCE(temperature, mask_hard=mask_hard, **infonce)
+        default = self.infonce.temperature if teacher == "guide" else 1.0
+        self.teacher_temperature = default if teacher_temperature is None else teacher_temperature
+        check_positive("loss.teacher_temperature", self.teacher_temperature)
+        self.teacher, self.candidates, self.weight = teacher, candidates, float(weight)
+        self.needs = self.infonce.needs | {"guide" if teacher == "guide" else "teacher"}
+        self.statistics: dict[str, torch.Tensor] = {}
+
+    def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
+        """Mean over the step's own rows.
+
+        Args:
+            embeddings: (N, D) unit vectors.
+            step: indices and identities, with "guide" or the teacher's scores at its side.
+
+        Returns:
+            A float32 scalar.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            divergence = self._divergence(embeddings.float(), step)
+        contrastive = self.infonce(embeddings, step) if self.weight else divergence.new_zeros(())
+        self.statistics = {**self.infonce.statistics, "kl": divergence.detach(), "infonce": contrastive.detach()}
+        return divergence + self.weight * contrastive
+
+    def _divergence(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
+        temperatures = self.infonce.temperature, self.teacher_temperature
+        if self.candidates == "step":
+            return divergence_over_step(embeddings, step, "guide", *temperatures, self.infonce.chunk_size)
+        columns = own_candidates(step)  # (B, K)
+        valid = torch.from_numpy(columns >= 0).to(embeddings.device)
+        places = index(np.maximum(columns, 0), embeddings)
+        queries = index(step.query[slice(*step.own)], embeddings)
+        teacher = self._teacher_scores(step, columns, places, queries, embeddings)
+
+        def chunk(first: int, last: int) -> torch.Tensor:
+            rows = slice(first, last)
+            student = (embeddings[queries[rows], None] * embeddings[places[rows]]).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
+            return kl(student / temperatures[0], teacher(rows) / temperatures[1], valid[rows])[:, None]
+
+        return _mean_over_rows(chunk, step, self.infonce.chunk_size, embeddings)
+
+    def _teacher_scores(self, step, columns, places, queries, embeddings) -> Callable[[slice], torch.Tensor]:
+        """rows -> (b, K) scores."""
+        if self.teacher == "guide":
+            guide = torch.from_numpy(step.need("guide")).to(embeddings.device, non_blocking=True)
+            return lambda rows: (guide[queries[rows], None] * guide[places[rows]]).sum(dim=2)
+        scores = np.zeros(columns.shape, dtype=np.float32)
+        scores[:, 0] = step.need("teacher_positive")[slice(*step.own)]
+        scores[:, 1:][columns[:, 1:] >= 0] = step.need("teacher_negative")[slice(*step.own_range)]
+        scores = torch.from_numpy(scores).to(embeddings.device)
+        return lambda rows: scores[rows]
+
+
+class Regularised(nn.Module):
+    """Any loss, plus a pull towards how the model before training saw the step.
+
+        loss + weight * mean over rows of KL( softmax(cos_base(q, c) / temperature) || softmax(cos(q, c) / temperature) )
+
+    with the step's distinct passages c. What the step's texts do not show is not held.
+
+    Args:
+        loss: the loss.
+        weight: above 0.
+        temperature: of both distributions, above 0.
+        chunk_size: rows whose scores stand in memory at once.
+
+    Source: Li and Hoiem 2016 (Learning without Forgetting, arXiv:1606.09282), with similarities in place of classes.
+    """
+
+    def __init__(self, loss: nn.Module, weight: float, temperature: float, chunk_size: int = 1024):
+        super().__init__()
+        check_positive("loss.keep_weight", weight)
+        check_positive("loss.keep_temperature", temperature)
+        self.loss, self.weight, self.temperature, self.chunk_size = loss, float(weight), float(temperature), chunk_size
+        self.needs = frozenset(getattr(loss, "needs", ())) | {"base"}
+        self.statistics: dict[str, torch.Tensor] = {}
+
+    def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
+        """The loss of (N, D) unit vectors, a float32 scalar."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            temperatures = self.temperature, self.temperature
+            divergence = divergence_over_step(embeddings.float(), step, "base", *temperatures, self.chunk_size)
+        loss = self.loss(embeddings, step)
+        self.statistics = {**getattr(self.loss, "statistics", {}), "kl_to_base": divergence.detach()}
+        return loss + self.weight * divergence
+
+
+def divergence_over_step(
+    embeddings: torch.Tensor, step: Step, name: str, temperature: float, teacher_temperature: float, chunk_size: int
+) -> torch.Tensor:
+    """Mean over the own rows of KL(other model's || the model's distribution over the step's distinct passages).
+
+    Args:
+        embeddings: (N, D) unit vectors, float32.
+        step: with the other model's vectors at its side.
+        name: under which they stand there.
+        temperature, teacher_temperature: of the model's and the other's cosines.
+        chunk_size: rows whose scores stand in memory at once.
+    """
+    other = torch.from_numpy(step.need(name)).to(embeddings.device, non_blocking=True)
+    queries, passages = index(step.query[slice(*step.own)], embeddings), index(step.passage, embeddings)
+
+    def chunk(first: int, last: int) -> torch.Tensor:
+        rows = queries[first:last]
+        student = embeddings[rows] @ embeddings[passages].T / temperature  # (b, P)
+        return kl(student, other[rows] @ other[passages].T / teacher_temperature)[:, None]
+
+    return _mean_over_rows(chunk, step, chunk_size, embeddings)
+
+
+def kl(student: torch.Tensor, teacher: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """KL(softmax(teacher) || softmax(student)) of each row.
+
+    Args:
+        student, teacher: (b, K) logits.
+        valid: (b, K), which of them count; None for all.
+
+    Returns:
+        (b,), at least 0.
+    """
+    if valid is not None:
+        # Finite, so that 0 * (-inf - -inf) is 0 and not NaN.
+        student, teacher = (logits.masked_fill(~valid, -1e9) for logits in (student, teacher))
+    teacher, student = log_softmax(teacher, dim=1), log_softmax(student, dim=1)
+    return (teacher.exp() * (teacher - student)).sum(dim=1)
+
+
+def own_candidates(step: Step) -> np.ndarray:
+    """(B, 1 + most hard negatives of a row): indices of each own row's positive and hard negatives, -1 where there are fewer."""
+    counts = step.negative_count[slice(*step.own)]
+    columns = np.full((len(counts), 1 + int(counts.max(initial=0))), -1, dtype=np.int64)
+    columns[:, 0] = step.positive[slice(*step.own)]
+    columns[:, 1:][np.arange(columns.shape[1] - 1) < counts[:, None]] = step.negative[slice(*step.own_range)]
+    return columns
+
+
+def check_weight(name: str, value: float) -> None:
+    """Refuse what is not a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ConfigurationError(f"{name}={value!r}: a number, at least 0, is needed")
+
+
+def _mean_over_rows(chunk, step: Step, size: int, embeddings: torch.Tensor) -> torch.Tensor:
+    return over_rows(chunk, step, size, embeddings.device)[0] / float(step.weight[slice(*step.own)].sum())
