@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from e5ft import distributed
 from e5ft.app.configuration import plain
+from e5ft.app.keeping import gain_and_loss, gain_and_loss_rows
 from e5ft.app.scoring import headline, main_metric
 from e5ft.app.tracking import duration
 from e5ft.errors import ConfigurationError
@@ -98,6 +99,8 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         "",
         f"{main}: {difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}] after against before, p = {difference['p_value']:.2g}",
     ]
+    if summary["keep"]:
+        lines += ["", gain_and_loss(summary), ""]
     if summary["best"]["step"] == 0:
         lines.append("Nothing beat the model before training on the dev set: model/ is that model, unchanged.")
     elif summary["best"]["step"] != training["steps"]:
@@ -134,7 +137,7 @@ def model_card(config: DictConfig, summary: dict, encoder: Encoder) -> str:
 {_inline(summary["test_set"])}, 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
 
 {chr(10).join(table)}
-
+{_elsewhere(summary)}
 ## Training
 
 - rows: {summary["data"]["train_rows"]:,} of {_inline(Path(str(source)).name)}
@@ -142,6 +145,22 @@ def model_card(config: DictConfig, summary: dict, encoder: Encoder) -> str:
 - loss: {_inline(str(settings["loss"]))}
 - optimizer: {_inline(str(settings["optimizer"]))}
 - seed: {config.seed}
+"""
+
+
+def _elsewhere(summary: dict) -> str:
+    """The model card's section on the keep sets; empty where there are none."""
+    if not summary["keep"]:
+        return ""
+    main, rows = gain_and_loss_rows(summary)
+    table = [f"| set | | {main} before | after | difference | |", "|---|---|---:|---:|---:|---|"]
+    table += ["| " + " | ".join(map(_inline, row)) + " |" for row in rows]
+    return f"""
+## What it cost elsewhere
+
+Before and after training, with the paired difference and its 95 % interval over queries; kept means that it includes 0.
+
+{chr(10).join(table)}
 """
 
 

@@ -72,7 +72,9 @@ def check_mergeable(base: Encoder, tuned: Encoder) -> None:
             if key not in ours or key not in theirs:
                 raise _different(f"{what} {key} is in the {'base' if key in ours else 'fine-tuned model'} only")
             if ours[key] != theirs[key]:
-                raise _different(f"{what} {key} is {_short(ours[key])} in the base, {_short(theirs[key])} in the fine-tuned model")
+                raise _different(
+                    f"{what} {key} is {_short(ours[key])} in the base, {_short(theirs[key])} in the fine-tuned model"
+                )
 
 
 def _between(base: torch.Tensor, tuned: torch.Tensor, alpha: float) -> torch.Tensor:
