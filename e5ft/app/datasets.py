@@ -53,7 +53,7 @@ def load_training_data(config: DictConfig) -> TrainingData:
     data, cache = config.data, Path(config.cache_dir)
     sample = data.train_file is None
     source = str(SAMPLE / "train.jsonl") if sample else data.train_file
-    folders = keep_folders(data, data.eval_split)  # before the rows are read, which may take minutes
+    folders = keep_folders(data.keep_dir, data.eval_split)  # before the rows are read, which may take minutes
     eval_dir = data.eval_dir or (str(SAMPLE / "eval") if sample and data.dev_file is None else None)
     rows = load_rows(source, columns(data), cache, on_bad_row=data.on_bad_row, split=data.split)
     read, rejected = rows.read, rows.rejected
@@ -83,18 +83,23 @@ def load_evaluation_set(config: DictConfig) -> RetrievalSet:
     return load_set(data.eval_dir or SAMPLE / "eval", data.eval_split)
 
 
-def keep_folders(data: DictConfig, split: str) -> list[str]:
-    """The folders of data.keep_dir, a list or one name, each checked to hold an evaluation set with this split.
+def keep_folders(given: object, split: str, field: str = "data.keep_dir") -> list[str]:
+    """A list of folders, or one, or none, each checked to hold an evaluation set with this split.
+
+    Args:
+        given: the value of the configuration's `field`.
+        split: the judgements that are to be there.
 
     Raises:
-        ConfigurationError: data.keep_dir is no list of folder names.
+        ConfigurationError: these are no names of folders.
         DataError: a folder, or its split, is not there.
     """
-    given = data.keep_dir
-    folders = list(given) if OmegaConf.is_list(given) else [] if given is None else [given]
+    folders = [] if given is None else list(given) if OmegaConf.is_list(given) or isinstance(given, list) else [given]
     for folder in folders:
         if not isinstance(folder, str) or not folder:
-            raise ConfigurationError(f"data.keep_dir={given}: folders are needed, data.keep_dir=[DIR,DIR], or [] for none")
+            raise ConfigurationError(
+                f"{field}={given}: names of folders are needed; data.keep_dir=[DIR,DIR] takes several, [] none"
+            )
         check_layout(Path(folder), split)
     return folders
 

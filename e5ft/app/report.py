@@ -128,22 +128,22 @@ def model_card(config: DictConfig, summary: dict, encoder: Encoder) -> str:
             f"{entry['metrics'][name]:.3f} [{entry['intervals'][name][0]:.3f}, {entry['intervals'][name][1]:.3f}]"
             for name in metrics
         ]
-        table.append(f"| {_inline(entry['label'])} | " + " | ".join(cells) + " |")
+        table.append(f"| {inline(entry['label'])} | " + " | ".join(cells) + " |")
     settings = plain(config)
     source = summary["data"]["source"]
     return f"""{plain_card(summary["model"], encoder)}
 ## Scores
 
-{_inline(summary["test_set"])}, 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
+{inline(summary["test_set"])}, 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
 
 {chr(10).join(table)}
 {_elsewhere(summary)}
 ## Training
 
-- rows: {summary["data"]["train_rows"]:,} of {_inline(Path(str(source)).name)}
+- rows: {summary["data"]["train_rows"]:,} of {inline(Path(str(source)).name)}
 - steps: {summary["training"]["steps"]:,} of {summary["training"]["queries_per_step"]:,} queries; the weights are of step {summary["best"]["step"]:,}
-- loss: {_inline(str(settings["loss"]))}
-- optimizer: {_inline(str(settings["optimizer"]))}
+- loss: {inline(str(settings["loss"]))}
+- optimizer: {inline(str(settings["optimizer"]))}
 - seed: {config.seed}
 """
 
@@ -154,7 +154,7 @@ def _elsewhere(summary: dict) -> str:
         return ""
     main, rows = gain_and_loss_rows(summary)
     table = [f"| set | | {main} before | after | difference | |", "|---|---|---:|---:|---:|---|"]
-    table += ["| " + " | ".join(map(_inline, row)) + " |" for row in rows]
+    table += ["| " + " | ".join(map(inline, row)) + " |" for row in rows]
     return f"""
 ## What it cost elsewhere
 
@@ -172,11 +172,11 @@ library_name: sentence-transformers
 pipeline_tag: sentence-similarity
 tags: [sentence-transformers, feature-extraction, sentence-similarity, e5ft]
 ---
-# {_inline(label)}, fine-tuned with e5ft
+# {inline(label)}, fine-tuned with e5ft
 
 Vectors of {encoder.dimension} dimensions, {encoder.spec.pooling} pooling, length 1: compare them by dot product.
 
-**Prefixes are part of the model.** A query begins with `{_inline(text.query_prefix)}`, a passage with `{_inline(text.passage_prefix)}`;
+**Prefixes are part of the model.** A query begins with `{inline(text.query_prefix)}`, a passage with `{inline(text.passage_prefix)}`;
 texts are normalised to Unicode NFC first. At most {text.query_max_length} tokens of a query and {text.passage_max_length} of a passage are read.
 
 ```python
@@ -197,7 +197,7 @@ def relative(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """A value that cannot break out of its place in Markdown or HTML."""
     escaped = str(text).replace("\n", "\\n").replace("`", "'").replace("|", "/")
     return escaped.replace("<", "&lt;").replace(">", "&gt;")

@@ -128,7 +128,7 @@ def test_what_is_not_there_is_told_before_anything_is_read(composed, keep, tmp_p
     cases = (("nowhere", DataError, "nowhere: no such folder"), (f"[{folder}]", DataError, "the splits there are: dev"))
     for value, kind, message in (
         *cases,
-        ("[3]", ConfigurationError, "folders are needed"),
+        ("[3]", ConfigurationError, "names of folders are needed"),
         ("3", ConfigurationError, "keep_dir=3"),
     ):
         with pytest.raises(kind, match=message):
