@@ -172,6 +172,20 @@ def model_source(config: DictConfig) -> ModelSource:
     return ModelSource(**values, seed=config.get("seed", 42))
 
 
+def model_folder(given: object, field: str) -> str:
+    """The model's folder that a field names: itself, or of a run that ended with a model.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    path = Path(str(given))
+    if (path / "model").is_dir():
+        path = path / "model"
+    if not path.is_dir():
+        raise ConfigurationError(f"{field}={given}: there is no such folder; name a model or a run")
+    return str(path)
+
+
 def device(config: DictConfig) -> torch.device:
     """Where eval.py and export.py work."""
     wanted = config.get("device", "auto")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from e5ft.data.rows import Columns
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError
+from e5ft.retrieval.beir import check_layout
 from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir
 
 SAMPLE = PROJECT / "data" / "sample"
@@ -27,6 +30,7 @@ class TrainingData:
         train: the training rows.
         dev: the set that chooses the best checkpoint, its corpus bounded.
         test: the set reported before and after, whole.
+        keep: further sets reported before and after, whole: what training should not cost.
         chosen_on_test: whether dev and test are the same queries, so that the report says its scores are optimistic.
         sample: whether this is the shipped sample.
         label: the source, for people.
@@ -36,6 +40,7 @@ class TrainingData:
     train: RowStore
     dev: RetrievalSet
     test: RetrievalSet
+    keep: tuple[RetrievalSet, ...]
     chosen_on_test: bool
     sample: bool
     label: str
@@ -48,6 +53,7 @@ def load_training_data(config: DictConfig) -> TrainingData:
     data, cache = config.data, Path(config.cache_dir)
     sample = data.train_file is None
     source = str(SAMPLE / "train.jsonl") if sample else data.train_file
+    folders = keep_folders(data.keep_dir, data.eval_split)  # before the rows are read, which may take minutes
     eval_dir = data.eval_dir or (str(SAMPLE / "eval") if sample and data.dev_file is None else None)
     rows = load_rows(source, columns(data), cache, on_bad_row=data.on_bad_row, split=data.split)
     read, rejected = rows.read, rows.rejected
@@ -55,14 +61,15 @@ def load_training_data(config: DictConfig) -> TrainingData:
     if data.dev_file is not None:
         dev = from_rows(Path(data.dev_file).stem, load_rows(data.dev_file, columns(data), cache, on_bad_row=data.on_bad_row))
     elif eval_dir is not None and (Path(eval_dir) / "qrels" / f"{DEV_SPLIT}.tsv").is_file():
-        dev = _beir(eval_dir, DEV_SPLIT)
+        dev = load_set(eval_dir, DEV_SPLIT)
     else:
         rows, held_out = split_rows(rows, data.dev_share, config.seed)
         dev = from_rows("dev", held_out)
-    test = dev if eval_dir is None else _beir(eval_dir, data.eval_split)
+    test = dev if eval_dir is None else load_set(eval_dir, data.eval_split)
     same = eval_dir is None or (data.dev_file is None and data.eval_split == DEV_SPLIT)
     dev = cut(dev, data.eval_corpus_size, seed=config.seed)
-    return TrainingData(rows, dev, test, same, sample, "the shipped sample" if sample else source, read, rejected)
+    keep = load_keep_sets(folders, data.eval_split, test)
+    return TrainingData(rows, dev, test, keep, same, sample, "the shipped sample" if sample else source, read, rejected)
 
 
 def load_evaluation_set(config: DictConfig) -> RetrievalSet:
@@ -73,7 +80,47 @@ def load_evaluation_set(config: DictConfig) -> RetrievalSet:
     if data.dev_file is not None:
         cache = Path(config.cache_dir)
         return from_rows(Path(data.dev_file).stem, load_rows(data.dev_file, columns(data), cache, on_bad_row=data.on_bad_row))
-    return _beir(data.eval_dir or SAMPLE / "eval", data.eval_split)
+    return load_set(data.eval_dir or SAMPLE / "eval", data.eval_split)
+
+
+def keep_folders(given: object, split: str, field: str = "data.keep_dir") -> list[str]:
+    """A list of folders, or one, or none, each checked to hold an evaluation set with this split.
+
+    Args:
+        given: the value of the configuration's `field`.
+        split: the judgements that are to be there.
+
+    Raises:
+        ConfigurationError: these are no names of folders.
+        DataError: a folder, or its split, is not there.
+    """
+    folders = [] if given is None else list(given) if OmegaConf.is_list(given) or isinstance(given, list) else [given]
+    for folder in folders:
+        if not isinstance(folder, str) or not folder:
+            raise ConfigurationError(
+                f"{field}={given}: names of folders are needed; data.keep_dir=[DIR,DIR] takes several, [] none"
+            )
+        check_layout(Path(folder), split)
+    return folders
+
+
+def load_keep_sets(folders: Sequence[str], split: str, target: RetrievalSet) -> tuple[RetrievalSet, ...]:
+    """The sets of `keep_folders`. Their names are keys of the summary and folders of the run, so that no two may be equal.
+
+    Raises:
+        ConfigurationError: two of them, or one and the target, have one name.
+        DataError: a file is faulty.
+    """
+    named = {target.name: "the target (data.eval_dir)"}
+    for folder in folders:
+        name = beir_name(folder, split)
+        if name in named:
+            raise ConfigurationError(
+                f"data.keep_dir={folder}: it would be named {name}, as {named[name]} is; "
+                "name a set once, and give one of two folders another name (a link to it will do)"
+            )
+        named[name] = folder
+    return tuple(load_set(folder, split) for folder in folders)
 
 
 def columns(data: DictConfig) -> Columns:
@@ -82,10 +129,15 @@ def columns(data: DictConfig) -> Columns:
     return Columns(**{**values, "ignore": tuple(values["ignore"])})
 
 
-def _beir(folder: str | Path, split: str) -> RetrievalSet:
-    """Named for the data set, not for the folder `eval` that most keep theirs in: sample-test, ko-wiki-dev."""
-    path = Path(folder).absolute()
-    return load_beir(path, split, name=f"{path.parent.name if path.name == 'eval' else path.name}-{split}")
+def beir_name(folder: str | Path, split: str) -> str:
+    """The data set's name, not that of the folder `eval` that most keep theirs in: sample-test, ko-wiki-dev."""
+    path = Path(os.path.abspath(folder))
+    return f"{path.parent.name if path.name == 'eval' else path.name}-{split}"
+
+
+def load_set(folder: str | Path, split: str) -> RetrievalSet:
+    """One folder in BEIR's layout, whole."""
+    return load_beir(Path(folder).absolute(), split, name=beir_name(folder, split))
 
 
 def _limit(rows: RowStore, limit: int | None, seed: int) -> RowStore:

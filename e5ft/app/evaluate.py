@@ -8,7 +8,6 @@ from e5ft.app import configuration
 from e5ft.app.datasets import load_evaluation_set
 from e5ft.app.report import relative, say
 from e5ft.app.scoring import headline, main_metric, score_bm25, score_sizes
-from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.retrieval.evaluation import Evaluation, format_table, paired_difference
@@ -57,12 +56,7 @@ def _score(config: DictConfig, source: ModelSource, retrieval_set: RetrievalSet)
 
 
 def _other(config: DictConfig) -> ModelSource:
-    path = Path(config.compare)
-    if (path / "model").is_dir():
-        path = path / "model"
-    if not path.is_dir():
-        raise ConfigurationError(f"compare={config.compare}: there is no such folder; name a model or a run")
-    return ModelSource(path=str(path))
+    return ModelSource(path=configuration.model_folder(config.compare, "compare"))
 
 
 def _output(config: DictConfig, source: ModelSource) -> Path:

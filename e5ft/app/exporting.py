@@ -1,13 +1,14 @@
-"""The export job: any checkpoint as a checked sentence-transformers folder, and to the hub if asked."""
+"""The export job: any checkpoint, or a merger of two, as a checked sentence-transformers folder, and to the hub if asked."""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from e5ft.app import configuration
+from e5ft.app.merging import merge_models
 from e5ft.app.report import plain_card, relative, say
 from e5ft.errors import ConfigurationError, E5ftError
-from e5ft.files import read_json
+from e5ft.files import read_json, write_json
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder
 
@@ -28,9 +29,20 @@ def export(config: DictConfig) -> None:
     if target.exists() and any(target.iterdir()) and not (target / "modules.json").is_file():
         raise ConfigurationError(f"output_dir={target}: holds other files; name a new folder")
     source = configuration.model_source(config)
-    encoder = load_encoder(source)
-    difference = export_model(encoder, target, _card(source, encoder))
-    say(f"{relative(target)}: {source.label}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
+    if config.merge.base is not None:
+        merged = merge_models(config, source)
+        encoder, label, card = merged.encoder, merged.label, merged.card
+    elif config.data.eval_dir is not None or config.data.keep_dir:
+        raise ConfigurationError(
+            "data.eval_dir, data.keep_dir: only merging measures (merge.base=DIR); to measure a model: eval.py"
+        )
+    else:
+        encoder, label = load_encoder(source), source.label
+        card = _card(source, encoder)
+    difference = export_model(encoder, target, card)
+    if config.merge.base is not None:
+        write_json(target / "merge.json", merged.record)
+    say(f"{relative(target)}: {label}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
     if config.push is not None:
         _push(target, config.push, config.private)
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from e5ft import distributed
 from e5ft.app.configuration import plain
+from e5ft.app.keeping import gain_and_loss, gain_and_loss_rows
 from e5ft.app.scoring import headline, main_metric
 from e5ft.app.tracking import duration
 from e5ft.errors import ConfigurationError
@@ -85,7 +86,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     """The table and what to do next."""
     training, data, shown = summary["training"], summary["data"], relative(folder)
     metrics = headline(sorted({int(name.rpartition("@")[2]) for name in scores.after.metrics}))
-    rows = [evaluation for _, evaluation in scores.named()]
+    rows = list(scores.named().values())
     main = main_metric(metrics)
     difference = summary["differences"][main]
     speed = f", {training['tokens_per_second']:,} tokens a second" if training["tokens_per_second"] else ""
@@ -98,6 +99,8 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         "",
         f"{main}: {difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}] after against before, p = {difference['p_value']:.2g}",
     ]
+    if summary["keep"]:
+        lines += ["", gain_and_loss(summary), ""]
     if summary["best"]["step"] == 0:
         lines.append("Nothing beat the model before training on the dev set: model/ is that model, unchanged.")
     elif summary["best"]["step"] != training["steps"]:
@@ -125,23 +128,39 @@ def model_card(config: DictConfig, summary: dict, encoder: Encoder) -> str:
             f"{entry['metrics'][name]:.3f} [{entry['intervals'][name][0]:.3f}, {entry['intervals'][name][1]:.3f}]"
             for name in metrics
         ]
-        table.append(f"| {_inline(entry['label'])} | " + " | ".join(cells) + " |")
+        table.append(f"| {inline(entry['label'])} | " + " | ".join(cells) + " |")
     settings = plain(config)
     source = summary["data"]["source"]
     return f"""{plain_card(summary["model"], encoder)}
 ## Scores
 
-{_inline(summary["test_set"])}, 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
+{inline(summary["test_set"])}, 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
 
 {chr(10).join(table)}
-
+{_elsewhere(summary)}
 ## Training
 
-- rows: {summary["data"]["train_rows"]:,} of {_inline(Path(str(source)).name)}
+- rows: {summary["data"]["train_rows"]:,} of {inline(Path(str(source)).name)}
 - steps: {summary["training"]["steps"]:,} of {summary["training"]["queries_per_step"]:,} queries; the weights are of step {summary["best"]["step"]:,}
-- loss: {_inline(str(settings["loss"]))}
-- optimizer: {_inline(str(settings["optimizer"]))}
+- loss: {inline(str(settings["loss"]))}
+- optimizer: {inline(str(settings["optimizer"]))}
 - seed: {config.seed}
+"""
+
+
+def _elsewhere(summary: dict) -> str:
+    """The model card's section on the keep sets; empty where there are none."""
+    if not summary["keep"]:
+        return ""
+    main, rows = gain_and_loss_rows(summary)
+    table = [f"| set | | {main} before | after | difference | |", "|---|---|---:|---:|---:|---|"]
+    table += ["| " + " | ".join(map(inline, row)) + " |" for row in rows]
+    return f"""
+## What it cost elsewhere
+
+Before and after training, with the paired difference and its 95 % interval over queries; kept means that it includes 0.
+
+{chr(10).join(table)}
 """
 
 
@@ -153,11 +172,11 @@ library_name: sentence-transformers
 pipeline_tag: sentence-similarity
 tags: [sentence-transformers, feature-extraction, sentence-similarity, e5ft]
 ---
-# {_inline(label)}, fine-tuned with e5ft
+# {inline(label)}, fine-tuned with e5ft
 
 Vectors of {encoder.dimension} dimensions, {encoder.spec.pooling} pooling, length 1: compare them by dot product.
 
-**Prefixes are part of the model.** A query begins with `{_inline(text.query_prefix)}`, a passage with `{_inline(text.passage_prefix)}`;
+**Prefixes are part of the model.** A query begins with `{inline(text.query_prefix)}`, a passage with `{inline(text.passage_prefix)}`;
 texts are normalised to Unicode NFC first. At most {text.query_max_length} tokens of a query and {text.passage_max_length} of a passage are read.
 
 ```python
@@ -178,7 +197,7 @@ def relative(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """A value that cannot break out of its place in Markdown or HTML."""
     escaped = str(text).replace("\n", "\\n").replace("`", "'").replace("|", "/")
     return escaped.replace("<", "&lt;").replace(">", "&gt;")

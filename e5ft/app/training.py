@@ -1,6 +1,5 @@
 """The training job: rows in, a better retriever and the figures that show it out."""
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from e5ft.app import report
 from e5ft.app.configuration import model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
 from e5ft.app.job import stop_on_sigterm
+from e5ft.app.keeping import Scores, keep_record
 from e5ft.app.objective import objective, side_vectors
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
@@ -26,7 +26,7 @@ from e5ft.files import write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder
-from e5ft.retrieval.evaluation import Evaluation, paired_difference
+from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training.trainer import ContrastiveTrainer
 
 
@@ -58,22 +58,6 @@ def train(config: DictConfig) -> float | None:
     return summary["best"]["score"]
 
 
-@dataclasses.dataclass
-class _Scores:
-    """The test set's evaluations; bm25 and after may be missing. `cuts` are those of vectors cut to fewer dimensions."""
-
-    before: Evaluation
-    bm25: Evaluation | None
-    after: Evaluation | None = None
-    cuts: dict[int, Evaluation] = dataclasses.field(default_factory=dict)
-
-    def named(self) -> list[tuple[str, Evaluation]]:
-        """Those there are, with the names under which files keep them, in the order of the tables."""
-        cuts = ((f"after_{dimension}d", cut) for dimension, cut in self.cuts.items())
-        found = [("before", self.before), ("bm25", self.bm25), ("after", self.after), *cuts]
-        return [(name, evaluation) for name, evaluation in found if evaluation is not None]
-
-
 class _Job:
     """One training run, from configuration to summary; each method is one stage."""
 
@@ -93,16 +77,21 @@ class _Job:
         data = load_training_data(config)
         tokens = self._tokens(encoder, data)
         report.say(report.opening(config, self.source, data))
-        scores, pace = self._score_before(encoder, data)
+        scores, keep, pace = self._score_before(encoder, data)
         trainer = self._trainer(encoder, data, tokens, mirror)
         report.say(report.preflight(trainer, data, tokens, pace))
         self._train(trainer)
         best, encoder = self._best(trainer, encoder)
-        scores.after, scores.cuts = score_sizes(encoder, data.test, config.evaluation, "after", seed=config.seed)
+        for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
+            measured.after, measured.cuts = score_sizes(encoder, retrieval_set, config.evaluation, "after", seed=config.seed)
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
+        summary["keep"] = [keep_record(kept, config.seed) for kept in keep]
         if distributed.is_main():
-            self._write(encoder, summary, scores)
+            self._write(encoder, summary, [scores, *keep])
             mirror.send({f"test/{name}": value for name, value in scores.after.metrics.items()})
+            mirror.send(
+                {f"keep/{kept.after.set_name}/{name}": value for kept in keep for name, value in kept.after.metrics.items()}
+            )
             report.say(report.closing(summary, scores, self.folder.path, in_sweep))
         distributed.barrier()
         return summary
@@ -110,18 +99,21 @@ class _Job:
     def _tokens(self, encoder: Encoder, data: TrainingData) -> TokenStore:
         return tokenize_rows(data.train, encoder.tokenizer, encoder.spec.text, Path(self.config.cache_dir))
 
-    def _score_before(self, encoder: Encoder, data: TrainingData) -> tuple[_Scores, float]:
-        """The base model's and BM25's scores, and the tokens a second that encoding ran at."""
-        config = self.config
+    def _score_before(self, encoder: Encoder, data: TrainingData) -> tuple[Scores, list[Scores], float]:
+        """The base model's and BM25's scores on target and keep sets, and the tokens a second that encoding ran at."""
         sample = list(data.test.passages[:256])
         count, start = sum(map(len, encoder.tokenize(sample, "passage"))), time.monotonic()
         encoder.encode(sample, "passage")
         pace = count / max(time.monotonic() - start, 1e-6)
+        return self._score_base(encoder, data.test), [self._score_base(encoder, kept) for kept in data.keep], pace
+
+    def _score_base(self, encoder: Encoder, retrieval_set: RetrievalSet) -> Scores:
+        config = self.config
         label = "before (random weights)" if self.source.init == "random" else "before"
         # The base's vectors are kept: the next run from the same model finds them.
         cache = Path(config.cache_dir)
-        before = score_model(encoder, data.test, config.evaluation, label, seed=config.seed, cache=cache)
-        return _Scores(before, score_bm25(data.test, config.evaluation, seed=config.seed)), pace
+        before = score_model(encoder, retrieval_set, config.evaluation, label, seed=config.seed, cache=cache)
+        return Scores(before, score_bm25(retrieval_set, config.evaluation, seed=config.seed))
 
     def _trainer(self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback) -> ContrastiveTrainer:
         config, arguments = self.config, self.arguments
@@ -211,12 +203,8 @@ class _Job:
         return best, trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)
 
     def _summary(
-        self, trainer: ContrastiveTrainer, data: TrainingData, tokens: TokenStore, scores: _Scores, best: dict, seconds: float
+        self, trainer: ContrastiveTrainer, data: TrainingData, tokens: TokenStore, scores: Scores, best: dict, seconds: float
     ) -> dict:
-        differences = {
-            name: dataclasses.asdict(paired_difference(scores.after, scores.before, name, seed=self.config.seed))
-            for name in scores.after.metrics
-        }
         runtime = next((entry["train_runtime"] for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), 0.0)
         everything = trainer.tokens_seen * self.arguments.world_size
         return {
@@ -235,15 +223,15 @@ class _Job:
                 "tokens_per_second": round(everything / runtime) if runtime else None,
                 "seconds_in_all": round(seconds, 1),
             },
-            "scores": {name: {"label": e.label, "metrics": e.metrics, "intervals": e.intervals} for name, e in scores.named()},
-            "differences": differences,
+            "scores": scores.record(),
+            "differences": scores.differences(self.config.seed),
         }
 
-    def _write(self, encoder: Encoder, summary: dict, scores: _Scores) -> None:
+    def _write(self, encoder: Encoder, summary: dict, measured: list[Scores]) -> None:
         path = self.folder.path
-        folders = {"before": "base", "after": "final"}  # others under their own name
-        for name, evaluation in scores.named():
-            evaluation.save(path / "eval" / evaluation.set_name / folders.get(name, name))
+        for scores in measured:
+            for name, evaluation in scores.files.items():
+                evaluation.save(path / "eval" / evaluation.set_name / name)
         summary["export_difference"] = export_model(encoder, path / "model", report.model_card(self.config, summary, encoder))
         write_json(path / "summary.json", summary)
 

@@ -1,0 +1,273 @@
+"""Merging as a stage of export.py: the rule by hand, the sweep against single measurements, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from e5ft.app.configuration import PROJECT
+from e5ft.app.evaluate import evaluate
+from e5ft.app.exporting import export
+from e5ft.app.merging import choose_alpha, sweep_table
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.files import read_json
+from e5ft.modeling.export import export_model
+from e5ft.modeling.loading import ModelSource, load_encoder
+from tests.app.conftest import TINY
+from tests.conftest import make_encoder
+
+SAMPLE = PROJECT / "data/sample/eval"
+FAST = ("evaluation.intervals=50", "device=cpu")
+
+
+# -- the rule ----------------------------------------------------------------------------------------------------------------
+
+TARGET = {0.0: 0.50, 0.25: 0.55, 0.5: 0.60, 0.75: 0.62, 1.0: 0.61}
+WIKI = {0.0: 0.80, 0.25: 0.80, 0.5: 0.78, 0.75: 0.77, 1.0: 0.60}
+LAW = {0.0: 0.40, 0.25: 0.41, 0.5: 0.37, 0.75: 0.39, 1.0: 0.20}
+
+
+@pytest.mark.parametrize(
+    ("target", "keep", "floors", "chosen", "qualifying"),
+    [
+        # Wiki alone, bound .775: .75 falls below it and the largest target left is .60 at .5.
+        (TARGET, {"wiki": WIKI}, {"wiki": 0.775}, 0.5, [0.0, 0.25, 0.5]),
+        # Exactly at the bound qualifies.
+        (TARGET, {"wiki": WIKI}, {"wiki": 0.77}, 0.75, [0.0, 0.25, 0.5, 0.75]),
+        # Every keep set must hold: law excludes .5, which wiki lets pass, and wiki excludes .75.
+        (TARGET, {"wiki": WIKI, "law": LAW}, {"wiki": 0.775, "law": 0.38}, 0.25, [0.0, 0.25]),
+        # None but the base.
+        (TARGET, {"wiki": WIKI | {0.0: 0.9}}, {"wiki": 0.85}, 0.0, [0.0]),
+        # A base below its own bound, as few bootstrap samples can have it, is still the base.
+        (TARGET, {"wiki": WIKI}, {"wiki": 0.9}, 0.0, [0.0]),
+        # Nothing to keep: the target alone, where .75 is above 1.
+        (TARGET, {}, {}, 0.75, [0.0, 0.25, 0.5, 0.75, 1.0]),
+        # Of equal scores the smaller alpha, in whatever order they were measured.
+        ({1.0: 0.6, 0.5: 0.6, 0.0: 0.5}, {}, {}, 0.5, [0.0, 0.5, 1.0]),
+        ({1.0: 0.5, 0.5: 0.5, 0.0: 0.5}, {}, {}, 0.0, [0.0, 0.5, 1.0]),
+        # Fine-tuning that only harmed.
+        ({0.0: 0.5, 0.5: 0.4, 1.0: 0.3}, {}, {}, 0.0, [0.0, 0.5, 1.0]),
+    ],
+)
+def test_the_rule_worked_by_hand(target, keep, floors, chosen, qualifying):
+    assert choose_alpha(target, keep, floors) == (chosen, qualifying)
+
+
+# -- the stage ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(trained, composed, tmp_path):
+    """The untrained model, and what some steps made of it."""
+    shape = [setting for setting in TINY if setting.startswith("model.")]
+    export(composed("export", "model=mini", *shape, f"output_dir={tmp_path / 'base'}"))
+    _, run = trained("training.max_steps=6", "optimizer.lr=0.002", "training.eval_strategy=no",
+                     "training.load_best_model_at_end=false", "evaluation.bm25=null")  # fmt: skip
+    return tmp_path / "base", run
+
+
+@pytest.fixture
+def keep(tmp_path):
+    """A keep set: the sample's corpus with a part of its judgements."""
+    folder = tmp_path / "law"
+    shutil.copytree(SAMPLE, folder)
+    lines = (SAMPLE / "qrels/dev.tsv").read_text().splitlines(keepends=True)
+    (folder / "qrels/dev.tsv").write_text("".join(lines[:61]))
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    encoder = load_encoder(ModelSource(path=str(folder)))
+    return {**encoder.backbone.state_dict(), **encoder.pooler[0].state_dict()}
+
+
+def test_one_alpha_is_written_as_a_model_like_any_other(models, composed, tmp_path, capsys):
+    from sentence_transformers import SentenceTransformer
+
+    base, run = models
+    out = tmp_path / "merged"
+    export(composed("export", f"model.path={run}/model", f"merge.base={base}", "merge.alpha=0.25", f"output_dir={out}"))
+    ours, theirs, merged = weights(base), weights(run / "model"), weights(out)
+    for name, tensor in merged.items():
+        torch.testing.assert_close(tensor, 0.75 * ours[name] + 0.25 * theirs[name], rtol=1e-6, atol=1e-7)
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+    encoder = load_encoder(ModelSource(path=str(out)))
+    assert encoder.spec == load_encoder(ModelSource(path=str(run / "model"))).spec
+    vectors = SentenceTransformer(str(out), device="cpu").encode(["질문"], prompt_name="query")
+    np.testing.assert_allclose(vectors, encoder.encode(["질문"], "query"), atol=1e-5)
+    assert read_json(out / "merge.json") == {"base": str(base), "fine_tuned": f"{run}/model", "alpha": 0.25, "rule": None}
+    card = (out / "README.md").read_text()
+    assert "alpha: 0.25, given" in card and str(base) in card and f"{run}/model" in card and "qualifies" not in card
+    assert "merged, alpha 0.25" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("alpha", [0, 1])
+def test_the_ends_are_the_two_models_bit_for_bit(models, composed, tmp_path, alpha):
+    base, run = models
+    out = tmp_path / "merged"
+    export(composed("export", f"model.path={run}/model", f"merge.base={base}", f"merge.alpha={alpha}", f"output_dir={out}"))
+    end, merged = weights(run / "model" if alpha else base), weights(out)
+    assert merged.keys() == end.keys() and all(torch.equal(merged[name], end[name]) for name in end)
+
+
+def test_a_sweep_measures_every_alpha_and_writes_the_best(models, composed, keep, tmp_path, capsys):
+    base, run = models
+    out = tmp_path / "merged"
+    settings = (f"model.path={run}/model", f"merge.base={base}", "merge.alpha=[0.5,0.75]")
+    export(composed("export", *settings, f"data.eval_dir={SAMPLE}", f"data.keep_dir=[{keep}]", f"output_dir={out}", *FAST))
+    record, printed = read_json(out / "merge.json"), capsys.readouterr().out
+    assert [entry["alpha"] for entry in record["alphas"]] == [0.0, 0.5, 0.75, 1.0]
+    assert (record["target"], record["keep"], record["split"], record["metric"]) == ("sample-dev", ["law-dev"], "dev", "ndcg@10")
+    # An end of the sweep is what eval.py finds for that model, and the bound is the base's interval.
+    for entry, folder in ((record["alphas"][0], base), (record["alphas"][-1], run / "model")):
+        for name, place in (("sample-dev", SAMPLE), ("law-dev", keep)):
+            evaluate(composed("eval", f"model.path={folder}", f"data.eval_dir={place}", "data.eval_split=dev",
+                              f"output_dir={tmp_path / 'eval'}", "evaluation.bm25=null", *FAST))  # fmt: skip
+            found = read_json(tmp_path / "eval" / name / "model/metrics.json")
+            assert entry["sets"][name]["metrics"] == pytest.approx(found["metrics"])
+            assert entry["sets"][name]["intervals"]["ndcg@10"] == pytest.approx(found["intervals"]["ndcg@10"])
+    assert record["floors"] == {"law-dev": record["alphas"][0]["sets"]["law-dev"]["intervals"]["ndcg@10"][0]}
+    scores = {
+        name: {entry["alpha"]: entry["sets"][name]["metrics"]["ndcg@10"] for entry in record["alphas"]}
+        for name in ("sample-dev", "law-dev")
+    }
+    assert len(set(scores["sample-dev"].values())) > 1
+    chosen, qualifying = choose_alpha(scores["sample-dev"], {"law-dev": scores["law-dev"]}, record["floors"])
+    assert record["alpha"] == chosen and [e["alpha"] for e in record["alphas"] if e["qualifies"]] == qualifying
+    # The model written is that alpha's.
+    ours, theirs, merged = weights(base), weights(run / "model"), weights(out)
+    for name, tensor in merged.items():
+        torch.testing.assert_close(tensor, (1 - chosen) * ours[name] + chosen * theirs[name], rtol=1e-6, atol=1e-7)
+    card = (out / "README.md").read_text()
+    assert sweep_table(record) in printed
+    assert record["rule"] in card and "| 0.75 |" in card and "law-dev ndcg@10" in card
+
+
+def test_when_every_mixture_loses_too_much_the_base_is_written(models, composed, keep, tmp_path, capsys, monkeypatch):
+    from e5ft.app import merging
+
+    measured = merging.score_model
+
+    def forgetful(encoder, retrieval_set, evaluation, label, **kwargs):
+        found = measured(encoder, retrieval_set, evaluation, label, **kwargs)
+        better = retrieval_set.name == "sample-dev" and "base" not in label
+        worse = retrieval_set.name == "law-dev" and "base" not in label
+        found.metrics["ndcg@10"] = 0.99 if better else 0.0 if worse else found.metrics["ndcg@10"]
+        return found
+
+    monkeypatch.setattr(merging, "score_model", forgetful)
+    base, run = models
+    settings = (f"model.path={run}/model", f"merge.base={base}", "merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", *FAST)
+    export(composed("export", *settings, f"data.keep_dir={keep}", f"output_dir={tmp_path / 'kept'}"))
+    assert read_json(tmp_path / "kept/merge.json")["alpha"] == 0.0
+    assert "the model written is the base, unchanged" in capsys.readouterr().out
+    ours, merged = weights(base), weights(tmp_path / "kept")
+    assert all(torch.equal(merged[name], ours[name]) for name in ours)
+    # Negative control: without the keep set nothing holds it back, and the smallest of the equal ones is taken.
+    export(composed("export", *settings, f"output_dir={tmp_path / 'free'}"))
+    assert read_json(tmp_path / "free/merge.json")["alpha"] == 0.5
+    assert "No keep set is named" in capsys.readouterr().out
+
+
+def test_a_number_with_a_set_is_measured_and_not_chosen(models, composed, tmp_path, capsys):
+    base, run = models
+    settings = (f"model.path={run}/model", f"merge.base={base}", "merge.alpha=0.5", f"data.eval_dir={SAMPLE}", *FAST)
+    export(composed("export", *settings, f"output_dir={tmp_path / 'm'}", "data.eval_corpus_size=150"))
+    record = read_json(tmp_path / "m/merge.json")
+    assert record["alpha"] == 0.5 and record["rule"] is None and [e["alpha"] for e in record["alphas"]] == [0.0, 0.5, 1.0]
+    assert {e["sets"]["sample-dev"]["passages"] for e in record["alphas"]} == {len_judged_or(150)}
+    assert "is chosen" not in capsys.readouterr().out
+
+
+def len_judged_or(size: int) -> int:
+    """The cut never drops a judged passage."""
+    judged = {line.split("\t")[1] for line in (SAMPLE / "qrels/dev.tsv").read_text().splitlines()[1:]}
+    return max(size, len(judged))
+
+
+def test_the_base_may_be_a_run(models, composed, tmp_path):
+    base, run = models
+    shutil.copytree(base, tmp_path / "outputs/first/model")
+    settings = (f"model.path={run}/model", "merge.base=outputs/first", "merge.alpha=0")
+    export(composed("export", *settings, f"output_dir={tmp_path / 'm'}"))
+    assert read_json(tmp_path / "m/merge.json")["base"] == "outputs/first/model"
+
+
+def test_a_base_that_records_no_lengths_is_measured_under_the_fine_tuned_model_s(models, composed, tmp_path):
+    """Published folders record none; negative control: another prefix is another contract."""
+    import json
+
+    base, run = models
+    for file, change in (("config.json", lambda values: values.pop("e5ft")), ("config_sentence_transformers.json", None)):
+        values = read_json(base / file)
+        if change:
+            change(values)
+        (base / file).write_text(json.dumps(values))
+    settings = ("export", f"model.path={run}/model", f"merge.base={base}", f"output_dir={tmp_path / 'm'}")
+    export(composed(*settings))
+    values["prompts"] = {"query": "question: ", "document": "passage: "}
+    (base / "config_sentence_transformers.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigurationError, match=r"text.query_prefix is 'question: ' in the base, 'query: '"):
+        export(composed(*settings))
+    export(composed(*settings, "model.text.query_prefix='query: '"))  # said to hold for both
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two small models of one kind and one of another, for what is refused before anything is measured."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, encoder in (
+        ("base", make_encoder(seed=0)),
+        ("tuned", make_encoder(seed=1)),
+        ("xlm-r", make_encoder("xlm-roberta")),
+    ):
+        export_model(encoder, folder / name, "card")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        (["merge.alpha=half"], ConfigurationError, "merge.alpha='half'"),
+        (["merge.alpha=null"], ConfigurationError, "merge.alpha=None"),
+        (["merge.alpha=true"], ConfigurationError, "merge.alpha=True"),
+        (["merge.alpha=1.01"], ConfigurationError, "merge.alpha=1.01: .* from 0"),
+        (["merge.alpha=-0.5"], ConfigurationError, "merge.alpha=-0.5"),
+        (["merge.alpha=.nan"], ConfigurationError, "merge.alpha="),
+        (["merge.alpha=[]"], ConfigurationError, r"merge.alpha=\[\]"),
+        (["merge.alpha=[0.5,2]"], ConfigurationError, "merge.alpha=2"),
+        (["merge.alpha=[0.5,x]"], ConfigurationError, "merge.alpha='x'"),
+        (["merge.alpha=[0.5,0.25,0.50]"], ConfigurationError, "0.5 stands there twice"),
+        (["merge.alpha=[0.5]"], ConfigurationError, "name data.eval_dir"),
+        (["merge.alpha=0.5", f"data.keep_dir={SAMPLE}"], ConfigurationError, "the target is needed"),
+        (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", "merge.split=train"], DataError, "the splits there are: dev, test .merge.split=train"),
+        (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", "merge.split=null"], ConfigurationError, "merge.split=None"),
+        (["merge.alpha=[0.5]", "data.eval_dir=nowhere"], DataError, "nowhere: no such folder"),
+        (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", "data.keep_dir=[nowhere]"], DataError, "nowhere: no such folder"),
+        (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", f"data.keep_dir=[{SAMPLE}]"], ConfigurationError, "the target"),
+        (["merge.base=nowhere"], ConfigurationError, "merge.base=nowhere: there is no such folder"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(pair, composed, tmp_path, settings, kind, message):
+    with pytest.raises(kind, match=message):
+        export(
+            composed("export", f"model.path={pair}/tuned", f"merge.base={pair}/base", f"output_dir={tmp_path / 'm'}", *settings)
+        )
+    assert not (tmp_path / "m").exists()
+
+
+def test_models_that_do_not_belong_together(pair, composed, tmp_path):
+    out = f"output_dir={tmp_path / 'm'}"
+    with pytest.raises(ConfigurationError, match="cannot be merged: the setting model_type is 'xlm-roberta' in the base, 'bert'"):
+        export(composed("export", f"model.path={pair}/tuned", f"merge.base={pair}/xlm-r", out))
+    with pytest.raises(ConfigurationError, match="is model.path itself"):
+        export(composed("export", f"model.path={pair}/tuned", f"merge.base={pair}/tuned", out))
+    with pytest.raises(ConfigurationError, match="only merging measures"):
+        export(composed("export", f"model.path={pair}/tuned", f"data.eval_dir={SAMPLE}", out))
+
+
+def test_without_a_base_nothing_is_merged(pair, composed, tmp_path):
+    export(composed("export", f"model.path={pair}/tuned", f"output_dir={tmp_path / 'm'}"))
+    assert not (tmp_path / "m/merge.json").exists()

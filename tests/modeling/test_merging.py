@@ -1,0 +1,174 @@
+"""Merging: its ends bit for bit, the middle against plain arithmetic, and models that do not belong together."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from e5ft.data.text import TextSpec
+from e5ft.errors import ConfigurationError
+from e5ft.modeling.encoder import Encoder, EncoderSpec
+from e5ft.modeling.loading import ModelSource, load_encoder, save_encoder
+from e5ft.modeling.merging import check_mergeable, merge
+from tests.conftest import make_encoder, make_tokenizer
+
+FAMILIES = ("bert", "xlm-roberta")
+TEXTS = ["w1 w2 w3", "w5 " * 30]
+
+
+def tensors(encoder: Encoder) -> dict[str, torch.Tensor]:
+    pooler = {f"pooler.{name}": tensor for name, tensor in encoder.pooler[0].state_dict().items()}
+    return {name: tensor.clone() for name, tensor in {**encoder.backbone.state_dict(), **pooler}.items()}
+
+
+def pair(family: str = "bert") -> tuple[Encoder, Encoder]:
+    return make_encoder(family, seed=0).eval(), make_encoder(family, seed=1).eval()
+
+
+def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 0.0, 1.0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_ends_are_the_two_models_bit_for_bit(family, alpha):
+    """Also where arithmetic would not give them back: a negative zero, and an infinity times 0."""
+    base, tuned = pair(family)
+    with torch.no_grad():
+        for encoder in (base, tuned):
+            bias = encoder.backbone.encoder.layer[0].output.dense.bias
+            bias[0], bias[1] = -0.0, float("inf") if encoder is base else 1.0
+    merged, end = tensors(merge(base, tuned, alpha)), tensors(tuned if alpha else base)
+    assert merged.keys() == end.keys() and any(name.startswith("pooler.") for name in merged)
+    assert all(equal_bits(merged[name], end[name]) for name in end)
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.3, 0.9])
+def test_the_middle_is_rounded_once(alpha):
+    """Against numpy in float64."""
+    base, tuned = pair()
+    merged, ours, theirs = tensors(merge(base, tuned, alpha)), tensors(base), tensors(tuned)
+    for name, tensor in merged.items():
+        exact = (1 - alpha) * ours[name].numpy().astype(np.float64) + alpha * theirs[name].numpy().astype(np.float64)
+        np.testing.assert_array_equal(tensor.numpy(), exact.astype(np.float32), err_msg=name)
+    name = "encoder.layer.0.output.dense.weight"
+    assert not torch.equal(merged[name], ours[name]) and not torch.equal(merged[name], theirs[name])
+
+
+def test_the_middle_worked_by_hand():
+    """A quarter of the way from 1 to 3 is 1.5, in the body and in the pooler."""
+    base, tuned = pair()
+    with torch.no_grad():
+        for encoder, value in ((base, 1.0), (tuned, 3.0)):
+            encoder.backbone.encoder.layer[1].output.dense.weight.fill_(value)
+            encoder.pooler[0].dense.weight.fill_(value)
+    merged = merge(base, tuned, 0.25)
+    assert torch.all(merged.backbone.encoder.layer[1].output.dense.weight == 1.5)
+    assert torch.all(merged.pooler[0].dense.weight == 1.5)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1 / 3, 0.7])
+def test_what_training_did_not_change_stays_bit_for_bit(alpha):
+    base = make_encoder()
+    merged, before = tensors(merge(base, copy.deepcopy(base), alpha)), tensors(base)
+    assert all(equal_bits(merged[name], before[name]) for name in before)
+
+
+def test_the_two_models_are_left_alone():
+    base, tuned = pair()
+    before = tensors(base), tensors(tuned)
+    vectors = [encoder.encode(TEXTS, "query") for encoder in (base, tuned)]
+    merged = merge(base, tuned, 0.5)
+    with torch.no_grad():
+        for parameter in merged.parameters():
+            parameter.zero_()
+        merged.pooler[0].dense.weight.zero_()
+    merged.backbone.set_attn_implementation("sdpa")  # a configuration of its own, too
+    for encoder, kept, found in zip((base, tuned), before, vectors, strict=True):
+        assert all(equal_bits(tensor, kept[name]) for name, tensor in tensors(encoder).items())
+        np.testing.assert_array_equal(encoder.encode(TEXTS, "query"), found)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_merged_model_is_saved_and_read_like_any_other(family, tmp_path):
+    merged = merge(*pair(family), 0.5)
+    assert not merged.training
+    save_encoder(merged, tmp_path)
+    again = load_encoder(ModelSource(path=str(tmp_path)))
+    assert all(equal_bits(tensor, tensors(merged)[name]) for name, tensor in tensors(again).items())
+    np.testing.assert_array_equal(again.encode(TEXTS, "passage"), merged.encode(TEXTS, "passage"))
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.5, float("nan"), float("inf"), True, "0.5", None])
+def test_no_share(alpha):
+    with pytest.raises(ConfigurationError, match="alpha="):
+        merge(*pair(), alpha)
+
+
+def test_a_model_saved_and_read_again_belongs_to_itself(tmp_path):
+    """Also after calls that leave their truncation in the tokenizer."""
+    base = make_encoder()
+    save_encoder(base, tmp_path)
+    base.tokenize(["w1 " * 90], "query")
+    check_mergeable(base, load_encoder(ModelSource(path=str(tmp_path))))
+
+
+def other(change) -> tuple[Encoder, Encoder]:
+    base, tuned = pair()
+    return base, change(tuned) or tuned
+
+
+def with_spec(**values):
+    spec = {"pooling": "mean", "text": TextSpec(query_max_length=48, passage_max_length=48), **values}
+    return lambda tuned: Encoder(tuned.backbone, tuned.tokenizer, EncoderSpec(**spec))
+
+
+def with_other_ids(tuned):
+    from tests import conftest
+
+    words, conftest.WORDS[:] = list(conftest.WORDS), conftest.WORDS[::-1]
+    try:
+        tuned.tokenizer = make_tokenizer()
+    finally:
+        conftest.WORDS[:] = words
+
+
+def with_lower_case(tuned):
+    from tokenizers import normalizers
+
+    tuned.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+
+
+def with_fewer_layers(tuned):
+    del tuned.backbone.encoder.layer[1]
+
+
+def with_other_shape(tuned):
+    tuned.backbone.encoder.layer[0].output.dense = torch.nn.Linear(60, 32)
+
+
+def with_other_heads(tuned):
+    tuned.config.num_attention_heads = 8
+
+
+def without_pooler(tuned):
+    tuned.pooler[0] = None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_spec(pooling="cls"), r"pooling is 'mean' in the base, 'cls'"),
+        (with_spec(text=TextSpec("", "", 48, 48)), r"text.query_prefix is 'query: ' in the base, ''"),
+        (with_other_ids, r"tokenizer's piece 'w0' is 4 in the base, 203"),
+        (with_lower_case, r"tokenizer's normalizer is None in the base, \{'type': 'Lowercase'\}"),
+        (with_fewer_layers, r"encoder.layer.1.attention.self.query.weight is in the base only"),
+        (with_other_shape, r"layer.0.output.dense.weight is \(32, 64\) in the base, \(32, 60\)"),
+        (with_other_heads, r"num_attention_heads is 4 in the base, 8"),
+        (without_pooler, r"pooler.dense.weight is in the base only"),
+    ],
+)
+def test_models_that_do_not_belong_together(change, message):
+    with pytest.raises(ConfigurationError, match=message):
+        merge(*other(change), 0.5)
