@@ -7,18 +7,27 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a UTF-8 file atomically: to a neighbour first, flushed to disk, then renamed."""
+    _write(path, (text,))
+
+
+def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
+    """Write a UTF-8 file of lines in the same way; only one line at a time is held."""
+    _write(path, (f"{line}\n" for line in lines))
+
+
+def _write(path: str | os.PathLike, parts: Iterable[str]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -51,7 +51,7 @@ class BM25:
         documents = [self._learn(tokens) for tokens in self._tokenise(texts)]
         if not documents:
             raise DataError("the corpus is empty: there is nothing to search")
-        self._index = None
+        self._index, self._passages = None, len(documents)
         if self._vocabulary:  # no token at all (bare punctuation): nothing can ever be found
             self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
             self._index.index((documents, self._vocabulary), create_empty_token=False, show_progress=False)
@@ -72,28 +72,47 @@ class BM25:
         """
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ConfigurationError(f"k={k!r}: a whole number of at least 1 is needed")
-        return [self._best(tokens, k) for tokens in self._tokenise(queries)]
+        return [best(scores, k) for scores in self.scores(queries)]
+
+    def scores(self, queries: Iterable[str]) -> Iterator[np.ndarray]:
+        """The scores of all passages for every query, one query at a time.
+
+        Args:
+            queries: as of `search`.
+
+        Yields:
+            (P,) float32, at least 0; 0 where a passage shares no token with the query.
+        """
+        for tokens in self._tokenise(queries):
+            known = [self._vocabulary[token] for token in tokens if token in self._vocabulary]
+            yield self._index.get_scores_from_ids(known) if known else np.zeros(self._passages, dtype=np.float32)
 
     def _learn(self, tokens: Iterable[str]) -> array:
         """Token numbers of a passage, four bytes each: a list of strings would take twenty times as much."""
         vocabulary = self._vocabulary
         return array("i", [vocabulary.setdefault(token, len(vocabulary)) for token in tokens])
 
-    def _best(self, tokens: Iterable[str], k: int) -> list[tuple[int, float]]:
-        known = [self._vocabulary[token] for token in tokens if token in self._vocabulary]
-        if not known:
-            return []
-        scores = self._index.get_scores_from_ids(known)  # (P,)
-        found = np.flatnonzero(scores > 0)
-        values = scores[found]
-        if len(found) > k:
-            threshold = np.partition(values, len(values) - k)[len(values) - k]  # the k-th largest
-            above = np.flatnonzero(values > threshold)
-            equal = np.flatnonzero(values == threshold)[: k - len(above)]  # of equal scores the smaller index
-            chosen = np.concatenate([above, equal])
-            found, values = found[chosen], values[chosen]
-        order = np.lexsort((found, -values))
-        return list(zip(found[order].tolist(), values[order].tolist(), strict=True))
+
+def best(scores: np.ndarray, k: int) -> list[tuple[int, float]]:
+    """The k largest scores above 0.
+
+    Args:
+        scores: (P,) of one query.
+        k: at least 1.
+
+    Returns:
+        (index, score), score descending, index ascending where scores are equal.
+    """
+    found = np.flatnonzero(scores > 0)
+    values = scores[found]
+    if len(found) > k:
+        threshold = np.partition(values, len(values) - k)[len(values) - k]  # the k-th largest
+        above = np.flatnonzero(values > threshold)
+        equal = np.flatnonzero(values == threshold)[: k - len(above)]  # of equal scores the smaller index
+        chosen = np.concatenate([above, equal])
+        found, values = found[chosen], values[chosen]
+    order = np.lexsort((found, -values))
+    return list(zip(found[order].tolist(), values[order].tolist(), strict=True))
 
 
 def _tokeniser(tokenisation: str) -> Callable[[Iterable[str]], Iterator[list[str]]]:

@@ -1,22 +1,31 @@
 """Vectors of a whole collection: encoded once, over all processes, and kept on disk under a digest of what made them."""
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from e5ft import distributed
-from e5ft.files import digest_of
+from e5ft.files import digest_of, read_json, write_json
 from e5ft.modeling.encoder import Encoder
 
-_WINDOW = 8192  # texts encoded between two writes: what an interruption can lose, and what stands in memory
+WINDOW = 8192  # texts encoded between two writes: what an interruption can lose, and what stands in memory
 VERSION = 1
 
 
 def encode_collection(
-    encoder: Encoder, texts: Sequence[str], role: str, *, batch_tokens: int = 16384, cache: Path | None = None
+    encoder: Encoder,
+    texts: Sequence[str],
+    role: str,
+    *,
+    batch_tokens: int = 16384,
+    cache: Path | None = None,
+    window: int = WINDOW,
 ) -> np.ndarray:
     """Vectors of all texts.
 
@@ -26,32 +35,69 @@ def encode_collection(
         role: "query" or "passage".
         batch_tokens: tokens of one forward pass.
         cache: a folder for vectors on disk, mapped into memory and found again by a digest of weights, contract and
-            texts: a retrained model never sees old vectors. None: in memory, for vectors that are used once.
+            texts: a retrained model never sees old vectors. An interrupted run goes on after its last whole window.
+            None: in memory, for vectors that are used once.
+        window: texts encoded between two writes to the cache, at least 1.
 
     Returns:
         (n, D) float32; a memory map with `cache`. Every process gets all rows.
     """
-    if cache is None:
+    if cache is None or not len(texts):  # no file of no bytes can be mapped
         return _encode(encoder, texts, role, batch_tokens)
-    path = (
-        cache
-        / f"vectors-{digest_of(VERSION, _digest_of_weights(encoder), encoder.spec.to_dict(), role, _digest_of_texts(texts))}.npy"
-    )
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{distributed.rank()}.partial.npy")
-        stored = None
+    key = digest_of(VERSION, digest_of_weights(encoder), encoder.spec.to_dict(), role, _digest_of_texts(texts))
+    path = cache / f"vectors-{key}.npy"
+    with contextlib.ExitStack() as stack:
+        if distributed.is_main():  # another run that wants the same vectors waits for these
+            cache.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(f"{path}.lock"))
+        file = _Partial(path, (len(texts), encoder.dimension))
+        # The main process alone decides: another one may look at the disk a moment later, and see something else.
+        done = int(distributed.gather_arrays(np.array([file.done()]), encoder.device)[0][0])
+        for start in range(done, len(texts), window):
+            vectors = _encode(encoder, texts[start : start + window], role, batch_tokens)
+            if distributed.is_main():
+                file.write(start, vectors)
         if distributed.is_main():
-            stored = np.lib.format.open_memmap(partial, "w+", dtype=np.float32, shape=(len(texts), encoder.dimension))
-        for start in range(0, len(texts), _WINDOW):
-            window = _encode(encoder, texts[start : start + _WINDOW], role, batch_tokens)
-            if stored is not None:
-                stored[start : start + len(window)] = window
-        if stored is not None:
-            stored.flush()
-            partial.replace(path)
+            file.finish()
         distributed.barrier()
     return np.load(path, mmap_mode="r")
+
+
+class _Partial:
+    """A matrix on disk that grows from the front, with a record beside it of how many rows are certainly there."""
+
+    def __init__(self, path: Path, shape: tuple[int, int]):
+        self.path, self.shape = path, shape
+        self._data, self._record = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json")
+        self._map = None
+
+    def done(self) -> int:
+        """Rows that need not be computed again."""
+        if self.path.is_file():
+            return self.shape[0]
+        try:
+            rows = int(read_json(self._record)["rows"])
+            stored = np.load(self._data, mmap_mode="r")
+        except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError):
+            return 0  # nothing there, or half a file: begin anew
+        return rows if stored.shape == self.shape and stored.dtype == np.float32 and 0 <= rows <= len(stored) else 0
+
+    def write(self, start: int, rows: np.ndarray) -> None:
+        """Put rows at `start`. First the data reaches the disk, then the record: the record never promises too much."""
+        if self._map is None:
+            mode, shape = ("w+", self.shape) if start == 0 else ("r+", None)
+            if start == 0:
+                self._record.unlink(missing_ok=True)  # an old record must not speak for the new file
+            self._map = np.lib.format.open_memmap(self._data, mode, dtype=np.float32, shape=shape)
+        self._map[start : start + len(rows)] = rows
+        self._map.flush()
+        write_json(self._record, {"rows": start + len(rows)})
+
+    def finish(self) -> None:
+        """Give the whole matrix its name."""
+        if not self.path.is_file():
+            self._data.replace(self.path)
+        self._record.unlink(missing_ok=True)
 
 
 def _encode(encoder: Encoder, texts: Sequence[str], role: str, batch_tokens: int) -> np.ndarray:
@@ -69,7 +115,8 @@ def _encode(encoder: Encoder, texts: Sequence[str], role: str, batch_tokens: int
     return vectors
 
 
-def _digest_of_weights(encoder: Encoder) -> str:
+def digest_of_weights(encoder: Encoder) -> str:
+    """A digest (32 hexadecimal digits) of weights and tokenizer; two models with the same one give the same vectors."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(encoder.backbone.state_dict().items()):
         digest.update(name.encode())

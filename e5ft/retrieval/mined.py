@@ -1,0 +1,135 @@
+"""What mining leaves: rows with their negatives, and the figures and examples by which a person judges them."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from e5ft.retrieval.candidates import Problem
+from e5ft.retrieval.mining import FATES, Selection
+from e5ft.retrieval.sets import Row
+
+BINS = 40
+EXAMPLES = 10
+_SHOWN_NEGATIVES = 3
+_SHOWN_CHARACTERS = 300
+
+
+def mined_rows(
+    rows: Iterable[Row],
+    problem: Problem,
+    selection: Selection,
+    candidates: np.ndarray,
+    documents: np.ndarray,
+    chosen: list[np.ndarray],
+) -> Iterator[dict]:
+    """The rows as train.py reads them.
+
+    Args:
+        rows: those of the problem, in the same order; their texts are written as they stand there.
+        problem, selection: what was mined, and how.
+        candidates, documents: the lines of all processes.
+        chosen: from `select`.
+
+    Yields:
+        {"query", "document", "hard_negative", "mining": {"document": [{"score"}], "hard_negative": [{"source", "rank",
+        "score"}]}}; and, where a cross-encoder scored them, "scores": one of each document, then one of each negative.
+    """
+    ends = np.searchsorted(documents["row"], np.arange(len(chosen)), side="right")
+    start = 0
+    for row, end, places in zip(rows, ends.tolist(), chosen, strict=True):
+        answers, negatives = documents[start:end], candidates[places]
+        start = end
+        made_by = [
+            {"source": selection.sources[line["source"]], "rank": int(line["rank"]), "score": _number(line["score"])}
+            for line in negatives
+        ]
+        mined = {
+            "query": row.query,
+            "document": list(row.positives) if len(row.positives) > 1 else row.positives[0],
+            "hard_negative": [problem.passages[int(passage)] for passage in negatives["passage"]],
+            "mining": {"document": [{"score": _number(score)} for score in answers["score"]], "hard_negative": made_by},
+        }
+        scores = np.concatenate([answers["teacher"], negatives["teacher"]])
+        if not np.isnan(scores).any():
+            mined["scores"] = [_number(score) for score in scores]
+        yield mined
+
+
+def summarise(
+    problem: Problem, selection: Selection, candidates: np.ndarray, documents: np.ndarray, chosen: list[np.ndarray]
+) -> dict:
+    """Counts and score histograms; see `mined_rows` for the arguments.
+
+    Returns:
+        Plain values for JSON. `candidates["seen"]` is the sum of all its other entries: none is lost on the way.
+    """
+    counts = np.array([len(places) for places in chosen])
+    fates = np.bincount(candidates["fate"], minlength=len(FATES)).tolist()
+    negatives = candidates[np.concatenate(chosen)]
+    by_source = np.bincount(negatives["source"], minlength=len(selection.sources)).tolist()
+    return {
+        "rows": len(chosen),
+        "queries": len(problem.queries),
+        "corpus": problem.candidates,
+        "rows_by_negatives": {str(number): int(count) for number, count in enumerate(np.bincount(counts)) if count},
+        "rows_with_fewer": int((counts < selection.per_query).sum()),
+        "rows_with_none": int((counts == 0).sum()),
+        "candidates": {"seen": len(candidates), **dict(zip(FATES[1:], fates[1:], strict=True))},
+        "negatives_by_source": dict(zip(selection.sources, by_source, strict=True)),
+        "distinct_negatives": len(np.unique(negatives["passage"])),
+        "held_out": {"excluded_from_candidates": problem.excluded, "documents_of_rows": problem.overlap},
+        "scores": _histograms(documents["score"], negatives["score"]),
+        "teacher_scores": _histograms(documents["teacher"], negatives["teacher"]),
+    }
+
+
+def examples(lines: Iterable[dict], count: int, seed: int) -> list[dict]:
+    """Some mined rows to read, long texts cut, chosen by the seed, rows with negatives only.
+
+    Args:
+        lines: from `mined_rows`; read once.
+        count: how many rows these are.
+        seed: of the choice.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    shown = []
+    for number, line in enumerate(lines):
+        if line["hard_negative"]:
+            shown.append((order[number], number, line))
+            shown = sorted(shown, key=lambda item: item[:2])[:EXAMPLES]
+    return [_readable(line) for _, _, line in sorted(shown, key=lambda item: item[1])]
+
+
+def _readable(line: dict) -> dict:
+    documents = [line["document"]] if isinstance(line["document"], str) else line["document"]
+    negatives = zip(line["hard_negative"], line["mining"]["hard_negative"], strict=True)
+    return {
+        "query": line["query"],
+        "documents": [
+            {"score": made["score"], "text": _cut(text)} for text, made in zip(documents, line["mining"]["document"], strict=True)
+        ],
+        "hard_negatives": [{**made, "text": _cut(text)} for text, made in list(negatives)[:_SHOWN_NEGATIVES]],
+    }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+
+
+def _histograms(positives: np.ndarray, negatives: np.ndarray) -> dict | None:
+    """Both over the same bins, or None where nothing was scored."""
+    kinds = {"positives": positives[~np.isnan(positives)], "negatives": negatives[~np.isnan(negatives)]}
+    together = np.concatenate(list(kinds.values()))
+    if not len(together):
+        return None
+    edges = np.histogram_bin_edges(together.astype(np.float64), BINS)
+    return {
+        "edges": [_number(edge) for edge in edges],
+        **{name: np.histogram(values, edges)[0].tolist() for name, values in kinds.items()},
+        "medians": {name: _number(np.median(values)) if len(values) else None for name, values in kinds.items()},
+    }
+
+
+def _number(value: float) -> float | None:
+    """Six decimals: float32 holds no more of a cosine; null where there is no score."""
+    return None if np.isnan(value) else round(float(value), 6)
