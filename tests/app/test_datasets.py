@@ -138,10 +138,10 @@ def test_a_mix_trains_and_records_its_shares(trained, two_files, capsys):
 
 
 def test_a_resumed_mix_ends_as_the_uninterrupted_one_and_another_mix_is_refused(trained, two_files, monkeypatch):
-    settings = ["data=mix", BOTH, "training.max_steps=14", "training.save_steps=6", "training.eval_strategy=no",
+    """Stopped in step 13, after the checkpoint of step 12, in the second epoch of 10 steps."""
+    settings = ["data=mix", "training.max_steps=14", "training.save_steps=6", "training.eval_strategy=no",
                 "training.load_best_model_at_end=false"]  # fmt: skip
-    _, whole = trained(*settings, run_dir="outputs/whole")
-
+    _, whole = trained(*settings, BOTH, run_dir="outputs/whole")
     compute_loss, calls = ContrastiveTrainer.compute_loss, []
 
     def interrupted(self, *args, **kwargs):
@@ -152,19 +152,21 @@ def test_a_resumed_mix_ends_as_the_uninterrupted_one_and_another_mix_is_refused(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ContrastiveTrainer, "compute_loss", interrupted)
-        trained(*settings, run_dir="outputs/cut")
-    for other in ("data.mix.temperature=2", "data.mix.one_source=false", BOTH.replace("2}", "3}"),
-                  BOTH.replace("weight", "query_prefix: '', weight")):  # fmt: skip
-        with pytest.raises(ConfigurationError, match="mix"):
-            trained(*settings, other, "resume=true", run_dir="outputs/cut")
-    _, cut = trained(*settings, "resume=true", run_dir="outputs/cut")
+        trained(*settings, BOTH, run_dir="outputs/cut")
+    others = (["data.mix.temperature=2"], ["data.mix.one_source=false"], ["data.sources.web.weight=3"],
+              ["+data.sources.web.query_prefix=''"])  # fmt: skip
+    for other in others:
+        with pytest.raises(ConfigurationError, match=r"another training than the one that was stopped:\n  mix: "):
+            trained(*settings, BOTH, *other, "resume=true", run_dir="outputs/cut")
+    with pytest.raises(ConfigurationError, match=r"another training .*:\n  rows: "):
+        trained(*settings, BOTH, "+data.sources.web.cap=40", "resume=true", run_dir="outputs/cut")
+    _, cut = trained(*settings, BOTH, "resume=true", run_dir="outputs/cut")
     steps = [[entry for entry in lines(folder / "metrics.jsonl") if "loss" in entry] for folder in (whole, cut)]
     assert len(steps[0]) == 14
     assert steps[0] == steps[1]
 
 
 def test_prefixes_of_a_source_reach_its_tokens(composed, two_files, tmp_path):
-
     given = "data.sources={laws: {train_file: laws.jsonl, query_prefix: '법: ', passage_prefix: ''}, web: web.jsonl}"
     config = composed("train", "data=mix", given, *TINY)
     data, tokenizer = load_training_data(config), load_encoder(model_source(config)).tokenizer

@@ -65,9 +65,9 @@ def test_a_source_too_rare_for_every_epoch_comes_in_some():
     """A share of 0.01 of 54 steps: on average 0.54 steps an epoch, so 0 in some epochs and 1 in others."""
     own = sampler(make_mix(1, 1, 0.01 * 830 / 40 / 0.99))
     assert own.shares[2] == pytest.approx(0.01)
-    counts = [(SOURCES[own.epoch_steps(epoch)[:, 0]] == 2).sum() for epoch in range(300)]
+    counts = [(SOURCES[own.epoch_steps(epoch)[:, 0]] == 2).sum() for epoch in range(100)]
     assert set(counts) == {0, 1}
-    assert abs(np.mean(counts) - 0.54) < 4 * np.sqrt(0.54 * 0.46 / 300)
+    assert abs(np.mean(counts) - 0.54) < 4 * np.sqrt(0.54 * 0.46 / 100)
 
 
 @both_kinds
