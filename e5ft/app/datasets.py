@@ -8,10 +8,10 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from e5ft.app.configuration import PROJECT
-from e5ft.data.mixing import Mix, Source
 from e5ft.data.rows import Columns
+from e5ft.data.sources import Mix, Source, join_rows
 from e5ft.data.split import split_rows
-from e5ft.data.store import RowStore, join_rows, load_rows
+from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError
 from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir
 
@@ -131,22 +131,11 @@ def _check_fields(place: str, given: object, known: set[str]) -> None:
 
 def _mixed(mix: Mix, config: DictConfig) -> RowStore:
     """The rows of all sources, each capped by a seeded choice."""
-    stores = {
-        source.name: load_rows(
-            source.train_file,
-            source.columns,
-            Path(config.cache_dir),
-            on_bad_row=config.data.on_bad_row,
-            split=source.split,
-        )
-        for source in mix.sources
-    }
-    rows, kept, start = join_rows(stores), [], 0
-    for number, (source, store) in enumerate(zip(mix.sources, stores.values(), strict=True)):
-        chosen = np.random.default_rng([config.seed, number]).permutation(len(store.rows))[: source.cap]
-        kept.append(start + np.sort(chosen))
-        start += len(store.rows)
-    return rows.select(np.concatenate(kept)) if any(source.cap for source in mix.sources) else rows
+    stores = [
+        load_rows(s.train_file, s.columns, Path(config.cache_dir), on_bad_row=config.data.on_bad_row, split=s.split)
+        for s in mix.sources
+    ]
+    return join_rows(mix, stores, config.seed)
 
 
 def _beir(folder: str | Path, split: str) -> RetrievalSet:

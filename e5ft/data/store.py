@@ -5,7 +5,7 @@ import dataclasses
 import json
 import logging
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -128,30 +128,6 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     if store.rejected:
         log.warning(_describe(store))
     return store
-
-
-def join_rows(stores: Mapping[str, RowStore]) -> RowStore:
-    """The rows of several sources end to end, still memory-mapped, with a column `source` that says which one.
-
-    Args:
-        stores: name -> rows, each as `load_rows` gave them.
-
-    Returns:
-        One store. Its `source` names the sources, its `files` say where each comes from.
-    """
-    parts = [
-        store.rows.add_column("source", np.full(len(store.rows), number, dtype=np.int64))
-        for number, store in enumerate(stores.values())
-    ]
-    return RowStore(
-        datasets.concatenate_datasets(parts),
-        " + ".join(stores),
-        digest_of("mix", *(store.digest for store in stores.values())),
-        sum(store.read for store in stores.values()),
-        sum(store.rejected for store in stores.values()),
-        tuple(fault for store in stores.values() for fault in store.faults),
-        tuple(store.source for store in stores.values()),
-    )
 
 
 def _describe(store: RowStore) -> str:

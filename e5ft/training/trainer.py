@@ -4,15 +4,15 @@ import contextlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from e5ft import distributed
 from e5ft.data.collator import MicroBatch, TrainingRows, collate
-from e5ft.data.mixing import Mix, MixSampler
+from e5ft.data.mixing import MixSampler
 from e5ft.data.sampler import DealtSteps, StepSampler
+from e5ft.data.sources import Mix
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
 from e5ft.modeling.encoder import Encoder
@@ -98,7 +98,7 @@ class ContrastiveTrainer(Trainer):
         if self.group_by_length:
             # A small source comes several times in a window of steps: sorted, its repeats would stand in one step.
             raise ConfigurationError("training.group_by_length=true: not with data=mix; leave it false")
-        return MixSampler(np.asarray(dataset.ids["source"][:]), self.mix, *cut, **process)
+        return MixSampler(dataset.ids.with_format("numpy")["source"][:], self.mix, *cut, **process)
 
     def get_train_dataloader(self) -> DataLoader:
         """Micro-batches of whole steps. Not handed to accelerate, whose shards would change which rows meet."""

@@ -3,20 +3,15 @@
 import numpy as np
 import pytest
 
-from e5ft.data.mixing import Mix, MixSampler, Source
-from e5ft.data.rows import Columns
-from e5ft.data.text import TextSpec
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.data.mixing import MixSampler
+from e5ft.data.sources import Mix
+from e5ft.errors import DataError
 from tests.data.test_sampler import DEALT
+from tests.data.test_sources import make_mix
 
 SIZES = (700, 130, 40)  # of three sources; 870 rows are 54 steps of 16
 SOURCES = np.repeat([0, 1, 2], SIZES)
 both_kinds = pytest.mark.parametrize("one_source", [True, False])
-
-
-def make_mix(*weights: float, temperature: float = 1.0, one_source: bool = True) -> Mix:
-    sources = tuple(Source(f"s{i}", "file", Columns(), weight=weight) for i, weight in enumerate(weights))
-    return Mix(sources, temperature, one_source)
 
 
 def sampler(mix: Mix, micro_batch: int = 16, accumulation: int = 1, *, sources=SOURCES, **options) -> MixSampler:
@@ -30,21 +25,6 @@ def sequence(own: MixSampler, source: int, epochs: int) -> np.ndarray:
 
 
 # -- shares ------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("weights", "temperature", "expected"),
-    [
-        ((1, 1), 1, (0.9, 0.1)),  # 900 : 100
-        ((1, 3), 1, (0.75, 0.25)),  # 900 : 300
-        ((1, 1), 2, (0.75, 0.25)),  # 30 : 10
-        ((1, 3), 2, (0.5, 0.5)),  # 30 : 3 * 10; with the weight inside the root it would be 30 : 17.3
-        ((1, 1), 1e9, (0.5, 0.5)),
-        ((1, 1), 1e-3, (1, 0)),  # nothing overflows
-    ],
-)
-def test_shares_worked_by_hand(weights, temperature, expected):
-    np.testing.assert_allclose(make_mix(*weights, temperature=temperature).shares((900, 100)), expected, atol=1e-6)
 
 
 @both_kinds
@@ -145,51 +125,7 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(one_source):
     assert (sampler(mix, seed=2).epoch_steps(3) != first[3]).any()
 
 
-# -- prefixes ----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_source_changes_the_prefixes_that_it_names():
-    model = TextSpec(query_max_length=24)
-    assert Source("a", "f", Columns()).text(model) == model
-    own = Source("a", "f", Columns(), query_prefix="", passage_prefix="law: ").text(model)
-    assert (own.query("q"), own.passage("p"), own.query_max_length) == ("q", "law: p", 24)
-
-
 # -- refusals ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("name", "a b", r"data\.sources\.a b: letters"),
-        ("train_file", None, r"data\.sources\.a\.train_file=None: a file"),
-        ("weight", 0, r"data\.sources\.a\.weight=0: a number above 0"),
-        ("weight", -1.0, r"weight=-1\.0: a number above 0"),
-        ("weight", "2", r"weight='2': a number above 0"),
-        ("weight", True, "weight=True: a number above 0"),
-        ("weight", float("inf"), "weight=inf: a number above 0"),
-        ("cap", 0, r"data\.sources\.a\.cap=0: a whole number of rows, at least 1"),
-        ("cap", 1.5, r"cap=1\.5: a whole number"),
-        ("query_prefix", 3, r"data\.sources\.a\.query_prefix=3: a string"),
-        ("passage_prefix", ["x"], r"passage_prefix=\['x'\]: a string"),
-    ],
-)
-def test_a_source_refuses_what_it_cannot_use(field, value, words):
-    with pytest.raises(ConfigurationError, match=words):
-        Source(**{"name": "a", "train_file": "f", "columns": Columns(), field: value})
-
-
-@pytest.mark.parametrize("temperature", [0, -1, float("nan"), "1", True])
-def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
-    with pytest.raises(ConfigurationError, match=r"data\.mix\.temperature=.*: a number above 0"):
-        make_mix(1, temperature=temperature)
-
-
-def test_no_source_and_a_mistyped_switch_are_refused():
-    with pytest.raises(ConfigurationError, match=r"data\.sources is empty.*at least one"):
-        Mix(())
-    with pytest.raises(ConfigurationError, match=r"data\.mix\.one_source='maybe': true or false"):
-        make_mix(1, one_source="maybe")
 
 
 def test_a_source_smaller_than_a_step_is_refused_unless_sources_meet():

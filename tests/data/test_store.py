@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from e5ft.data import store as store_module
-from e5ft.data.collator import TrainingRows
 from e5ft.data.rows import Columns, Row
-from e5ft.data.store import join_rows, load_rows, tokenize_rows
+from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError, DataError
 from tests.conftest import make_encoder, make_rows, make_tokenizer
@@ -257,63 +256,6 @@ def test_interrupted_tokenising_leaves_nothing_behind(make_store, cache, monkeyp
         tokenize_rows(store, make_tokenizer(), TextSpec(), cache)
     assert folders(cache) == before
     assert len(tokenize_rows(store, make_tokenizer(), TextSpec(), cache).tokens) == 20
-
-
-# -- several sources ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def joined(make_store):
-    """Two files with a query and a document in common; and each alone."""
-    first = make_store([{"query": "q", "document": "w1"}, {"query": "r", "document": "w2"}], "first.jsonl")
-    second = make_store([{"query": "q", "document": "w3"}, {"query": "s", "document": ["w2", "w4"]}], "second.jsonl")
-    return join_rows({"a": first, "b": second}), first, second
-
-
-def test_joined_rows_know_their_source_and_their_place(joined, tmp_path):
-    store, first, second = joined
-    assert list(store) == [*first, *second]
-    assert store.rows["source"][:] == [0, 0, 1, 1]
-    assert [store.place(row) for row in range(4)] == [
-        f"{tmp_path / name}:{line}" for name in ("first.jsonl", "second.jsonl") for line in (1, 2)
-    ]
-    chosen = store.select(np.array([0, 3]))
-    assert [chosen.place(row) for row in (0, 1)] == [f"{tmp_path / 'first.jsonl'}:1", f"{tmp_path / 'second.jsonl'}:2"]
-    assert (store.source, store.read, store.rejected) == ("a + b", 4, 0)
-    assert store.query_ids().tolist() == [*first.query_ids(), *second.query_ids()]
-    assert store.positive_ids()[1].tolist() == [1, 1, 1, 2]
-    assert store.digest not in (first.digest, join_rows({"a": second, "b": first}).digest)
-    assert store.digest == join_rows({"a": first, "b": second}).digest
-
-
-def test_faults_of_all_sources_are_counted(make_store, write_lines, cache):
-    bad = load_rows(write_lines(GOOD, BAD, GOOD), Columns(), cache, on_bad_row="skip")
-    store = join_rows({"a": bad, "b": make_store(make_rows(5), "b.jsonl")})
-    assert (store.read, store.rejected, store.faults, len(store.rows)) == (8, 1, bad.faults, 7)
-    assert store.place(1) == f"{bad.source}:3"
-
-
-def test_known_positives_are_those_of_all_sources(joined, cache):
-    store = joined[0]
-    rows = TrainingRows(store, tokenize_rows(store, make_tokenizer(), TextSpec(), cache))
-    assert sorted(rows.known(0)) == sorted(rows.known(2)) == sorted(map(text_id, ("w1", "w3")))
-    assert rows.place(2) == store.place(2)
-    assert rows.ids["source"][:] == [0, 0, 1, 1]
-
-
-def test_each_source_is_tokenised_under_its_own_prefixes(joined, cache):
-    """In any order of the rows; the cache of one contract is not that of another."""
-    store, tokenizer = joined[0].select(np.array([3, 0, 2, 1])), make_tokenizer()
-    texts = [TextSpec(), TextSpec(query_prefix="w7 ", passage_prefix="")]
-    tokens = tokenize_rows(store, tokenizer, texts, cache)
-    for row, found, source in zip(store, tokens.tokens, (1, 0, 1, 0), strict=True):
-        assert found["query"] == tokenizer(texts[source].query(row.query))["input_ids"]
-        assert found["positives"] == [tokenizer(texts[source].passage(text))["input_ids"] for text in row.positives]
-    assert tokens.tokens[0]["query"][1] == tokenizer("w7")["input_ids"][1]
-    assert len({tuple(ids) for row in tokens.tokens for ids in row["positives"]}) == 5  # w2 of both sources is two
-    assert tokens.lengths.tolist() == [len(r["query"]) + sum(map(len, r["positives"])) for r in tokens.tokens]
-    assert tokenize_rows(store, tokenizer, texts[::-1], cache).total_tokens != 0
-    assert sum(name.startswith("tokens-") for name in folders(cache)) == 2
 
 
 # -- several processes -------------------------------------------------------------------------------------------------------
