@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from e5ft.files import read_json, write_json, write_text
+from e5ft.files import write_json, write_text
 from e5ft.retrieval.sets import RetrievalSet, cut, load_beir
 
 PROJECT = Path(__file__).resolve().parents[1]

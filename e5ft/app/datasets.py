@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from e5ft.app.configuration import PROJECT
 from e5ft.data.rows import Columns
+from e5ft.data.sources import Mix, Source, join_rows
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError
@@ -35,6 +36,7 @@ class TrainingData:
         sample: whether this is the shipped sample.
         label: the source, for people.
         read, rejected: rows read and not accepted.
+        mix: how the sources of `train` are mixed; None where there is one source.
     """
 
     train: RowStore
@@ -46,16 +48,22 @@ class TrainingData:
     label: str
     read: int
     rejected: int
+    mix: Mix | None = None
 
 
 def load_training_data(config: DictConfig) -> TrainingData:
     """Rows and sets as the `data` group says; a dev set is split off when nothing else gives one."""
     data, cache = config.data, Path(config.cache_dir)
-    sample = data.train_file is None
+    mix = mix_of(config)
+    sample = data.train_file is None and mix is None
     source = str(SAMPLE / "train.jsonl") if sample else data.train_file
     folders = keep_folders(data.keep_dir, data.eval_split)  # before the rows are read, which may take minutes
     eval_dir = data.eval_dir or (str(SAMPLE / "eval") if sample and data.dev_file is None else None)
-    rows = load_rows(source, columns(data), cache, on_bad_row=data.on_bad_row, split=data.split)
+    if mix is None:
+        rows = load_rows(source, columns(data), cache, on_bad_row=data.on_bad_row, split=data.split)
+    else:
+        rows = _mixed(mix, config)
+        source = f"a mix of {', '.join(mix.names)}"
     read, rejected = rows.read, rows.rejected
     rows = _limit(rows, data.max_train_rows, config.seed)
     if data.dev_file is not None:
@@ -69,7 +77,8 @@ def load_training_data(config: DictConfig) -> TrainingData:
     same = eval_dir is None or (data.dev_file is None and data.eval_split == DEV_SPLIT)
     dev = cut(dev, data.eval_corpus_size, seed=config.seed)
     keep = load_keep_sets(folders, data.eval_split, test)
-    return TrainingData(rows, dev, test, keep, same, sample, "the shipped sample" if sample else source, read, rejected)
+    label = "the shipped sample" if sample else source
+    return TrainingData(rows, dev, test, keep, same, sample, label, read, rejected, mix)
 
 
 def load_evaluation_set(config: DictConfig) -> RetrievalSet:
@@ -138,6 +147,54 @@ def beir_name(folder: str | Path, split: str) -> str:
 def load_set(folder: str | Path, split: str) -> RetrievalSet:
     """One folder in BEIR's layout, whole."""
     return load_beir(Path(folder).absolute(), split, name=beir_name(folder, split))
+
+
+def mix_of(config: DictConfig) -> Mix | None:
+    """What data=mix says; None for any other option of the group.
+
+    Raises:
+        ConfigurationError: no source, an unknown field, a value out of range, or a data.train_file beside the sources.
+    """
+    data = OmegaConf.to_container(config.data, resolve=True)
+    if "mix" not in data:
+        return None
+    if data["train_file"] is not None:
+        raise ConfigurationError(
+            f"data.train_file={data['train_file']}: with data=mix every file is a source: 'data.sources={{NAME: FILE}}'"
+        )
+    if data["sources"] is not None and not isinstance(data["sources"], dict):
+        raise ConfigurationError(f"data.sources={data['sources']!r}: names and files are needed, {{NAME: FILE}}")
+    sources = tuple(_source(str(name), given, data["columns"]) for name, given in (data["sources"] or {}).items())
+    _check_fields("data.mix", data["mix"], {"temperature", "one_source"})
+    return Mix(sources, **data["mix"])
+
+
+def _source(name: str, given: object, common: dict) -> Source:
+    place = f"data.sources.{name}"
+    given = {"train_file": given} if not isinstance(given, dict) else dict(given)
+    fields = {field.name for field in dataclasses.fields(Source)} - {"name"}
+    _check_fields(place, given, fields)
+    own = given.pop("columns", None) or {}
+    _check_fields(f"{place}.columns", own, set(common))
+    mapping = {**common, **own}
+    return Source(name, given.pop("train_file", None), Columns(**{**mapping, "ignore": tuple(mapping["ignore"])}), **given)
+
+
+def _check_fields(place: str, given: object, known: set[str]) -> None:
+    if not isinstance(given, dict):
+        raise ConfigurationError(f"{place}={given!r}: fields are needed ({', '.join(sorted(known))})")
+    for field in given:
+        if field not in known:
+            raise ConfigurationError(f"{place}.{field}={given[field]!r}: no such field; there are {', '.join(sorted(known))}")
+
+
+def _mixed(mix: Mix, config: DictConfig) -> RowStore:
+    """The rows of all sources, each capped by a seeded choice."""
+    stores = [
+        load_rows(s.train_file, s.columns, Path(config.cache_dir), on_bad_row=config.data.on_bad_row, split=s.split)
+        for s in mix.sources
+    ]
+    return join_rows(mix, stores, config.seed)
 
 
 def _limit(rows: RowStore, limit: int | None, seed: int) -> RowStore:

@@ -12,6 +12,7 @@ from e5ft.app.configuration import plain
 from e5ft.app.keeping import gain_and_loss, gain_and_loss_rows
 from e5ft.app.scoring import headline, main_metric
 from e5ft.app.tracking import duration
+from e5ft.data.mixing import MixSampler
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.evaluation import format_table
@@ -69,6 +70,7 @@ def preflight(trainer, data, tokens, pace: float) -> str:
         )
     lines = [
         f"  rows        {len(data.train.rows):,} for training{skipped}, {len(data.dev.queries):,} dev queries, {len(data.test.queries):,} test queries",
+        *_sources(sampler),
         f"  steps       {steps:,} of {sampler.step_rows:,} queries ({micro}); {args.num_train_epochs if args.max_steps < 0 else steps / sampler.steps:.3g} epochs",
         f"  texts       {tokens.texts:,}, of which {tokens.truncated / max(tokens.texts, 1):.1%} are cut to the model's length",
         f"  memory      {_size(memory)} for weights, gradient and optimizer, more for activations; {_size(free_memory)} are free",
@@ -80,6 +82,19 @@ def preflight(trainer, data, tokens, pace: float) -> str:
             "  note        this CPU has no bfloat16 instructions: training.bf16=true will be many times slower than without it"
         )
     return "\n".join(lines)
+
+
+def _sources(sampler) -> list[str]:
+    """A line for each source of a mix: its rows, and how often it is drawn."""
+    if not isinstance(sampler, MixSampler):
+        return []
+    drawn = sampler.steps * sampler.step_rows
+    width = max(map(len, sampler.mix.names))
+    return [
+        f"  {'sources' if number == 0 else '':12}{name:{width}}  {len(rows):,} rows, {share:.1%} of the rows drawn: "
+        f"each about {share * drawn / len(rows):.3g} times an epoch"
+        for number, (name, rows, share) in enumerate(zip(sampler.mix.names, sampler.source_rows, sampler.shares, strict=True))
+    ]
 
 
 def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:

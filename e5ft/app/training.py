@@ -97,7 +97,9 @@ class _Job:
         return summary
 
     def _tokens(self, encoder: Encoder, data: TrainingData) -> TokenStore:
-        return tokenize_rows(data.train, encoder.tokenizer, encoder.spec.text, Path(self.config.cache_dir))
+        text = encoder.spec.text
+        texts = text if data.mix is None else [source.text(text) for source in data.mix.sources]
+        return tokenize_rows(data.train, encoder.tokenizer, texts, Path(self.config.cache_dir))
 
     def _score_before(self, encoder: Encoder, data: TrainingData) -> tuple[Scores, list[Scores], float]:
         """The base model's and BM25's scores on target and keep sets, and the tokens a second that encoding ran at."""
@@ -132,6 +134,7 @@ class _Job:
             evaluator(data.dev, config.evaluation) if arguments.eval_strategy != "no" else None,
             negatives=goal.negatives,
             group_by_length=config.training.group_by_length,
+            mix=data.mix,
             callbacks=callbacks,
             optimizer_cls_and_kwargs=self.optimizer,
         )
@@ -173,6 +176,7 @@ class _Job:
                 )
             },
             "group_by_length": config["training"]["group_by_length"],
+            **({} if data.mix is None else {"mix": data.mix.definition()}),
         }
 
     def _train(self, trainer: ContrastiveTrainer) -> None:

@@ -108,7 +108,7 @@ class TrainingRows(Dataset):
 
     def place(self, row: int) -> str:
         """Where a row stands in its source, as `path:line`."""
-        return f"{self._store.source}:{self._store.rows[row]['line']}"
+        return self._store.place(row)
 
     def __getitem__(self, request: tuple[int, int]) -> tuple[int, Example]:
         row, epoch = request

@@ -10,19 +10,14 @@ from e5ft.errors import DataError
 _WINDOW = 16  # steps that are sorted by length together: wide enough for even lengths, narrow enough to stay random
 
 
-class StepSampler(Sampler):
-    """A batch sampler that forms whole steps and hands this process its micro-batches of them.
-
-    Rows that do not fill a step are dropped for the epoch, so each step has the same number of negatives. Nothing is
-    drawn from a global random state, so a resumed run sees what the uninterrupted one sees.
+class DealtSteps(Sampler):
+    """The part that samplers of whole steps have in common: who gets which micro-batch. A subclass says what a step holds.
 
     Args:
         rows: number of training rows.
         micro_batch: rows of one forward pass on one process, B.
         accumulation: micro-batches of an optimizer step on one process, k.
         world_size, rank: processes, and which one this is.
-        seed: of the order.
-        lengths: (rows,) tokens of each row; given, rows of similar length meet in a step (training.group_by_length).
 
     Yields (from `__iter__`): lists of `(row, epoch)`, one list a micro-batch.
 
@@ -30,27 +25,21 @@ class StepSampler(Sampler):
         DataError: fewer rows than one step.
     """
 
-    def __init__(
-        self,
-        rows: int,
-        micro_batch: int,
-        accumulation: int = 1,
-        *,
-        world_size: int = 1,
-        rank: int = 0,
-        seed: int = 0,
-        lengths: np.ndarray | None = None,
-    ):
+    def __init__(self, rows: int, micro_batch: int, accumulation: int = 1, *, world_size: int = 1, rank: int = 0):
         self.rows, self.micro_batch, self.accumulation = rows, micro_batch, accumulation
-        self.world_size, self.rank, self.seed, self.lengths = world_size, rank, seed, lengths
+        self.world_size, self.rank = world_size, rank
         self.step_rows = micro_batch * accumulation * world_size
         self.epoch = 0
         if rows < self.step_rows:
-            raise DataError(
-                f"{rows:,} training rows do not fill one step of {self.step_rows:,} rows ({micro_batch} per device x "
-                f"{accumulation} accumulated x {world_size} processes); lower training.per_device_train_batch_size or "
-                "training.gradient_accumulation_steps"
-            )
+            raise DataError(f"{rows:,} training rows do not fill {self.one_step}")
+
+    @property
+    def one_step(self) -> str:
+        """What a step is made of and how to make it smaller, for messages."""
+        return (
+            f"one step of {self.step_rows:,} rows ({self.micro_batch} per device x {self.accumulation} accumulated x "
+            f"{self.world_size} processes); lower training.per_device_train_batch_size or training.gradient_accumulation_steps"
+        )
 
     @property
     def steps(self) -> int:
@@ -70,6 +59,37 @@ class StepSampler(Sampler):
             # Reshaping keeps a step's rows the same however they are dealt out to processes and micro-batches.
             for batch in step.reshape(self.accumulation, self.world_size, self.micro_batch)[:, self.rank]:
                 yield [(int(row), epoch) for row in batch]
+
+    def epoch_steps(self, epoch: int) -> np.ndarray:
+        """(steps, step_rows) row numbers of an epoch: a function of the sampler's arguments and the epoch alone."""
+        raise NotImplementedError
+
+
+class StepSampler(DealtSteps):
+    """A batch sampler that forms whole steps and hands this process its micro-batches of them.
+
+    Rows that do not fill a step are dropped for the epoch, so each step has the same number of negatives. Nothing is
+    drawn from a global random state, so a resumed run sees what the uninterrupted one sees.
+
+    Args:
+        rows, micro_batch, accumulation, world_size, rank: as for `DealtSteps`.
+        seed: of the order.
+        lengths: (rows,) tokens of each row; given, rows of similar length meet in a step (training.group_by_length).
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        micro_batch: int,
+        accumulation: int = 1,
+        *,
+        world_size: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        lengths: np.ndarray | None = None,
+    ):
+        super().__init__(rows, micro_batch, accumulation, world_size=world_size, rank=rank)
+        self.seed, self.lengths = seed, lengths
 
     def epoch_steps(self, epoch: int) -> np.ndarray:
         """(steps, step_rows) row numbers of an epoch."""

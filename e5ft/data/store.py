@@ -5,7 +5,7 @@ import dataclasses
 import json
 import logging
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -54,11 +54,12 @@ class RowStore:
     Attributes:
         rows: columns query, positives, negatives (texts), query_id, positive_ids, negative_ids (int64), scores (a teacher's,
             of the positives and then the negatives; empty where there are none), and line (where a row stands in the
-            source, counted from 1).
+            source, counted from 1); of a mix also source (int64, which one).
         source: where they come from, for messages.
         digest: identifies the rows' content; the key of what is derived from them.
         read, rejected: number of rows read from the source and not accepted.
         faults: the first faults, as `path:line: reason`.
+        files: of a mix, where the rows of each source come from.
     """
 
     rows: datasets.Dataset
@@ -67,10 +68,16 @@ class RowStore:
     read: int
     rejected: int
     faults: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Row]:
         for row in self.rows:
             yield Row(row["query"], tuple(row["positives"]), tuple(row["negatives"]), tuple(row["scores"]))
+
+    def place(self, row: int) -> str:
+        """Where a row stands in the user's files, as `path:line`."""
+        found = self.rows[row]
+        return f"{self.files[found['source']] if self.files else self.source}:{found['line']}"
 
     def positive_ids(self) -> tuple[np.ndarray, np.ndarray]:
         """All rows' positive identities end to end, (sum of counts,) int64, and how many each row has, (rows,).
@@ -190,22 +197,24 @@ class TokenStore:
         return int(self.lengths.sum(dtype=np.int64))
 
 
-def tokenize_rows(store: RowStore, tokenizer, text: TextSpec, cache: Path) -> TokenStore:
+def tokenize_rows(store: RowStore, tokenizer, text: TextSpec | Sequence[TextSpec], cache: Path) -> TokenStore:
     """Tokenise every text of a store under the contract, once.
 
     Args:
         store: the rows.
         tokenizer: a fast tokenizer.
-        text: prefixes and lengths.
+        text: prefixes and lengths; of a mix, one for each source, which differ in their prefixes alone.
         cache: folder of the caches; keyed by rows, contract and tokenizer.
     """
-    key = digest_of("tokens", VERSION, store.digest, text.to_dict(), _state(tokenizer))
+    texts = (text,) if isinstance(text, TextSpec) else tuple(text)
+    contract = [each.to_dict() for each in texts] if len(texts) > 1 else texts[0].to_dict()
+    key = digest_of("tokens", VERSION, store.digest, contract, _state(tokenizer))
     folder = cache / f"tokens-{key}"
     with distributed.main_process_first(), _alone(folder):
         if distributed.is_main() and not (folder / "report.json").is_file():
             with new_folder(folder) as temporary:
                 counts, lengths = {"texts": 0, "truncated": 0}, array("i")
-                rows = _tokenized(store.rows, tokenizer, text, counts, lengths)
+                rows = _tokenized(store.rows, tokenizer, texts, counts, lengths)
                 _write_arrow(temporary / "tokens.arrow", _TOKENS, rows)
                 np.save(temporary / "lengths.npy", np.array(lengths, dtype=np.int32))
                 write_json(temporary / "report.json", counts)
@@ -220,13 +229,19 @@ def _state(tokenizer) -> list:
     return [{**state, "truncation": None, "padding": None}, tokenizer.truncation_side]
 
 
-def _tokenized(rows: datasets.Dataset, tokenizer, text: TextSpec, counts: dict, lengths: array) -> Iterator[dict]:
+def _tokenized(rows: datasets.Dataset, tokenizer, texts: tuple[TextSpec, ...], counts: dict, lengths: array) -> Iterator[dict]:
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        queries = [text.query(t) for t in batch["query"]]
-        passages = [text.passage(t) for column in ("positives", "negatives") for row in batch[column] for t in row]
-        query_tokens = _encode(tokenizer, queries, text.query_max_length, counts)
-        passage_tokens = iter(_encode(tokenizer, passages, text.passage_max_length, counts))
+        text = [texts[source] for source in batch["source"]] if len(texts) > 1 else texts * len(batch["query"])
+        queries = [own.query(t) for own, t in zip(text, batch["query"], strict=True)]
+        passages = [
+            own.passage(t)
+            for column in ("positives", "negatives")
+            for own, row in zip(text, batch[column], strict=True)
+            for t in row
+        ]
+        query_tokens = _encode(tokenizer, queries, texts[0].query_max_length, counts)
+        passage_tokens = iter(_encode(tokenizer, passages, texts[0].passage_max_length, counts))
         positives = [list(islice(passage_tokens, len(row))) for row in batch["positives"]]
         negatives = [list(islice(passage_tokens, len(row))) for row in batch["negatives"]]
         for query, positive, negative in zip(query_tokens, positives, negatives, strict=True):

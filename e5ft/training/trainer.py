@@ -11,7 +11,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from e5ft import distributed
 from e5ft.data.collator import MicroBatch, TrainingRows, collate
-from e5ft.data.sampler import StepSampler
+from e5ft.data.mixing import MixSampler
+from e5ft.data.sampler import DealtSteps, StepSampler
+from e5ft.data.sources import Mix
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
 from e5ft.modeling.encoder import Encoder
@@ -32,6 +34,7 @@ class ContrastiveTrainer(Trainer):
         negatives: "step": a query meets the passages of all micro-batches and processes; "micro_batch": of its own
             micro-batch alone, the cheaper meaning that accumulation has elsewhere.
         group_by_length: rows of similar length meet in a step.
+        mix: how the sources of the rows are mixed; None where the rows have one source.
         callbacks, optimizer_cls_and_kwargs: as in transformers.
     """
 
@@ -45,6 +48,7 @@ class ContrastiveTrainer(Trainer):
         *,
         negatives: str = "step",
         group_by_length: bool = False,
+        mix: Mix | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizer_cls_and_kwargs: tuple | None = None,
     ):
@@ -68,10 +72,10 @@ class ContrastiveTrainer(Trainer):
                 f"Use them all: torchrun --nproc_per_node {self.args.n_gpu} train.py ...; or one: CUDA_VISIBLE_DEVICES=0"
             )
         self.loss = loss.to(self.args.device)
-        self.negatives, self.group_by_length = negatives, group_by_length
+        self.negatives, self.group_by_length, self.mix = negatives, group_by_length, mix
         # The k losses of a step sum to the step's loss already: Trainer must not divide by k again.
         self.loss_is_scaled_for_ga = True
-        self.sampler: StepSampler | None = None
+        self.sampler: DealtSteps | None = None
         self.tokens_seen = 0  # by this process, in this call of train()
         self._dense_weights = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
         self._step_numbers: list[dict[str, torch.Tensor | float]] = []  # of each step since the last line of the log
@@ -79,22 +83,23 @@ class ContrastiveTrainer(Trainer):
 
     # -- which rows meet -------------------------------------------------------------------------------------------------
 
-    def make_sampler(self) -> StepSampler:
+    def make_sampler(self) -> DealtSteps:
         """The sampler of this process.
 
         Raises:
             DataError: fewer rows than one step.
+            ConfigurationError: a mix is to be grouped by length.
         """
-        dataset = self.train_dataset
-        return StepSampler(
-            len(dataset),
-            self.args.per_device_train_batch_size,
-            self.args.gradient_accumulation_steps,
-            world_size=self.args.world_size,
-            rank=self.args.process_index,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            lengths=dataset.lengths if self.group_by_length else None,
-        )
+        dataset, args = self.train_dataset, self.args
+        cut = (args.per_device_train_batch_size, args.gradient_accumulation_steps)
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        process = {"world_size": args.world_size, "rank": args.process_index, "seed": seed}
+        if self.mix is None:
+            return StepSampler(len(dataset), *cut, **process, lengths=dataset.lengths if self.group_by_length else None)
+        if self.group_by_length:
+            # A small source comes several times in a window of steps: sorted, its repeats would stand in one step.
+            raise ConfigurationError("training.group_by_length=true: not with data=mix; leave it false")
+        return MixSampler(dataset.ids.with_format("numpy")["source"][:], self.mix, *cut, **process)
 
     def get_train_dataloader(self) -> DataLoader:
         """Micro-batches of whole steps. Not handed to accelerate, whose shards would change which rows meet."""
@@ -225,12 +230,15 @@ class ContrastiveTrainer(Trainer):
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the steps since the last line looked like, on average, to Trainer's own line."""
+        """Add what the steps since the last line looked like, on average, and each source's share of the rows so far."""
         if "loss" in logs and self._step_numbers:
             names = self._step_numbers[-1]
             seen = {name: [float(numbers[name]) for numbers in self._step_numbers if name in numbers] for name in names}
             logs = {**logs, **{name: sum(values) / len(values) for name, values in seen.items()}}
             self._step_numbers = []
+        if "loss" in logs and isinstance(self.sampler, MixSampler):
+            shares = self.sampler.drawn_shares(self.state.global_step)
+            logs = {**logs, **{f"share/{name}": share for name, share in shares.items()}}
         super().log(logs, start_time)
 
     # -- evaluation and checkpoints --------------------------------------------------------------------------------------
