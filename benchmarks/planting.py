@@ -119,7 +119,8 @@ def inflect(text: str, generator: random.Random, *, share: float = 0.9) -> str:
 def _inflected(text: str, tokens: list, i: int) -> tuple[int, int, str | None]:
     """Where the i-th morpheme's predicate begins and ends, and what stands there then; None leaves it."""
     token = tokens[i]
-    if token.tag == "JKG" and text[token.start : token.end] == "의" and i and tokens[i - 1].tag == "NNG":
+    between_nouns = 0 < i < len(tokens) - 1 and tokens[i - 1].tag == "NNG" and tokens[i + 1].tag in ("NNG", "NNP")
+    if token.tag == "JKG" and text[token.start : token.end] == "의" and between_nouns:
         return token.start, token.end, ""  # 토지의 소유권, 토지 소유권
     first = _first_of_predicate(tokens, i)
     if first is None:
