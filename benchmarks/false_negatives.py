@@ -116,8 +116,7 @@ def _operating_points(values, kinds, tuning, goal: list[int]) -> list[Point]:
     """Each filter alone, and the best pair, set on the tuning half, measured on the other; cheapest first."""
     ours = {name: found[tuning] for name, found in values.items()}
     found = [cheapest(ours, kinds[tuning], name, goal, SHARE) for name in values]
-    pair = cheapest_pair(ours, kinds[tuning], goal, SHARE)
-    found += [pair] if pair is not None else []
+    found.append(cheapest_pair(ours, kinds[tuning], goal, SHARE))
     theirs = {name: found[~tuning] for name, found in values.items()}
     measured = [measure(theirs, kinds[~tuning], point.names, point.thresholds, point.how) for point in found]
     return sorted(measured, key=lambda point: point.cost)

@@ -58,14 +58,15 @@ def cheapest(values: dict[str, np.ndarray], kinds: np.ndarray, name: str, wanted
     return measure(values, kinds, (name,), (min(limits),))
 
 
-def cheapest_pair(values: dict[str, np.ndarray], kinds: np.ndarray, wanted: list[int], share: float) -> Point | None:
+def cheapest_pair(values: dict[str, np.ndarray], kinds: np.ndarray, wanted: list[int], share: float) -> Point:
     """The cheapest of all pairs of filters, joined by "or" or by "and", over a grid of thresholds.
 
-    Returns:
-        None if no pair on the grid reaches `share` of every wanted kind.
+    The grid begins at the smallest value of a false negative, so that some pair reaches every share.
     """
     best: tuple | None = None
-    grids = {name: np.unique(np.quantile(found[kinds >= 0], np.linspace(0, 1, GRID))) for name, found in values.items()}
+    grids = {
+        name: np.unique(np.quantile(found[kinds >= 0], np.linspace(0, 1, GRID), method="lower")) for name, found in values.items()
+    }
     for names in itertools.combinations(values, 2):
         tables = _counts(values, kinds, names, grids, wanted)
         for how in ("or", "and"):
@@ -74,8 +75,6 @@ def cheapest_pair(values: dict[str, np.ndarray], kinds: np.ndarray, wanted: list
             a, b = np.unravel_index(cost.argmin(), cost.shape)
             if best is None or cost[a, b] < best[0]:
                 best = (cost[a, b], names, (grids[names[0]][a], grids[names[1]][b]), how)
-    if best is None or not np.isfinite(best[0]):
-        return None
     return measure(values, kinds, best[1], best[2], best[3])
 
 
