@@ -199,6 +199,8 @@ def device(config: DictConfig) -> torch.device:
 def check_no_none(config: DictConfig) -> None:
     """Refuse the string 'None', which YAML reads as a word: null is meant."""
     for path, value in _leaves(OmegaConf.to_container(config, resolve=False)):
+        if value == "none" and path == "loss.false_negatives":
+            continue
         if value in ("None", "none", "~None") and not path.endswith(("parallelism_config",)) and "logging" not in path:
             raise ConfigurationError(f"{path}={value}: the word for 'nothing' is null")
 
