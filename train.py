@@ -9,14 +9,13 @@ import hydra
 from omegaconf import DictConfig
 
 from e5ft.app.job import run_job, run_script
-from e5ft.app.training import train
+from e5ft.app.rounds import train_rounds
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float | None:
     """Compose, train, evaluate; the dev score is the objective of a sweep."""
-
-    return run_job(train, config)
+    return run_job(train_rounds, config)
 
 
 if __name__ == "__main__":

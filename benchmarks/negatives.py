@@ -1,6 +1,6 @@
 """Which negatives, which mask: fine-tune one base on one domain by every recipe and seed, and see gain and loss together.
 
-python benchmarks/negatives.py --base MODEL --target KO_PREC --keep KO_WIKI --output DIR
+python -m benchmarks.negatives --base MODEL --target KO_PREC --keep KO_WIKI --output DIR
 
 TARGET and KEEP are folders with train.jsonl and eval/ (BEIR's layout). BASE knows KEEP. A teacher (BASE trained on more of
 TARGET's rows with in-batch negatives only) mines and guides: the place that a stronger public model has in practice.
@@ -93,7 +93,7 @@ def main() -> None:
     if not study.teacher.is_dir():
         rows = _train_rows(study, study.teacher_rows)
         _run(study, "train.py", "name=teacher", *_common(study, rows, 1), *study.settings)
-    mined = {name: study.output / "mined" / f"{name}.jsonl" for name in MINED}
+    mined = {name: study.output / "mined" / name / "rows.jsonl" for name in MINED}
     for name, path in mined.items():
         if not path.is_file() and any(RECIPES[recipe][0] == name for recipe in study.recipes):
             _mine(study, name, path)

@@ -129,6 +129,19 @@ def test_triplets_that_are_spread_unevenly_count_the_same(found, rows_file, tmp_
         torch.testing.assert_close(each["triplet"]["weights"], one["weights"], rtol=0, atol=1e-4)
 
 
+def test_masks_distillation_cuts_and_several_positives_are_the_whole_steps(found, rows_file, tmp_path):
+    """(8x2)x2 with another model's vectors at the step's side gives what 32 rows in one process and one pass give."""
+    rows = two_processes.several_positives(rows_file, 9)
+    one = two_processes.trained(rows, tmp_path, batch=32, accumulation=1, steps=4, **two_processes.guided())
+    for each in found:
+        torch.testing.assert_close(each["guided"]["losses"], one["losses"], rtol=1e-5, atol=1e-5)
+        for ours, theirs in zip(each["guided"]["gradients"], one["gradients"], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(each["guided"]["weights"], one["weights"], rtol=0, atol=1e-4)
+    plain = two_processes.trained(rows, tmp_path / "plain", batch=32, accumulation=1, steps=1)
+    assert abs(plain["losses"][0] - one["losses"][0]) > 0.1
+
+
 def test_micro_batch_negatives_stay_within_a_process_and_micro_batch(found, rows_file, tmp_path):
     """The mean of the four losses of 4 rows that a step of 16 holds."""
     trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=4, loss=InfoNCE(0.1))

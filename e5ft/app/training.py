@@ -1,6 +1,8 @@
 """The training job: rows in, a better retriever and the figures that show it out."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -30,32 +32,39 @@ from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training.trainer import ContrastiveTrainer
 
 
-def train(config: DictConfig) -> float | None:
+def train(config: DictConfig, path: Path | None = None, group: str | None = None) -> float | None:
     """Run one training job in its own folder.
 
     Args:
         config: the composed configuration of train.py.
+        path: the folder; None takes the one that Hydra made.
+        group: of the run in W&B; None takes the sweep's name, if it is part of one.
 
     Returns:
         The best dev score, the objective of a sweep; None without evaluation.
     """
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
-    folder = RunFolder(hydra.runtime.output_dir, resume=config.resume)
+    group = hydra.sweep.dir.split("/")[-1] if in_sweep and group is None else group
+    folder = RunFolder(hydra.runtime.output_dir if path is None else path, resume=config.resume)
     if in_sweep:
         write_text(folder.path / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
+    with recorded(folder), wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror:
+        summary = _Job(config, folder).run(mirror, in_sweep)
+    return summary["best"]["score"]
+
+
+@contextlib.contextmanager
+def recorded(folder: RunFolder) -> Iterator[None]:
+    """Let the folder's status say how the block ended."""
     try:
-        with wandb_run(
-            plain(config.tracking), plain(config), folder.path, hydra.sweep.dir.split("/")[-1] if in_sweep else None
-        ) as mirror:
-            summary = _Job(config, folder).run(mirror, in_sweep)
+        yield
     except BaseException as error:
         stopped = isinstance(error, Terminated | KeyboardInterrupt)
         code = error.exit_code if isinstance(error, E5ftError) else 1
         folder.set_status("stopped" if stopped else "failed", error=f"{error}" or type(error).__name__, exit_code=code)
         raise
     folder.finish()
-    return summary["best"]["score"]
 
 
 class _Job:

@@ -61,6 +61,17 @@ BAD_ROWS = {
     "nul": ('{"query": "q\\u0000", "document": "d"}', "query holds a NUL character: 'q\\x00'"),
     "lone surrogate": ('{"query": "q", "document": "\\ud83d"}', "document holds a lone surrogate, which is no text: '\\ud83d'"),
     "surrogate as name": ('{"query": "q", "document": "d", "\\ud83d": 1}', f"unknown column '\\ud83d'; {UNKNOWN}"),
+    "scores of the wrong number": (
+        '{"query": "q", "document": ["d", "e"], "hard_negative": "n", "scores": [1, 2]}',
+        "scores holds 2 numbers; 3 are needed, one for each document (2) and then one for each hard_negative (1)",
+    ),
+    "scores that are no list": ('{"query": "q", "document": "d", "scores": 1}', "scores must be a list of numbers or null, this is '1'"),
+    "scores that are no numbers": (
+        '{"query": "q", "document": "d", "scores": [true]}', "scores must be a list of numbers or null, this is '[True]'"
+    ),
+    "scores beyond floats": (
+        '{"query": "q", "document": "d", "scores": [1e999]}', "scores holds NaN or an infinity: [inf]"
+    ),
     "own negative": ('{"query": "q", "document": "d", "hard_negative": "d"}', "hard_negative equals document: 'd'"),
     "own negative in a list": (
         '{"query": "q", "document": ["d", "e"], "hard_negative": ["n", "e"]}',
@@ -108,6 +119,14 @@ def test_json_lines_are_read_with_ragged_and_absent_hard_negatives(suffix, write
     ]
 
 
+def test_a_teachers_scores_and_what_mining_noted_are_taken_in(write_bytes):
+    row = {"query": "q", "document": "d", "hard_negative": ["n"], "scores": [2, -0.5], "mining": {"document": [{"score": 1}]}}
+    path = write_bytes(f"{json.dumps(row)}\n".encode())
+    assert outcome(path) == [Row("q", ("d",), ("n",), (2.0, -0.5))]
+    table = write_bytes(b'query,document,hard_negative,scores\r\nq,d,n,"[2, -0.5]"\r\nq,d,n,\r\n', "rows.csv")
+    assert outcome(table) == [Row("q", ("d",), ("n",), (2.0, -0.5)), Row("q", ("d",), ("n",))]
+
+
 def test_a_row_in_flag_embedding_s_columns(write_bytes):
     path = write_bytes(b'{"query": "q", "pos": ["d", "e"], "neg": ["n"], "pos_scores": [1, 2], "prompt": "", "id": 7}')
     assert outcome(path, FLAG_EMBEDDING) == [Row("q", ("d", "e"), ("n",))]
@@ -120,8 +139,8 @@ def test_rows_in_simlm_s_columns_need_texts_for_ids(write_bytes):
 
 
 @pytest.mark.parametrize("names", [("a", "a", "b"), ("", "b", "c"), ("a", "b", None), ("a", 5, "b")])
-def test_a_mapping_needs_three_different_names(names):
-    with pytest.raises(ConfigurationError, match="data.columns: .* three different names"):
+def test_a_mapping_needs_different_names(names):
+    with pytest.raises(ConfigurationError, match="data.columns: .* four different names"):
         Columns(*names)
 
 

@@ -145,7 +145,7 @@ def test_packing_and_unpacking_changes_nothing(data, elsewhere):
     for field in dataclasses.fields(Step):
         before, after = getattr(step, field.name), getattr(unpacked, field.name)
         assert np.array_equal(before, after)
-        assert field.name == "own" or after.dtype == np.int64
+        assert field.name in ("own", "side") or after.dtype == np.int64
 
 
 def test_unpacked_rows_are_all_own():
@@ -167,3 +167,32 @@ def test_a_step_worked_by_hand():
     assert [array.tolist() for array in step.answered_by_positive] == [[0, 1, 1, 2], [0, 0, 1, 0]]
     assert [array.tolist() for array in step.same_answer] == [[0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1]]
     assert step.distinct_query.tolist() == [0, 1]
+
+
+def test_side_arrays_are_joined_and_packed_with_the_rest():
+    """Vectors per text, scores per row and per negative; an odd number of float32 does not fill the int64 words."""
+    data = [(0, 1, [2, 3]), (1, 4, []), (0, 1, [5])]
+    steps = []
+    for part, rows in enumerate((data[:1], data[1:])):
+        step, generator = step_of(rows, answers_of(data, [])), np.random.default_rng(part)
+        step.side["guide"] = generator.normal(size=(len(step.text_id), 3)).astype(np.float32)
+        step.side["teacher_positive"] = generator.normal(size=len(rows)).astype(np.float32)
+        step.side["teacher_negative"] = generator.normal(size=len(step.negative)).astype(np.float32)
+        steps.append(step)
+    joined = join([Step.unpack(step.pack()) for step in steps])
+    for name in ("guide", "teacher_positive", "teacher_negative"):
+        assert np.array_equal(joined.side[name], np.concatenate([step.side[name] for step in steps]))
+        assert joined.side[name].dtype == np.float32
+    del steps[0].side["guide"]
+    assert set(join(steps).side) == {"teacher_positive", "teacher_negative"}
+
+
+def test_own_negatives_are_the_rows_own_hard_negatives():
+    data = [(0, 1, [2, 3]), (1, 4, []), (2, 6, [5, 2])]
+    step = step_of(data, answers_of(data, []))
+    for number, wanted in ((None, {(0, 2), (0, 3), (2, 5), (2, 2)}), (2, {(2, 5), (2, 2)}), (1, set())):
+        own = step if number is None else join([step_of([row], answers_of(data, [])) for row in data], own=number)
+        rows, columns = own.own_negatives
+        assert {
+            (row, int(own.text_id[own.passage[column]])) for row, column in zip(rows.tolist(), columns, strict=True)
+        } == wanted

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainingArguments
 from e5ft.data.collator import TrainingRows
 from e5ft.data.rows import Columns
 from e5ft.data.store import load_rows, tokenize_rows
+from e5ft.retrieval.guide import guide_vectors
 from e5ft.training.losses import InfoNCE
 from e5ft.training.trainer import ContrastiveTrainer
 from tests.conftest import make_encoder, make_rows
@@ -19,14 +20,22 @@ def rows_file(write_rows):
     return write_rows(make_rows(100))
 
 
-def make_dataset(rows_file: str, cache: Path, encoder) -> TrainingRows:
+def make_dataset(
+    rows_file: str, cache: Path, encoder, *, guide_seed: int | None = None, positives: str = "sample"
+) -> TrainingRows:
+    """With `guide_seed`, steps carry the vectors of another random model ("guide") and of the encoder as it is ("base")."""
     store = load_rows(rows_file, Columns(), cache)
-    return TrainingRows(store, tokenize_rows(store, encoder.tokenizer, encoder.spec.text, cache))
+    vectors = {}
+    if guide_seed is not None:
+        models = {"guide": make_encoder(seed=guide_seed), "base": encoder}
+        vectors = {name: guide_vectors(model, store, cache) for name, model in models.items()}
+    tokens = tokenize_rows(store, encoder.tokenizer, encoder.spec.text, cache)
+    return TrainingRows(store, tokens, positives=positives, vectors=vectors)
 
 
 def make_trainer(
     rows_file: str, folder: Path, *, batch: int, accumulation: int, steps: int = 8, dropout: float = 0.0, encoder=None, loss=None,
-    evaluator=None, cls=ContrastiveTrainer, options=None, callbacks=None, **arguments,
+    evaluator=None, cls=ContrastiveTrainer, options=None, callbacks=None, guide_seed=None, positives="sample", **arguments,
 ):  # fmt: skip
     encoder = encoder if encoder is not None else make_encoder(dropout=dropout)
     args = TrainingArguments(
@@ -35,7 +44,8 @@ def make_trainer(
         remove_unused_columns=False, logging_nan_inf_filter=False, ddp_find_unused_parameters=False, ddp_broadcast_buffers=False,
         **{"save_strategy": "no", **arguments},
     )  # fmt: skip
-    dataset = make_dataset(rows_file, Path(rows_file).parent / "cache", encoder)
+    cache = Path(rows_file).parent / "cache"
+    dataset = make_dataset(rows_file, cache, encoder, guide_seed=guide_seed, positives=positives)
     loss = loss if loss is not None else InfoNCE(temperature=0.05)
     return cls(
         encoder, args, dataset, loss, evaluator, optimizer_cls_and_kwargs=(torch.optim.AdamW, {"lr": 1e-3}),

@@ -7,6 +7,7 @@ from e5ft.data.step import join
 from e5ft.training.accumulation import Share, distribute, surrogate
 from e5ft.training.losses import BLOCKS, InfoNCE
 from e5ft.training.trainer import ContrastiveTrainer
+from tests.training import two_processes
 from tests.training.conftest import Gradients, gradient_of, losses_of, make_trainer, micro_batches_of, norms_of, weights_of
 
 CUTS = ((32, 1), (16, 2), (8, 4), (4, 8))
@@ -28,6 +29,22 @@ def test_a_step_is_the_same_however_it_is_cut(rows_file, tmp_path):
         torch.testing.assert_close(losses, whole[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(norms, whole[1], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(weights, whole[2], rtol=0, atol=1e-4)
+
+
+def test_a_step_with_other_models_vectors_is_the_same_however_it_is_cut(rows_file, tmp_path):
+    """Guide mask, distillation over the step, Matryoshka, the pull to the base, all positives of a row: (32x1) = (8x4)."""
+    rows = two_processes.several_positives(rows_file, 0)
+    runs = {}
+    for batch, accumulation in ((32, 1), (8, 4)):
+        trainer = make_trainer(
+            rows, tmp_path / str(batch), batch=batch, accumulation=accumulation, steps=3, **two_processes.guided()
+        )
+        trainer.train()
+        shares = [entry["false_negative_share"] for entry in trainer.state.log_history if "loss" in entry]
+        runs[batch] = losses_of(trainer), norms_of(trainer), weights_of(trainer), shares
+    assert min(runs[32][3]) > 0 and max(runs[32][3]) < 1
+    for ours, theirs in zip(runs[8], runs[32], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_the_step_with_dropout_is_the_plain_computation(rows_file, tmp_path):

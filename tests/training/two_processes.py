@@ -5,6 +5,7 @@
 Rank r leaves what it found in FOLDER/found-r.pt.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -16,13 +17,31 @@ import torch.distributed as dist
 from e5ft import distributed
 from e5ft.data.collator import collate
 from e5ft.training.accumulation import whole_step
+from e5ft.training.distillation import Distillation, Regularised
 from e5ft.training.losses import InfoNCE, Triplet
+from e5ft.training.matryoshka import Matryoshka
 from tests.training.conftest import Gradients, losses_of, make_trainer, norms_of, weights_of
 
 ROW_COUNTS = ((3, 5), (4, 0))  # rows of each process
 ARRAY_COUNTS = ((3, 7), (0, 2), (0, 0))
 CUTS = ((16, 1), (8, 2), (4, 4))  # times two processes: 32 rows a step
 CPU = torch.device("cpu")
+
+
+def guided() -> dict:
+    """Guide vectors and the base's travel between processes with the identities; masks, KL and cuts are of the whole step."""
+    inner = Distillation(0.1, "guide", candidates="step", false_negatives="guide", margin=-0.05, mask_hard=False)
+    return {"loss": Regularised(Matryoshka(inner, [32, 8]), weight=0.5, temperature=0.1), "guide_seed": 3, "positives": "all"}
+
+
+def several_positives(rows_file: str, number: int) -> str:
+    """The same rows in a file of each process's own, every third with a second document."""
+    path = Path(rows_file).with_name(f"several-{number}.jsonl")
+    rows = [json.loads(line) for line in Path(rows_file).read_text().splitlines()]
+    for row in rows[::3]:
+        row["document"] = [row["document"], row["document"] + " w7 w8"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 def rows_of(rank: int, count: int) -> torch.Tensor:
@@ -110,6 +129,7 @@ def main(rows_file: str, folder: Path) -> None:
     found["micro_batch"] = trained(
         rows_file, folder / "micro", batch=4, accumulation=2, steps=1, loss=InfoNCE(0.1), options={"negatives": "micro_batch"}
     )
+    found["guided"] = trained(several_positives(rows_file, rank), folder / "guided", batch=8, accumulation=2, steps=4, **guided())
     for batch, accumulation in ((16, 1), (4, 4)):
         resumable = {"batch": batch, "accumulation": accumulation, "steps": 5, "dropout": 0.2}
         whole = folder / f"whole-{batch}"

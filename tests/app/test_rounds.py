@@ -1,0 +1,119 @@
+"""Rounds of training and mining: every round's files stay, a rerun goes on where the last one stopped, dev rows are held out."""
+
+import json
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+
+from e5ft.app import rounds
+from e5ft.app.rounds import train_rounds
+from e5ft.errors import ConfigurationError
+from e5ft.files import read_json
+from tests.app.conftest import TINY
+
+SHORT = (
+    "training.max_steps=2",
+    "training.eval_steps=1",
+    "training.save_steps=1",
+    "rounds.count=2",
+    "rounds.mining.window=[1,20]",
+)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with open(path, "w", encoding="utf-8") as file:
+        for i in range(80):
+            words = [f"낱말{(i * 7 + j * 13) % 50}" for j in range(6)]
+            row = {"query": " ".join(words[:3]) + f" {i}", "document": " ".join(words) + f" 문서 {i}"}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def run(composed, rows):
+    def run_rounds(*overrides):
+        config = composed("train", "tracking=off", *TINY, f"data.train_file={rows}", *SHORT, *overrides)
+        return train_rounds(config), HydraConfig.get().runtime.output_dir
+
+    return run_rounds
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch):
+    score, _ = run()
+    folder = tmp_path / "outputs" / "test"
+    record = read_json(folder / "rounds.json")
+    summaries = [read_json(folder / f"round-{number}" / "summary.json") for number in (1, 2)]
+    assert score == max(summary["best"]["score"] for summary in summaries)
+    assert (folder / "model").resolve() == (folder / f"round-{record['best']}" / "model").resolve()
+    assert (tmp_path / "outputs" / "latest").resolve() == folder.resolve()
+
+    mined = lines(folder / "round-2" / "mined" / "rows.jsonl")
+    trained, held_out = (lines(folder / f"{name}.jsonl") for name in ("train", "dev"))
+    assert [row["query"] for row in mined] == [row["query"] for row in trained] and len(trained) + len(held_out) == 80
+    negatives = {text for row in mined for text in row["hard_negative"]}
+    assert negatives and not negatives & {text for row in held_out for text in row["document"]}
+    assert summaries[1]["data"]["source"].endswith("mined/rows.jsonl")
+
+    monkeypatch.setattr(rounds, "train", None)  # a call would fail
+    monkeypatch.setattr(rounds, "mine", None)
+    assert run("resume=true")[0] == score
+
+
+def test_an_interrupted_round_is_trained_again_and_its_mining_is_kept(run, tmp_path, monkeypatch):
+    train, calls = rounds.train, []
+
+    def interrupted(config, folder, group):
+        calls.append((folder.name, config.data.train_file, config.data.negatives_per_query))
+        if folder.name == "round-2" and len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(config, folder, group)
+
+    monkeypatch.setattr(rounds, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    folder = tmp_path / "outputs" / "test"
+    assert read_json(folder / "status.json")["state"] == "stopped"
+    before = (folder / "round-2" / "mined" / "rows.jsonl").stat().st_mtime_ns
+    monkeypatch.setattr(rounds, "mine", None)
+    run("resume=true")
+    assert [name for name, *_ in calls] == ["round-1", "round-2", "round-2"]
+    assert (folder / "round-2" / "mined" / "rows.jsonl").stat().st_mtime_ns == before
+
+
+def test_going_on_with_other_settings_is_refused(run):
+    run()
+    with pytest.raises(ConfigurationError, match="another training.*\n.*loss"):
+        run("resume=true", "loss.temperature=0.9")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("rounds.count=0",), "rounds.count=0"),
+        (("rounds.start=scratch",), "rounds.start='scratch'"),
+        (("data.train_file=some/name",), "rounds need a local file"),
+        (("data=mix", "data.train_file=null"), "mine each source"),
+    ],
+)
+def test_what_rounds_cannot_do(run, overrides, message):
+    with pytest.raises(ConfigurationError, match=message):
+        run(*overrides)
+
+
+def test_previous_starts_from_the_round_before(run, monkeypatch):
+    train, starts = rounds.train, []
+
+    def noted(config, folder, group):
+        starts.append((config.model.path, config.model.init))
+        return train(config, folder, group)
+
+    monkeypatch.setattr(rounds, "train", noted)
+    run("rounds.start=previous")
+    assert starts[0] == (None, "random")
+    assert starts[1][0].endswith("round-1/model") and starts[1][1] == "pretrained"
