@@ -232,7 +232,7 @@ def _scores(study: Study, recipe: str, seed: int, name: str, merged: bool = Fals
 def _per_query(path: Path) -> dict[str, float]:
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return {row["query_id"]: row[METRIC] for row in rows}
+    return {row["query"]: row[METRIC] for row in rows}
 
 
 def _table(study: Study) -> tuple[str, dict]:
