@@ -2,8 +2,9 @@
 
 python -m benchmarks.negatives --base MODEL --target KO_PREC --keep KO_WIKI --output DIR
 
-TARGET and KEEP are folders with train.jsonl and eval/ (BEIR's layout). BASE knows KEEP. A teacher (BASE trained on more of
-TARGET's rows with in-batch negatives only) mines and guides: the place that a stronger public model has in practice.
+TARGET and KEEP are folders with train.jsonl and eval/ (BEIR's layout). BASE knows KEEP. A teacher (BASE trained on other rows
+of TARGET, and more of them, with in-batch negatives only) mines and guides: the place that a stronger public model has in
+practice. It must not have seen the rows: it would score their documents so high that no filter had anything to do.
 Everything is kept under DIR and skipped when it is there, so that an interrupted study goes on where it stopped. The table
 (Markdown and JSON) pairs every recipe with "none" and with "naive" over queries and seeds.
 """
@@ -91,7 +92,7 @@ def main() -> None:
     _sets(study)
     started = time.monotonic()
     if not study.teacher.is_dir():
-        rows = _train_rows(study, study.teacher_rows)
+        rows = _train_rows(study, study.teacher_rows, start=study.rows)
         _run(study, "train.py", "name=teacher", *_common(study, rows, 1), *study.settings)
     mined = {name: study.output / "mined" / name / "rows.jsonl" for name in MINED}
     for name, path in mined.items():
@@ -152,10 +153,10 @@ def _mine(study: Study, name: str, path: Path) -> None:
     )  # fmt: skip
 
 
-def _train_rows(study: Study, count: int) -> Path:
-    path = study.output / f"rows-{count}.jsonl"
+def _train_rows(study: Study, count: int, start: int = 0) -> Path:
+    path = study.output / f"rows-{start}-{start + count}.jsonl"
     if not path.is_file():
-        write_text(path, "".join(_lines(study.target / "train.jsonl", count)))
+        write_text(path, "".join(_lines(study.target / "train.jsonl", start + count)[start:]))
     return path
 
 
@@ -298,7 +299,7 @@ def _arguments() -> Study:
     parser.add_argument("--keep", required=True, type=Path)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--rows", type=int, default=1500, help="training rows of every recipe")
-    parser.add_argument("--teacher-rows", type=int, default=6000, help="training rows of the teacher")
+    parser.add_argument("--teacher-rows", type=int, default=6000, help="training rows of the teacher, none of them among --rows")
     parser.add_argument("--corpus", type=int, default=6000, help="documents that negatives are mined from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))

@@ -159,12 +159,14 @@ def _finish(summaries: list[dict], path: Path) -> float | None:
     scores = [summary["best"]["score"] for summary in summaries]
     best = max(range(len(scores)), key=lambda i: -math.inf if scores[i] is None else scores[i])
     metric = main_metric(headline(sorted({int(name.rpartition("@")[2]) for name in summaries[0]["scores"]["after"]["metrics"]})))
-    head = ["round", f"dev {summaries[0]['objective']}", f"{summaries[0]['test_set']} {metric}", "difference to the model before"]
+    head = ["round", f"dev {summaries[0]['objective']}", f"{summaries[0]['test_set']} {metric}", "against the round's start"]
     head += [f"{entry['set']} {metric}" for entry in summaries[0]["keep"]]
     rows = [_line(number, summary, metric) for number, summary in enumerate(summaries, start=1)]
     if distributed.is_main():
         replace_link(path / "model", path / f"round-{best + 1}" / "model")
-        write_json(path / "rounds.json", {"best": best + 1, "rounds": [dict(zip(head, row, strict=True)) for row in rows]})
+        kept = ("best", "scores", "differences", "keep", "data")
+        record = [{name: summary[name] for name in kept} for summary in summaries]
+        write_json(path / "rounds.json", {"best": best + 1, "rounds": record})
     say(
         f"\n{aligned([head, *rows])}\n\nmodel       {relative(path)}/model is that of round {best + 1}, the best on the dev set"
         f"\nrecord      {relative(path)}/rounds.json, round-*/summary.json, round-*/mined/"
