@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from e5ft import files
-from e5ft.files import digest_of, digest_of_file, new_folder, read_json, replace_link, write_json, write_text
+from e5ft.files import digest_of, digest_of_file, new_folder, read_json, replace_link, write_json, write_lines, write_text
 
 
 class Stop(BaseException):
@@ -256,3 +256,17 @@ def test_a_file_s_digest_follows_its_content(tmp_path):
     other.write_bytes(b"a" * 999_999 + b"b")
     assert digest_of_file(one) != digest_of_file(other)
     assert len(digest_of_file(one)) == 32 and json.dumps(digest_of_file(one))
+
+
+def test_lines_are_written_one_by_one_and_all_or_none(tmp_path):
+    path = tmp_path / "new" / "rows.jsonl"
+    write_lines(path, (f"줄 {i}" for i in range(3)))
+    assert path.read_text(encoding="utf-8") == "줄 0\n줄 1\n줄 2\n"
+
+    def broken():
+        yield "다른 줄"
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        write_lines(path, broken())
+    assert path.read_text(encoding="utf-8").startswith("줄 0") and list(path.parent.iterdir()) == [path]

@@ -28,7 +28,8 @@ from e5ft.retrieval.approximate import approximate, check_method, search
 from e5ft.retrieval.bm25 import BM25
 from e5ft.retrieval.candidates import Finder, Problem, Scorer
 from e5ft.retrieval.mined import examples, mined_rows, summarise
-from e5ft.retrieval.mining import Limits, Selection, apply_filters, find_candidates, gathered, select
+from e5ft.retrieval.mining import apply_filters, find_candidates, gathered, select
+from e5ft.retrieval.selection import Limits, Selection
 from e5ft.retrieval.vectors import digest_of_weights, encode_collection
 
 

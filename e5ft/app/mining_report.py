@@ -6,7 +6,7 @@ from e5ft.app.mining_data import MiningData
 from e5ft.app.report import relative
 from e5ft.app.tracking import duration
 from e5ft.modeling.loading import ModelSource
-from e5ft.retrieval.mining import Selection
+from e5ft.retrieval.selection import Selection
 
 _REASONS = {
     "found_by_another_source": "found by another source already",

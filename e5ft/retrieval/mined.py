@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from e5ft.retrieval.candidates import Problem
-from e5ft.retrieval.mining import FATES, Selection
+from e5ft.retrieval.mining import FATES
+from e5ft.retrieval.selection import Selection
 from e5ft.retrieval.sets import Row
 
 BINS = 40

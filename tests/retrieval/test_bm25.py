@@ -129,3 +129,12 @@ def test_an_empty_corpus_and_k_below_one():
 def test_scores_are_plain_numbers():
     ((index, score),) = BM25(["가"]).search(["가"], 1)[0]
     assert type(index) is int and type(score) is float and not isinstance(score, np.floating)
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(documents=texts, query=st.lists(st.sampled_from("가나다라마바"), max_size=4).map(" ".join))
+def test_the_scores_of_all_passages_are_those_of_the_search(documents, query):
+    index = BM25(documents, tokenisation="words")
+    (scores,) = index.scores([query])
+    assert scores.shape == (len(documents),)
+    assert dict(index.search([query], len(documents))[0]) == {i: float(score) for i, score in enumerate(scores) if score > 0}

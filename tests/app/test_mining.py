@@ -1,0 +1,208 @@
+"""mine.py as a job, on a small hand-made set with a saved model: its files, its sources of rows, its refusals."""
+
+import json
+import sys
+
+import pytest
+
+from e5ft.app.configuration import PROJECT
+from e5ft.app.mining import mine
+from e5ft.data.rows import Columns
+from e5ft.data.store import load_rows
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.files import read_json
+from e5ft.modeling.loading import save_encoder
+from tests.conftest import WORDS, make_encoder
+from tests.modeling.test_cross_encoder import save as save_cross_encoder
+
+ROWS = [
+    {"query": f"{WORDS[i]} {WORDS[i + 1]}", "document": " ".join(WORDS[i : i + 4]), "hard_negative": [WORDS[50]]}
+    for i in range(20)
+]
+
+
+@pytest.fixture
+def model(tmp_path):
+    save_encoder(make_encoder(), tmp_path / "model")
+    return f"model.path={tmp_path / 'model'}"
+
+
+@pytest.fixture
+def job(composed, write_rows):
+    """Mine in rows of one's own; returns the rows written and the summary."""
+
+    def run(*overrides, rows=ROWS, name="test"):
+        given = [] if rows is None else [f"data.train_file={write_rows(rows)}"]
+        mine(composed("mine", *given, f"name={name}", "device=cpu", *overrides))
+        folder = f"outputs/mined/{name}"
+        with open(f"{folder}/rows.jsonl", encoding="utf-8") as file:
+            return [json.loads(line) for line in file], read_json(f"{folder}/mining.json")
+
+    return run
+
+
+def write_beir(folder, split="test", shift=0):
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    passages = [
+        {"_id": f"d{i}", "title": WORDS[i + shift], "text": " ".join(WORDS[i + 1 + shift : i + 4 + shift])} for i in range(20)
+    ]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in passages))
+    queries = [{"_id": f"q{i}", "text": WORDS[i + shift]} for i in range(5)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in queries))
+    (folder / "qrels" / f"{split}.tsv").write_text("".join(f"q{i}\td{i}\t1\nq{i}\td{i + 5}\t0\n" for i in range(4)))
+    return folder
+
+
+def test_a_job_from_rows_to_rows(job, model, tmp_path, capsys):
+    rows, summary = job(model, "filters.percent=1.0", "sources=[dense,bm25,fused,random]", "window=[1,8]", "per_query=3")
+    store = load_rows("outputs/mined/test/rows.jsonl", Columns(ignore=("mining", "scores")), tmp_path / "again")
+    assert [row.query for row in store] == [row["query"] for row in ROWS]
+    assert [row["document"] for row in rows] == [row["document"] for row in ROWS]
+    assert any(row["hard_negative"] for row in rows) and not any("scores" in row for row in rows)
+    assert summary["rows"] == 20 and sum(summary["rows_by_negatives"].values()) == 20
+    assert summary["approximate"] is False and len(summary["model_digest"]) == 32 and summary["dropped_hard_negatives"] == 20
+    assert summary["settings"]["window"] == [1, 8] and summary["output_file"] == "rows.jsonl" and summary["examples"]
+    for kind, count in (("positives", 20), ("negatives", summary["candidates"]["chosen"])):
+        assert sum(summary["scores"][kind]) == count
+    assert (tmp_path / "outputs/mined/test/mining.png").read_bytes().startswith(b"\x89PNG")
+    told = capsys.readouterr().out
+    assert "20 rows: " in told and "python train.py data.train_file=outputs/mined/test/rows.jsonl" in told
+
+
+def test_the_order_of_rows_changes_no_row(job, model):
+    settings = (model, "choose=sample", "filters.percent=null", "per_query=4", "sources=[dense,random]")
+    one, _ = job(*settings, name="one")
+    other, _ = job(*settings, rows=ROWS[::-1], name="other")
+    assert one == other[::-1]
+    assert one != job(*settings, "seed=7", name="seed")[0]
+
+
+def test_without_a_model_bm25_scores(job, capsys):
+    rows, summary = job("sources=[bm25]", "bm25=words", "filters.percent=0.9")
+    assert summary["model"] is None and summary["model_digest"] is None
+    for row in rows:
+        limit = 0.9 * row["mining"]["document"][0]["score"]
+        assert all(made["score"] <= limit + 1e-5 for made in row["mining"]["hard_negative"])
+    assert summary["candidates"]["percent"] > 0 and "without a model" in capsys.readouterr().out
+    rows, summary = job("sources=[random]", "filters.percent=null", name="random")
+    assert summary["scores"] is None and rows[0]["mining"]["document"] == [{"score": None}]
+    assert not (PROJECT / "outputs/mined/random").exists()
+
+
+def test_a_cross_encoder_s_scores_are_written_for_every_text(job, model, tmp_path):
+    save_cross_encoder(tmp_path / "teacher", 1)
+    rows, summary = job(
+        model, f"cross_encoder.path={tmp_path / 'teacher'}", "cross_encoder.margin=null", "filters.percent=null", "per_query=2"
+    )
+    assert all(len(row["scores"]) == 1 + len(row["hard_negative"]) for row in rows)
+    assert summary["candidates"]["cross_encoder"] == 0 and summary["teacher_scores"] is not None
+    strict, _ = job(
+        model, f"cross_encoder.path={tmp_path / 'teacher'}", "cross_encoder.margin=0.0", "filters.percent=null", name="strict"
+    )
+    assert all(max(row["scores"][1:], default=-1e9) <= row["scores"][0] for row in strict)
+
+
+def test_held_out_passages_are_no_negatives(job, model, tmp_path, capsys):
+    """The evaluation set's passages 10 to 19 are documents of the rows: no candidates, but still documents."""
+    folder = write_beir(tmp_path / "eval", shift=10)
+    free, _ = job(model, "filters.percent=null", "per_query=19", name="free")
+    rows, summary = job(model, "filters.percent=null", "per_query=19", f"data.eval_dir={folder}")
+    held_out = {row["document"] for row in ROWS[10:]}
+    assert held_out & {text for row in free for text in row["hard_negative"]}
+    assert not held_out & {text for row in rows for text in row["hard_negative"]}
+    assert summary["held_out"] == {"excluded_from_candidates": 10, "documents_of_rows": 10}
+    assert "20 passages of" in capsys.readouterr().out
+    judged = job(model, "filters.percent=null", "per_query=19", f"data.eval_dir={folder}", "held_out=judged", name="judged")[1]
+    assert judged["held_out"]["excluded_from_candidates"] == 8  # d0-d3, d5-d8 are judged, relevant or not
+
+
+def test_a_beir_folder_as_rows(job, model, tmp_path):
+    folder = write_beir(tmp_path / "set", split="train")
+    write_beir(folder, split="test")
+    settings = (model, f"rows_dir={folder}", "filters.percent=null", "per_query=30")
+    rows, summary = job(*settings, rows=None)
+    assert len(rows) == 4 and summary["corpus"] == 20 and summary["rows_by_negatives"] == {"19": 4}
+    assert rows[0]["query"] == "w0" and rows[0]["document"] == "w0 w1 w2 w3"
+    with pytest.raises(DataError, match="no candidate is left"):
+        job(*settings, f"data.eval_dir={folder}", rows=None, name="shared")
+    # Judged in qrels/test.tsv: the same eight. Those of the split that is mined for do not count.
+    rows, summary = job(*settings, f"data.eval_dir={folder}", "held_out=judged", rows=None, name="judged")
+    assert summary["corpus"] == 12
+    (folder / "qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    with pytest.raises(DataError, match="no query has a relevant passage"):
+        job(*settings, rows=None, name="empty")
+
+
+def test_a_corpus_of_its_own(job, model, tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"title": "w100", "text": "w101"}\n{"_id": "x", "text": "w102 w103"}\n')
+    rows, summary = job(model, f"corpus_file={path}", "filters.percent=null", "data.max_train_rows=5")
+    assert summary["rows_by_negatives"] == {"2": 5} and summary["rows_with_fewer"] == 5  # smaller than per_query: counted
+    assert {text for row in rows for text in row["hard_negative"]} == {"w100 w101", "w102 w103"}
+    path.write_text("")
+    with pytest.raises(DataError, match="no rows"):
+        job(model, f"corpus_file={path}")
+    path.write_text('{"_id": "x"}\n')
+    with pytest.raises(DataError, match=r"corpus\.jsonl:1: the key 'text' is missing"):
+        job(model, f"corpus_file={path}")
+
+
+def test_all_filtered_is_told_and_written(job, model, capsys):
+    rows, summary = job(model, "filters.max_score=-2")
+    assert [row["hard_negative"] for row in rows] == [[]] * 20 and summary["rows_with_none"] == 20
+    assert "No row got a hard negative" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], "dense needs a model"),
+        (["model=mini"], "noise"),
+        (["sources=[fused]"], "fused needs a model"),
+        (["sources=[random]"], "nothing gives the scores"),
+        (["sources=bm25"], r"sources=\[bm25\]"),
+        (["sources=[bm25]", "window=[9,3]"], "window="),
+        (["sources=[bm25]", "bm25=nouns"], "tokenisation='nouns'"),
+        (["sources=[bm25]", "search=hnsw"], "search='hnsw'"),
+        (["sources=[bm25]", "held_out=all"], "held_out='all'"),
+        (["sources=[bm25]", "rows_dir=x"], "name one of the two"),
+        (["sources=[bm25]", "output_file=rows.csv"], r"\.jsonl"),
+        (["sources=[bm25]", "output_file=${data.train_file}"], "this is data.train_file"),
+        (["sources=[bm25]", "filters.near_duplicate.measure=cosine"], "near_duplicate.measure"),
+        (["sources=[bm25]", "cross_encoder.path=nowhere"], "cross_encoder.path=nowhere"),
+        (["sources=[bm25]", "data.max_train_rows=0"], "max_train_rows=0"),
+    ],
+)
+def test_refusals(job, overrides, words):
+    with pytest.raises(ConfigurationError, match=words):
+        job(*overrides)
+
+
+def test_random_weights_are_left_out_of_lexical_mining(job):
+    assert job("model=mini", "sources=[bm25]")[1]["model"] is None
+
+
+@pytest.mark.parametrize(
+    ("module", "overrides"), [("kiwipiepy", ["sources=[bm25]", "bm25=kiwi"]), ("faiss", ["sources=[bm25]", "search=flat"])]
+)
+def test_what_is_not_installed_is_named(job, monkeypatch, module, overrides):
+    from e5ft.retrieval import bm25
+
+    bm25._kiwi.cache_clear()
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigurationError, match=f"pip install {module}"):
+        job(*overrides)
+    bm25._kiwi.cache_clear()
+
+
+def test_one_folder_is_one_file_s(job, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        job("sources=[bm25]", f"output_file={tmp_path}/x/a.jsonl")  # written there, not where the fixture looks
+    with pytest.raises(ConfigurationError, match="belongs to another file"):
+        job("sources=[bm25]", f"output_file={tmp_path}/x/b.jsonl")
+
+
+def test_a_row_too_long_to_be_read_back_is_refused(job):
+    rows = [{"query": f"질문 {i}", "document": f"질문 {i} " + "가나다라마바사" * 10_000} for i in range(10)]
+    with pytest.raises(DataError, match="lower per_query"):
+        job("sources=[random]", "filters.percent=null", "filters.near_duplicate=null", rows=rows)
