@@ -5,6 +5,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse
@@ -107,11 +108,9 @@ def make_sample(rows: Iterable[Row], queries: int, limit_rows: int | None, seed:
     return Sample([wording[names[i]] for i in drawn], texts, corpus, positives, false)
 
 
-def make_pairs(sample: Sample, model: Encoder, guide: Encoder | None, *, depth: int = DEPTH) -> Pairs:
-    """Rank the corpus for every query, dense and by BM25, and compute what the filters see."""
-    queries, passages = (
-        encode_collection(model, texts, role) for texts, role in ((sample.queries, "query"), (sample.texts, "passage"))
-    )
+def make_pairs(sample: Sample, model: Encoder, guide: Encoder | None, *, depth: int = DEPTH, cache: Path | None = None) -> Pairs:
+    """Rank the corpus for every query, dense and by BM25, and compute what the filters see; vectors are kept in `cache`."""
+    queries, passages = _vectors(model, sample, cache)
     index = BM25(sample.texts)
     lexical = _all_scores(index, sample.queries, len(sample.texts))
     false_of: dict[int, list[int]] = {}
@@ -133,12 +132,15 @@ def make_pairs(sample: Sample, model: Encoder, guide: Encoder | None, *, depth: 
     dense, bm25 = np.array([row[3:] for row in rows], dtype=bool).T
     values = _dense_values(queries, passages, query, passage, sample.positives, "")
     if guide is not None:
-        vectors = [
-            encode_collection(guide, texts, role) for texts, role in ((sample.queries, "query"), (sample.texts, "passage"))
-        ]
-        values |= _dense_values(*vectors, query, passage, sample.positives, "guide ")
+        values |= _dense_values(*_vectors(guide, sample, cache), query, passage, sample.positives, "guide ")
     values |= _lexical_values(sample, index, lexical, query, passage)
     return Pairs(query, passage, kind, dense, bm25, values)
+
+
+def _vectors(encoder: Encoder, sample: Sample, cache: Path | None) -> list[np.ndarray]:
+    """Of the queries (Q, D) and of the texts (P, D)."""
+    texts = {"query": sample.queries, "passage": sample.texts}
+    return [encode_collection(encoder, found, role, cache=cache) for role, found in texts.items()]
 
 
 def _dense_values(queries, passages, query, passage, positives, prefix: str) -> dict[str, np.ndarray]:

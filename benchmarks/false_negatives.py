@@ -53,7 +53,7 @@ def main() -> int:
         sample = make_sample(rows, arguments.queries, arguments.limit_rows, arguments.seed)
         model = load_encoder(ModelSource(path=arguments.model))
         guide = load_encoder(ModelSource(path=arguments.guide)) if arguments.guide else None
-        pairs = make_pairs(sample, model, guide)
+        pairs = make_pairs(sample, model, guide, cache=output / "cache")
     except E5ftError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -102,8 +102,8 @@ def _report(sample: Sample, pairs: Pairs, arguments: argparse.Namespace) -> tupl
         )
         lines.append(_table(header, [_row(point, kinds) for point in found]))
     if points:
-        chosen = points["planted kinds" if planted else "all kinds"][0]
-        write_text(Path(arguments.output) / "thrown_away.txt", _thrown_away(sample, pairs, stands, chosen, arguments.seed))
+        widest = list(points.values())[-1]
+        write_text(Path(arguments.output) / "thrown_away.txt", _thrown_away(sample, pairs, stands, widest, arguments.seed))
     results = {
         "kinds": kinds_table,
         "sweep": [_plain(point) for point in swept],
@@ -162,17 +162,20 @@ def _plain(point: Point) -> dict:
     }  # fmt: skip
 
 
-def _thrown_away(sample: Sample, pairs: Pairs, stands: np.ndarray, point: Point, seed: int) -> str:
-    """Unjudged passages that the filter throws away, drawn with the seed, with everything that was known of them."""
-    away = thrown(pairs.values, point.names, point.thresholds, point.how)
-    places = np.flatnonzero(stands & (pairs.kind < 0) & away).tolist()
-    chosen = random.Random(seed).sample(places, min(READ, len(places)))
-    blocks = [f"{len(places):,} unjudged candidates are thrown away by: {point}; {len(chosen)} of them:"]
-    for number, i in enumerate(chosen, start=1):
-        query, passage = pairs.query[i], pairs.passage[i]
-        scores = ", ".join(f"{name} {found[i]:.3f}" for name, found in pairs.values.items())
-        texts = (sample.queries[query], sample.texts[sample.positives[query]], sample.texts[passage])
-        blocks.append(f"[{number}] query: {texts[0]}\n  positive: {texts[1]}\n  candidate: {texts[2]}\n  {scores}")
+def _thrown_away(sample: Sample, pairs: Pairs, stands: np.ndarray, points: list[Point], seed: int) -> str:
+    """Unjudged passages that each filter throws away, as many of each, with everything that was known of them."""
+    generator, blocks, shown = random.Random(seed), [], set()
+    for number, point in enumerate(points):
+        away = stands & (pairs.kind < 0) & thrown(pairs.values, point.names, point.thresholds, point.how)
+        places = [i for i in np.flatnonzero(away).tolist() if i not in shown]
+        chosen = generator.sample(places, min((READ - len(shown)) // (len(points) - number), len(places)))
+        shown.update(chosen)
+        blocks.append(f"## {point}: throws {away.sum():,} unjudged candidates away; {len(chosen)} of them")
+        for i in chosen:
+            query, passage = pairs.query[i], pairs.passage[i]
+            scores = ", ".join(f"{name} {found[i]:.3f}" for name, found in pairs.values.items())
+            texts = (sample.queries[query], sample.texts[sample.positives[query]], sample.texts[passage])
+            blocks.append(f"query: {texts[0]}\n  positive: {texts[1]}\n  candidate: {texts[2]}\n  {scores}")
     return "\n\n".join(blocks) + "\n"
 
 
