@@ -222,7 +222,7 @@ def test_the_rows_are_read_back_ragged(tmp_path):
     mined = mine(rows, limits=Limits(percent=0.27))[0]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in mined), encoding="utf-8")
-    store = load_rows(str(path), Columns(ignore=("mining", "scores")), tmp_path / "cache")
+    store = load_rows(str(path), Columns(), tmp_path / "cache")
     again = list(store)
     assert [(row.query, row.positives) for row in again] == [(row.query, row.positives) for row in rows]
     assert [list(row.negatives) for row in again] == [row["hard_negative"] for row in mined]
