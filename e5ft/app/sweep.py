@@ -33,7 +33,9 @@ class SweepTable(Callback):
 
 
 def collect(folder: Path) -> list[dict]:
-    """One row a job: number, overrides, state, dev score, test scores, seconds; best dev score first, failures last.
+    """One row a job: number, overrides, state, dev score, test scores, what changed on keep sets, seconds.
+
+    Best dev score first, failures last.
 
     Args:
         folder: the sweep's folder.
@@ -49,6 +51,9 @@ def collect(folder: Path) -> list[dict]:
             for name in ("hit@1", "recall@10", "ndcg@10", "mrr@10"):
                 if name in summary["scores"]["after"]["metrics"]:
                     row[f"{summary['test_set']} {name}"] = summary["scores"]["after"]["metrics"][name]
+            for kept in summary["keep"]:  # gain and loss side by side in a sweep too
+                if "ndcg@10" in kept["differences"]:
+                    row[f"{kept['set']} ndcg@10 change"] = kept["differences"]["ndcg@10"]["mean"]
             row["seconds"] = summary["training"]["seconds"]
         elif "error" in status:
             row["error"] = status["error"].splitlines()[0]

@@ -121,8 +121,8 @@ class _Job:
     def _score_base(self, encoder: Encoder, retrieval_set: RetrievalSet) -> Scores:
         config = self.config
         label = "before (random weights)" if self.source.init == "random" else "before"
-        # The base's vectors are kept: the next run from the same model finds them.
-        cache = Path(config.cache_dir)
+        # The base's vectors are kept: the next run from the same model finds them. Random weights' never come again.
+        cache = None if self.source.init == "random" else Path(config.cache_dir)
         before = score_model(encoder, retrieval_set, config.evaluation, label, seed=config.seed, cache=cache)
         return Scores(before, score_bm25(retrieval_set, config.evaluation, seed=config.seed))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from e5ft.data.collator import TrainingRows, collate
+from e5ft.data.collator import Example, TrainingRows, collate
 from e5ft.data.store import tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError
@@ -202,3 +202,21 @@ def test_moving_a_micro_batch_moves_its_tokens(make_training_rows):
     moved = batch.to(torch.device("meta"))
     assert moved.input_ids.device.type == "meta"
     assert (moved.lengths, moved.rows, moved.step) == (batch.lengths, batch.rows, batch.step)
+
+
+def test_one_text_with_two_prefixes_is_two_texts_and_one_identity():
+    """Two sources of a mix write other prefixes before the same query and passage: each keeps its tokens, both are known."""
+    known = np.array([7])
+    examples = [
+        Example([100 + source, 5], [[200 + source, 7]], [[200 + source, 9]], 5, [7], [9], known, source=source)
+        for source in (0, 1)
+    ]
+    batch = collate(list(enumerate(examples)))
+    tokens = [tuple(part.tolist()) for part in batch.input_ids.split(batch.lengths)]
+    assert set(tokens) == {(100, 5), (101, 5), (200, 7), (201, 7), (200, 9), (201, 9)}
+    step = batch.step
+    for row in (0, 1):
+        assert tokens[step.query[row]] == (100 + row, 5) and tokens[step.positive[row]] == (200 + row, 7)
+        assert tokens[step.negative[row]] == (200 + row, 9)
+    assert step.text_id[step.passage].tolist() == [7, 9]  # once each, however written
+    assert step.answers[0].tolist() == [0, 1] and step.negatives == 2

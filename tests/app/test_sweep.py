@@ -1,0 +1,31 @@
+"""A sweep's table: best run first, failures last, what it cost on keep sets beside what it gained."""
+
+from e5ft.app.sweep import collect
+from e5ft.files import write_json
+
+
+def job(folder, number, *, dev=None, test=0.5, change=None, error=None):
+    write_json(folder / str(number) / "status.json", {"state": "failed", "error": error} if error else {"state": "finished"})
+    if error:
+        return
+    keep = [{"set": "wiki-test", "differences": {"ndcg@10": {"mean": change}}}] if change is not None else []
+    summary = {
+        "best": {"score": dev}, "objective": "ndcg@10", "test_set": "law-test", "keep": keep, "training": {"seconds": 1.5},
+        "scores": {"after": {"metrics": {"ndcg@10": test, "hit@1": test}}},
+    }  # fmt: skip
+    write_json(folder / str(number) / "summary.json", summary)
+
+
+def test_gain_and_loss_stand_side_by_side(tmp_path):
+    job(tmp_path, 0, dev=0.4, change=-0.02)
+    job(tmp_path, 1, error="no rows\nsecond line")
+    job(tmp_path, 2, dev=0.6, test=0.7, change=0.01)
+    rows = collect(tmp_path)
+    assert [row["job"] for row in rows] == ["2", "0", "1"]
+    assert [row.get("wiki-test ndcg@10 change") for row in rows] == [0.01, -0.02, None]
+    assert rows[0]["law-test ndcg@10"] == 0.7 and rows[2]["error"] == "no rows"
+
+
+def test_a_sweep_without_keep_sets_has_no_such_column(tmp_path):
+    job(tmp_path, 0, dev=0.4)
+    assert not any("change" in column for column in collect(tmp_path)[0])
