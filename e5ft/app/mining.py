@@ -66,7 +66,7 @@ def mine(config: DictConfig) -> float:
         summary |= _provenance(config, source, encoder, data, output) | {"seconds": round(time.monotonic() - began, 1)}
         write_json(output.parent / "mining.json", summary)
         draw(summary, output.parent / "mining.png")
-    say(closing(summary, selection, output))
+    say(closing(summary, selection, limits, output))
     distributed.barrier()
     return sum(map(len, chosen)) / len(chosen)
 

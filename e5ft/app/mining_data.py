@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from e5ft.app.datasets import SAMPLE, columns
 from e5ft.data.lines import Fault, read_json_lines
 from e5ft.data.rows import Row
+from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
 from e5ft.data.text import text_id
 from e5ft.errors import ConfigurationError, DataError
@@ -75,6 +76,8 @@ def load_mining_data(config: DictConfig) -> MiningData:
         rows, label = everything, "the shipped sample" if config.data.train_file is None else config.data.train_file
     rows = _limit(rows, config.data.max_train_rows, config.seed)
     held_out, held_out_label = _held_out(config)
+    if held_out_label is None and isinstance(everything, RowStore):
+        held_out, held_out_label = _dev_documents(rows, config), "the dev rows that train.py will set aside"
     problem = make_problem(rows, corpus, held_out, all_rows=everything)
     dropped = sum(len(row.negatives) for row in rows)
     return MiningData(rows, problem, label, held_out_label, dropped, Counts(*counts, len(held_out)))
@@ -121,6 +124,15 @@ def _held_out(config: DictConfig) -> tuple[set[int], str | None]:
         rows = load_rows(data.dev_file, columns(data), Path(config.cache_dir), on_bad_row=data.on_bad_row)
         held_out |= {text_id(text) for row in rows for text in row.positives}
     return held_out, " and ".join(names) or None
+
+
+def _dev_documents(rows: RowStore, config: DictConfig) -> set[int]:
+    """Identities of what train.py will evaluate on, where nothing names a dev set: it splits the mined rows in the same way."""
+    try:
+        _, dev = split_rows(rows, config.data.dev_share, config.seed)
+    except DataError:  # rows that cannot be split: train.py will say so
+        return set()
+    return {text_id(text) for row in dev for text in row.positives}
 
 
 def _held_out_of(folder: Path, config: DictConfig) -> set[int]:

@@ -6,7 +6,7 @@ from e5ft.app.mining_data import MiningData
 from e5ft.app.report import relative
 from e5ft.app.tracking import duration
 from e5ft.modeling.loading import ModelSource
-from e5ft.retrieval.selection import Selection
+from e5ft.retrieval.selection import Limits, Selection
 
 _REASONS = {
     "found_by_another_source": "found by another source already",
@@ -44,8 +44,10 @@ def opening(source: ModelSource | None, selection: Selection, data: MiningData) 
     return "\n".join(lines)
 
 
-def closing(summary: dict, selection: Selection, output: Path) -> str:
+def closing(summary: dict, selection: Selection, limits: Limits, output: Path) -> str:
     """Last lines: how many rows got negatives, what became of every candidate, what to do next."""
+    # A filter that was on and removed nothing is shown with its 0.
+    active = {"known_positive", "chosen", *(field for field, value in vars(limits).items() if value is not None)}
     rows, none, fewer = summary["rows"], summary["rows_with_none"], summary["rows_with_fewer"]
     seen = summary["candidates"]["seen"]
     lines = [
@@ -55,7 +57,7 @@ def closing(summary: dict, selection: Selection, output: Path) -> str:
     ]
     for fate, reason in _REASONS.items():
         count = summary["candidates"][fate]
-        if count or fate in ("known_positive", "chosen"):
+        if count or fate in active:
             lines.append(f"  {count:>10,}  {count / max(seen, 1):>6.1%}  {reason}")
     if summary["scores"] is not None:
         medians = {kind: "none" if value is None else f"{value:.3f}" for kind, value in summary["scores"]["medians"].items()}

@@ -121,7 +121,9 @@ def digest_of_weights(encoder: Encoder) -> str:
     for name, tensor in sorted(encoder.backbone.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
-    digest.update(encoder.tokenizer.backend_tokenizer.to_str().encode())
+    tokenizer = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
+    # Every call leaves its truncation and padding there; the contract, which has the lengths, is part of the key anyway.
+    digest.update(json.dumps({**tokenizer, "truncation": None, "padding": None}, sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -103,5 +103,13 @@ def test_other_weights_other_texts_and_another_contract_are_encoded_anew(encoder
     assert len(list(tmp_path.glob("vectors-*.npy"))) == 4
 
 
+def test_the_digest_does_not_depend_on_what_was_encoded_before(encoder):
+    """The tokenizer remembers the length that the last call cut to."""
+    fresh = digest_of_weights(encoder)
+    encoder.encode(TEXTS, "query")
+    assert digest_of_weights(encoder) == fresh == digest_of_weights(make_encoder())
+    assert digest_of_weights(make_encoder(seed=1)) != fresh
+
+
 def test_no_texts_are_no_vectors(encoder, tmp_path):
     assert encode(encoder, tmp_path, texts=[]).shape == (0, 32)
