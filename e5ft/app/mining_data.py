@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from e5ft.app.datasets import SAMPLE, columns
+from e5ft.app.datasets import DEV_SPLIT, SAMPLE, columns
 from e5ft.data.lines import Fault, read_json_lines
 from e5ft.data.rows import Row
 from e5ft.data.split import split_rows
@@ -75,12 +75,13 @@ def load_mining_data(config: DictConfig) -> MiningData:
         counts = everything.read, everything.rejected
         rows, label = everything, "the shipped sample" if config.data.train_file is None else config.data.train_file
     rows = _limit(rows, config.data.max_train_rows, config.seed)
-    held_out, held_out_label = _held_out(config)
-    if held_out_label is None and isinstance(everything, RowStore):
-        held_out, held_out_label = _dev_documents(rows, config), "the dev rows that train.py will set aside"
+    held_out, names = _held_out(config)
+    if isinstance(rows, RowStore) and _will_be_split(config):
+        held_out |= _dev_documents(rows, config)
+        names.append("the dev rows that train.py will set aside")
     problem = make_problem(rows, corpus, held_out, all_rows=everything)
     dropped = sum(len(row.negatives) for row in rows)
-    return MiningData(rows, problem, label, held_out_label, dropped, Counts(*counts, len(held_out)))
+    return MiningData(rows, problem, label, " and ".join(names) or None, dropped, Counts(*counts, len(held_out)))
 
 
 def read_corpus(path: Path) -> Iterator[str]:
@@ -110,7 +111,7 @@ def _beir_rows(folder: Path, split: str) -> tuple[list[Row], Iterable[str]]:
     return rows, found.passages
 
 
-def _held_out(config: DictConfig) -> tuple[set[int], str | None]:
+def _held_out(config: DictConfig) -> tuple[set[int], list[str]]:
     """Identities of the passages of data.eval_dir and data.dev_file, and their names."""
     data, names, held_out = config.data, [], set()
     folder = data.eval_dir
@@ -123,11 +124,19 @@ def _held_out(config: DictConfig) -> tuple[set[int], str | None]:
         names.append(str(data.dev_file))
         rows = load_rows(data.dev_file, columns(data), Path(config.cache_dir), on_bad_row=data.on_bad_row)
         held_out |= {text_id(text) for row in rows for text in row.positives}
-    return held_out, " and ".join(names) or None
+    return held_out, names
+
+
+def _will_be_split(config: DictConfig) -> bool:
+    """Whether train.py, with the same data group, will set dev rows aside."""
+    data = config.data
+    if data.dev_file is not None or data.train_file is None:  # the sample has a dev split
+        return False
+    return data.eval_dir is None or not (Path(data.eval_dir) / "qrels" / f"{DEV_SPLIT}.tsv").is_file()
 
 
 def _dev_documents(rows: RowStore, config: DictConfig) -> set[int]:
-    """Identities of what train.py will evaluate on, where nothing names a dev set: it splits the mined rows in the same way."""
+    """Identities of the documents of those dev rows: train.py will split the mined rows as they are split here."""
     try:
         _, dev = split_rows(rows, config.data.dev_share, config.seed)
     except DataError:  # rows that cannot be split: train.py will say so

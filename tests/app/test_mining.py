@@ -8,6 +8,7 @@ import pytest
 from e5ft.app.configuration import PROJECT
 from e5ft.app.mining import mine
 from e5ft.data.rows import Columns
+from e5ft.data.split import split_rows
 from e5ft.data.store import load_rows
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
@@ -70,8 +71,17 @@ def test_a_job_from_rows_to_rows(job, model, tmp_path, capsys):
     assert "20 rows: " in told and "python train.py data.train_file=outputs/mined/test/rows.jsonl" in told
 
 
-def test_the_order_of_rows_changes_no_row(job, model):
-    settings = (model, "choose=sample", "filters.percent=null", "per_query=4", "sources=[dense,random]")
+def test_the_order_of_rows_changes_no_row(job, model, tmp_path):
+    """With a dev set named: which rows train.py would set aside does depend on their order."""
+    (tmp_path / "dev.jsonl").write_text(json.dumps({"query": "w90", "document": "w91 w92"}) + "\n")
+    settings = (
+        model,
+        "choose=sample",
+        "filters.percent=null",
+        "per_query=4",
+        "sources=[dense,random]",
+        "data.dev_file=dev.jsonl",
+    )
     one, _ = job(*settings, name="one")
     other, _ = job(*settings, rows=ROWS[::-1], name="other")
     assert one == other[::-1]
@@ -106,6 +116,7 @@ def test_a_cross_encoder_s_scores_are_written_for_every_text(job, model, tmp_pat
 def test_held_out_passages_are_no_negatives(job, model, tmp_path, capsys):
     """The evaluation set's passages 10 to 19 are documents of the rows: no candidates, but still documents."""
     folder = write_beir(tmp_path / "eval", shift=10)
+    write_beir(folder, split="dev", shift=10)
     free, _ = job(model, "filters.percent=null", "per_query=19", name="free")
     rows, summary = job(model, "filters.percent=null", "per_query=19", f"data.eval_dir={folder}")
     held_out = {row["document"] for row in ROWS[10:]}
@@ -207,3 +218,19 @@ def test_a_row_too_long_to_be_read_back_is_refused(job):
     rows = [{"query": f"질문 {i}", "document": f"질문 {i} " + "가나다라마바사" * 10_000} for i in range(10)]
     with pytest.raises(DataError, match="lower per_query"):
         job("sources=[random]", "filters.percent=null", "filters.near_duplicate=null", rows=rows)
+
+
+def test_the_documents_of_dev_rows_that_training_will_set_aside_are_no_negatives(job, model, tmp_path):
+    """The mined rows are split by train.py as the rows are here: none of its dev documents is a training row's negative."""
+    rows, summary = job(model, "filters.percent=null", "filters.near_duplicate=null", "per_query=19", "data.dev_share=0.2")
+    store = load_rows("outputs/mined/test/rows.jsonl", Columns(), tmp_path / "again")
+    train, dev = split_rows(store, 0.2, 42)
+    held_out = {row.positives[0] for row in dev}
+    assert len(held_out) == 4 == summary["held_out"]["excluded_from_candidates"]
+    negatives = {text for row in train for text in row.negatives}
+    assert negatives == {row["document"] for row in ROWS} - held_out
+    (tmp_path / "dev.jsonl").write_text(json.dumps({"query": "w90", "document": "w91 w92"}) + "\n")
+    named, _ = job(
+        model, "filters.percent=null", "filters.near_duplicate=null", "per_query=19", "data.dev_file=dev.jsonl", name="b"
+    )
+    assert held_out & {text for row in named for text in row["hard_negative"]}
