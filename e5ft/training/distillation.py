@@ -9,7 +9,8 @@ from torch.nn.functional import log_softmax
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError
-from e5ft.training.losses import InfoNCE, check_positive, index, over_rows
+from e5ft.training.losses import InfoNCE
+from e5ft.training.scoring import check_positive, check_weight, index, over_rows
 
 TEACHERS = ("scores", "guide")
 CANDIDATES = ("own", "step")
@@ -192,12 +193,6 @@ def own_candidates(step: Step) -> np.ndarray:
     columns[:, 0] = step.positive[slice(*step.own)]
     columns[:, 1:][np.arange(columns.shape[1] - 1) < counts[:, None]] = step.negative[slice(*step.own_range)]
     return columns
-
-
-def check_weight(name: str, value: float) -> None:
-    """Refuse what is not a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{name}={value!r}: a number, at least 0, is needed")
 
 
 def _mean_over_rows(chunk, step: Step, size: int, embeddings: torch.Tensor) -> torch.Tensor:
