@@ -6,7 +6,7 @@ RUN ?= outputs/latest
 DATA ?=
 ARGS ?=
 
-.PHONY: help setup setup-dev train test eval sweep export lint format ddp clean
+.PHONY: help setup setup-dev train test eval mine sweep export lint format ddp clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -21,6 +21,9 @@ test: $(VENV)/.installed-dev  ## set up, run the tests
 
 eval: $(VENV)/.installed  ## measure the latest run's model; RUN=outputs/NAME chooses a run, DATA=DIR a BEIR folder or a file of rows
 	$(PY) eval.py model.path=$(RUN)/model $(if $(DATA),$(if $(filter %.jsonl %.json %.csv %.tsv %.parquet,$(DATA)),data.dev_file=$(DATA),data.eval_dir=$(DATA))) $(ARGS)
+
+mine: $(VENV)/.installed  ## hard negatives for DATA=rows.jsonl (the sample without it), found by the latest run's model
+	$(PY) mine.py model.path=$(RUN)/model $(if $(DATA),data.train_file=$(DATA)) $(ARGS)
 
 sweep: $(VENV)/.installed  ## six runs over temperature and seed, and their table
 	$(PY) train.py experiment=sweep $(ARGS)
