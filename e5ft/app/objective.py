@@ -7,6 +7,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from e5ft.app.configuration import model_folder
 from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, DataError, E5ftError
 from e5ft.modeling.encoder import Encoder
@@ -115,7 +116,7 @@ def _guide(named: str | None, source: ModelSource) -> ModelSource:
                 "Name a model that knows something: loss.guide=DIR"
             )
         return source
-    return ModelSource(path=named) if Path(named).is_dir() else ModelSource(hub=named)
+    return ModelSource(path=model_folder(named, "loss.guide")) if Path(named).is_dir() else ModelSource(hub=named)
 
 
 def _check_scores(rows: RowStore) -> None:
