@@ -13,6 +13,7 @@ from e5ft.data.text import normalise
 from e5ft.errors import ConfigurationError
 
 MEASURES = ("containment", "jaccard")
+FEWEST_CONTAINED = 16  # n-grams of a passage below which being contained in another says nothing
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits well mixed: 2^64 divided by the golden ratio
 
 
@@ -57,7 +58,8 @@ class NearDuplicates:
         threshold: overlap from which two passages are near-duplicates, above 0 and at most 1.
         measure: "containment": shared n-grams by those of the smaller passage, so that an answer from which sentences
             were deleted, or one with sentences added, is found; "jaccard": by those of both together, for which such a
-            pair is less alike.
+            pair is less alike. Where the smaller passage has fewer than 16 n-grams it is "jaccard" always: a name of a few
+            letters is contained in many passages that it has nothing to do with.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -80,7 +82,8 @@ class NearDuplicates:
         sets = [self._grams(int(candidate)) for candidate in candidates]
         sizes = np.array([len(grams) for grams in sets])
         shared = _shared(own, sets)
-        total = np.minimum(sizes, len(own)) if self.measure == "containment" else sizes + len(own) - shared
+        smaller, together = np.minimum(sizes, len(own)), sizes + len(own) - shared
+        total = np.where(smaller >= FEWEST_CONTAINED, smaller, together) if self.measure == "containment" else together
         return np.divide(shared, total, out=np.zeros(len(sets)), where=total > 0)
 
     def __call__(self, positives: np.ndarray, candidates: np.ndarray) -> np.ndarray:
