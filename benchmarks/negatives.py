@@ -33,7 +33,7 @@ MINED = {
     "random": ["sources=[random]", "filters.percent=null", "filters.near_duplicate=null"],
     "naive": ["window=[1,50]", "filters.percent=null", "filters.near_duplicate=null"],
     "windowed": ["window=[10,50]", "filters.percent=null", "filters.near_duplicate=null"],
-    "positive_aware": ["window=[1,50]", "filters.percent=0.95"],
+    "positive_aware": ["window=[1,50]", "filters.percent=0.95", "filters.near_duplicate.threshold=0.5"],
 }
 GUIDE = "loss.guide={teacher}"
 # recipe -> (mined list, settings of train.py)
