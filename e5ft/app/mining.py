@@ -155,6 +155,9 @@ def _finders(
         finders["bm25"] = sources.remembered(sources.bm25_finder(bm25, problem))
         scorer = sources.bm25_scorer(bm25, problem)
     if encoder is not None:
+        say(
+            f"  encoding    {len(problem.passages):,} passages, {len(problem.queries):,} queries; vectors are kept in {config.cache_dir}"
+        )
         given = dict(batch_tokens=config.batch_tokens, cache=Path(config.cache_dir))
         passages = encode_collection(encoder, problem.passages, "passage", **given)
         queries = encode_collection(encoder, problem.queries, "query", **given)

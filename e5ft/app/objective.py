@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from e5ft.app.configuration import model_folder
+from e5ft.app.report import say
 from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, DataError, E5ftError
 from e5ft.modeling.encoder import Encoder
@@ -68,7 +69,7 @@ def objective(config: DictConfig, source: ModelSource) -> Objective:
     if common["keep_weight"] != 0:
         given = common["keep_temperature"]
         loss = Regularised(loss, common["keep_weight"], given if given is not None else temperature or 0.05)
-    needs = getattr(loss, "needs", frozenset())
+    needs = frozenset(getattr(loss, "needs", ()))
     if common["guide"] is not None and "guide" not in needs:
         raise ConfigurationError(
             f"loss.guide={common['guide']}: nothing uses it; add loss.false_negatives=guide, or loss=distill loss.teacher=guide"
@@ -95,11 +96,15 @@ def side_vectors(goal: Objective, source: ModelSource, encoder: Encoder, rows: R
     Raises:
         DataError: the loss needs a teacher's scores, and rows have none.
     """
-    needs = getattr(goal.loss, "needs", frozenset())
+    needs = frozenset(getattr(goal.loss, "needs", ()))
     if "teacher" in needs:
         _check_scores(rows)
     cache, tokens = Path(config.cache_dir), config.evaluation.batch_tokens
     made = {}
+    if needs & {"guide", "base"}:
+        say(
+            f"  vectors     of all training texts by {goal.guide.label if goal.guide else source.label}, made once, kept in {cache}"
+        )
     if "guide" in needs:
         guide = encoder if goal.guide == source else load_encoder(goal.guide, encoder.device)
         made["guide"] = guide_vectors(guide, rows, cache, batch_tokens=tokens)

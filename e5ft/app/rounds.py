@@ -46,7 +46,8 @@ def train_rounds(config: DictConfig) -> float | None:
     _check(config)
     folder = RunFolder(HydraConfig.get().runtime.output_dir, resume=config.resume)
     with recorded(folder):
-        write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+        if distributed.is_main():
+            write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
         given = {key: value for key, value in plain(config).items() if key not in _FREE}
         given["rows"] = digest_of_file(_source(config))
         folder.check_definition(given, config.resume)
@@ -81,13 +82,14 @@ def _round(config: DictConfig, path: Path, number: int) -> dict:
         say(f"\nround {number}: finished already, {relative(folder)}")
         return read_json(folder / "summary.json")
     config = config.copy()
+    config.resume = status.is_file()
+    distributed.barrier()  # all have looked before one of them writes
     if number > 1:
         previous = path / f"round-{number - 1}" / "model"
         config.data = _mined(config, previous, folder / "mined" / "rows.jsonl")
         if config.rounds.start == "previous":
             config.model = {**config.model, "path": str(previous), "init": "pretrained"}
     say(f"\nround {number} of {config.rounds.count}")
-    config.resume = status.is_file()
     train(config, folder, group=path.name)
     return read_json(folder / "summary.json")
 

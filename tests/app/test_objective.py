@@ -5,11 +5,13 @@ import json
 import pytest
 
 from e5ft.app.configuration import model_source
+from e5ft.app.mining import mine
 from e5ft.app.objective import objective
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.training.distillation import Distillation, Regularised
 from e5ft.training.losses import InfoNCE, Triplet
 from e5ft.training.matryoshka import Matryoshka
+from tests.modeling.test_cross_encoder import save as save_cross_encoder
 
 SHORT = ("training.max_steps=2", "training.eval_steps=1", "training.save_steps=1")
 
@@ -123,3 +125,18 @@ def test_all_positives_of_a_row_are_shown_at_once(trained, tmp_path):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         negatives[positives] = next(line["negatives_per_query"] for line in lines if "loss" in line)
     assert negatives == {"sample": 15, "all": 30}  # 16 queries a step
+
+
+def test_a_cross_encoders_scores_from_mining_are_what_training_distils(composed, trained, tmp_path):
+    """mine.py with a cross-encoder, then train.py with what it wrote."""
+    save_cross_encoder(tmp_path / "teacher", 1)
+    rows = [{"query": f"w{i} w{i + 1}", "document": f"w{i} w{i + 1} w{i + 2} w{i + 3}"} for i in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ("sources=[bm25,random]", "filters.percent=null", "filters.near_duplicate=null", "per_query=3")
+    cross = (f"cross_encoder.path={tmp_path / 'teacher'}", "cross_encoder.margin=null")
+    mine(
+        composed("mine", "device=cpu", "name=m", f"data.train_file={tmp_path / 'rows.jsonl'}", "window=[1,8]", *settings, *cross)
+    )
+    _, folder = trained("loss=distill", "data.train_file=outputs/mined/m/rows.jsonl", *SHORT)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert next(line for line in lines if "kl" in line)["kl"] > 0
