@@ -14,6 +14,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ MINED = {
     "positive_aware": ["window=[1,50]", "filters.percent=0.95", "filters.near_duplicate.threshold=0.5"],
 }
 GUIDE = "loss.guide={teacher}"
+STEP = ["loss=distill", "loss.teacher=guide", "loss.candidates=step", "loss.weight=0.2"]
 # recipe -> (mined list, settings of train.py)
 RECIPES = {
     "none": (None, []),
@@ -46,6 +48,8 @@ RECIPES = {
     "positive-aware + margin mask": ("positive_aware", ["loss.false_negatives=margin"]),
     "positive-aware + guide mask": ("positive_aware", ["loss.false_negatives=guide", GUIDE]),
     "positive-aware + distillation": ("positive_aware", ["loss=distill", "loss.teacher=guide", "loss.weight=1.0", GUIDE]),
+    "positive-aware + distillation, step": ("positive_aware", [*STEP, GUIDE]),
+    "none + distillation, step": (None, [*STEP, GUIDE]),
     "none + guide mask": (None, ["loss.false_negatives=guide", GUIDE]),
     "naive + guide mask": ("naive", ["loss.false_negatives=guide", GUIDE]),
     "naive + distillation": ("naive", ["loss=distill", "loss.teacher=guide", "loss.weight=1.0", GUIDE]),
@@ -100,7 +104,8 @@ def main() -> None:
             _mine(study, name, path)
     jobs = [(recipe, seed) for seed, recipe in itertools.product(study.seeds, study.recipes)]
     with ThreadPoolExecutor(study.jobs) as pool:
-        list(pool.map(lambda job: _one(study, *job, mined), jobs))
+        list(pool.map(lambda job: _train(study, *job, mined), jobs))
+        list(pool.map(lambda job: _merge(study, *job), jobs if study.merge else ()))
     print(f"{time.monotonic() - started:,.0f} s")
     table, record = _table(study)
     write_text(study.output / "table.md", table)
@@ -108,22 +113,27 @@ def main() -> None:
     print(table)
 
 
-def _one(study: Study, recipe: str, seed: int, mined: dict[str, Path]) -> None:
-    """Train one recipe with one seed, merge it half back, and measure both on target and keep set."""
+def _train(study: Study, recipe: str, seed: int, mined: dict[str, Path]) -> None:
+    """Train one recipe with one seed; train.py measures target and keep set."""
     source, settings = RECIPES[recipe]
     rows = _train_rows(study, study.rows) if source is None else mined[source]
     model = study.model(recipe, seed)
     if not model.is_dir():
+        shutil.rmtree(model.parent, ignore_errors=True)  # of a run that was interrupted: it begins anew
         settings = [setting.format(teacher=study.teacher) for setting in settings]
         name = f"name={_slug(recipe)}-{seed}"
         _run(study, "train.py", name, *_common(study, rows, seed), "data.negatives_per_query=1", *settings, *study.settings)
-    merged = study.model(recipe, seed, merged=True)
-    if study.merge and not merged.is_dir():
+
+
+def _merge(study: Study, recipe: str, seed: int) -> None:
+    """Merge one run's model with the base, and measure it."""
+    model, merged = study.model(recipe, seed), study.model(recipe, seed, merged=True)
+    if not merged.is_dir():
         _run(
             study, "export.py", f"model.path={model}", f"merge.base={study.base}", f"merge.alpha={study.merge}",
             f"output_dir={merged}",
         )  # fmt: skip
-    for name in ("target", "keep") if study.merge else ():
+    for name in ("target", "keep"):
         if not _scores(study, recipe, seed, name, merged=True).is_file():
             folder = merged.parent / "eval-merged"
             _run(
