@@ -131,7 +131,7 @@ def test_triplets_that_are_spread_unevenly_count_the_same(found, rows_file, tmp_
 
 def test_masks_distillation_cuts_and_several_positives_are_the_whole_steps(found, rows_file, tmp_path):
     """(8x2)x2 with another model's vectors at the step's side gives what 32 rows in one process and one pass give."""
-    rows = two_processes.several_positives(rows_file, 9)
+    rows = two_processes.several_positives(rows_file)
     one = two_processes.trained(rows, tmp_path, batch=32, accumulation=1, steps=4, **two_processes.guided())
     for each in found:
         torch.testing.assert_close(each["guided"]["losses"], one["losses"], rtol=1e-5, atol=1e-5)

@@ -33,7 +33,7 @@ def test_a_step_is_the_same_however_it_is_cut(rows_file, tmp_path):
 
 def test_a_step_with_other_models_vectors_is_the_same_however_it_is_cut(rows_file, tmp_path):
     """Guide mask, distillation over the step, Matryoshka, the pull to the base, all positives of a row: (32x1) = (8x4)."""
-    rows = two_processes.several_positives(rows_file, 0)
+    rows = two_processes.several_positives(rows_file)
     runs = {}
     for batch, accumulation in ((32, 1), (8, 4)):
         trainer = make_trainer(

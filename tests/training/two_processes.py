@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from e5ft import distributed
 from e5ft.data.collator import collate
+from e5ft.files import write_text
 from e5ft.training.accumulation import whole_step
 from e5ft.training.distillation import Distillation, Regularised
 from e5ft.training.losses import InfoNCE, Triplet
@@ -34,13 +35,13 @@ def guided() -> dict:
     return {"loss": Regularised(Matryoshka(inner, [32, 8]), weight=0.5, temperature=0.1), "guide_seed": 3, "positives": "all"}
 
 
-def several_positives(rows_file: str, number: int) -> str:
-    """The same rows in a file of each process's own, every third with a second document."""
-    path = Path(rows_file).with_name(f"several-{number}.jsonl")
+def several_positives(rows_file: str) -> str:
+    """The same rows, every third with a second document."""
+    path = Path(rows_file).with_name("several.jsonl")
     rows = [json.loads(line) for line in Path(rows_file).read_text().splitlines()]
     for row in rows[::3]:
         row["document"] = [row["document"], row["document"] + " w7 w8"]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))  # atomic: both processes write the same
     return str(path)
 
 
@@ -129,7 +130,7 @@ def main(rows_file: str, folder: Path) -> None:
     found["micro_batch"] = trained(
         rows_file, folder / "micro", batch=4, accumulation=2, steps=1, loss=InfoNCE(0.1), options={"negatives": "micro_batch"}
     )
-    found["guided"] = trained(several_positives(rows_file, rank), folder / "guided", batch=8, accumulation=2, steps=4, **guided())
+    found["guided"] = trained(several_positives(rows_file), folder / "guided", batch=8, accumulation=2, steps=4, **guided())
     for batch, accumulation in ((16, 1), (4, 4)):
         resumable = {"batch": batch, "accumulation": accumulation, "steps": 5, "dropout": 0.2}
         whole = folder / f"whole-{batch}"
