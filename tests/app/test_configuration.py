@@ -17,7 +17,9 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT / 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
 def test_every_option_composes_and_its_values_are_accepted(composed, tmp_path, group, option):
-    config = composed("train", f"{group}={option}", *(["model.path=" + str(tmp_path)] if option in ("folder", "mini_domain") else []))
+    config = composed(
+        "train", f"{group}={option}", *(["model.path=" + str(tmp_path)] if option in ("folder", "mini_domain") else [])
+    )
     configuration.model_source(config)
     configuration.optimizer_class(config)
     configuration.training_arguments(config, tmp_path, resume=False)
