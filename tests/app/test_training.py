@@ -90,8 +90,11 @@ def test_rows_alone_are_enough(trained):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(trained, experiment):
-    rows = ["data.max_train_rows=null"] if experiment == "large_step" else []
-    _, folder = trained(f"experiment={experiment}", "training.max_steps=2", "evaluation.bm25=null", *rows)
+    given = ["data.max_train_rows=null"] if experiment == "large_step" else []
+    if experiment in ("guided", "mini_domain"):  # these need a trained model
+        _, before = trained("training.max_steps=1", "evaluation.bm25=null", run_dir="outputs/before")
+        given = [f"loss.guide={before}" if experiment == "guided" else f"model.path={before}/model"]
+    _, folder = trained(f"experiment={experiment}", "training.max_steps=2", "evaluation.bm25=null", *given)
     assert read_json(folder / "summary.json")["training"]["steps"] == 2
 
 
