@@ -76,7 +76,7 @@ class Study:
     @property
     def teacher(self) -> Path:
         """The teacher's model."""
-        return self.output / "work" / "outputs" / "teacher" / "model"
+        return self.output / "runs" / "outputs" / "teacher" / "model"
 
     def folder(self, name: str) -> Path:
         """An evaluation set of the study."""
@@ -84,7 +84,7 @@ class Study:
 
     def model(self, recipe: str, seed: int, merged: bool = False) -> Path:
         """A run's model."""
-        run = self.output / "work" / "outputs" / f"{_slug(recipe)}-{seed}"
+        run = self.output / "runs" / "outputs" / f"{_slug(recipe)}-{seed}"
         return run / "merged" if merged else run / "model"
 
 
@@ -92,7 +92,7 @@ def main() -> None:
     """Run what is missing, then write the table."""
     study = _arguments()
     study.output.mkdir(parents=True, exist_ok=True)
-    (study.output / "work").mkdir(exist_ok=True)
+    (study.output / "runs").mkdir(exist_ok=True)
     _sets(study)
     started = time.monotonic()
     if not study.teacher.is_dir():
@@ -225,7 +225,7 @@ def _run(study: Study, script: str, *overrides: str) -> None:
             *overrides,
             *([] if script == "export.py" else [f"cache_dir={study.output / 'cache'}"]),
         ]
-        done = subprocess.run(command, cwd=study.output / "work", env=environment, stdout=file, stderr=subprocess.STDOUT)
+        done = subprocess.run(command, cwd=study.output / "runs", env=environment, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
         raise SystemExit(f"{script} failed with {done.returncode}; see {log}")
 

@@ -38,14 +38,12 @@ class Objective:
         negatives: "step" or "micro_batch".
         positives: "sample" or "all".
         guide: the guide's source; None where the loss needs none.
-        dimensions: cuts of the vectors that are trained and measured, beside the whole.
     """
 
     loss: torch.nn.Module
     negatives: str
     positives: str
     guide: ModelSource | None
-    dimensions: tuple[int, ...]
 
 
 def objective(config: DictConfig, source: ModelSource) -> Objective:
@@ -77,7 +75,7 @@ def objective(config: DictConfig, source: ModelSource) -> Objective:
     guide = _guide(common["guide"], source) if "guide" in needs else None
     if "base" in needs and source.init == "random":
         raise ConfigurationError("loss.keep_weight: the model before training has random weights; there is nothing to keep")
-    return Objective(loss, common["negatives"], common["positives"], guide, tuple(common["dimensions"] or ()))
+    return Objective(loss, common["negatives"], common["positives"], guide)
 
 
 def side_vectors(goal: Objective, source: ModelSource, encoder: Encoder, rows: RowStore, config: DictConfig) -> dict[str, Guide]:

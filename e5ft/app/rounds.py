@@ -1,5 +1,6 @@
 """Train, mine hard negatives with the result, train again: rounds, each in a folder of its own."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -16,6 +17,7 @@ from e5ft.app.report import relative, say
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import headline, main_metric
 from e5ft.app.training import recorded, train
+from e5ft.data.rows import Columns
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError
@@ -24,6 +26,9 @@ from e5ft.retrieval.table import aligned
 
 # What may differ when going on with rounds.
 _FREE = ("name", "resume", "tracking", "cache_dir")
+_OUR_COLUMNS = {**dataclasses.asdict(Columns()), "ignore": []}  # of the files that rounds write
+# A trained model brings its own contract, shape and tokenizer.
+_TRAINED = {"init": "pretrained", "hub": None, "revision": None, "shape": None, "tokenizer": None, "pooling": None, "text": {}}
 
 
 def train_rounds(config: DictConfig) -> float | None:
@@ -116,12 +121,8 @@ def _mined(config: DictConfig, model: Path, output: Path) -> DictConfig:
         mine(OmegaConf.create(given))
     data = config.data.copy()
     data.train_file = str(output)
-    data.columns = {"query": "query", "document": "document", "hard_negative": "hard_negative", "scores": "scores", "ignore": []}
+    data.columns = _OUR_COLUMNS
     return data
-
-
-# A trained model brings its own contract, shape and tokenizer.
-_TRAINED = {"init": "pretrained", "hub": None, "revision": None, "shape": None, "tokenizer": None, "pooling": None, "text": {}}
 
 
 def _with_dev_rows(config: DictConfig, path: Path) -> DictConfig:
@@ -140,13 +141,7 @@ def _with_dev_rows(config: DictConfig, path: Path) -> DictConfig:
             write_lines(file, _lines(store))
     distributed.barrier()
     config.data.train_file, config.data.dev_file = map(str, files.values())
-    config.data.columns = {
-        "query": "query",
-        "document": "document",
-        "hard_negative": "hard_negative",
-        "scores": "scores",
-        "ignore": [],
-    }
+    config.data.columns = _OUR_COLUMNS
     return config
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
-from e5ft.data.text import text_id
 from e5ft.errors import DataError
 from e5ft.retrieval.bm25 import BM25, best
-from e5ft.retrieval.columns import ColumnBuilder, StringColumn
+from e5ft.retrieval.columns import DistinctTexts, StringColumn
 from e5ft.retrieval.sets import Row
 
 SOURCES = ("dense", "bm25", "fused", "random")
@@ -65,7 +64,7 @@ def make_problem(
     Raises:
         DataError: no rows, or no candidate is left.
     """
-    queries, documents, everything = _Numbered(), _Numbered(), _Numbered()
+    queries, documents, everything = DistinctTexts(), DistinctTexts(), DistinctTexts()
     query_of, positive_row, positive_passage = [], [], []
     for number, row in enumerate(rows):
         query_of.append(queries.add(row.query))
@@ -89,7 +88,7 @@ def make_problem(
     passages, candidates, place = _arranged(everything, documents, held_out)
     known = np.unique(np.array(known, dtype=np.int64), axis=0)
     return Problem(
-        queries=queries.texts.finish()[:mined],
+        queries=queries.finish()[:mined],
         query_ids=np.array(list(queries.ids)[:mined], dtype=np.int64),
         passages=passages,
         candidates=candidates,
@@ -103,22 +102,7 @@ def make_problem(
     )
 
 
-class _Numbered:
-    """Distinct texts, numbered as they come; `ids` holds identity -> number, in that order."""
-
-    def __init__(self):
-        self.ids: dict[int, int] = {}
-        self.texts = ColumnBuilder()
-
-    def add(self, text: str) -> int:
-        number = text_id(text)
-        if number not in self.ids:
-            self.ids[number] = len(self.ids)
-            self.texts.append(text)
-        return self.ids[number]
-
-
-def _arranged(corpus: _Numbered, documents: _Numbered, held_out: Collection[int]) -> tuple[StringColumn, int, np.ndarray]:
+def _arranged(corpus: DistinctTexts, documents: DistinctTexts, held_out: Collection[int]) -> tuple[StringColumn, int, np.ndarray]:
     """Passages, number of candidates, and the place (number of documents,) of each document among the passages."""
     chosen = sorted(number for number in corpus.ids if number not in held_out)
     if not chosen:
@@ -126,8 +110,8 @@ def _arranged(corpus: _Numbered, documents: _Numbered, held_out: Collection[int]
     place = {number: position for position, number in enumerate(chosen)}
     others = [number for number in documents.ids if number not in place]
     place |= {number: len(chosen) + position for position, number in enumerate(others)}
-    corpus_texts = corpus.texts.finish()
-    document_texts = corpus_texts if documents is corpus else documents.texts.finish()
+    corpus_texts = corpus.finish()
+    document_texts = corpus_texts if documents is corpus else documents.finish()
     found = corpus_texts.take(corpus.ids[number] for number in chosen)
     rest = document_texts.take(documents.ids[number] for number in others)
     places = np.array([place[number] for number in documents.ids], dtype=np.int64)

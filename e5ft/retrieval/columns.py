@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from e5ft.data.text import text_id
+
 BLOCK = 8192  # strings that are Python objects at the same time
 
 
@@ -80,6 +82,30 @@ class ColumnBuilder:
     def _flush(self) -> None:
         self._blocks.append(pa.array(self._block, type=pa.large_string()))
         self._block = []
+
+
+class DistinctTexts:
+    """Texts, each once by identity, numbered as they come.
+
+    Attributes:
+        ids: identity -> number, in that order.
+    """
+
+    def __init__(self):
+        self.ids: dict[int, int] = {}
+        self._texts = ColumnBuilder()
+
+    def add(self, text: str) -> int:
+        """The number of a text, a new one if its identity was not there."""
+        number = text_id(text)
+        if number not in self.ids:
+            self.ids[number] = len(self.ids)
+            self._texts.append(text)
+        return self.ids[number]
+
+    def finish(self) -> StringColumn:
+        """The texts in the order of their numbers."""
+        return self._texts.finish()
 
 
 def _build(values: Iterable[str]) -> pa.Array:

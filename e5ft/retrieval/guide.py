@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from e5ft.data.store import RowStore
-from e5ft.data.text import text_id
 from e5ft.modeling.encoder import Encoder
-from e5ft.retrieval.columns import ColumnBuilder, StringColumn
+from e5ft.retrieval.columns import DistinctTexts
 from e5ft.retrieval.vectors import encode_collection
 
 
@@ -50,32 +49,15 @@ def guide_vectors(encoder: Encoder, store: RowStore, cache: Path, *, batch_token
         cache: a folder; the vectors are kept there under a digest of the guide's weights and the texts.
         batch_tokens: tokens of one forward pass.
     """
-    texts = {"query": _Distinct(), "passage": _Distinct()}
+    texts = {"query": DistinctTexts(), "passage": DistinctTexts()}
     for row in store:
         texts["query"].add(row.query)
         for text in (*row.positives, *row.negatives):
             texts["passage"].add(text)
     tables = {}
     for role, distinct in texts.items():
-        ids, column = distinct.columns()
-        tables[role] = ids, encode_collection(encoder, column, role, batch_tokens=batch_tokens, cache=cache)
-    return Guide(tables)
-
-
-class _Distinct:
-    """Texts, each once, in ascending order of identity."""
-
-    def __init__(self):
-        self._places: dict[int, int] = {}
-        self._texts = ColumnBuilder()
-
-    def add(self, text: str) -> None:
-        identity = text_id(text)
-        if identity not in self._places:
-            self._places[identity] = len(self._places)
-            self._texts.append(text)
-
-    def columns(self) -> tuple[np.ndarray, StringColumn]:
-        ids = np.fromiter(self._places, dtype=np.int64)  # dictionaries keep the order in which keys came
+        ids = np.fromiter(distinct.ids, dtype=np.int64)
         order = np.argsort(ids)
-        return ids[order], self._texts.finish().take(order)
+        column = distinct.finish().take(order)
+        tables[role] = ids[order], encode_collection(encoder, column, role, batch_tokens=batch_tokens, cache=cache)
+    return Guide(tables)

@@ -156,7 +156,7 @@ class InfoNCE(nn.Module):
         """The share of in-batch and of hard negatives that were masked as false."""
         if self.false_negatives == "none":
             return
-        hard = len(step.own_negatives[0]) - (len(step.own_negatives[0]) if self.mask_hard else 0)
+        hard = 0 if self.mask_hard else len(step.own_negatives[0])
         in_batch = self._count("query_passage", step) - hard
         found = found.detach()
         self.statistics = {"false_negative_share": found[1] / max(in_batch, 1)}

@@ -78,7 +78,7 @@ class ContrastiveTrainer(Trainer):
         self.sampler: DealtSteps | None = None
         self.tokens_seen = 0  # by this process, in this call of train()
         self._dense_weights = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
-        self._step_numbers: list[dict[str, torch.Tensor | float]] = []  # of each step since the last line of the log
+        self._noted: dict[str, tuple[torch.Tensor | float, int]] = {}  # sum and number, over the steps since the last log line
         self._rows_in_step: list[int] = []
 
     # -- which rows meet -------------------------------------------------------------------------------------------------
@@ -190,14 +190,15 @@ class ContrastiveTrainer(Trainer):
             )
         rows = step.own[1] - step.own[0]
         pairs = rows * len(step.passage)
-        self._step_numbers.append(
-            {
-                "negatives_per_query": step.negatives / rows,
-                # The own positive is always masked; what goes beyond it would have been taught as a false negative.
-                "masked_share": (len(step.answers[0]) - rows) / max(pairs - rows, 1),
-                **getattr(self.loss, "statistics", {}),
-            }
-        )
+        numbers = {
+            "negatives_per_query": step.negatives / rows,
+            # The own positive is always masked; what goes beyond it would have been taught as a false negative.
+            "masked_share": (len(step.answers[0]) - rows) / max(pairs - rows, 1),
+            **getattr(self.loss, "statistics", {}),
+        }
+        for name, value in numbers.items():
+            total, count = self._noted.get(name, (0.0, 0))
+            self._noted[name] = total + value, count + 1
 
     def floating_point_ops(self, inputs: Share) -> int:
         """6 operations a token and weight outside the embedding tables (forward 2, backward 4); attention left out.
@@ -231,11 +232,9 @@ class ContrastiveTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the steps since the last line looked like, on average, and each source's share of the rows so far."""
-        if "loss" in logs and self._step_numbers:
-            names = self._step_numbers[-1]
-            seen = {name: [float(numbers[name]) for numbers in self._step_numbers if name in numbers] for name in names}
-            logs = {**logs, **{name: sum(values) / len(values) for name, values in seen.items()}}
-            self._step_numbers = []
+        if "loss" in logs:
+            logs = {**logs, **{name: float(total) / count for name, (total, count) in self._noted.items()}}
+            self._noted = {}
         if "loss" in logs and isinstance(self.sampler, MixSampler):
             shares = self.sampler.drawn_shares(self.state.global_step)
             logs = {**logs, **{f"share/{name}": share for name, share in shares.items()}}
@@ -261,9 +260,8 @@ class ContrastiveTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         if key is not None and self.state.global_step == 0:
-            self.state.best_metric = metrics[
-                key
-            ]  # after the callbacks: early stopping would count the base as no better than itself
+            # After the callbacks: early stopping would count the base as no better than itself.
+            self.state.best_metric = metrics[key]
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:

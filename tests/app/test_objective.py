@@ -39,7 +39,7 @@ def test_every_loss_is_made_with_every_recipe(composed, overrides, kind):
 def test_wrappers_wrap_whatever_loss_is_there(composed):
     goal = made(composed, "model=folder", "model.path=.", "loss=triplet", "loss.dimensions=[64,32]", "loss.keep_weight=0.5")
     assert type(goal.loss) is Regularised and type(goal.loss.loss) is Matryoshka and type(goal.loss.loss.loss) is Triplet
-    assert goal.dimensions == (64, 32)
+    assert goal.loss.loss.dimensions == [64, 32]
 
 
 @pytest.mark.parametrize(
