@@ -142,6 +142,18 @@ def test_masks_distillation_cuts_and_several_positives_are_the_whole_steps(found
     assert abs(plain["losses"][0] - one["losses"][0]) > 0.1
 
 
+def test_the_models_own_mask_is_the_whole_steps(found, rows_file, tmp_path):
+    """(4x4)x2 masks by the margin what 32 rows in one process and one pass mask."""
+    one = two_processes.trained(rows_file, tmp_path, batch=32, accumulation=1, steps=3, loss=two_processes.margin_mask())
+    for each in found:
+        torch.testing.assert_close(each["margin"]["losses"], one["losses"], rtol=0, atol=1e-5)
+        for ours, theirs in zip(each["margin"]["gradients"], one["gradients"], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(each["margin"]["weights"], one["weights"], rtol=0, atol=1e-4)
+    plain = two_processes.trained(rows_file, tmp_path / "plain", batch=32, accumulation=1, steps=1, loss=InfoNCE(0.1))
+    assert plain["losses"][0] - one["losses"][0] > 0.1  # it masks something
+
+
 def test_micro_batch_negatives_stay_within_a_process_and_micro_batch(found, rows_file, tmp_path):
     """The mean of the four losses of 4 rows that a step of 16 holds."""
     trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=4, loss=InfoNCE(0.1))

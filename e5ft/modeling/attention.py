@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from e5ft.modeling.dropout import keep_mask
+from e5ft.modeling.dropout import drop, keep_mask
 
 UNPADDED = "e5ft_unpadded"
 
@@ -34,7 +34,7 @@ def unpadded_attention(
     """Bidirectional self-attention, text by text.
 
     Args:
-        module: the attention layer (unused; part of transformers' interface).
+        module: the attention layer, asked whether it is training.
         query, key, value: (1, H, T, d), the texts end to end along T.
         attention_mask: must be None; the borders take its place.
         cu_seq_lens_q: (N + 1,) int32, where each text begins, and T.
@@ -92,7 +92,7 @@ class _TextByText(torch.autograd.Function):
                 # The softmax is taken in at least float32 inside its kernel; its result is as wide as its input.
                 weights = torch.softmax(weights, dim=-1)
                 kept.append(weights)
-                dropped = weights if masks is None else (weights * masks[number]).mul_(1 / (1 - dropout))
+                dropped = weights if masks is None else drop(weights, masks[number], dropout)
                 _place(output.transpose(0, 1), start, run, torch.bmm(dropped, v))
                 start += run[0] * run[1]
         ctx.save_for_backward(query, key, value, output, *kept, *(masks or ()))
@@ -114,7 +114,7 @@ class _TextByText(torch.autograd.Function):
         start = 0
         for number, (run, weights) in enumerate(zip(runs, kept, strict=True)):
             q, k, v, g, m = (_cut(x, start, run) for x in (query, key, value, gradient, mean))
-            dropped = (weights * masks[number]).mul_(1 / (1 - dropout)) if masks else weights
+            dropped = drop(weights, masks[number], dropout) if masks else weights
             _place(found[2].transpose(0, 1), start, run, torch.bmm(dropped.transpose(1, 2), g))
             scores = torch.bmm(g, v.transpose(1, 2)).mul_(dropped).addcmul_(weights, m, value=-1)  # d loss / d score
             _place(found[0].transpose(0, 1), start, run, torch.bmm(scores, k).mul_(scale))
