@@ -102,7 +102,7 @@ class _GatherRows(torch.autograd.Function):
         padded[: len(rows)] = rows
         everyone = rows.new_empty(world_size() * max(sizes), rows.shape[1])
         _all_gather(everyone, padded)
-        parts = everyone.view(world_size(), max(sizes), -1)
+        parts = everyone.view(world_size(), max(sizes), rows.shape[1])  # -1 has no answer when nobody has rows
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
