@@ -47,3 +47,7 @@ def test_encoding_is_shared_and_everyone_gets_all_vectors(found, case):
     wanted = make_encoder().encode(four_processes.texts_of(four_processes.TEXT_COUNTS[case]), "query")
     for each in found:
         np.testing.assert_allclose(each["vectors"][case], wanted, rtol=0, atol=1e-6)
+
+
+def test_all_processes_stop_when_one_is_asked(found):
+    assert [each["any"] for each in found] == [[False, True, True]] * 4

@@ -255,12 +255,14 @@ class _Job:
 
 
 class _StopWhenAsked(TrainerCallback):
-    """Save and stop at the end of the step in which SIGTERM came."""
+    """Save and stop at the end of the step in which SIGTERM came to any process."""
 
     def __init__(self, asked: list):
         self.asked = asked
 
     def on_step_end(self, args, state, control, **kwargs):
         """Called by Trainer after the optimizer step."""
-        if self.asked:
+        # The signal comes to processes at different moments: one that stopped a step earlier would leave the others waiting.
+        if distributed.any_process(bool(self.asked), args.device):
+            self.asked[:] = [True]
             control.should_save = control.should_training_stop = True

@@ -38,9 +38,11 @@ def test_a_sweep_without_keep_sets_has_no_such_column(tmp_path):
     assert not any("change" in column for column in collect(tmp_path)[0])
 
 
-@pytest.mark.parametrize(("launcher", "package"), [("joblib", "hydra_joblib_launcher"), ("submitit", "hydra_submitit_launcher")])
+@pytest.mark.parametrize(
+    ("launcher", "package"), [("parallel", "hydra_joblib_launcher"), ("submitit", "hydra_submitit_launcher")]
+)
 def test_launchers_compose_into_what_their_package_takes(launcher, package):
-    """Our YAML, not the package's own of the same name, and no field that its launcher does not know."""
+    """Our values over the package's, and no field that its launcher does not know."""
     pytest.importorskip(f"hydra_plugins.{package}")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
@@ -50,6 +52,6 @@ def test_launchers_compose_into_what_their_package_takes(launcher, package):
     assert {key: composed[key] for key in ours if key != "defaults"} == {key: ours[key] for key in ours if key != "defaults"}
     given = {
         **OmegaConf.to_container(composed, resolve=False),
-        **({} if launcher == "joblib" else {"submitit_folder": ".", "name": "train"}),
+        **({} if launcher == "parallel" else {"submitit_folder": ".", "name": "train"}),
     }
     assert instantiate(given, _recursive_=False) is not None
