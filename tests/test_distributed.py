@@ -33,17 +33,20 @@ def rows_file(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def found(rows_file, tmp_path_factory):
-    """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("two")
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+def launched(module: str, count: int, rows_file: str, folder: Path) -> list[dict]:
+    """Run a module in `count` processes; what each of them found."""
+    common = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
     processes = []
-    for rank in range(2):
+    for rank in range(count):
         with open(folder / f"output-{rank}", "w") as output:
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", two_processes.__name__, rows_file, str(folder)],
+                    [sys.executable, "-m", module, rows_file, str(folder)],
                     cwd=Path(__file__).parents[1],
                     env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
                     stdout=output,
@@ -58,7 +61,13 @@ def found(rows_file, tmp_path_factory):
         for process in processes:
             process.kill()
             process.wait()
-    return [torch.load(folder / f"found-{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(folder / f"found-{rank}.pt", weights_only=False) for rank in range(count)]
+
+
+@pytest.fixture(scope="module")
+def found(rows_file, tmp_path_factory):
+    """What each of two processes found."""
+    return launched(two_processes.__name__, 2, rows_file, tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,16 @@ from e5ft.retrieval.table import aligned
 _FREE = ("name", "resume", "tracking", "cache_dir")
 _OUR_COLUMNS = {**dataclasses.asdict(Columns()), "ignore": []}  # of the files that rounds write
 # A trained model brings its own contract, shape and tokenizer.
-_TRAINED = {"init": "pretrained", "hub": None, "revision": None, "shape": None, "tokenizer": None, "pooling": None, "text": {}}
+_TRAINED = {
+    "init": "pretrained",
+    "hub": None,
+    "revision": None,
+    "shape": None,
+    "tokenizer": None,
+    "pooling": None,
+    "text": {},
+    "lora": {"rank": None},
+}
 
 
 def train_rounds(config: DictConfig) -> float | None:
