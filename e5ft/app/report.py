@@ -14,6 +14,7 @@ from e5ft.app.scoring import headline, main_metric
 from e5ft.app.tracking import duration
 from e5ft.data.mixing import MixSampler
 from e5ft.errors import ConfigurationError
+from e5ft.modeling.compact import CompactEmbedding, compacted
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.evaluation import format_table
 
@@ -53,12 +54,17 @@ def preflight(trainer, data, tokens, pace: float) -> str:
     args = trainer.args
     sampler = trainer.make_sampler()
     steps = args.max_steps if args.max_steps > 0 else int(-(-args.num_train_epochs * sampler.steps // 1))
-    weights = sum(p.numel() for p in trainer.model.parameters())
+    table = compacted(trainer.model)
+    aside = 0 if table is None else table.rest.numel()
+    weights = sum(p.numel() for p in trainer.model.parameters()) + (0 if table is None else aside - table.weight.numel())
     checkpoints = (args.save_total_limit or max(1, steps)) + 1
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     disk = (4 * weights + 8 * trained) * (checkpoints if args.save_strategy != "no" else 0) + 4 * weights
     free_disk = shutil.disk_usage(args.output_dir).free
-    memory, free_memory = 4 * weights + 12 * trained, _free_memory(args.device)
+    memory, free_memory = (
+        4 * weights + 12 * trained + (0 if table is None else 4 * table.weight.numel()),
+        _free_memory(args.device),
+    )
     shown = tokens.total_tokens / max(len(tokens.lengths), 1) * sampler.step_rows * steps / args.world_size
     passes = 4 - 1 / args.gradient_accumulation_steps if args.gradient_accumulation_steps > 1 else 3
     micro = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}" + (
@@ -74,6 +80,7 @@ def preflight(trainer, data, tokens, pace: float) -> str:
         *_sources(sampler),
         f"  steps       {steps:,} of {sampler.step_rows:,} queries ({micro}); {args.num_train_epochs if args.max_steps < 0 else steps / sampler.steps:.3g} epochs",
         f"  texts       {tokens.texts:,}, of which {tokens.truncated / max(tokens.texts, 1):.1%} are cut to the model's length",
+        *_embeddings(table),
         f"  memory      {_size(memory)} for weights, gradient and optimizer, more for activations; {_size(free_memory)} are free",
         f"  disk        {_size(disk)} for {checkpoints} checkpoints and the model; {_size(free_disk)} are free",
         f"  time        about {duration(passes * shown / pace)} on {args.device}, by the speed of a forward pass just measured",
@@ -83,6 +90,14 @@ def preflight(trainer, data, tokens, pace: float) -> str:
             "  note        this CPU has no bfloat16 instructions: training.bf16=true will be many times slower than without it"
         )
     return "\n".join(lines)
+
+
+def _embeddings(table: CompactEmbedding | None) -> list[str]:
+    if table is None:
+        return []
+    return [
+        f"  embeddings  {len(table.weight):,} of {len(table.rest):,} token embeddings occur in the rows; the others only decay"
+    ]
 
 
 def _sources(sampler) -> list[str]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +26,7 @@ from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import E5ftError, Terminated
 from e5ft.files import write_json, write_text
+from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder
@@ -139,6 +141,8 @@ class _Job:
         vectors = side_vectors(goal, self.source, encoder, data.train, config)
         if self.lora is not None:  # only now: the base's vectors, of scores and sides, are found again under its own weights
             add_adapters(encoder, self.lora, config.seed)
+        if config.training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
+            compact(encoder, tokens.vocabulary())
         trainer = ContrastiveTrainer(
             encoder,
             arguments,
@@ -171,6 +175,7 @@ class _Job:
             "model": self.source.label,
             "contract": encoder.spec.to_dict(),
             "dropout": [encoder.config.hidden_dropout_prob, encoder.config.attention_probs_dropout_prob],
+            "trained token embeddings": len(encoder.backbone.get_input_embeddings().weight),
             "lora": None if self.lora is None else self.lora.to_dict(),
             "loss": config["loss"],
             "optimizer": config["optimizer"],

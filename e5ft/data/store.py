@@ -196,6 +196,18 @@ class TokenStore:
         """Tokens of all rows together."""
         return int(self.lengths.sum(dtype=np.int64))
 
+    def vocabulary(self) -> np.ndarray:
+        """Token ids that occur, ascending: int64."""
+        seen = np.zeros(0, dtype=bool)
+        for name in _TOKENS.names:
+            for chunk in self.tokens.data.column(name).chunks:
+                while pa.types.is_list(chunk.type):
+                    chunk = chunk.flatten()
+                counts = np.bincount(chunk.to_numpy(), minlength=len(seen)) > 0
+                counts[: len(seen)] |= seen
+                seen = counts
+        return np.flatnonzero(seen)
+
 
 def tokenize_rows(store: RowStore, tokenizer, text: TextSpec | Sequence[TextSpec], cache: Path) -> TokenStore:
     """Tokenise every text of a store under the contract, once.

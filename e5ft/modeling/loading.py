@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json
+from e5ft.modeling.compact import scale_entry
 from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
 from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
 
@@ -146,6 +147,7 @@ def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
     except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"{file}: cannot be read ({error})") from error
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
+    tensors |= scale_entry(encoder, folder)
     try:
         encoder.backbone.load_state_dict(tensors, strict=True)
     except RuntimeError as error:

@@ -16,6 +16,7 @@ from e5ft.data.sampler import DealtSteps, StepSampler
 from e5ft.data.sources import Mix
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
+from e5ft.modeling.compact import follow_decay, save_scale
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_weights, save_encoder
 from e5ft.modeling.lora import save_adapters
@@ -243,6 +244,14 @@ class ContrastiveTrainer(Trainer):
             logs = {**logs, **{f"share/{name}": share for name, share in shares.items()}}
         super().log(logs, start_time)
 
+    def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
+        """As Trainer does; it also keeps what a compact embedding table leaves out in step."""
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if new:
+            follow_decay(self.model, optimizer)
+        return optimizer
+
     # -- evaluation and checkpoints --------------------------------------------------------------------------------------
 
     def evaluate(
@@ -273,6 +282,7 @@ class ContrastiveTrainer(Trainer):
             folder = output_dir or self.args.output_dir
             save_encoder(self.model, folder)
             save_adapters(self.model, folder)
+            save_scale(self.model, folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_weights(self.model, resume_from_checkpoint)

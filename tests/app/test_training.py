@@ -271,3 +271,26 @@ def test_adapters_are_for_training_alone(composed):
     config = composed("eval", "model.lora.rank=4", "model.hub=some/model")
     with pytest.raises(ConfigurationError, match="model.lora.rank: only train.py"):
         model_source(config)
+
+
+def test_a_compact_embedding_table_changes_nothing_but_what_is_kept(trained, capsys):
+    """40 rows meet less than half of the vocabulary: the same losses and scores with the others aside."""
+    found = {}
+    for small in ("true", "false"):
+        given = ("data.max_train_rows=40", "training.max_steps=4", "training.save_steps=4", "training.eval_steps=4")
+        _, folder = trained(*given, f"training.compact_embedding={small}", run_dir=f"outputs/{small}")
+        assert ("token embeddings occur in the rows" in capsys.readouterr().out) == (small == "true")
+        assert (folder / "checkpoint-4" / "embedding.json").is_file() == (small == "true")
+        losses = [entry["loss"] for entry in lines(folder / "metrics.jsonl") if "loss" in entry]
+        model = load_encoder(ModelSource(path=str(folder / "model")))
+        found[small] = losses, model.encode(["가나다", "법원의 판결"], "query")
+    for ours, theirs in zip(found["true"], found["false"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert len(found["true"][0]) == 4
+
+
+def test_going_on_with_another_kind_of_table_is_refused(trained):
+    given = ("data.max_train_rows=40", "training.max_steps=2", "training.save_steps=1", "training.eval_steps=1")
+    trained(*given)
+    with pytest.raises(ConfigurationError, match="trained token embeddings"):
+        trained(*given, "training.compact_embedding=false", "resume=true")

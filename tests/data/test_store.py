@@ -287,3 +287,15 @@ def test_two_processes_on_a_cold_cache_agree_and_one_of_them_writes(write_rows, 
     assert [process.exitcode for process in processes] == [0, 0]
     assert results.get() == results.get()
     assert sorted((cache.parent / "written").read_text().split()) == ["rows.arrow", "tokens.arrow"]
+
+
+@pytest.mark.parametrize("negatives", [True, False])
+def test_the_vocabulary_is_what_occurs(negatives, write_rows, cache, monkeypatch):
+    """Over several batches of the file, special tokens and prefixes included."""
+    monkeypatch.setattr(store_module, "_BATCH", 7)
+    store = load_rows(write_rows(make_rows(30, negatives=negatives)), Columns(), cache)
+    tokens = tokenize_rows(store, make_tokenizer(), TextSpec(), cache)
+    expected = set()
+    for row in tokens.tokens:
+        expected.update(row["query"], *row["positives"], *row["negatives"])
+    assert tokens.vocabulary().tolist() == sorted(expected)
