@@ -35,6 +35,20 @@ def barrier() -> None:
         dist.barrier()
 
 
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set on any process; every process gets the same answer.
+
+    Args:
+        flag: this process's.
+        device: where the backend communicates (the GPU for NCCL).
+    """
+    if not active():
+        return flag
+    everyone = torch.tensor([int(flag)], device=device)
+    dist.all_reduce(everyone, dist.ReduceOp.MAX)
+    return bool(everyone.item())
+
+
 def shutdown() -> None:
     """Leave the process group, so that torch does not warn at exit."""
     if dist.is_available() and dist.is_initialized():
@@ -102,7 +116,7 @@ class _GatherRows(torch.autograd.Function):
         padded[: len(rows)] = rows
         everyone = rows.new_empty(world_size() * max(sizes), rows.shape[1])
         _all_gather(everyone, padded)
-        parts = everyone.view(world_size(), max(sizes), -1)
+        parts = everyone.view(world_size(), max(sizes), rows.shape[1])  # -1 has no answer when nobody has rows
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod

@@ -33,17 +33,20 @@ def rows_file(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def found(rows_file, tmp_path_factory):
-    """What each of two processes found."""
-    folder = tmp_path_factory.mktemp("two")
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+def launched(module: str, count: int, rows_file: str, folder: Path) -> list[dict]:
+    """Run a module in `count` processes; what each of them found."""
+    common = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
     processes = []
-    for rank in range(2):
+    for rank in range(count):
         with open(folder / f"output-{rank}", "w") as output:
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", two_processes.__name__, rows_file, str(folder)],
+                    [sys.executable, "-m", module, rows_file, str(folder)],
                     cwd=Path(__file__).parents[1],
                     env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
                     stdout=output,
@@ -58,7 +61,13 @@ def found(rows_file, tmp_path_factory):
         for process in processes:
             process.kill()
             process.wait()
-    return [torch.load(folder / f"found-{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(folder / f"found-{rank}.pt", weights_only=False) for rank in range(count)]
+
+
+@pytest.fixture(scope="module")
+def found(rows_file, tmp_path_factory):
+    """What each of two processes found."""
+    return launched(two_processes.__name__, 2, rows_file, tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +149,18 @@ def test_masks_distillation_cuts_and_several_positives_are_the_whole_steps(found
         torch.testing.assert_close(each["guided"]["weights"], one["weights"], rtol=0, atol=1e-4)
     plain = two_processes.trained(rows, tmp_path / "plain", batch=32, accumulation=1, steps=1)
     assert abs(plain["losses"][0] - one["losses"][0]) > 0.1
+
+
+def test_the_models_own_mask_is_the_whole_steps(found, rows_file, tmp_path):
+    """(4x4)x2 masks by the margin what 32 rows in one process and one pass mask."""
+    one = two_processes.trained(rows_file, tmp_path, batch=32, accumulation=1, steps=3, loss=two_processes.margin_mask())
+    for each in found:
+        torch.testing.assert_close(each["margin"]["losses"], one["losses"], rtol=0, atol=1e-5)
+        for ours, theirs in zip(each["margin"]["gradients"], one["gradients"], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(each["margin"]["weights"], one["weights"], rtol=0, atol=1e-4)
+    plain = two_processes.trained(rows_file, tmp_path / "plain", batch=32, accumulation=1, steps=1, loss=InfoNCE(0.1))
+    assert plain["losses"][0] - one["losses"][0] > 0.1  # it masks something
 
 
 def test_micro_batch_negatives_stay_within_a_process_and_micro_batch(found, rows_file, tmp_path):

@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.loading import ModelSource
+from e5ft.modeling.lora import LoraSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -167,9 +168,26 @@ def optimizer_class(config: DictConfig) -> tuple[type, dict]:
 
 
 def model_source(config: DictConfig) -> ModelSource:
-    """The `model` group as plain values."""
+    """The `model` group as plain values, but for the adapters, which only training adds.
+
+    Raises:
+        ConfigurationError: a value out of range, or adapters asked of another script than train.py.
+    """
     values = OmegaConf.to_container(config.model, resolve=True)
+    if values.pop("lora")["rank"] is not None and "training" not in config:
+        raise ConfigurationError("model.lora.rank: only train.py adds adapters; what it exports has them merged")
     return ModelSource(**values, seed=config.get("seed", 42))
+
+
+def lora_settings(config: DictConfig) -> LoraSettings | None:
+    """`model.lora`, checked; None where all weights are trained."""
+    values = OmegaConf.to_container(config.model.lora, resolve=True)
+    names = values["target_modules"]
+    return (
+        None
+        if values["rank"] is None
+        else LoraSettings(**{**values, "target_modules": names if isinstance(names, str) else tuple(names or ())})
+    )
 
 
 def model_folder(given: object, field: str) -> str:

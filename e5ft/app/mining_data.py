@@ -55,11 +55,12 @@ def load_mining_data(config: DictConfig) -> MiningData:
     """Rows, candidates and held-out passages as the configuration says.
 
     Raises:
-        ConfigurationError: two sources of rows, or an unknown value of held_out.
+        ConfigurationError: two sources of rows, a mix of them, or an unknown value of held_out.
         DataError: a file is faulty, or nothing is left to mine from.
     """
     if config.held_out not in HELD_OUT:
         raise ConfigurationError(f"held_out={config.held_out!r}: one of {', '.join(HELD_OUT)} is needed")
+    _refuse_mix(config.data)
     corpus = None if config.corpus_file is None else read_corpus(Path(config.corpus_file))
     if config.rows_dir is not None:
         if config.data.train_file is not None:
@@ -82,6 +83,15 @@ def load_mining_data(config: DictConfig) -> MiningData:
     problem = make_problem(rows, corpus, held_out, all_rows=everything)
     dropped = sum(len(row.negatives) for row in rows)
     return MiningData(rows, problem, label, " and ".join(names) or None, dropped, Counts(*counts, len(held_out)))
+
+
+def _refuse_mix(data: DictConfig) -> None:
+    """A mix has no train_file: without this, the shipped sample would be mined in its place."""
+    if "mix" in data:
+        raise ConfigurationError(
+            f"data=mix (data.sources={data.sources}): mine.py reads one source; mine each with data.train_file=FILE and without "
+            "data=mix, then name the mined files as the sources of train.py data=mix"
+        )
 
 
 def read_corpus(path: Path) -> Iterator[str]:

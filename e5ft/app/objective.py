@@ -54,11 +54,13 @@ def objective(config: DictConfig, source: ModelSource) -> Objective:
         source: the model before training, the guide unless another is named.
 
     Raises:
-        ConfigurationError: a value out of range, a loss that cannot be made, or a guide with random weights.
+        ConfigurationError: a value out of range, or one that nothing uses; a loss that cannot be made, or a guide with
+            random weights.
     """
     values = OmegaConf.to_container(config.loss, resolve=True)
     common = {name: values.pop(name, default) for name, default in _COMMON.items()}
     temperature = values.get("temperature")
+    _refuse_idle(common)
     loss = _instantiated(values)
     if common["dimensions"] is not None:
         if not isinstance(common["dimensions"], list):
@@ -76,6 +78,18 @@ def objective(config: DictConfig, source: ModelSource) -> Objective:
     if "base" in needs and source.init == "random":
         raise ConfigurationError("loss.keep_weight: the model before training has random weights; there is nothing to keep")
     return Objective(loss, common["negatives"], common["positives"], guide)
+
+
+def _refuse_idle(common: dict) -> None:
+    """Fields that belong to a wrapper, given without it."""
+    if common["dimension_weights"] is not None and common["dimensions"] is None:
+        raise ConfigurationError(
+            f"loss.dimension_weights={common['dimension_weights']!r}: nothing uses it without loss.dimensions=[384,128,64]"
+        )
+    if common["keep_temperature"] is not None and common["keep_weight"] == 0:
+        raise ConfigurationError(
+            f"loss.keep_temperature={common['keep_temperature']!r}: nothing uses it without loss.keep_weight, above 0"
+        )
 
 
 def side_vectors(goal: Objective, source: ModelSource, encoder: Encoder, rows: RowStore, config: DictConfig) -> dict[str, Guide]:

@@ -55,9 +55,10 @@ def preflight(trainer, data, tokens, pace: float) -> str:
     steps = args.max_steps if args.max_steps > 0 else int(-(-args.num_train_epochs * sampler.steps // 1))
     weights = sum(p.numel() for p in trainer.model.parameters())
     checkpoints = (args.save_total_limit or max(1, steps)) + 1
-    disk = 12 * weights * (checkpoints if args.save_strategy != "no" else 0) + 4 * weights
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    disk = (4 * weights + 8 * trained) * (checkpoints if args.save_strategy != "no" else 0) + 4 * weights
     free_disk = shutil.disk_usage(args.output_dir).free
-    memory, free_memory = 16 * weights, _free_memory(args.device)
+    memory, free_memory = 4 * weights + 12 * trained, _free_memory(args.device)
     shown = tokens.total_tokens / max(len(tokens.lengths), 1) * sampler.step_rows * steps / args.world_size
     passes = 4 - 1 / args.gradient_accumulation_steps if args.gradient_accumulation_steps > 1 else 3
     micro = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}" + (

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -28,7 +27,16 @@ from e5ft.retrieval.table import aligned
 _FREE = ("name", "resume", "tracking", "cache_dir")
 _OUR_COLUMNS = {**dataclasses.asdict(Columns()), "ignore": []}  # of the files that rounds write
 # A trained model brings its own contract, shape and tokenizer.
-_TRAINED = {"init": "pretrained", "hub": None, "revision": None, "shape": None, "tokenizer": None, "pooling": None, "text": {}}
+_TRAINED = {
+    "init": "pretrained",
+    "hub": None,
+    "revision": None,
+    "shape": None,
+    "tokenizer": None,
+    "pooling": None,
+    "text": {},
+    "lora": {"rank": None},
+}
 
 
 def train_rounds(config: DictConfig) -> float | None:
@@ -38,7 +46,7 @@ def train_rounds(config: DictConfig) -> float | None:
         config: the composed configuration of train.py.
 
     Returns:
-        The best dev score; None without evaluation.
+        The best dev score; None without evaluation, when the last round's model is taken.
 
     Raises:
         ConfigurationError: a value out of range, or what rounds cannot do.
@@ -152,23 +160,25 @@ def _lines(store: RowStore):
 
 
 def _finish(summaries: list[dict], path: Path) -> float | None:
-    """Point model/ at the best round's, write the table and say it."""
+    """Point model/ at the best round's, or at the last one's where nothing was measured; write the table and say it."""
     scores = [summary["best"]["score"] for summary in summaries]
-    best = max(range(len(scores)), key=lambda i: -math.inf if scores[i] is None else scores[i])
+    measured = [i for i, score in enumerate(scores) if score is not None]
+    taken = max(measured, key=scores.__getitem__) if measured else len(scores) - 1
+    reason = "the best on the dev set" if measured else "the last: nothing was measured on the dev set (training.eval_strategy)"
     metric = main_metric(headline(sorted({int(name.rpartition("@")[2]) for name in summaries[0]["scores"]["after"]["metrics"]})))
     head = ["round", f"dev {summaries[0]['objective']}", f"{summaries[0]['test_set']} {metric}", "against the round's start"]
     head += [f"{entry['set']} {metric}" for entry in summaries[0]["keep"]]
     rows = [_line(number, summary, metric) for number, summary in enumerate(summaries, start=1)]
     if distributed.is_main():
-        replace_link(path / "model", path / f"round-{best + 1}" / "model")
+        replace_link(path / "model", path / f"round-{taken + 1}" / "model")
         kept = ("best", "scores", "differences", "keep", "data")
         record = [{name: summary[name] for name in kept} for summary in summaries]
-        write_json(path / "rounds.json", {"best": best + 1, "rounds": record})
+        write_json(path / "rounds.json", {"best": taken + 1 if measured else None, "rounds": record})
     say(
-        f"\n{aligned([head, *rows])}\n\nmodel       {relative(path)}/model is that of round {best + 1}, the best on the dev set"
+        f"\n{aligned([head, *rows])}\n\nmodel       {relative(path)}/model is that of round {taken + 1}, {reason}"
         f"\nrecord      {relative(path)}/rounds.json, round-*/summary.json, round-*/mined/"
     )
-    return scores[best]
+    return scores[taken]
 
 
 def _line(number: int, summary: dict, metric: str) -> list[str]:

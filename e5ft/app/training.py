@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from e5ft import distributed
 from e5ft.app import report
-from e5ft.app.configuration import model_source, optimizer_class, plain, training_arguments
+from e5ft.app.configuration import lora_settings, model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
 from e5ft.app.job import stop_on_sigterm
 from e5ft.app.keeping import Scores, keep_record
@@ -28,6 +28,7 @@ from e5ft.files import write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.lora import add_adapters
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training.trainer import ContrastiveTrainer
 
@@ -74,6 +75,7 @@ class _Job:
         self.config, self.folder = config, folder
         self.arguments: TrainingArguments = training_arguments(config, folder.path, resume=self._checkpoint() is not None)
         self.source: ModelSource = model_source(config)
+        self.lora = lora_settings(config)
         self.optimizer = optimizer_class(config)
         self.objective = objective(config, self.source)
 
@@ -135,6 +137,8 @@ class _Job:
             callbacks.append(EarlyStoppingCallback(config.training.early_stopping_patience))
         goal = self.objective
         vectors = side_vectors(goal, self.source, encoder, data.train, config)
+        if self.lora is not None:  # only now: the base's vectors, of scores and sides, are found again under its own weights
+            add_adapters(encoder, self.lora, config.seed)
         trainer = ContrastiveTrainer(
             encoder,
             arguments,
@@ -167,6 +171,7 @@ class _Job:
             "model": self.source.label,
             "contract": encoder.spec.to_dict(),
             "dropout": [encoder.config.hidden_dropout_prob, encoder.config.attention_probs_dropout_prob],
+            "lora": None if self.lora is None else self.lora.to_dict(),
             "loss": config["loss"],
             "optimizer": config["optimizer"],
             "seed": config["seed"],
@@ -250,12 +255,14 @@ class _Job:
 
 
 class _StopWhenAsked(TrainerCallback):
-    """Save and stop at the end of the step in which SIGTERM came."""
+    """Save and stop at the end of the step in which SIGTERM came to any process."""
 
     def __init__(self, asked: list):
         self.asked = asked
 
     def on_step_end(self, args, state, control, **kwargs):
         """Called by Trainer after the optimizer step."""
-        if self.asked:
+        # The signal comes to processes at different moments: one that stopped a step earlier would leave the others waiting.
+        if distributed.any_process(bool(self.asked), args.device):
+            self.asked[:] = [True]
             control.should_save = control.should_training_stop = True

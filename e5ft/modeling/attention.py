@@ -8,8 +8,11 @@ FlashAttention implementation can stand in where it is installed.
 from itertools import groupby
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from e5ft.modeling.dropout import drop, keep_mask
 
 UNPADDED = "e5ft_unpadded"
 
@@ -31,7 +34,7 @@ def unpadded_attention(
     """Bidirectional self-attention, text by text.
 
     Args:
-        module: the attention layer (unused; part of transformers' interface).
+        module: the attention layer, asked whether it is training.
         query, key, value: (1, H, T, d), the texts end to end along T.
         attention_mask: must be None; the borders take its place.
         cu_seq_lens_q: (N + 1,) int32, where each text begins, and T.
@@ -53,15 +56,98 @@ def unpadded_attention(
         raise ValueError(f"{UNPADDED} takes no attention_mask: texts are told apart by cu_seq_lens_q")
     if query.device.type == "cuda":
         output = _cuda(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling)
+    elif module.training or (torch.is_grad_enabled() and query.requires_grad):
+        # Also where a training step embeds without gradient first: both passes must draw the same masks.
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        output = _TextByText.apply(query[0], key[0], value[0], _runs(text_lengths), dropout, scale).unsqueeze(0)
     else:
         output = _by_length(query, key, value, text_lengths, dropout, scaling)
     return output, None
 
 
+def _runs(text_lengths: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(length, how many) of each run of neighbours of equal length."""
+    return [(length, sum(1 for _ in run)) for length, run in groupby(text_lengths)]
+
+
+class _TextByText(torch.autograd.Function):
+    """Attention of one layer with the gradient written out, for training on a CPU.
+
+    torch's CPU kernel for attention has no dropout (it falls back to a dozen small operations a text) and its backward
+    pass is slow in bfloat16 (docs/log.md). Here a layer is one node of the graph, and a text five matrix products.
+
+    query, key, value: (H, T, d) -> (T, H, d).
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, runs, dropout, scale):
+        heads, tokens, size = query.shape
+        output = query.new_empty(tokens, heads, size)
+        masks = _masks(runs, heads, dropout)
+        kept, start = [], 0
+        with torch.autocast("cpu", enabled=False):
+            for number, run in enumerate(runs):
+                q, k, v = (_cut(x, start, run) for x in (query, key, value))  # (H * n, L, d)
+                weights = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+                # The softmax is taken in at least float32 inside its kernel; its result is as wide as its input.
+                weights = torch.softmax(weights, dim=-1)
+                kept.append(weights)
+                dropped = weights if masks is None else drop(weights, masks[number], dropout)
+                _place(output.transpose(0, 1), start, run, torch.bmm(dropped, v))
+                start += run[0] * run[1]
+        ctx.save_for_backward(query, key, value, output, *kept, *(masks or ()))
+        ctx.given = runs, dropout, scale
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        runs, dropout, scale = ctx.given
+        query, key, value, output, *rest = ctx.saved_tensors
+        kept, masks = rest[: len(runs)], rest[len(runs) :]
+        heads, tokens, size = query.shape
+        found = [query.new_empty(tokens, heads, size) for _ in range(3)]
+        gradient = gradient.transpose(0, 1)  # (T, H, d) -> (H, T, d)
+        # Of the softmax's Jacobian: the weighted mean of the weights' gradients is what the output's gradient is along the output.
+        wide = torch.promote_types(query.dtype, torch.float32)
+        mean = (gradient.to(wide) * output.transpose(0, 1)).sum(-1, keepdim=True).to(query.dtype)  # (H, T, 1)
+        start = 0
+        for number, (run, weights) in enumerate(zip(runs, kept, strict=True)):
+            q, k, v, g, m = (_cut(x, start, run) for x in (query, key, value, gradient, mean))
+            dropped = drop(weights, masks[number], dropout) if masks else weights
+            _place(found[2].transpose(0, 1), start, run, torch.bmm(dropped.transpose(1, 2), g))
+            scores = torch.bmm(g, v.transpose(1, 2)).mul_(dropped).addcmul_(weights, m, value=-1)  # d loss / d score
+            _place(found[0].transpose(0, 1), start, run, torch.bmm(scores, k).mul_(scale))
+            _place(found[1].transpose(0, 1), start, run, torch.bmm(scores.transpose(1, 2), q).mul_(scale))
+            start += run[0] * run[1]
+        return *(x.transpose(0, 1) for x in found), None, None, None
+
+
+def _masks(runs: list[tuple[int, int]], heads: int, dropout: float) -> list[torch.Tensor] | None:
+    """A mask (H * n, L, L) for each run, drawn at once."""
+    if dropout == 0.0:
+        return None
+    sizes = [heads * count * length * length for length, count in runs]
+    pieces = keep_mask((sum(sizes),), dropout).split(sizes)
+    return [piece.view(-1, length, length) for piece, (length, _) in zip(pieces, runs, strict=True)]
+
+
+def _cut(values: torch.Tensor, start: int, run: tuple[int, int]) -> torch.Tensor:
+    """The texts of a run: (H, T, d) -> (H * n, L, d); no copy where n = 1."""
+    length, count = run
+    return values[:, start : start + length * count].reshape(-1, length, values.shape[-1])
+
+
+def _place(target: torch.Tensor, start: int, run: tuple[int, int], values: torch.Tensor) -> None:
+    """Write (H * n, L, d) into its place in (H, T, d)."""
+    length, count = run
+    target[:, start : start + length * count] = values.view(target.shape[0], length * count, target.shape[-1])
+
+
 def _by_length(query, key, value, text_lengths, dropout, scaling):
     """Runs of neighbours of equal length go through the kernel as one batch; the collator sorts texts so that runs are long."""
     heads, size = query.shape[1], query.shape[3]
-    runs = [(length, sum(1 for _ in run)) for length, run in groupby(text_lengths)]
+    runs = _runs(text_lengths)
     tokens = [length * count for length, count in runs]
     # split, not slices: the backward of a slice writes a row of zeros as long as all texts together.
     pieces = []

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.attention import UNPADDED
+from e5ft.modeling.dropout import with_cheap_masks
 
 POOLINGS = ("mean", "cls", "last")
 RECORD = "e5ft"  # the key of config.json under which the contract is stored
@@ -71,6 +72,7 @@ class Encoder(nn.Module):
             )
         self.padded = not supported if padded is None else padded
         self.backbone.set_attn_implementation("sdpa" if self.padded else UNPADDED)
+        with_cheap_masks(self.backbone)
         self.pooler = [getattr(backbone, "pooler", None)]  # in a list: kept, but no parameter of this module
         if self.pooler[0] is not None:
             backbone.pooler = None

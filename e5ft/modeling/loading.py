@@ -13,6 +13,7 @@ from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json
 from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
+from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,8 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
 def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
     """Write config, safetensors weights and tokenizer; the contract goes into config.json.
 
-    The folder loads with plain `AutoModel` and with `load_encoder`. `export` adds what sentence-transformers needs.
+    The folder loads with plain `AutoModel` and with `load_encoder`; adapters are merged into the weights. `export` adds
+    what sentence-transformers needs.
     """
     backbone = encoder.backbone
     setattr(backbone.config, RECORD, encoder.spec.to_dict())
@@ -121,7 +123,7 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
     backbone.pooler = encoder.pooler[0]
     try:
         backbone.set_attn_implementation("sdpa")
-        backbone.save_pretrained(folder)
+        backbone.save_pretrained(folder, state_dict=merged_state(encoder))
     finally:
         backbone.set_attn_implementation(implementation)
         if encoder.pooler[0] is not None:
@@ -131,11 +133,13 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
 
 
 def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
-    """Read the weights of a folder written by `save_encoder` into an encoder of the same shape, strictly.
+    """Read the weights of a checkpoint into an encoder of the same shape, strictly: the adapters alone where it has any.
 
     Raises:
         ConfigurationError: a tensor is missing, too many, or of another shape.
     """
+    if adapter_state(encoder):
+        return load_adapters(encoder, folder)
     file = Path(folder) / "model.safetensors"
     try:
         tensors = load_file(file, device=str(encoder.device))

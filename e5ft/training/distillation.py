@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import log_softmax
 
 from e5ft.data.step import Step
-from e5ft.errors import ConfigurationError
+from e5ft.errors import ConfigurationError, DataError
 from e5ft.training.losses import InfoNCE
 from e5ft.training.scoring import check_positive, check_weight, index, over_rows
 
@@ -76,7 +76,15 @@ class Distillation(nn.Module):
 
         Returns:
             A float32 scalar.
+
+        Raises:
+            DataError: candidates are a row's own, and no row of the step has a hard negative: every KL would be 0.
         """
+        if self.candidates == "own" and len(step.negative) == 0:
+            raise DataError(
+                "distillation with loss.candidates=own: no row of the step has a hard negative, so there is nothing to tell apart; "
+                "mine them (and see data.negatives_per_query), or use loss.teacher=guide loss.candidates=step"
+            )
         with torch.autocast(embeddings.device.type, enabled=False):
             divergence = self._divergence(embeddings.float(), step)
         contrastive = self.infonce(embeddings, step) if self.weight else divergence.new_zeros(())

@@ -18,6 +18,7 @@ from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_weights, save_encoder
+from e5ft.modeling.lora import save_adapters
 from e5ft.training.accumulation import Share, distribute, surrogate, whole_step
 
 
@@ -77,7 +78,8 @@ class ContrastiveTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.sampler: DealtSteps | None = None
         self.tokens_seen = 0  # by this process, in this call of train()
-        self._dense_weights = sum(p.numel() for name, p in model.named_parameters() if "embeddings" not in name)
+        dense = [p for name, p in model.named_parameters() if "embeddings" not in name]
+        self._work = sum((6 if p.requires_grad else 4) * p.numel() for p in dense)  # operations a token
         self._noted: dict[str, tuple[torch.Tensor | float, int]] = {}  # sum and number, over the steps since the last log line
         self._rows_in_step: list[int] = []
 
@@ -201,13 +203,14 @@ class ContrastiveTrainer(Trainer):
             self._noted[name] = total + value, count + 1
 
     def floating_point_ops(self, inputs: Share) -> int:
-        """6 operations a token and weight outside the embedding tables (forward 2, backward 4); attention left out.
+        """6 operations a token and weight outside the embedding tables (forward 2, backward 4, or 2 where the weight is
+        frozen); attention left out.
 
         Called by Trainer once a micro-batch; also counts the tokens.
         """
         tokens = len(inputs.micro_batch.input_ids)
         self.tokens_seen += tokens
-        return 6 * tokens * self._dense_weights
+        return tokens * self._work
 
     def _track_num_input_tokens(self, inputs: Share) -> None:
         # Trainer's own looks for a key in a dictionary. No token is padding, so its two ways to count agree.
@@ -267,7 +270,9 @@ class ContrastiveTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # Not Trainer's: it would add training_args.bin, a pickle that holds the hub token in clear.
         if self.args.should_save:
-            save_encoder(self.model, output_dir or self.args.output_dir)
+            folder = output_dir or self.args.output_dir
+            save_encoder(self.model, folder)
+            save_adapters(self.model, folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_weights(self.model, resume_from_checkpoint)

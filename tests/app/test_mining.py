@@ -178,6 +178,8 @@ def test_all_filtered_is_told_and_written(job, model, capsys):
         (["sources=[bm25]", "search=hnsw"], "search='hnsw'"),
         (["sources=[bm25]", "held_out=all"], "held_out='all'"),
         (["sources=[bm25]", "rows_dir=x"], "name one of the two"),
+        (["sources=[bm25]", "data=mix", "data.sources={a: a.jsonl}", "data.train_file=null"], "data=mix .*a.jsonl.*mine each"),
+        (["sources=[bm25]", "data=mix", "data.train_file=null", "rows_dir=x"], "data=mix .*mine each"),
         (["sources=[bm25]", "output_file=rows.csv"], r"\.jsonl"),
         (["sources=[bm25]", "output_file=${data.train_file}"], "this is data.train_file"),
         (["sources=[bm25]", "filters.near_duplicate.measure=cosine"], "near_duplicate.measure"),

@@ -49,6 +49,8 @@ def test_wrappers_wrap_whatever_loss_is_there(composed):
         (("loss.keep_weight=1",), "nothing to keep"),
         (("loss.guide=.",), "nothing uses it"),
         (("loss.dimensions=64",), "a list"),
+        (("loss.dimension_weights=[1,0.5]",), r"dimension_weights=\[1, 0.5\].*without loss.dimensions"),
+        (("loss.keep_temperature=0.1",), "keep_temperature=0.1.*without loss.keep_weight"),
         (("loss.false_negatives=often",), "none, margin, guide"),
         (("loss=distill", "loss.candidates=step"), "candidates='step'"),
     ],

@@ -67,6 +67,15 @@ def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch):
     assert run("resume=true")[0] == score
 
 
+def test_without_dev_scores_the_last_round_is_taken_and_called_so(run, tmp_path, capsys):
+    score, _ = run("training.eval_strategy=no", "training.load_best_model_at_end=false")
+    folder = tmp_path / "outputs" / "test"
+    assert score is None and read_json(folder / "rounds.json")["best"] is None
+    assert (folder / "model").resolve() == (folder / "round-2" / "model").resolve()
+    said = capsys.readouterr().out
+    assert "that of round 2, the last: nothing was measured on the dev set" in said and "the best on" not in said
+
+
 def test_an_interrupted_round_is_trained_again_and_its_mining_is_kept(run, tmp_path, monkeypatch):
     train, calls = rounds.train, []
 

@@ -1,5 +1,12 @@
 """A sweep's table: best run first, failures last, what it cost on keep sets beside what it gained."""
 
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from e5ft.app.configuration import PROJECT
 from e5ft.app.sweep import collect
 from e5ft.files import write_json
 
@@ -29,3 +36,22 @@ def test_gain_and_loss_stand_side_by_side(tmp_path):
 def test_a_sweep_without_keep_sets_has_no_such_column(tmp_path):
     job(tmp_path, 0, dev=0.4)
     assert not any("change" in column for column in collect(tmp_path)[0])
+
+
+@pytest.mark.parametrize(
+    ("launcher", "package"), [("parallel", "hydra_joblib_launcher"), ("submitit", "hydra_submitit_launcher")]
+)
+def test_launchers_compose_into_what_their_package_takes(launcher, package):
+    """Our values over the package's, and no field that its launcher does not know."""
+    pytest.importorskip(f"hydra_plugins.{package}")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        composed = compose("train", [f"hydra/launcher={launcher}"], return_hydra_config=True).hydra.launcher
+    GlobalHydra.instance().clear()
+    ours = OmegaConf.load(PROJECT / "conf/hydra/launcher" / f"{launcher}.yaml")
+    assert {key: composed[key] for key in ours if key != "defaults"} == {key: ours[key] for key in ours if key != "defaults"}
+    given = {
+        **OmegaConf.to_container(composed, resolve=False),
+        **({} if launcher == "parallel" else {"submitit_folder": ".", "name": "train"}),
+    }
+    assert instantiate(given, _recursive_=False) is not None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from transformers import AutoModel
 
-from e5ft.app.configuration import PROJECT
+from e5ft.app.configuration import PROJECT, model_source
 from e5ft.errors import ConfigurationError, DataError, NonFiniteError, Terminated
 from e5ft.files import read_json
 from e5ft.modeling.loading import ModelSource, load_encoder
@@ -251,3 +251,23 @@ def test_e5_small_shape_trains_a_step(trained, precision):
     losses = [entry["loss"] for entry in lines(folder / "metrics.jsonl") if "loss" in entry]
     assert losses == [] or all(np.isfinite(losses))
     assert read_json(folder / "summary.json")["training"]["steps"] == 1
+
+
+def test_adapters_train_and_the_model_has_them_merged(trained):
+    """Through the whole job; going on with other adapters is refused."""
+    pytest.importorskip("peft")
+    lora = ("model.lora.rank=4", "model.lora.alpha=8", "optimizer.lr=1e-2", "training.max_steps=4")
+    _, folder = trained(*lora, "training.save_steps=2", "training.eval_steps=2")
+    assert read_json(folder / "definition.json")["lora"]["rank"] == 4
+    assert (folder / "checkpoint-4" / "adapter.safetensors").is_file() and not (folder / "model/adapter.safetensors").exists()
+    assert read_json(folder / "summary.json")["best"]["step"] > 0
+    _, report = AutoModel.from_pretrained(folder / "model", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    with pytest.raises(ConfigurationError, match="lora: .*'rank': 4.*'rank': 2"):
+        trained("model.lora.rank=2", *lora[1:], "resume=true")
+
+
+def test_adapters_are_for_training_alone(composed):
+    config = composed("eval", "model.lora.rank=4", "model.hub=some/model")
+    with pytest.raises(ConfigurationError, match="model.lora.rank: only train.py"):
+        model_source(config)

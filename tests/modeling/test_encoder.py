@@ -178,7 +178,8 @@ def attention_inputs(lengths=(2, 3)):
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, sum(lengths), 4, generator=generator) for _ in range(3))
     borders = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
-    return (None, query, key, value), {"cu_seq_lens_q": borders, "max_length_q": max(lengths), "text_lengths": tuple(lengths)}
+    module = torch.nn.Identity().eval()
+    return (module, query, key, value), {"cu_seq_lens_q": borders, "max_length_q": max(lengths), "text_lengths": tuple(lengths)}
 
 
 def test_attention_worked_out_text_by_text():

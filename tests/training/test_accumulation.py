@@ -47,6 +47,21 @@ def test_a_step_with_other_models_vectors_is_the_same_however_it_is_cut(rows_fil
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_the_models_own_mask_is_the_same_however_the_step_is_cut(rows_file, tmp_path):
+    """The margin mask, some but not all negatives masked: (32x1) = (8x4), losses, norms, weights and masked shares."""
+    runs = {}
+    for batch, accumulation in ((32, 1), (8, 4)):
+        trainer = make_trainer(
+            rows_file, tmp_path / str(batch), batch=batch, accumulation=accumulation, steps=3, loss=two_processes.margin_mask()
+        )
+        trainer.train()
+        shares = [entry["false_negative_share"] for entry in trainer.state.log_history if "loss" in entry]
+        runs[batch] = losses_of(trainer), norms_of(trainer), weights_of(trainer), shares
+    assert min(runs[32][3]) > 0.3 and max(runs[32][3]) < 0.95
+    for ours, theirs in zip(runs[8], runs[32], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_the_step_with_dropout_is_the_plain_computation(rows_file, tmp_path):
     """Loss and gradient of 4 micro-batches with dropout: embed all with the seeds that the trainer uses, one loss, backward."""
     gradients = Gradients()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from e5ft.errors import ConfigurationError
+from e5ft.errors import ConfigurationError, DataError
 from e5ft.training.distillation import Distillation, Regularised, own_candidates
 from e5ft.training.losses import InfoNCE, Triplet
 from tests.training.test_losses import make_step, masked_reference, random_rows, value_and_gradient, vectors
@@ -98,6 +98,32 @@ def test_candidates_are_a_rows_positive_and_its_hard_negatives_in_order():
         [(0, 1, [3, 4], 10, [20]), (2, 3, [], 11, [21]), (2, 1, [4], 11, [20, 21])], [10, 20, 11, 21, 22], own=(1, 3)
     )
     assert own_candidates(step).tolist() == [[3, -1], [1, 4]]
+
+
+@pytest.mark.parametrize("teacher", ["scores", "guide"])
+def test_own_candidates_without_any_hard_negative_are_refused(teacher):
+    """A softmax over the positive alone is 1 for teacher and model: a KL of 0 that trains nothing."""
+    step = make_step([(0, 1, [], 10, [20]), (2, 3, [], 11, [21])], [10, 20, 11, 21])
+    step.side["teacher_positive"], step.side["teacher_negative"] = np.ones(2, np.float32), np.ones(0, np.float32)
+    step.side["guide"] = vectors(4, 100, 5).float().numpy()
+    with pytest.raises(DataError, match="no row of the step has a hard negative.*mine them.*candidates=step"):
+        Distillation(0.3, teacher)(vectors(4, 1), step)
+
+
+def test_rows_without_hard_negatives_may_stand_beside_rows_with_some():
+    """Also where a process's own rows have none: processes must not part ways."""
+    rows, text_ids = [(0, 1, [], 10, [20]), (2, 3, [4], 11, [21])], [10, 20, 11, 21, 22]
+    for own in (None, (0, 1), (1, 2)):
+        step = make_step(rows, text_ids, own)
+        step.side["guide"] = vectors(5, 100, 5).float().numpy()
+        value = Distillation(0.3, "guide", weight=0.0)(vectors(5, 1), step)
+        assert (value > 0) == (own != (0, 1))
+
+
+def test_candidates_of_the_step_need_no_hard_negatives():
+    step = make_step([(0, 1, [], 10, [20]), (2, 3, [], 11, [21])], [10, 20, 11, 21])
+    step.side["guide"] = vectors(4, 100, 5).float().numpy()
+    assert Distillation(0.3, "guide", candidates="step", weight=0.0)(vectors(4, 1), step) > 0
 
 
 def test_the_pull_to_the_base_is_zero_at_the_base_and_grows_away_from_it():
