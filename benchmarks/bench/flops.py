@@ -1,0 +1,33 @@
+"""How many floating point operations a text costs, and how many the machine can do."""
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+
+
+def training_flops(weights: int, layers: int, hidden: int, lengths: Sequence[int]) -> int:
+    """Operations of forward and backward over texts of these lengths, without padding and without recomputation.
+
+    Every weight outside the embedding tables: 2 a token forward, 4 backward. Attention, a layer and a text of L tokens:
+    scores L x L x H and the weighted sum of as many, 2 operations each, forward once and backward twice: 12 L^2 H.
+
+    Args:
+        weights: parameters outside the embedding tables (and without the pooler, which no vector uses).
+        layers, hidden: of the model.
+        lengths: tokens of each text.
+    """
+    return 6 * weights * sum(lengths) + 12 * layers * hidden * sum(length * length for length in lengths)
+
+
+def matmul_rate(tokens: int, hidden: int, dtype: torch.dtype, repetitions: int = 5) -> float:
+    """FLOP/s of this machine at (tokens, H) x (H, 4H), the model's largest product: the median, after one to warm up."""
+    left, right = torch.randn(tokens, hidden).to(dtype), torch.randn(hidden, 4 * hidden).to(dtype)
+    times, rounds = [], max(1, int(2e10 / (8 * tokens * hidden * hidden)))
+    for _ in range(repetitions + 1):
+        start = time.perf_counter()
+        for _ in range(rounds):
+            left @ right
+        times.append((time.perf_counter() - start) / rounds)
+    return 8 * tokens * hidden * hidden / statistics.median(times[1:])

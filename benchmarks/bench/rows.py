@@ -1,0 +1,43 @@
+"""Rows read, checked, tokenised, and found again: rates, memory, and the time to the first micro-batch."""
+
+import time
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from benchmarks.bench.texts import TOKENIZER, write_rows
+from e5ft.data.collator import TrainingRows, collate
+from e5ft.data.rows import Columns
+from e5ft.data.sampler import StepSampler
+from e5ft.data.store import load_rows, tokenize_rows
+from e5ft.data.text import TextSpec
+
+
+def generate(folder: Path, *, count: int, data: str, target: str) -> dict:
+    """Write the rows; in a process of its own, so that no measured one holds them."""
+    path = Path(target) / "rows.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(path, AutoTokenizer.from_pretrained(TOKENIZER), count, data)
+    return {"megabytes": path.stat().st_size / 2**20}
+
+
+def start(folder: Path, *, target: str) -> dict:
+    """From the file to the first micro-batch, with whatever the cache beside the file holds.
+
+    Returns:
+        Wall and CPU seconds of validation, of tokenisation and of all up to the first micro-batch of 16 rows.
+    """
+    path, cache = Path(target) / "rows.jsonl", Path(target) / "cache"
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    marks = [(time.perf_counter(), time.process_time())]
+    store = load_rows(str(path), Columns(), cache)
+    marks.append((time.perf_counter(), time.process_time()))
+    tokens = tokenize_rows(store, tokenizer, TextSpec(), cache)
+    marks.append((time.perf_counter(), time.process_time()))
+    rows = TrainingRows(store, tokens, 1)
+    collate([rows[request] for request in next(iter(StepSampler(len(rows), 16)))])
+    marks.append((time.perf_counter(), time.process_time()))
+    names = ("validate", "tokenise", "first")
+    wall = {name: later[0] - earlier[0] for name, earlier, later in zip(names, marks, marks[1:], strict=False)}
+    cpu = {name: later[1] - earlier[1] for name, earlier, later in zip(names, marks, marks[1:], strict=False)}
+    return {"wall": {**wall, "all": marks[-1][0] - marks[0][0]}, "cpu": cpu, "tokens": tokens.total_tokens}

@@ -1,0 +1,121 @@
+"""A training step in both real trainers, and in ours with either meaning of accumulation."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, SequentialSampler
+from transformers import AutoTokenizer, PrinterCallback, TrainingArguments
+
+from benchmarks.bench.flops import matmul_rate, training_flops
+from benchmarks.bench.models import our_encoder, their_model, write_model
+from benchmarks.bench.texts import TOKENIZER, write_rows
+from benchmarks.bench.turns import Clock
+from e5ft.data.collator import TrainingRows
+from e5ft.data.rows import Columns
+from e5ft.data.sampler import StepSampler
+from e5ft.data.store import load_rows, tokenize_rows
+from e5ft.data.text import TextSpec
+from e5ft.training.losses import InfoNCE
+from e5ft.training.trainer import ContrastiveTrainer
+
+TEMPERATURE = 0.01  # E5's
+OURS, PLAIN, CACHED = "e5ft", "MNRL", "cached MNRL"
+_ADAMW = {"lr": 2e-5, "weight_decay": 0.01}
+_COMMON = {
+    "use_cpu": True, "seed": 0, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
+    "learning_rate": _ADAMW["lr"], "weight_decay": _ADAMW["weight_decay"], "max_grad_norm": 1.0, "optim": "adamw_torch_fused",
+}  # fmt: skip
+
+
+def prepare(folder: Path, *, target: str, shape: str, data: str, steps: int, rows: int) -> dict:
+    """Write weights and rows for several processes.
+
+    Returns:
+        {"flops": of each step of `rows` rows, "tokens": of a step on average, "hidden": the model's width}.
+    """
+    place = Path(target)
+    place.mkdir(parents=True, exist_ok=True)
+    encoder = our_encoder(write_model(shape, place))
+    write_rows(place / "rows.jsonl", encoder.tokenizer, steps * rows, data)
+    dataset = _dataset(place)
+    dense = sum(p.numel() for name, p in encoder.named_parameters() if "embeddings" not in name)
+    order = _order(dataset, rows).reshape(steps, rows)
+    tokens = [[dataset.tokens[int(row)] for row in step] for step in order]
+    lengths = [[len(t) for row in step for t in (row["query"], *row["positives"], *row["negatives"])] for step in tokens]
+    config = encoder.config
+    flops = [training_flops(dense, config.num_hidden_layers, config.hidden_size, step) for step in lengths]
+    return {"flops": flops, "tokens": int(np.mean([sum(step) for step in lengths])), "hidden": config.hidden_size}
+
+
+def rate(folder: Path, *, tokens: int, hidden: int, bf16: bool) -> dict:
+    """The machine's own rate at the model's shape."""
+    return {"rate": matmul_rate(tokens, hidden, torch.bfloat16 if bf16 else torch.float32)}
+
+
+def contender(
+    folder: Path, *, target: str, name: str, steps: int, rows: int, k: int = 1, negatives: str = "step", bf16: bool = False,
+    dropout: float = 0.1, attention_dropout: float = 0.1,
+) -> dict:  # fmt: skip
+    """Train with one trainer on what `prepare` wrote, a turn a step; `rows` of one forward pass, k of them a step."""
+    clock, place = Clock(), Path(target)
+    common = {**_COMMON, "output_dir": str(folder), "max_steps": steps, "bf16": bf16}
+    common |= {"per_device_train_batch_size": rows, "gradient_accumulation_steps": k}
+    if name == OURS:
+        trainer = _ours(place, common, negatives, clock, (dropout, attention_dropout))
+    else:
+        trainer = _theirs(place, common, name, clock, (dropout, attention_dropout))
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return clock.record()
+
+
+def _ours(place: Path, common: dict, negatives: str, clock: Clock, dropouts: tuple[float, float]) -> ContrastiveTrainer:
+    return ContrastiveTrainer(
+        our_encoder(place / "model", *dropouts),
+        TrainingArguments(**common, remove_unused_columns=False),
+        _dataset(place),
+        InfoNCE(temperature=TEMPERATURE),
+        negatives=negatives,
+        callbacks=[clock],
+        optimizer_cls_and_kwargs=(torch.optim.AdamW, {**_ADAMW, "fused": True}),
+    )
+
+
+def _theirs(place: Path, common: dict, name: str, clock: Clock, dropouts: tuple[float, float]):
+    import datasets
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
+
+    model, text, dataset = their_model(place / "model", *dropouts), TextSpec(), _dataset(place)
+    store = load_rows(str(place / "rows.jsonl"), Columns(), place / "cache").rows
+    rows = [store[int(row)] for row in _order(dataset, common["per_device_train_batch_size"])]
+    columns = {
+        "anchor": [text.query(row["query"]) for row in rows],
+        "positive": [text.passage(row["positives"][0]) for row in rows],
+        "negative": [text.passage(row["negatives"][0]) for row in rows],
+    }
+    loss = {PLAIN: MultipleNegativesRankingLoss, CACHED: CachedMultipleNegativesRankingLoss}[name]
+    return SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(**common, batch_sampler=_in_order),
+        train_dataset=datasets.Dataset.from_dict(columns),
+        loss=loss(model, scale=1 / TEMPERATURE),
+        callbacks=[clock],
+    )
+
+
+def _dataset(place: Path) -> TrainingRows:
+    store = load_rows(str(place / "rows.jsonl"), Columns(), place / "cache")
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    return TrainingRows(store, tokenize_rows(store, tokenizer, TextSpec(), place / "cache"), 1)
+
+
+def _order(dataset: TrainingRows, rows: int) -> np.ndarray:
+    """The order in which our sampler deals the rows out; theirs get them in the same one."""
+    return StepSampler(len(dataset), rows, seed=0).epoch_steps(0).reshape(-1)
+
+
+def _in_order(dataset, batch_size: int, drop_last: bool, **_: object) -> BatchSampler:
+    """sentence-transformers' batches in the order of the rows."""
+    return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)

@@ -1,0 +1,48 @@
+"""A clock inside a real training loop that hands over to the other contenders after every step."""
+
+import time
+
+from transformers import TrainerCallback
+
+from benchmarks.bench.processes import hand_over
+
+
+class Clock(TrainerCallback):
+    """Times whole steps, data loading included: from the turn's beginning, right after a step, to the end of the next.
+
+    Args:
+        warmup: first steps that are not timed.
+
+    Attributes:
+        wall, cpu: seconds of each timed step; CPU seconds of all threads.
+        losses: those that the trainer logged, one a step.
+    """
+
+    def __init__(self, warmup: int = 1):
+        self.warmup, self.wall, self.cpu, self.losses = warmup, [], [], []
+        self._start = (0.0, 0.0)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Give the turn away: what came before was setting up."""
+        self._pass_on()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Note the step; give the turn away and take it again."""
+        now = time.perf_counter(), time.process_time()
+        if state.global_step > self.warmup:
+            self.wall.append(now[0] - self._start[0])
+            self.cpu.append(now[1] - self._start[1])
+        self._pass_on()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Keep the losses."""
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+
+    def record(self) -> dict:
+        """For JSON."""
+        return {"wall": self.wall, "cpu": self.cpu, "losses": self.losses}
+
+    def _pass_on(self) -> None:
+        hand_over()
+        self._start = time.perf_counter(), time.process_time()
