@@ -6,7 +6,7 @@ RUN ?= outputs/latest
 DATA ?=
 ARGS ?=
 
-.PHONY: help setup setup-dev train test eval mine sweep export lint format ddp clean
+.PHONY: help setup setup-dev train test eval mine sweep export bench lint format ddp clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,9 @@ export: $(VENV)/.installed  ## write the latest run's model to exported/ and che
 
 ddp: $(VENV)/.installed  ## the quickstart in 2 processes that share each step's negatives
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --standalone --nproc_per_node 2 train.py name=ddp-$$(date +%s) training.per_device_train_batch_size=32 training.use_cpu=true $(ARGS)
+
+bench: $(VENV)/.installed-dev  ## time and memory beside sentence-transformers (half an hour; ARGS=--quick: three minutes)
+	$(PY) -m benchmarks.bench $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## check the style
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -69,6 +69,14 @@ class Line:
         value = statistics.median(self.ours) if self.ratio is None else self.ratio
         return value >= self.goal if self.kind in ("speedup", "at_least") else value <= self.goal
 
+    def summary(self) -> str:
+        """One line of text."""
+        ratio = (
+            "" if self.ratio is None else f" against {self.against} {_figure(statistics.median(self.theirs))}: {self.ratio:.2f}x"
+        )
+        goal = "" if self.goal is None else f", goal {self.goal:g} {'met' if self.met else 'not met'}"
+        return f"{self.section}: {self.case}: {_figure(statistics.median(self.ours))} {self.unit}{ratio}{goal}"
+
     def record(self) -> dict:
         """Everything for JSON, the derived figures included."""
         derived = {"ratio": self.ratio, "ratio_spread": self.ratio_spread, "met": self.met}
@@ -95,7 +103,12 @@ def markdown(lines: Sequence[Line], machine: dict, failures: Sequence[str] = ())
     parts = ["# Benchmark", "", *(f"- {name}: {value}" for name, value in machine.items()), ""]
     parts += ["Median (smallest..largest). CPU seconds are those of all threads. Ratio of the medians, then of single pairs.", ""]
     for section in dict.fromkeys(line.section for line in lines):
-        parts += [f"## {section}", "", "| case | ours | against | theirs | CPU s | ratio | goal | |", "|---|---|---|---|---|---|---|---|"]
+        parts += [
+            f"## {section}",
+            "",
+            "| case | ours | against | theirs | CPU s | ratio | goal | |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         parts += [_row(line) for line in lines if line.section == section] + [""]
     parts += [f"- FAILED: {failure}" for failure in failures]
     return "\n".join(parts).rstrip() + "\n"

@@ -1,0 +1,151 @@
+"""What is compared with what, at which sizes, and which goal each figure is held against."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.bench.lines import Line, check_same
+from benchmarks.bench.processes import in_turns, measure
+from benchmarks.bench.search import FAISS, MATMUL
+from benchmarks.bench.search import OURS as OUR_SEARCH
+from benchmarks.bench.training import CACHED, OURS, PLAIN
+
+SAME_LOSS = 1e-3
+_GOALS = {False: 3.3, True: 4.0}  # speedup of a step, by bf16
+
+
+def training(quick: bool) -> Iterator[Line]:
+    """Steps of the real trainers: time, memory, and distance to the machine's matrix rate."""
+    if quick:
+        cases = [("mini", "ko-wiki", False, 16, (PLAIN, CACHED), 0.1), ("mini", "ko-wiki", True, 16, (PLAIN,), 0.1)]
+    else:
+        cases = [
+            *(("e5_small", "ko-wiki", bf16, 16, (PLAIN, CACHED), 0.1) for bf16 in (False, True)),
+            *(("e5_small", "ko-prec", bf16, 16, (PLAIN,), 0.1) for bf16 in (False, True)),
+            *(("e5_small", "ko-wiki", bf16, 16, (PLAIN,), 0.0) for bf16 in (False, True)),
+            ("mini", "ko-wiki", False, 64, (PLAIN,), 0.1),
+        ]
+    for case in cases:
+        yield from _steps(*case, timed=2 if quick else 5)
+
+
+def base(quick: bool) -> Iterator[Line]:
+    """mE5-base's shape: not part of the whole, it alone takes a quarter of an hour."""
+    for bf16 in (False, True):
+        yield from _steps("e5_base", "ko-wiki", bf16, 16, (PLAIN,), 0.1, timed=2 if quick else 5)
+
+
+def _steps(
+    shape: str, data: str, bf16: bool, rows: int, others: tuple[str, ...], attention_dropout: float, timed: int
+) -> Iterator[Line]:  # fmt: skip
+    steps = timed + 1  # the first is not timed
+    with tempfile.TemporaryDirectory(prefix="bench-") as target:
+        made = measure("training:prepare", target=target, shape=shape, data=data, steps=steps, rows=rows)
+        given = {"target": target, "rows": rows, "bf16": bf16}
+        names = (OURS, *others)
+        exact = {"steps": 1, "dropout": 0.0, "attention_dropout": 0.0, **given, "bf16": False}
+        losses = {name: measure("training:contender", name=name, **exact)["losses"][0] for name in names}
+        for name in others:
+            check_same(f"{shape}, {data}: loss of step 1 against {name}, no dropout", losses[OURS], losses[name], SAME_LOSS)
+        rate = measure("training:rate", tokens=made["tokens"], hidden=made["hidden"], bf16=bf16)["rate"]
+        options = {"steps": steps, "attention_dropout": attention_dropout, **given}
+        found = in_turns({name: ("training:contender", {"name": name, **options}) for name in names})
+    case = f"{shape}, {data}, {rows} rows, {'bf16' if bf16 else 'fp32'}" + (
+        ", no attention dropout" if not attention_dropout else ""
+    )
+    ours = found[OURS]
+    for name in others:
+        cpu = {"ours_cpu": tuple(ours["cpu"]), "theirs_cpu": tuple(found[name]["cpu"])}
+        goal = _GOALS[bf16] if shape == "e5_small" else None
+        yield Line("A training step", case, "s", tuple(ours["wall"]), name, tuple(found[name]["wall"]), goal=goal, **cpu)
+        peaks = (ours["peak_mb"],), name, (found[name]["peak_mb"],)
+        yield Line("Peak memory of training", case, "MB", *peaks, kind="cost", goal=0.5)
+    shares = tuple(flops / (seconds * rate) for flops, seconds in zip(made["flops"][1:], ours["wall"], strict=True))
+    note = f"the machine's matrix rate: {rate / 1e9:.0f} GFLOP/s"
+    yield Line("Share of the machine's matrix rate", case, "of it", shares, kind="at_least", goal=0.7, note=note)
+
+
+def accumulation(quick: bool) -> Iterator[Line]:
+    """What exact accumulation costs beside plain accumulation, and how memory grows with the step."""
+    timed = 2 if quick else 5
+    for k, goal in ((8, 1.30),) if quick else ((8, 1.30), (64, 1.36)):
+        with tempfile.TemporaryDirectory(prefix="bench-") as target:
+            measure("training:prepare", target=target, shape="mini", data="ko-wiki", steps=timed + 1, rows=8 * k)
+            options = {"target": target, "name": OURS, "steps": timed + 1, "rows": 8, "k": k}
+            calls = {name: ("training:contender", {**options, "negatives": name}) for name in ("step", "micro_batch")}
+            exact, plain = in_turns(calls).values()
+        values = tuple(exact["wall"]), "no negatives across micro-batches", tuple(plain["wall"])
+        cpu = {"ours_cpu": tuple(exact["cpu"]), "theirs_cpu": tuple(plain["cpu"])}
+        case = f"mini, ko-wiki, k = {k} micro-batches of 8 rows"
+        yield Line("Exact accumulation", case, "s", *values, kind="cost", goal=goal, **cpu)
+    sizes = (64, 1024) if quick else (64, 1024, 8192)
+    peaks = {}
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="bench-") as target:
+            measure("training:prepare", target=target, shape="mini", data="short", steps=1, rows=size)
+            options = {"target": target, "name": OURS, "steps": 1, "rows": 32, "k": size // 32}
+            peaks[size] = measure("training:contender", **options)["peak_mb"]
+    for size in sizes[1:]:
+        case = f"mini, short texts, peak memory of a step of {size:,} rows in micro-batches of 32"
+        yield Line("Exact accumulation", case, "MB", (peaks[size],), "a step of 64", (peaks[64],), kind="cost", goal=1.2)
+
+
+def encoding(quick: bool) -> Iterator[Line]:
+    """A corpus to vectors."""
+    shape, texts, repetitions = ("mini", 100, 2) if quick else ("e5_small", 200, 5)
+    for bf16, goal in ((False, 1.5), (True, 2.0)):
+        given = {"data": "ko-wiki", "bf16": bf16, "texts": texts}
+        found = measure("encoding:compare", shape=shape, repetitions=repetitions, **given)
+        wall, cpu = found["wall"], found["cpu"]
+        case = f"{shape}, {texts} ko-wiki passages, {'bf16' if bf16 else 'fp32'}"
+        yield Line(
+            "Encoding", case, "s", tuple(wall["ours"]), "SentenceTransformer.encode", tuple(wall["theirs"]),
+            goal=goal, ours_cpu=tuple(cpu["ours"]), theirs_cpu=tuple(cpu["theirs"]),
+            note="cosine lost {:.1e} / {:.1e}".format(*found["cosine_lost"]) if bf16 else "equal to 1e-5",
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="bench-") as target:
+            measure("training:prepare", target=target, shape=shape, data="ko-wiki", steps=1, rows=1)
+            given["model"] = str(Path(target) / "model")
+            ours, theirs = (measure("encoding:memory", contender=name, **given)["peak_mb"] for name in ("ours", "theirs"))
+        yield Line("Encoding", f"{case}, peak memory", "MB", (ours,), "SentenceTransformer.encode", (theirs,), kind="cost")
+
+
+def search(quick: bool) -> Iterator[Line]:
+    """Exact top 100."""
+    for passages, queries in ((20_000, 100),) if quick else ((100_000, 1000), (1_000_000, 200)):
+        sizes = {"passages": passages, "queries": queries}
+        found = measure("search:compare", repetitions=2 if quick else 5, **sizes)
+        for other in (FAISS, MATMUL):
+            values = tuple(found["wall"][OUR_SEARCH]), other, tuple(found["wall"][other])
+            cpu = {"ours_cpu": tuple(found["cpu"][OUR_SEARCH]), "theirs_cpu": tuple(found["cpu"][other])}
+            case = f"top 100 of {passages:,} x 384, {queries} queries"
+            yield Line("Exact search", case, "s", *values, kind="cost", goal=1.2, **cpu)
+        memory = {name: measure("search:memory", contender=name, **sizes) for name in (OUR_SEARCH, FAISS)}
+        peaks = (memory[OUR_SEARCH]["peak_mb"],), FAISS, (memory[FAISS]["peak_mb"],)
+        note = f"the vectors themselves: {memory[FAISS]['corpus_mb']:.0f} MB, which faiss copies"
+        yield Line("Exact search", f"{case}, peak memory", "MB", *peaks, kind="cost", note=note)
+
+
+def rows(quick: bool) -> Iterator[Line]:
+    """From a file of rows to the first micro-batch, and again."""
+    peaks = {}
+    for count in (2_000, 10_000) if quick else (10_000, 100_000, 1_000_000):
+        with tempfile.TemporaryDirectory(prefix="bench-") as target:
+            measure("rows:generate", count=count, data="short", target=target)
+            first = measure("rows:start", target=target)
+            second = measure("rows:start", target=target)
+        peaks[count] = first["peak_mb"]
+        case = f"{count:,} rows of short texts"
+        rates = {name: (count / first["wall"][name],) for name in ("validate", "tokenise")}
+        yield Line("Data", f"{case}, validated", "rows/s", rates["validate"], kind="at_least", goal=50_000)
+        yield Line("Data", f"{case}, tokenised", "rows/s", rates["tokenise"], kind="at_least")
+        yield Line("Data", f"{case}, to the first micro-batch", "s", (first["wall"]["all"],), kind="at_most")
+        yield Line("Data", f"{case}, the same from the cache", "s", (second["wall"]["all"],), kind="at_most", goal=3)
+    least = min(peaks)
+    for count in sorted(peaks)[1:]:
+        values = (peaks[count],), f"{least:,} rows", (peaks[least],)
+        yield Line("Data", f"{count:,} rows, peak memory", "MB", *values, kind="cost", goal=1.2)
+
+
+CASES = {f.__name__: f for f in (training, accumulation, encoding, search, rows, base)}
+DEFAULT = tuple(name for name in CASES if name != "base")
