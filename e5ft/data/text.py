@@ -2,12 +2,9 @@
 
 import dataclasses
 import hashlib
-import re
 import unicodedata
 
 from e5ft.errors import ConfigurationError
-
-_WHITESPACE = re.compile(r"\s+")
 
 
 def normalise(text: str) -> str:
@@ -22,7 +19,7 @@ def normalise(text: str) -> str:
     Returns:
         The normalised string, possibly empty.
     """
-    return _WHITESPACE.sub(" ", unicodedata.normalize("NFC", text)).strip()
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def text_id(text: str) -> int:
