@@ -1,4 +1,4 @@
-"""Ground floor: writing files so that a reader sees the old one or the new one, never half of one; digests."""
+"""Ground floor: writing files so that a reader sees the old one or the new one, never half of one; manifests and digests."""
 
 import contextlib
 import errno
@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+MANIFEST = "manifest.json"
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -112,3 +114,60 @@ def digest_of_file(path: str | os.PathLike) -> str:
     """A digest (32 hexadecimal digits) of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def write_manifest(folder: str | os.PathLike) -> None:
+    """Flush every file below a folder to disk, then write down their sizes and SHA-256: what `check_manifest` holds it against.
+
+    Args:
+        folder: complete but for the manifest.
+    """
+    folder = Path(folder)
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(file)}
+    write_json(folder / MANIFEST, {"files": files})
+    flush_folder(folder)
+
+
+def check_manifest(folder: str | os.PathLike) -> str | None:
+    """What is wrong with a folder that `write_manifest` sealed: the first file that is missing, cut or changed; None if nothing.
+
+    Args:
+        folder: any folder; one without a readable manifest was never complete.
+    """
+    folder = Path(folder)
+    try:
+        files = {
+            name: (int(entry["size"]), str(entry["sha256"])) for name, entry in read_json(folder / MANIFEST)["files"].items()
+        }
+    except FileNotFoundError:
+        return f"no {MANIFEST}: it was never written to its end"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read ({error})"
+    for name, (size, digest) in files.items():
+        try:
+            with open(folder / name, "rb") as file:
+                found = os.fstat(file.fileno()).st_size
+                if found != size:
+                    return f"{name} has {found:,} bytes, {size:,} were written"
+                if _sha256(file) != digest:
+                    return f"{name} is not what was written (SHA-256)"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+def flush_folder(folder: str | os.PathLike) -> None:
+    """Let the names in a folder reach the disk: a rename is only safe once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(file) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()

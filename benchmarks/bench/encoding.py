@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.bench.flops import matmul_rate, training_flops
 from benchmarks.bench.lines import check_close
 from benchmarks.bench.models import our_encoder, their_model, write_model
 from benchmarks.bench.texts import LENGTHS, Writer, draw_length
@@ -36,7 +37,14 @@ def compare(folder: Path, *, shape: str, data: str, bf16: bool, texts: int, repe
     if bf16:
         ours, theirs = ours.to(torch.bfloat16), theirs.to(torch.bfloat16)
     loss = [float(1 - (exact * _unit(call(some))).sum(axis=1).min()) for call in (our_vectors, their_vectors)]
-    return {**in_turns({"ours": our_vectors, "theirs": their_vectors}, repetitions), "cosine_lost": loss}
+    lengths, config = [len(ids) for ids in ours.tokenize(passages, "passage")], ours.config
+    dense = sum(p.numel() for name, p in ours.named_parameters() if "embeddings" not in name)
+    found = {
+        "cosine_lost": loss,
+        "flops": training_flops(dense, config.num_hidden_layers, config.hidden_size, lengths) // 3,  # forward alone
+        "rate": matmul_rate(2048, config.hidden_size, torch.bfloat16 if bf16 else torch.float32),
+    }
+    return {**in_turns({"ours": our_vectors, "theirs": their_vectors}, repetitions), **found}
 
 
 def memory(folder: Path, *, data: str, bf16: bool, texts: int, contender: str, model: str) -> dict:

@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,7 @@ def in_turns(contenders: Mapping[str, tuple[str, dict]]) -> dict[str, dict]:
         while waiting:
             for name in order:
                 if name in waiting and not waiting[name].take_turn():
-                    waiting.pop(name).process.wait()
+                    waiting.pop(name).result()  # one that failed ends the comparison now, not after the others' last turn
             order.reverse()
         return {name: process.result() for name, process in processes.items()}
 
@@ -116,6 +117,8 @@ class _Process:
     def result(self) -> dict:
         """What it returned, after its end."""
         status = self.process.wait()
+        if status == -signal.SIGKILL:
+            raise RuntimeError(f"{self.what}: killed, most likely for want of memory")
         if status:
             self.errors.seek(0)
             tail = "\n".join(self.errors.read().strip().splitlines()[-12:])

@@ -59,6 +59,8 @@ PINNED = {
     "logging_nan_inf_filter": (False, "it logs 0.0 while the weights are NaN"),
     "auto_find_batch_size": (False, "it would change the number of negatives, and with it the task"),
     "ddp_find_unused_parameters": (False, "every weight is used: the pooler is off while training"),
+    "save_only_model": (False, "without the optimizer's state a run cannot go on exactly"),
+    "restore_callback_states_from_checkpoint": (False, "what a resumed run needs of them is always restored"),
     "ddp_broadcast_buffers": (False, "there is no buffer that training changes"),
 }
 
@@ -112,13 +114,12 @@ def checked_name(name: object) -> str:
     return text
 
 
-def training_arguments(config: DictConfig, folder: Path, resume: bool) -> TrainingArguments:
+def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
     """TrainingArguments from the `training` group and what other groups own.
 
     Args:
         config: the composed configuration.
         folder: the run's folder.
-        resume: whether the run goes on from a checkpoint.
 
     Raises:
         ConfigurationError: a value out of range, fp16 without a GPU, or what TrainingArguments itself refuses.
@@ -144,7 +145,7 @@ def training_arguments(config: DictConfig, folder: Path, resume: bool) -> Traini
             seed=config.seed,
             learning_rate=config.optimizer.lr,
             weight_decay=config.optimizer.get("weight_decay") or 0.0,
-            eval_on_start=not resume and given["eval_strategy"] != "no",
+            eval_on_start=given["eval_strategy"] != "no",
             **pinned,
             **changed,
         )

@@ -3,9 +3,7 @@
 import logging
 import math
 import os
-import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 
@@ -20,7 +18,6 @@ from e5ft.app import configuration, sweep
 from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
 log = logging.getLogger("e5ft")
-_SAME_REQUEST = 5  # seconds
 _ended_by: E5ftError | None = None  # what ended the one job of a plain run; told by run_script, not through Hydra's own lines
 
 
@@ -113,21 +110,3 @@ def _message(error: BaseException) -> str:
         if remedy
         else f"{text}\nEvery field: docs/configuration.md; this run's: python {sys.argv[0]} --cfg job"
     )
-
-
-def stop_on_sigterm(ask: Callable[[], None]) -> None:
-    """Call `ask` at the first SIGTERM; a later one ends the process at once.
-
-    Within five seconds it is the same request: a cluster signals every process, and torchrun passes on what it gets.
-    """
-    first: list[float] = []
-
-    def handle(number, frame):
-        if not first:
-            first.append(time.monotonic())
-            ask()
-        elif time.monotonic() - first[0] > _SAME_REQUEST:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, handle)

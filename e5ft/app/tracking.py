@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from netrc import netrc
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from e5ft import distributed
 from e5ft.errors import ConfigurationError
+from e5ft.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -22,33 +23,32 @@ _ALLOWED = ("name", "seed", "model", "data", "loss", "optimizer", "training", "e
 
 
 class MetricsFile(TrainerCallback):
-    """Append every logged step to metrics.jsonl, a flushed line at a time.
+    """Append every logged step to metrics.jsonl, a line at a time, each on disk before training goes on.
 
     Args:
         path: the file.
-        step: when going on from a checkpoint, its step: later lines are of a past that did not happen, and are cut off.
+        past: when going on from a checkpoint, what it says was logged before it: the file is written anew from that, for its
+            later lines are of a past that did not happen, and a killed process may have left half of one. None: a new run.
     """
 
-    def __init__(self, path: Path, step: int = 0):
+    def __init__(self, path: Path, past: Sequence[dict] | None = None):
         self.path = path
-        kept = []
-        if path.is_file() and step:
-            kept = [
-                line
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if _step_of(line) is not None and _step_of(line) <= step
-            ]
         if distributed.is_main():
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            write_text(path, "".join(_line(entry["step"], entry) for entry in past or ()))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Called by Trainer with what it logs."""
         if not state.is_world_process_zero or not logs:
             return
-        values = {key: value for key, value in logs.items() if isinstance(value, int | float)}
-        line = json.dumps({"step": state.global_step, **values})
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(_line(state.global_step, logs))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _line(step: int, logs: Mapping[str, object]) -> str:
+    values = {key: value for key, value in logs.items() if isinstance(value, int | float)}
+    return json.dumps({"step": step, **values}) + "\n"
 
 
 class Progress(TrainerCallback):
@@ -216,10 +216,3 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
-
-
-def _step_of(line: str) -> int | None:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None  # a line that a kill cut in half

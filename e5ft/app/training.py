@@ -1,38 +1,50 @@
 """The training job: rows in, a better retriever and the figures that show it out."""
 
 import contextlib
+import logging
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from e5ft import distributed
 from e5ft.app import report
 from e5ft.app.configuration import lora_settings, model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
-from e5ft.app.job import stop_on_sigterm
 from e5ft.app.keeping import Scores, keep_record
 from e5ft.app.objective import objective, side_vectors
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
+from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.tracking import MetricsFile, Progress, wandb_run
 from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import E5ftError, Terminated
-from e5ft.files import write_json, write_text
+from e5ft.files import digest_of, read_json, write_json, write_text
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.modeling.lora import add_adapters
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.training import checkpoint
 from e5ft.training.trainer import ContrastiveTrainer
+
+log = logging.getLogger("e5ft")
+
+# Fields of the `training` group that may differ when a run goes on: they change how a step is computed, or what is said of it,
+# not what it holds. The rows of a step, a product of three of them, are compared by themselves.
+_FREE = re.compile(
+    r"per_device_train_batch_size|gradient_accumulation_steps|activation_checkpointing.*|fit_micro_batch|dataloader_.*|ddp_.*|"
+    r"logging_.*|log_.*|save_total_limit|disable_tqdm|use_cpu|skip_memory_metrics|torch_empty_cache_steps"
+)
 
 
 def train(config: DictConfig, path: Path | None = None, group: str | None = None) -> float | None:
@@ -52,7 +64,11 @@ def train(config: DictConfig, path: Path | None = None, group: str | None = None
     folder = RunFolder(hydra.runtime.output_dir if path is None else path, resume=config.resume)
     if in_sweep:
         write_text(folder.path / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
-    with recorded(folder), wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror:
+    with (
+        recorded(folder),
+        stopping_at_once(folder.path.name),
+        wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror,
+    ):
         summary = _Job(config, folder).run(mirror, in_sweep)
     return summary["best"]["score"]
 
@@ -75,7 +91,7 @@ class _Job:
 
     def __init__(self, config: DictConfig, folder: RunFolder):
         self.config, self.folder = config, folder
-        self.arguments: TrainingArguments = training_arguments(config, folder.path, resume=self._checkpoint() is not None)
+        self.arguments: TrainingArguments = training_arguments(config, folder.path)
         self.source: ModelSource = model_source(config)
         self.lora = lora_settings(config)
         self.optimizer = optimizer_class(config)
@@ -87,6 +103,7 @@ class _Job:
         if distributed.is_main():
             write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
         encoder = load_encoder(self.source, self.arguments.device)
+        self.checkpoint = self._newest_checkpoint()
         data = load_training_data(config)
         tokens = self._tokens(encoder, data)
         report.say(report.opening(config, self.source, data))
@@ -132,9 +149,8 @@ class _Job:
 
     def _trainer(self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback) -> ContrastiveTrainer:
         config, arguments = self.config, self.arguments
-        checkpoint = self._checkpoint()
-        step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", step), Progress(self._dev_metric()), mirror]
+        past = None if self.checkpoint is None else read_json(self.checkpoint / checkpoint.STATE)["log_history"]
+        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", past), Progress(self._dev_metric()), mirror]
         if config.training.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(config.training.early_stopping_patience))
         goal = self.objective
@@ -163,8 +179,19 @@ class _Job:
         """The dev metric that chooses the checkpoint and that a sweep compares."""
         return (self.arguments.metric_for_best_model or "ndcg@10").removeprefix("eval_")
 
-    def _checkpoint(self) -> str | None:
-        return get_last_checkpoint(str(self.folder.path)) if self.config.resume else None
+    def _newest_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, the same on every process; None to begin at the beginning."""
+        step = 0
+        if self.config.resume and distributed.is_main():
+            found, passed = checkpoint.newest(self.folder.path)
+            checkpoint.clear(self.folder.path, passed)
+            for line in passed:
+                log.warning(f"not gone on from {line}; it is kept as damaged-{line.partition(':')[0]}")
+            step = 0 if found is None else checkpoint.step_of(found)
+            report.say(f"going on from step {step:,}" if step else "there is no checkpoint to go on from: the run begins anew")
+        step = int(distributed.gather_arrays(np.array([step]), self.arguments.device)[0][0])
+        self.arguments.eval_on_start = not step and self.arguments.eval_strategy != "no"
+        return checkpoint.path_of(self.folder.path, step) if step else None
 
     def _definition(self, trainer: ContrastiveTrainer, data: TrainingData, encoder: Encoder) -> dict:
         """What makes this training what it is; going on with another is refused."""
@@ -182,32 +209,21 @@ class _Job:
             "seed": config["seed"],
             "negatives_per_query": config["data"]["negatives_per_query"],
             "queries per step": rows,
-            **{
-                field: config["training"][field]
-                for field in (
-                    "num_train_epochs",
-                    "max_steps",
-                    "warmup_steps",
-                    "lr_scheduler_type",
-                    "max_grad_norm",
-                    "bf16",
-                    "fp16",
-                )
-            },
-            "group_by_length": config["training"]["group_by_length"],
+            "dev set": digest_of(data.dev.name, len(data.dev.passages), data.dev.qrels),
+            "cutoffs": config["evaluation"]["cutoffs"],
+            **{f"training.{field}": value for field, value in config["training"].items() if not _FREE.fullmatch(field)},
             **({} if data.mix is None else {"mix": data.mix.definition()}),
         }
 
     def _train(self, trainer: ContrastiveTrainer) -> None:
-        stopped = []
-
-        trainer.add_callback(_StopWhenAsked(stopped))
-        stop_on_sigterm(lambda: stopped.append(True))
-        trainer.train(resume_from_checkpoint=self._checkpoint())
-        if stopped:
-            name = self.folder.path.name
+        stopping = StopAtStepEnd(lambda: trainer.saving)
+        trainer.add_callback(stopping)
+        with stopping:
+            trainer.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
+        if stopping.stopped:
             raise Terminated(
-                f"stopped by SIGTERM at step {trainer.state.global_step}, after saving. Go on with: name={name} resume=true"
+                f"stopped by {stopping.stopped} at step {trainer.state.global_step}, after saving. "
+                f"Go on with: name={self.folder.path.name} resume=true"
             )
 
     def _best(self, trainer: ContrastiveTrainer, encoder: Encoder) -> tuple[dict, Encoder]:
@@ -257,17 +273,3 @@ class _Job:
                 evaluation.save(path / "eval" / evaluation.set_name / name)
         summary["export_difference"] = export_model(encoder, path / "model", report.model_card(self.config, summary, encoder))
         write_json(path / "summary.json", summary)
-
-
-class _StopWhenAsked(TrainerCallback):
-    """Save and stop at the end of the step in which SIGTERM came to any process."""
-
-    def __init__(self, asked: list):
-        self.asked = asked
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Called by Trainer after the optimizer step."""
-        # The signal comes to processes at different moments: one that stopped a step earlier would leave the others waiting.
-        if distributed.any_process(bool(self.asked), args.device):
-            self.asked[:] = [True]
-            control.should_save = control.should_training_stop = True

@@ -19,6 +19,8 @@ RECORD = "e5ft"  # the key of config.json under which the contract is stored
 # Where the first position id of a text lies: RoBERTa's family counts from its padding index + 1, BERT from 0.
 _ROBERTA_FAMILY = ("xlm-roberta", "roberta", "camembert")
 UNPADDED_MODELS = ("bert", *_ROBERTA_FAMILY)
+# Of a forward pass on a CPU while encoding: activations of more tokens leave its caches (docs/log.md).
+CPU_TOKENS = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,13 +179,15 @@ class Encoder(nn.Module):
         Args:
             texts: raw texts.
             role: "query" or "passage".
-            batch_tokens: tokens of one forward pass (at least one text); bounds the memory.
+            batch_tokens: tokens of one forward pass (at least one text); bounds the memory. On a CPU 2,048 at most.
             window: texts that are sorted by length together, so that attention runs over even lengths.
 
         Returns:
             (n, D) float32, in the order of the texts.
         """
         texts = list(texts)
+        if self.device.type == "cpu":
+            batch_tokens = min(batch_tokens, CPU_TOKENS)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         was_training = self.training
         self.eval()

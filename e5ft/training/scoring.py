@@ -9,6 +9,8 @@ from torch.utils.checkpoint import checkpoint
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError
 
+SCORES = 2**22  # of a chunk at most: 16 MB in float32, and a few times that with what is made of them
+
 
 class Side:
     """One model's vectors of a step, as scores are taken from them: own rows, distinct passages, distinct queries."""
@@ -47,18 +49,19 @@ def over_rows(chunk: Callable[[int, int], torch.Tensor], step: Step, size: int, 
     """Sum over the own rows of what `chunk(first, last) -> (b, n)` gives, each row by its weight.
 
     Where there is more than one chunk, each is recomputed in the backward pass: the scores of all rows never stand in memory
-    together.
+    together. The more passages a step has, the fewer rows make a chunk, so that memory does not grow with the step.
 
     Args:
         chunk: rows counted from the first own one; the first column is a loss, further ones are counts.
         step: the step.
-        size: rows of a chunk.
+        size: rows of a chunk at most.
         device: where the result is.
 
     Returns:
         (n,): the weighted sum of the first column, the plain sums of the others.
     """
     rows = step.own[1] - step.own[0]
+    size = min(size, max(1, SCORES // max(1, len(step.passage))))
     weights = torch.from_numpy(step.weight[slice(*step.own)]).to(device, non_blocking=True)
 
     def weighted(first: int, last: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ def test_every_option_composes_and_its_values_are_accepted(composed, tmp_path, g
     )
     configuration.model_source(config)
     configuration.optimizer_class(config)
-    configuration.training_arguments(config, tmp_path, resume=False)
+    configuration.training_arguments(config, tmp_path)
     configuration.check_no_none(config)
 
 
@@ -40,7 +40,7 @@ def test_every_field_of_training_arguments_is_settable_owned_or_pinned():
 
 def test_a_field_of_training_arguments_is_set_without_plus(composed, tmp_path):
     config = composed("train", "training.lr_scheduler_type=cosine", "training.dataloader_num_workers=1")
-    arguments = configuration.training_arguments(config, tmp_path, resume=False)
+    arguments = configuration.training_arguments(config, tmp_path)
     assert (arguments.lr_scheduler_type.value, arguments.dataloader_num_workers) == ("cosine", 1)
     assert arguments.remove_unused_columns is False
 
@@ -76,7 +76,7 @@ def test_values_out_of_range_are_refused(composed, tmp_path, override, words):
     config = composed("train", override)
     with pytest.raises(ConfigurationError) as caught:
         configuration.optimizer_class(config)
-        configuration.training_arguments(config, tmp_path, resume=False)
+        configuration.training_arguments(config, tmp_path)
         configuration.model_source(config)
     assert words in str(caught.value)
 

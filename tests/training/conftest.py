@@ -40,9 +40,9 @@ def make_trainer(
     encoder = encoder if encoder is not None else make_encoder(dropout=dropout)
     args = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, max_steps=steps,
-        learning_rate=1e-3, logging_steps=1, report_to="none", use_cpu=True, seed=5, disable_tqdm=True,
+        learning_rate=1e-3, report_to="none", use_cpu=True, seed=5, disable_tqdm=True,
         remove_unused_columns=False, logging_nan_inf_filter=False, ddp_find_unused_parameters=False, ddp_broadcast_buffers=False,
-        **{"save_strategy": "no", **arguments},
+        **{"save_strategy": "no", "logging_steps": 1, **arguments},
     )  # fmt: skip
     cache = Path(rows_file).parent / "cache"
     dataset = make_dataset(rows_file, cache, encoder, guide_seed=guide_seed, positives=positives)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
+from e5ft.training import scoring
 from e5ft.training.losses import BLOCKS, InfoNCE, Triplet
 
 BLOCK_SETS = [("query_passage", *more) for n in range(4) for more in itertools.combinations(BLOCKS[1:], n)]
@@ -189,7 +190,7 @@ class LargestTensor(TorchDispatchMode):
         return output
 
 
-def test_with_a_chunk_size_the_score_matrix_never_stands_whole():
+def test_with_a_chunk_size_the_score_matrix_never_stands_whole(monkeypatch):
     """64 rows x 192 passages are 12,288 scores; in chunks of 8 rows 1,536, and the column of the own positive."""
     rows = [(i, 64 + i, [128 + i, 192 + i], i, [64 + i]) for i in range(64)]
     step, embeddings = make_step(rows, list(range(256))), vectors(256, dimension=4).float()
@@ -210,6 +211,8 @@ def test_with_a_chunk_size_the_score_matrix_never_stands_whole():
     assert saved <= 256 * 4  # the vectors: no chunk's scores outlive it
     assert made <= 8 * 193
     assert min(largest(64)) >= 64 * 192
+    monkeypatch.setattr(scoring, "SCORES", 8 * 192)  # a step with so many passages that 8 rows of theirs are enough
+    assert largest(64) == (saved, made)
 
 
 def test_infonce_is_float32_under_autocast():

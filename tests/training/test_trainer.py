@@ -197,7 +197,9 @@ def test_a_checkpoint_holds_what_resuming_needs_and_no_pickled_arguments(rows_fi
     names = {path.name for path in (tmp_path / "checkpoint-2").iterdir()}
     assert "training_args.bin" not in names and not list(tmp_path.rglob("training_args.bin"))
     model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    assert names == model | {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
+    assert names == model | {
+        "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress_0.json", "manifest.json",
+    }  # fmt: skip
     assert {path.name for path in (tmp_path / "model").iterdir()} == model
 
 
@@ -292,3 +294,50 @@ def test_damaged_weights_are_not_resumed_from(rows_file, tmp_path):
     with pytest.raises(ConfigurationError, match="model.safetensors: cannot be read"):
         other.train(resume_from_checkpoint=str(file.parent))
     assert torch.equal(weights_of(other), weights)
+
+
+class NotANumber(torch.nn.Module):
+    def forward(self, embeddings, step):
+        return embeddings.sum() * float("nan")
+
+
+def scaled(trainer, scale):
+    """fp16's scaler, which works on a CPU too; the arithmetic stays float32."""
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return trainer
+
+
+def test_steps_that_the_scaler_skips_are_counted_and_training_goes_on(rows_file, tmp_path):
+    trainer = scaled(make_trainer(rows_file, tmp_path, batch=8, accumulation=1, steps=8), 2.0**127)
+    trainer.train()
+    skipped = [entry["skipped_steps"] for entry in trainer.state.log_history if "skipped_steps" in entry]
+    assert skipped == sorted(skipped) and 0 < skipped[-1] < 8  # the scale was halved until the gradient was finite
+
+
+def test_only_a_row_of_skipped_steps_ends_a_run_in_fp16(rows_file, tmp_path):
+    trainer = scaled(make_trainer(rows_file, tmp_path, batch=8, accumulation=1, steps=60, loss=NotANumber()), 2.0**16)
+    before = weights_of(trainer)
+    with pytest.raises(NonFiniteError, match=r"step 26: fp16 gave no finite gradient in 26 steps.*rows.jsonl:\d+"):
+        trainer.train()
+    torch.testing.assert_close(weights_of(trainer), before, rtol=0, atol=0)
+
+
+def test_log_lines_that_cover_an_interruption_are_the_uninterrupted_ones(rows_file, tmp_path):
+    options = dict(batch=4, accumulation=2, steps=8, dropout=0.1, logging_steps=3, save_strategy="steps", save_steps=2)
+    whole = make_trainer(rows_file, tmp_path / "whole", **options)
+    whole.train()
+    resumed = make_trainer(rows_file, tmp_path / "resumed", **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert [entry for entry in resumed.state.log_history if "loss" in entry] == [
+        e for e in whole.state.log_history if "loss" in e
+    ]
+
+
+def test_going_on_from_the_last_step_makes_none(rows_file, tmp_path):
+    options = dict(batch=4, accumulation=1, steps=3, save_strategy="steps", save_steps=3)
+    whole = make_trainer(rows_file, tmp_path, **options)
+    whole.train()
+    again = make_trainer(rows_file, tmp_path, **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert again.state.global_step == 3
+    torch.testing.assert_close(weights_of(again), weights_of(whole), rtol=0, atol=0)

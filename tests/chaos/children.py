@@ -1,0 +1,155 @@
+"""The scripts in forked children of one warm process: a real process that can really be killed, without seconds of imports.
+
+The parent imports everything once and starts no thread; each child has its own folder, output, environment and faults.
+"""
+
+import contextlib
+import dataclasses
+import os
+import runpy
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline",
+    "PYTHONHASHSEED": "0",
+}  # fmt: skip
+
+
+def warm_up() -> None:
+    """Import, before any fork, what children would each spend seconds on."""
+    os.environ.update(ENVIRONMENT)
+    sys.path.insert(0, str(ROOT))
+    import torch
+
+    torch.set_num_threads(1)
+    import sentence_transformers  # noqa: F401  export's check
+
+    import e5ft.app.configuration
+    import e5ft.app.evaluate
+    import e5ft.app.exporting
+    import e5ft.app.mining
+    import e5ft.app.rounds  # noqa: F401
+
+
+@dataclasses.dataclass
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: the exit status; minus the signal's number where one ended it; None where it hung and was killed by us.
+        output: what it printed, errors included.
+        seconds: how long it took.
+    """
+
+    code: int | None
+    output: str
+    seconds: float
+
+
+def run(
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    script: str = "train.py",
+    processes: int = 1,
+    prepare: Callable[[int], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 180,
+) -> list[Ended]:
+    """Run a script once, as `processes` processes that train together, and wait for all.
+
+    Args:
+        arguments: the command line.
+        folder: working directory of the children.
+        script: of the project's root.
+        processes: above 1 as torchrun would start them; when one of them ends badly, the others are killed as torchrun would.
+        prepare: called in each child with its rank before the script: the place to put faults in.
+        environment: added to the children's.
+        timeout: seconds after which a child counts as hung.
+
+    Returns:
+        One `Ended` a process, by rank.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = {}
+    if processes > 1:
+        shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    started, children = time.monotonic(), {}
+    for rank in range(processes):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+        given = {**ENVIRONMENT, **shared, **own, **(environment or {})}
+        output = folder / f"output-{rank}.txt"
+        children[_fork(script, arguments, folder, output, given, prepare, rank)] = (rank, output)
+    codes = _wait(dict(children), timeout)
+    seconds = time.monotonic() - started
+    return [Ended(codes[pid], output.read_text(errors="replace"), seconds) for pid, (_, output) in children.items()]
+
+
+def _fork(script, arguments, folder: Path, output: Path, environment: dict, prepare, rank: int) -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.chdir(folder)
+        os.environ.update(environment)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv = [script, *arguments]
+        if prepare is not None:
+            prepare(rank)
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)  # nothing of the parent's is to be torn down by a child
+
+
+def _wait(children: dict, timeout: float) -> dict[int, int | None]:
+    codes: dict[int, int | None] = {}
+    deadline, failed_at = time.monotonic() + timeout, None
+    while len(codes) < len(children):
+        for pid in children:
+            if pid in codes:
+                continue
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+                if codes[pid] not in (0, 143) and failed_at is None:
+                    failed_at = time.monotonic()
+        late = time.monotonic() > deadline
+        # One that went on after another's death would wait for it: torchrun ends it.
+        if late or (failed_at is not None and time.monotonic() > failed_at + 3):
+            for pid in children:
+                if pid not in codes:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                    codes[pid] = None if late else -signal.SIGKILL
+        time.sleep(0.01)
+    return codes
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

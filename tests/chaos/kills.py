@@ -1,0 +1,322 @@
+"""Kill real runs at named places and go on with them: weights, losses and scores must be those of a run that nothing stopped."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tests.chaos import children
+from tests.chaos.faults import FULL, KILL, NAN, TERM, USR1, Fault, Place, install
+
+EPOCH, STEPS = 4, 8  # steps of an epoch, and in all
+FIRST, MIDDLE, END = 0, 5, 3  # the steps under way, from 0: the first, amid the second epoch, the last of the first epoch
+PHASES = {FIRST: "first step", MIDDLE: "mid-epoch", END: "epoch's end", None: "outside training"}
+
+_COMMON = [
+    "tracking=off", "model.shape.hidden_size=16", "model.shape.num_hidden_layers=1", "model.shape.num_attention_heads=2",
+    "model.shape.intermediate_size=16", "model.text.query_max_length=16", "model.text.passage_max_length=16",
+    "model.dropout=0.1", "model.attention_dropout=0.1", "evaluation.intervals=2", "optimizer.lr=0.01", "training.use_cpu=true",
+    f"training.max_steps={STEPS}", "training.warmup_steps=2", "evaluation.cutoffs=[10]", "evaluation.bm25=null",
+]  # fmt: skip
+_EVERY = ["training.save_steps=1", "training.eval_steps=1", "training.logging_steps=1", "training.save_total_limit=2"]
+# Log lines that cover steps of two checkpoints, and steps that are lost and made again.
+_SPARSE = ["training.save_steps=2", "training.eval_steps=2", "training.logging_steps=3", "training.save_total_limit=2"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A training that is stopped in many ways; 16 rows a step and 4 steps an epoch in all of them.
+
+    Attributes:
+        overrides: beside the common ones.
+        processes: that train together.
+    """
+
+    overrides: tuple[str, ...]
+    processes: int = 1
+
+
+def _cut(rows: int, k: int) -> tuple[str, ...]:
+    return (f"training.per_device_train_batch_size={rows}", f"training.gradient_accumulation_steps={k}")
+
+
+SETTINGS = {
+    "k = 1": Setting((*_EVERY, *_cut(16, 1))),
+    "k = 4": Setting((*_EVERY, *_cut(4, 4))),
+    "k = 1, sparse": Setting((*_SPARSE, *_cut(16, 1))),
+    "k = 4, sparse": Setting((*_SPARSE, *_cut(4, 4))),
+    "k = 4, by length": Setting((*_SPARSE, *_cut(4, 4), "training.group_by_length=true")),
+    "k = 1, mix": Setting((*_SPARSE, *_cut(16, 1), "data=mix", "data.sources={a: a.jsonl, b: {train_file: b.jsonl, weight: 2}}")),
+    "k = 1, early stopping": Setting((*_EVERY, *_cut(16, 1), "training.early_stopping_patience=2", "optimizer.lr=1.0")),
+    "2 processes, k = 1": Setting((*_SPARSE, *_cut(8, 1)), processes=2),
+    "2 processes, k = 4": Setting((*_SPARSE, *_cut(2, 4)), processes=2),
+}
+
+_T, _C = "e5ft.training.trainer:ContrastiveTrainer.", "e5ft.training.checkpoint:"
+IN_A_STEP = (
+    Place("before fetching micro-batches", _T + "get_batch_samples"),
+    Place("before a forward pass", _T + "_embed"),
+    Place("before a micro-batch's loss", _T + "compute_loss"),
+    Place("between micro-batches' backward passes", _T + "training_step", "after"),
+    Place("before clipping the gradient", _T + "_clip_grad_norm"),
+    Place("before the optimizer's step", "torch.optim:AdamW.step"),
+    Place("after the optimizer's step", "torch.optim:AdamW.step", "after"),
+    Place("after the scheduler's step", "torch.optim.lr_scheduler:LambdaLR.step", "after"),
+    Place("at the step's end, before logging", _T + "_maybe_log_save_evaluate"),
+    Place("after the step's end", _T + "_maybe_log_save_evaluate", "after"),
+)
+AROUND_A_LOG = (
+    Place("before a line of metrics.jsonl", "e5ft.app.tracking:MetricsFile.on_log"),
+    Place("after a line of metrics.jsonl", "e5ft.app.tracking:MetricsFile.on_log", "after"),
+)
+IN_EVALUATION = (
+    Place("before an evaluation", _T + "evaluate"),
+    Place("amid an evaluation", "e5ft.modeling.encoder:Encoder.encode", "after"),
+    Place("after an evaluation", _T + "evaluate", "after"),
+)
+IN_A_SAVE = (
+    Place("before a checkpoint", _T + "_write_checkpoint"),
+    Place("checkpoint: before the weights", "e5ft.training.trainer:save_encoder"),
+    Place("checkpoint: half the weights", "transformers.modeling_utils:safe_save_file", "half", "model.safetensors"),
+    Place("checkpoint: after the weights", "e5ft.training.trainer:save_encoder", "after"),
+    Place("checkpoint: half the optimizer", "torch:save", "half", "optimizer.pt"),
+    Place("checkpoint: before the scheduler", "torch:save", "before", "scheduler.pt"),
+    Place("checkpoint: half the random state", "torch:save", "half", ".pth"),
+    Place("checkpoint: before the progress", "e5ft.training.progress:Progress.save"),
+    Place("checkpoint: before the trainer's state", "transformers.trainer_callback:TrainerState.save_to_json"),
+    Place("checkpoint: half the trainer's state", "transformers.trainer_callback:TrainerState.save_to_json", "half", ".json"),
+    Place("checkpoint: before the manifest", _C + "write_manifest"),
+    Place("checkpoint: after the manifest", _C + "write_manifest", "after"),
+    Place("checkpoint: half the manifest", "e5ft.files:write_json", "half", "manifest.json"),
+    Place("checkpoint: after the renaming", _C + "_show", "after"),
+    Place("before removing old checkpoints", _C + "rotate"),
+    Place("amid removing an old checkpoint", _C + "_remove"),
+    Place("after removing old checkpoints", _C + "rotate", "after"),
+)
+A_LOSS = Place("the loss", "e5ft.training.losses:InfoNCE.forward", "after")
+A_NORM = Place("the gradient's norm", _T + "_clip_grad_norm", "after")
+OUTSIDE = (
+    Place("start: before the run's folder", "e5ft.app.training:RunFolder"),
+    Place("start: before config.yaml", "e5ft.app.training:write_text"),
+    Place("start: before the model", "e5ft.app.training:load_encoder"),
+    Place("start: before the rows", "e5ft.app.training:load_training_data"),
+    Place("start: amid the rows' cache", "e5ft.data.store:new_folder", "after"),
+    Place("start: before the tokens", "e5ft.app.training:tokenize_rows"),
+    Place("start: after the tokens", "e5ft.app.training:tokenize_rows", "after"),
+    Place("start: amid scoring the base", "e5ft.app.scoring:encode_collection", "after"),
+    Place("start: before the trainer", "e5ft.app.training:ContrastiveTrainer"),
+    Place("start: before what defines the run", "e5ft.app.run_folder:RunFolder.check_definition"),
+    Place("start: after what defines the run", "e5ft.app.run_folder:RunFolder.check_definition", "after"),
+    Place("start: before training", _T + "train"),
+    Place("end: after training", _T + "train", "after"),
+    Place("end: before the last scores", "e5ft.app.training:score_sizes"),
+    Place("end: after the last scores", "e5ft.app.training:score_sizes", "after"),
+    Place("end: before the run files", "e5ft.retrieval.evaluation:Evaluation.save"),
+    Place("end: after the run files", "e5ft.retrieval.evaluation:Evaluation.save", "after"),
+    Place("end: before the export", "e5ft.app.training:export_model"),
+    Place("end: amid the export", "e5ft.modeling.export:save_encoder", "after"),
+    Place("end: before the export's check", "e5ft.modeling.export:check_export"),
+    Place("end: after the export", "e5ft.app.training:export_model", "after"),
+    Place("end: before summary.json", "e5ft.app.training:write_json"),
+    Place("end: after summary.json", "e5ft.app.training:write_json", "after"),
+    Place("end: before the last status", "e5ft.app.run_folder:RunFolder.finish"),
+)
+
+
+def faults() -> Iterator[tuple[str, Fault]]:
+    """The whole matrix: (setting, fault)."""
+    for k in (1, 4):
+        for place in (*IN_A_STEP, *AROUND_A_LOG, *IN_EVALUATION, *IN_A_SAVE):
+            for step in (FIRST, MIDDLE, END):
+                if place.name == "amid removing an old checkpoint" and step == FIRST:
+                    continue  # there is none yet
+                yield f"k = {k}", Fault(place, step)
+        for place in IN_A_STEP:
+            for step in (MIDDLE, END):
+                yield f"k = {k}, sparse", Fault(place, step)
+    for count in (2, 3):  # a later micro-batch of the step
+        for place in IN_A_STEP[1:4]:
+            yield "k = 4, sparse", Fault(place, MIDDLE, count=count)
+    for place in OUTSIDE:
+        yield "k = 1", Fault(place)
+    for setting in ("k = 4, by length", "k = 1, mix"):
+        for place in (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[4], IN_A_SAVE[10]):
+            yield setting, Fault(place, MIDDLE)
+    for place in (IN_A_STEP[1], IN_EVALUATION[2], IN_A_SAVE[13]):
+        for step in (1, 2):
+            yield "k = 1, early stopping", Fault(place, step)
+    for k in (1, 4):
+        for rank in (0, 1):
+            for place in (IN_A_STEP[0], IN_A_STEP[1], IN_A_STEP[3], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[1], IN_A_SAVE[6]):
+                for step in (MIDDLE, END):
+                    if place is IN_A_SAVE[1] and rank == 1:
+                        continue  # the weights are written by the first process alone
+                    yield f"2 processes, k = {k}", Fault(place, step, rank=rank)
+    for place in IN_A_SAVE[:13]:
+        for step in (FIRST, MIDDLE):
+            yield "k = 1", Fault(place, step, FULL)
+    for kind in (TERM, USR1):
+        for place in (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[3], OUTSIDE[7], OUTSIDE[13]):
+            yield "k = 4, sparse", Fault(place, None if place in OUTSIDE else MIDDLE, kind)
+    for rank in (0, 1):
+        yield "2 processes, k = 4", Fault(IN_A_STEP[3], MIDDLE, TERM, rank=rank)
+    for setting in ("k = 1", "k = 4"):
+        for step in (FIRST, MIDDLE, END):
+            for place in (A_LOSS, A_NORM):
+                yield setting, Fault(place, step, NAN)
+
+
+def phase(fault: Fault) -> str:
+    """Of the training, in words."""
+    return PHASES.get(fault.step, f"step {fault.step + 1}" if fault.step is not None else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one fault.
+
+    Attributes:
+        setting, fault: as given.
+        struck: the process ended as the fault makes it end.
+        survived: the next call went on and came to its end.
+        identical: with the same weights, optimizer, scores and log as the run that nothing stopped.
+        detail: what was not as it should be.
+    """
+
+    setting: str
+    fault: Fault
+    struck: bool
+    survived: bool
+    identical: bool
+    detail: str = ""
+
+
+class Laboratory:
+    """Runs settings with and without faults below a folder.
+
+    Args:
+        folder: for caches, rows and runs; whatever failed stays there to be looked at.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self._references = folder, {}
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_rows(folder)
+
+    def reference(self, setting: str) -> dict:
+        """What the uninterrupted run leaves; made once."""
+        if setting not in self._references:
+            work = self.work(f"reference {setting}")
+            for ended in self.call(setting, work):
+                if ended.code != 0:
+                    raise RuntimeError(f"{setting}: the run without any fault ended with {ended.code}:\n{ended.output}")
+            self._references[setting] = fingerprint(work / "outputs/run")
+        return self._references[setting]
+
+    def try_out(self, setting: str, fault: Fault) -> Outcome:
+        """Run with the fault, go on until the end, compare."""
+        reference, work = self.reference(setting), self.work(f"{setting} {fault.name} {fault.place.when} {fault.count}")
+        first = self.call(setting, work, fault)
+        expected = {KILL: -9, FULL: 6, TERM: 143, USR1: 143, NAN: 4}[fault.kind]
+        struck = first[fault.rank].code == expected
+        if not struck:
+            return Outcome(setting, fault, False, False, False, _tail(first))
+        run = work / "outputs/run"
+        if fault.kind == FULL and "No space left" not in first[0].output:
+            return Outcome(setting, fault, False, False, False, _tail(first))
+        second = self.call(setting, work, resume=(run / "status.json").is_file())
+        if any(ended.code != 0 for ended in second):
+            return Outcome(setting, fault, True, False, False, _tail(second))
+        different = differences(reference, fingerprint(run))
+        if not different:
+            shutil.rmtree(work, ignore_errors=True)
+        return Outcome(setting, fault, True, True, not different, "; ".join(different))
+
+    def work(self, name: str) -> Path:
+        work = self.folder / hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        (work / "what.txt").write_text(name)
+        return work
+
+    def call(self, setting: str, work: Path, fault: Fault | None = None, resume: bool = False) -> list[children.Ended]:
+        given = SETTINGS[setting]
+        data = [] if "data=mix" in given.overrides else ["data.train_file=rows.jsonl"]
+        for name in ("rows", "dev", "a", "b"):
+            if not (work / f"{name}.jsonl").exists():
+                shutil.copy(self.folder / f"{name}.jsonl", work)
+        arguments = [*_COMMON, *data, "data.dev_file=dev.jsonl", *given.overrides, "name=run", f"resume={str(resume).lower()}"]
+        prepare = None if fault is None else (lambda rank: install(fault, rank))
+        return children.run(arguments, work, processes=given.processes, prepare=prepare)
+
+
+def fingerprint(run: Path) -> dict:
+    """Everything of a finished run that must not depend on whether it was stopped."""
+    summary = json.loads((run / "summary.json").read_text())
+    found = {
+        "log": [_untimed(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()],
+        "best": summary["best"],
+        "scores": summary["scores"],
+        "model": _digest(load_file(run / "model/model.safetensors")),
+        "files": sorted(path.name for path in run.iterdir() if path.name != "what.txt"),
+    }
+    for checkpoint in sorted(run.glob("checkpoint-*")):
+        found[f"{checkpoint.name}: weights"] = _digest(load_file(checkpoint / "model.safetensors"))
+        for name in ("optimizer.pt", "scheduler.pt"):
+            found[f"{checkpoint.name}: {name}"] = _digest(torch.load(checkpoint / name, weights_only=True))
+    for trec in sorted(run.glob("eval/*/*/run.trec")):
+        found[str(trec.relative_to(run))] = hashlib.sha256(trec.read_bytes()).hexdigest()
+    return found
+
+
+def differences(expected: dict, found: dict) -> list[str]:
+    """The names of what is not equal."""
+    names = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+    return [
+        f"{name} differs" + (f" ({expected.get(name)} / {found.get(name)})" if name in ("files", "best") else "")
+        for name in names
+    ]
+
+
+def _untimed(line: dict) -> dict:
+    return {
+        name: value for name, value in line.items() if "runtime" not in name and "per_second" not in name and name != "train_loss"
+    }
+
+
+def _digest(value: object) -> str:
+    digest = hashlib.sha256()
+    _feed(digest, value)
+    return digest.hexdigest()
+
+
+def _feed(digest, value: object) -> None:
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode() + value.numpy().tobytes())
+    elif isinstance(value, dict):
+        for key in sorted(value, key=str):
+            digest.update(str(key).encode())
+            _feed(digest, value[key])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _feed(digest, item)
+    else:
+        digest.update(repr(value).encode())
+
+
+def _write_rows(folder: Path) -> None:
+    sample = [json.loads(line) for line in (children.ROOT / "data/sample/train.jsonl").read_text(encoding="utf-8").splitlines()]
+    parts = {"rows": sample[:67], "dev": sample[100:112], "a": sample[200:240], "b": sample[300:330]}
+    for name, rows in parts.items():
+        (folder / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+        )
+
+
+def _tail(ended: list[children.Ended]) -> str:
+    return " | ".join(f"[{one.code}] {one.output[-600:]}" for one in ended)
