@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -21,6 +22,7 @@ from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
 log = logging.getLogger("e5ft")
 _SAME_REQUEST = 5  # seconds
+_requested: list[float] = []  # when SIGTERM came to this process, since the job's training began
 _ended_by: E5ftError | None = None  # what ended the one job of a plain run; told by run_script, not through Hydra's own lines
 
 
@@ -28,24 +30,49 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
     """Run one job. Inside a multirun a failing job gives NaN, so that the others go on; the sweep's end tells of it."""
     global _ended_by
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if in_sweep:
+        return _run_in_sweep(function, config)
     try:
         configuration.check_no_none(config)
         return function(config)
-    except Terminated as error:  # whoever stops the process means the whole sweep
+    except E5ftError as error:
         _ended_by = error
-        if in_sweep:
-            raise
         return None
+
+
+def _run_in_sweep(function: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        configuration.check_no_none(config)
+        value = function(config)
+        if sweep.runs_here() and _requested:  # too late for this job, which has trained; it stands for the next one
+            raise Terminated("stopped by SIGTERM")
+        return value
     except Exception as error:
-        if not in_sweep:
-            if not isinstance(error, E5ftError):
-                raise
-            _ended_by = error
-            return None
+        _end_sweep(error)
         log.error(f"job {HydraConfig.get().job.num}: {_message(error)}")
         if not isinstance(error, E5ftError):
             traceback.print_exc()
         return math.nan
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # between jobs, and until the next one trains, it ends the process at once
+        _requested.clear()
+
+
+def _end_sweep(error: Exception) -> None:
+    """End the multirun, where the error is not the job's alone."""
+    if isinstance(error, Terminated) and sweep.runs_here():  # whoever stops this process means the whole multirun
+        folder = Path(HydraConfig.get().sweep.dir)
+        sweep.write_table(folder)
+        raise sweep.EndOfSweep(
+            Terminated(
+                f"stopped by SIGTERM in job {HydraConfig.get().job.num}. Go on with the same command and sweep.resume=true name={folder.name}"
+            )
+        ) from error
+    if isinstance(error, sweep.AnotherSweep):
+        if sweep.runs_here():
+            raise sweep.EndOfSweep(error) from error
+        raise error  # Hydra hands it to the process that started the multirun
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -59,6 +86,8 @@ def run_script(main: Callable[[], None]) -> None:
         code = sweep.failures() and 1
         if _ended_by is not None:
             raise _ended_by
+    except sweep.EndOfSweep as end:
+        code = _tell(end.error, end.error.exit_code, show_everything)
     except E5ftError as error:
         code = _tell(error, error.exit_code, show_everything)
     except (HydraException, OmegaConfBaseException) as error:
@@ -120,13 +149,13 @@ def stop_on_sigterm(ask: Callable[[], None]) -> None:
 
     Within five seconds it is the same request: a cluster signals every process, and torchrun passes on what it gets.
     """
-    first: list[float] = []
+    _requested.clear()
 
     def handle(number, frame):
-        if not first:
-            first.append(time.monotonic())
+        if not _requested:
+            _requested.append(time.monotonic())
             ask()
-        elif time.monotonic() - first[0] > _SAME_REQUEST:
+        elif time.monotonic() - _requested[0] > _SAME_REQUEST:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -24,7 +24,7 @@ from e5ft.files import digest_of_file, read_json, replace_link, write_json, writ
 from e5ft.retrieval.table import aligned
 
 # What may differ when going on with rounds.
-_FREE = ("name", "resume", "tracking", "cache_dir")
+_FREE = ("name", "resume", "sweep", "tracking", "cache_dir")
 _OUR_COLUMNS = {**dataclasses.asdict(Columns()), "ignore": []}  # of the files that rounds write
 # A trained model brings its own contract, shape and tokenizer.
 _TRAINED = {

@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from e5ft import distributed
-from e5ft.app import report
+from e5ft.app import report, sweep
 from e5ft.app.configuration import lora_settings, model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
 from e5ft.app.job import stop_on_sigterm
@@ -24,8 +24,8 @@ from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
 from e5ft.app.tracking import MetricsFile, Progress, wandb_run
 from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
-from e5ft.errors import E5ftError, Terminated
-from e5ft.files import write_json, write_text
+from e5ft.errors import ConfigurationError, E5ftError, Terminated
+from e5ft.files import read_json, write_json, write_text
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
@@ -49,9 +49,18 @@ def train(config: DictConfig, path: Path | None = None, group: str | None = None
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
     group = hydra.sweep.dir.split("/")[-1] if in_sweep and group is None else group
-    folder = RunFolder(hydra.runtime.output_dir if path is None else path, resume=config.resume)
+    path = Path(hydra.runtime.output_dir if path is None else path)
+    if config.sweep.resume:
+        if not in_sweep:
+            raise ConfigurationError("sweep.resume=true: goes on with a multirun (-m); to go on with a run: resume=true")
+        before = sweep.state_before(path, hydra.overrides.task)
+        if before == "finished":
+            report.say(f"job {hydra.job.num}: finished already, {report.relative(path)}")
+            return read_json(path / "summary.json")["best"]["score"]
+        config.resume = before is not None
+    folder = RunFolder(path, resume=config.resume)
     if in_sweep:
-        write_text(folder.path / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
+        write_text(path / "overrides.yaml", OmegaConf.to_yaml(sweep.lasting(hydra.overrides.task)))
     with recorded(folder), wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror:
         summary = _Job(config, folder).run(mirror, in_sweep)
     return summary["best"]["score"]
