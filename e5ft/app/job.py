@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from e5ft import distributed
 from e5ft.app import configuration, sweep
+from e5ft.app.memory import explained
 from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
 log = logging.getLogger("e5ft")
@@ -34,7 +35,8 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
         return _run_in_sweep(function, config)
     try:
         configuration.check_no_none(config)
-        return function(config)
+        with explained(config):
+            return function(config)
     except E5ftError as error:
         _ended_by = error
         return None
@@ -44,7 +46,8 @@ def _run_in_sweep(function: Callable[[DictConfig], float | None], config: DictCo
     handler = signal.getsignal(signal.SIGTERM)
     try:
         configuration.check_no_none(config)
-        value = function(config)
+        with explained(config):
+            value = function(config)
         if sweep.runs_here() and _requested:  # too late for this job, which has trained; it stands for the next one
             raise Terminated("stopped by SIGTERM")
         return value
@@ -76,7 +79,7 @@ def _end_sweep(error: Exception) -> None:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Call a Hydra main and exit: 0, 2 configuration, 3 data, 4 non-finite training, 143 stopped by SIGTERM, 1 otherwise."""
+    """Call a Hydra main and exit: 0, 2 configuration, 3 data, 4 non-finite training, 5 out of memory, 143 stopped, 1 otherwise."""
     show_everything = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, instead of a traceback and exit code 1
     code = 0

@@ -18,6 +18,7 @@ from e5ft.app.configuration import lora_settings, model_source, optimizer_class,
 from e5ft.app.datasets import TrainingData, load_training_data
 from e5ft.app.job import stop_on_sigterm
 from e5ft.app.keeping import Scores, keep_record
+from e5ft.app.memory import explained
 from e5ft.app.objective import objective, side_vectors
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
@@ -32,6 +33,7 @@ from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.modeling.lora import add_adapters
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.training.fitting import fit_micro_batch
 from e5ft.training.trainer import ContrastiveTrainer
 
 
@@ -61,7 +63,7 @@ def train(config: DictConfig, path: Path | None = None, group: str | None = None
     folder = RunFolder(path, resume=config.resume)
     if in_sweep:
         write_text(path / "overrides.yaml", OmegaConf.to_yaml(sweep.lasting(hydra.overrides.task)))
-    with recorded(folder), wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror:
+    with recorded(folder), explained(config), wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror:
         summary = _Job(config, folder).run(mirror, in_sweep)
     return summary["best"]["score"]
 
@@ -101,6 +103,8 @@ class _Job:
         report.say(report.opening(config, self.source, data))
         scores, keep, pace = self._score_before(encoder, data)
         trainer = self._trainer(encoder, data, tokens, mirror)
+        if config.training.fit_micro_batch:
+            report.say(self._fit(trainer))
         report.say(report.preflight(trainer, data, tokens, pace))
         self._train(trainer)
         best, encoder = self._best(trainer, encoder)
@@ -167,6 +171,15 @@ class _Job:
         trainer.remove_callback(PrinterCallback)
         self.folder.check_definition(self._definition(trainer, data, encoder), config.resume)
         return trainer
+
+    def _fit(self, trainer: ContrastiveTrainer) -> str:
+        given = self.config.training
+        wanted = given.per_device_train_batch_size, given.gradient_accumulation_steps
+        # Also for the model card and for messages; what defines the training is the product, which stays.
+        found = given.per_device_train_batch_size, given.gradient_accumulation_steps = fit_micro_batch(trainer)
+        return f"  micro-batch {found[0]} x {found[1]}, the largest that fits" + (
+            "" if found == wanted else f" (given: {wanted[0]} x {wanted[1]}, the same step)"
+        )
 
     def _dev_metric(self) -> str:
         """The dev metric that chooses the checkpoint and that a sweep compares."""
