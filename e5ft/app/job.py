@@ -1,5 +1,6 @@
 """What every script does around its work: turn errors into one message and an exit code, and keep a sweep going."""
 
+import gc
 import logging
 import math
 import os
@@ -58,6 +59,7 @@ def _run_in_sweep(function: Callable[[DictConfig], float | None], config: DictCo
             traceback.print_exc()
         return math.nan
     finally:
+        gc.collect()  # an error and its traceback hold each other, and with them the memory that the next job needs
         signal.signal(signal.SIGTERM, handler)  # between jobs, and until the next one trains, it ends the process at once
         _requested.clear()
 

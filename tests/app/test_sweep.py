@@ -6,8 +6,10 @@ import signal
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, read_write
 
 from e5ft.app import job as jobs
 from e5ft.app import sweep
@@ -125,16 +127,14 @@ def test_a_job_is_picked_up_only_with_its_own_overrides(tmp_path):
 
 
 @pytest.fixture
-def in_sweep(composed, tmp_path, monkeypatch, ours):
+def in_sweep(composed, tmp_path, ours):
     """Run a function as job 0 of a multirun."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     def run(function, *, here: bool):
         config = composed("train", "tracking=off", run_dir="multirun/s/0")
-        monkeypatch.setattr(HydraConfig.instance().cfg.hydra, "mode", RunMode.MULTIRUN, raising=False)
-        HydraConfig.instance().cfg.hydra.sweep.dir = str(tmp_path / "multirun/s")
-        HydraConfig.instance().cfg.hydra.job.num = 0
+        hydra = HydraConfig.instance().cfg.hydra
+        with read_write(hydra):
+            hydra.mode, hydra.sweep.dir, hydra.job.num = RunMode.MULTIRUN, str(tmp_path / "multirun/s"), 0
         if here:
             begin(tmp_path / "multirun/s", resume=False)
         (tmp_path / "multirun/s/0").mkdir(parents=True, exist_ok=True)
