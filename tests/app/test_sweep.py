@@ -90,6 +90,20 @@ def test_a_name_is_begun_once_and_then_gone_on_with(tmp_path, ours):
     begin(folder, resume=True)
 
 
+def test_hydra_hears_of_a_taken_name_before_the_first_job(tmp_path, ours):
+    """As what Hydra lets pass: of an `Exception` in a callback it makes a warning."""
+    job(tmp_path, 0, dev=0.4)
+    given = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}, "sweep": {"resume": False}})
+    with pytest.raises(EndOfSweep) as raised:
+        sweep.SweepTable().on_multirun_start(given)
+    assert not isinstance(raised.value, Exception) and raised.value.error.exit_code == 2
+
+
+def test_a_single_run_is_not_gone_on_with_as_a_multirun(trained):
+    with pytest.raises(ConfigurationError, match="to go on with a run: resume=true"):
+        trained("sweep.resume=true")
+
+
 def test_a_multirun_that_is_running_is_refused(tmp_path, ours):
     folder = tmp_path / "s"
     folder.mkdir()
