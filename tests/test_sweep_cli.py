@@ -16,7 +16,7 @@ from tests.test_cli import ENVIRONMENT, ROOT, call
 
 SWEEP = (
     "-m", "name=s", "seed=1,2", *TINY, "tracking=off", "evaluation.bm25=null", "training.max_steps=40", "training.save_steps=10",
-    "training.eval_steps=20", "training.load_best_model_at_end=false",
+    "training.eval_steps=20", "training.load_best_model_at_end=false", "training.save_total_limit=null",
 )  # fmt: skip
 
 
@@ -27,11 +27,16 @@ def start(*arguments, cwd):
 
 def wait_for(path: Path, process: subprocess.Popen):
     """Until a file is there; the process must not end before."""
-    end = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, f"{path} did not come"
-        time.sleep(0.005)
+    end = time.monotonic() + 240  # generous: it only ends a wait for what never comes
+    try:
+        while not path.exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end, f"{path} did not come"
+            time.sleep(0.005)
+    except AssertionError:
+        process.kill()
+        process.wait()
+        raise
 
 
 def states(folder):
