@@ -15,7 +15,7 @@ from tests.test_sweep_cli import start, wait_for
 
 RUN = (
     "name=n", *TINY, "tracking=off", "evaluation.bm25=null", "training.use_cpu=true", "training.max_steps=100000",
-    "training.eval_strategy=no", "training.load_best_model_at_end=false", "training.save_steps=50", "training.save_total_limit=null",
+    "training.eval_strategy=no", "training.load_best_model_at_end=false", "training.save_steps=50", "training.save_total_limit=20",
 )  # fmt: skip
 SAVED = "trainer_state.json"  # the last file of a checkpoint
 
