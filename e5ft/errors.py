@@ -25,6 +25,12 @@ class NonFiniteError(E5ftError):
     exit_code = 4
 
 
+class OutOfMemory(E5ftError):
+    """Memory did not suffice; the message names settings that take less and leave the step's meaning as it is."""
+
+    exit_code = 5
+
+
 class Terminated(E5ftError):
     """SIGTERM arrived; a checkpoint was written at the end of the step."""
 

@@ -183,6 +183,14 @@ def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one(found, batc
         assert resumed["tokens"] == whole["tokens"]
 
 
+def test_all_processes_take_the_cut_that_fits_the_smallest_memory(found, one_process):
+    """The first process would hold 16 rows; the second does not. The losses are those of one process."""
+    cuts = [each["fitted"]["cut"] for each in found]
+    assert cuts[0] == cuts[1] and cuts[0][0] < 16 and cuts[0][0] * cuts[0][1] == 16
+    for each in found:
+        torch.testing.assert_close(each["fitted"]["losses"], one_process["losses"], rtol=0, atol=1e-5)
+
+
 def test_each_process_scores_its_own_rows_against_everyones_passages(found):
     """Scoring all rows on both would give the same numbers for twice the work."""
     first, second = (each["step"] for each in found)

@@ -65,7 +65,7 @@ PINNED = {
 }
 
 # Ours, in the same group because users look for them there.
-_OWN_FIELDS = {"early_stopping_patience": None, "group_by_length": False, "compact_embedding": True}
+_OWN_FIELDS = {"early_stopping_patience": None, "group_by_length": False, "compact_embedding": True, "fit_micro_batch": False}
 
 _AT_LEAST = {
     "per_device_train_batch_size": 1,
@@ -258,7 +258,7 @@ def _check_ranges(given: dict) -> None:
     patience = given["early_stopping_patience"]
     if patience is not None and (not isinstance(patience, int) or patience < 1):
         raise ConfigurationError(f"training.early_stopping_patience={patience!r}: at least 1, or null for never")
-    for field in ("bf16", "fp16", "compact_embedding", "group_by_length", "load_best_model_at_end"):
+    for field in ("bf16", "fp16", "compact_embedding", "fit_micro_batch", "group_by_length", "load_best_model_at_end"):
         if not isinstance(given[field], bool):
             raise ConfigurationError(f"training.{field}={given[field]!r}: true or false is needed")
 

@@ -1,11 +1,13 @@
 """What every script does around its work: turn errors into one message and an exit code, and keep a sweep going."""
 
+import gc
 import logging
 import math
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -15,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from e5ft import distributed
 from e5ft.app import configuration, sweep
+from e5ft.app.memory import explained
 from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
 log = logging.getLogger("e5ft")
@@ -25,28 +28,50 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
     """Run one job. Inside a multirun a failing job gives NaN, so that the others go on; the sweep's end tells of it."""
     global _ended_by
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if in_sweep:
+        return _run_in_sweep(function, config)
     try:
         configuration.check_no_none(config)
-        return function(config)
-    except Terminated as error:  # whoever stops the process means the whole sweep
+        with explained(config):
+            return function(config)
+    except E5ftError as error:
         _ended_by = error
-        if in_sweep:
-            raise
         return None
+
+
+def _run_in_sweep(function: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
+    try:
+        configuration.check_no_none(config)
+        with explained(config):
+            return function(config)
     except Exception as error:
-        if not in_sweep:
-            if not isinstance(error, E5ftError):
-                raise
-            _ended_by = error
-            return None
+        _end_sweep(error)
         log.error(f"job {HydraConfig.get().job.num}: {_message(error)}")
         if not isinstance(error, E5ftError):
             traceback.print_exc()
         return math.nan
+    finally:
+        gc.collect()  # an error and its traceback hold each other, and with them the memory that the next job needs
+
+
+def _end_sweep(error: Exception) -> None:
+    """End the multirun, where the error is not the job's alone."""
+    if isinstance(error, Terminated) and sweep.runs_here():  # whoever stops this process means the whole multirun
+        folder = Path(HydraConfig.get().sweep.dir)
+        sweep.write_table(folder)
+        raise sweep.EndOfSweep(
+            Terminated(
+                f"stopped by a signal in job {HydraConfig.get().job.num}. Go on with the same command and sweep.resume=true name={folder.name}"
+            )
+        ) from error
+    if isinstance(error, sweep.AnotherSweep):
+        if sweep.runs_here():
+            raise sweep.EndOfSweep(error) from error
+        raise error  # Hydra hands it to the process that started the multirun
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Call a Hydra main and exit: 0, 2 configuration, 3 data, 4 non-finite training, 143 stopped by SIGTERM, 1 otherwise."""
+    """Call a Hydra main and exit: 0, 2 configuration, 3 data, 4 non-finite training, 5 out of memory, 143 stopped, 1 otherwise."""
     show_everything = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, instead of a traceback and exit code 1
     code = 0
@@ -56,6 +81,8 @@ def run_script(main: Callable[[], None]) -> None:
         code = sweep.failures() and 1
         if _ended_by is not None:
             raise _ended_by
+    except sweep.EndOfSweep as end:
+        code = _tell(end.error, end.error.exit_code, show_everything)
     except E5ftError as error:
         code = _tell(error, error.exit_code, show_everything)
     except (HydraException, OmegaConfBaseException) as error:

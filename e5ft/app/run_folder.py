@@ -5,10 +5,42 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import IO
 
 from e5ft import distributed
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json, replace_link, write_json
+
+
+def hold(path: Path, complaint: str) -> IO:
+    """Take the lock that a file stands for; it is given back when the returned file is closed or the process ends, however.
+
+    Args:
+        path: of the file, made where it is absent.
+        complaint: the beginning of the message.
+
+    Raises:
+        ConfigurationError: another process has it.
+    """
+    file = open(path, "w")  # noqa: SIM115  held open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ConfigurationError(f"{complaint}; wait for it, or choose another name (name=...)") from None
+    return file
+
+
+def status_of(path: Path) -> dict | None:
+    """What a run's folder says of its state; None where no run has begun."""
+    file = path / "status.json"
+    return read_json(file) if file.is_file() else None
+
+
+def holds_work(path: Path) -> bool:
+    """Whether a run's folder holds something to lose: one that failed before its first checkpoint does not."""
+    status = status_of(path)
+    return status is not None and (status["state"] != "failed" or any(path.glob("checkpoint-*")))
 
 
 class RunFolder:
@@ -27,27 +59,16 @@ class RunFolder:
         self._started = time.time()
         if not distributed.is_main():  # one process writes; the others read
             return
-        earlier = self._status()
+        earlier = status_of(self.path)
         if resume and earlier is None:
             raise ConfigurationError(f"resume=true: there is no run in {self.path}")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / "run.lock", "w")  # noqa: SIM115  held open: the lock ends with the process
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigurationError(
-                f"{self.path}: another process is running this name; choose another one (name=...)"
-            ) from None
-        begun = earlier is not None and (earlier["state"] != "failed" or any(self.path.glob("checkpoint-*")))
-        if begun and not resume:  # a run that failed before its first checkpoint has nothing to lose
+        self._lock = hold(self.path / "run.lock", f"{self.path}: another process is running this name")
+        if holds_work(self.path) and not resume:
             raise ConfigurationError(
                 f"{self.path}: holds a run already ({earlier['state']}); choose another name=, or go on with it: resume=true"
             )
         self.set_status("running")
-
-    def _status(self) -> dict | None:
-        file = self.path / "status.json"
-        return read_json(file) if file.is_file() else None
 
     def set_status(self, state: str, **more: object) -> None:
         """Record "running", "finished", "failed" or "stopped", with an error message or exit code where there is one."""

@@ -72,8 +72,10 @@ class StopAtStepEnd(TrainerCallback):
         self._handling.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._handling.__exit__(*error)
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        self._handling.__exit__(kind, *error)
+        if self._asked is not None and self.stopped is None and kind is None:  # after the last step: it is for what comes next
+            signal.raise_signal(signal.Signals[self._asked[0]])
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._asked is None:

@@ -1,16 +1,72 @@
-"""The table at the end of a multirun, from what the jobs' folders hold, so that a failed job is in it too."""
+"""A multirun: begun once or gone on with, and its table, from what the jobs' folders hold, so that a failed job is in it too."""
 
 import csv
 import io
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from e5ft.app.run_folder import hold, holds_work, status_of
+from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, replace_link, write_text
 from e5ft.retrieval.table import aligned
 
 _failed = 0
+_held: tuple[int, IO] | None = None  # the process that started a multirun, and the lock of its folder
+
+
+class EndOfSweep(BaseException):
+    """Ends a whole multirun with the error that it carries.
+
+    No `Exception`: Hydra turns those of a callback into warnings, and goes on with the next job after one of a job's.
+    """
+
+    def __init__(self, error: E5ftError):
+        super().__init__(error)
+        self.error = error
+
+
+class AnotherSweep(ConfigurationError):
+    """sweep.resume=true, but the multirun of this name has other jobs."""
+
+
+def runs_here() -> bool:
+    """Whether the jobs run in the process that started the multirun, not in one of their own (joblib, submitit)."""
+    return _held is not None and _held[0] == os.getpid()
+
+
+def state_before(job: Path, overrides: Sequence[str]) -> str | None:
+    """How a job stands when its multirun is started again: its earlier state, or None where it has not begun.
+
+    Args:
+        job: the job's folder.
+        overrides: of this job, as Hydra composed it.
+
+    Raises:
+        AnotherSweep: it was begun with other overrides.
+    """
+    status = status_of(job)
+    if status is None:
+        return None
+    file = job / "overrides.yaml"
+    then, now = (sorted(OmegaConf.load(file)) if file.is_file() else None), sorted(lasting(overrides))
+    if then is not None and then != now:
+        lines = [f"  then: {' '.join(x for x in then if x not in now) or 'without'}"]
+        lines.append(f"  now:  {' '.join(x for x in now if x not in then) or 'without'}")
+        raise AnotherSweep(
+            f"sweep.resume=true: job {job.name} of {job.parent} was begun with other overrides:\n" + "\n".join(lines) + "\n"
+            "Go on with those of then, or choose another name=."
+        )
+    return status["state"]
+
+
+def lasting(overrides: Sequence[str]) -> list[str]:
+    """A job's overrides without what only says how the multirun was started."""
+    return [override for override in overrides if not override.startswith("sweep.resume=")]
 
 
 def failures() -> int:
@@ -19,17 +75,55 @@ def failures() -> int:
 
 
 class SweepTable(Callback):
-    """Hydra callback: write sweep.csv and print it when a multirun ends."""
+    """Hydra callback: refuse a multirun whose name is taken; write sweep.csv and print it when one ends."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Called by Hydra before the first job."""
+        try:
+            begin(Path(config.hydra.sweep.dir), config.sweep.resume)
+        except ConfigurationError as error:
+            raise EndOfSweep(error) from error
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Called by Hydra after the last job."""
         global _failed
         folder = Path(config.hydra.sweep.dir)
-        rows = collect(folder)
+        rows = write_table(folder)
         _failed += sum(row["state"] != "finished" for row in rows)
-        write_text(folder / "sweep.csv", _csv(rows))
         replace_link(folder.parent / "latest", folder)
-        print(f"\n{len(rows)} runs, {folder}/sweep.csv\n\n{_table(rows)}")
+
+
+def begin(folder: Path, resume: bool) -> None:
+    """Take a multirun's folder for this process, until it ends.
+
+    Raises:
+        ConfigurationError: another process has it, it holds jobs already, or there is nothing to go on with.
+    """
+    global _held
+    if not isinstance(resume, bool):
+        raise ConfigurationError(f"sweep.resume={resume!r}: true or false is needed")
+    if resume and not folder.is_dir():
+        raise ConfigurationError(f"sweep.resume=true: there is no multirun in {folder}; name it (name=NAME)")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = hold(folder / "sweep.lock", f"{folder}: another process is running the multirun of this name")
+    jobs = [job.name for job in _jobs(folder) if holds_work(job)]
+    if jobs and not resume:
+        raise ConfigurationError(
+            f"{folder}: holds a multirun already (jobs {', '.join(jobs)}); choose another name=, or go on with it: sweep.resume=true"
+        )
+    _held = os.getpid(), lock
+
+
+def write_table(folder: Path) -> list[dict]:
+    """Write sweep.csv and print it; returns its rows."""
+    rows = collect(folder)
+    write_text(folder / "sweep.csv", _csv(rows))
+    print(f"\n{len(rows)} runs, {folder}/sweep.csv\n\n{_table(rows)}")
+    return rows
+
+
+def _jobs(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def collect(folder: Path) -> list[dict]:
@@ -41,8 +135,8 @@ def collect(folder: Path) -> list[dict]:
         folder: the sweep's folder.
     """
     rows = []
-    for job in sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)):
-        status = read_json(job / "status.json") if (job / "status.json").is_file() else {"state": "failed"}
+    for job in _jobs(folder):
+        status = status_of(job) or {"state": "failed"}
         row = {"job": job.name, **_overrides(job), "state": status["state"]}
         if (job / "summary.json").is_file():
             summary = read_json(job / "summary.json")

@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from e5ft import distributed
-from e5ft.app import report
+from e5ft.app import report, sweep
 from e5ft.app.configuration import lora_settings, model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
 from e5ft.app.keeping import Scores, keep_record
+from e5ft.app.memory import explained
 from e5ft.app.objective import objective, side_vectors
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
@@ -26,7 +27,7 @@ from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.tracking import MetricsFile, Progress, wandb_run
 from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
-from e5ft.errors import E5ftError, Terminated
+from e5ft.errors import ConfigurationError, E5ftError, Terminated
 from e5ft.files import digest_of, read_json, write_json, write_text
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
@@ -35,6 +36,7 @@ from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.modeling.lora import add_adapters
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training import checkpoint
+from e5ft.training.fitting import fit_micro_batch
 from e5ft.training.trainer import ContrastiveTrainer
 
 log = logging.getLogger("e5ft")
@@ -61,12 +63,22 @@ def train(config: DictConfig, path: Path | None = None, group: str | None = None
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
     group = hydra.sweep.dir.split("/")[-1] if in_sweep and group is None else group
-    folder = RunFolder(hydra.runtime.output_dir if path is None else path, resume=config.resume)
+    path = Path(hydra.runtime.output_dir if path is None else path)
+    if config.sweep.resume:
+        if not in_sweep:
+            raise ConfigurationError("sweep.resume=true: goes on with a multirun (-m); to go on with a run: resume=true")
+        before = sweep.state_before(path, hydra.overrides.task)
+        if before == "finished":
+            report.say(f"job {hydra.job.num}: finished already, {report.relative(path)}")
+            return read_json(path / "summary.json")["best"]["score"]
+        config.resume = before is not None
+    folder = RunFolder(path, resume=config.resume)
     if in_sweep:
-        write_text(folder.path / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
+        write_text(path / "overrides.yaml", OmegaConf.to_yaml(sweep.lasting(hydra.overrides.task)))
     with (
         recorded(folder),
         stopping_at_once(folder.path.name),
+        explained(config),
         wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror,
     ):
         summary = _Job(config, folder).run(mirror, in_sweep)
@@ -109,6 +121,8 @@ class _Job:
         report.say(report.opening(config, self.source, data))
         scores, keep, pace = self._score_before(encoder, data)
         trainer = self._trainer(encoder, data, tokens, mirror)
+        if config.training.fit_micro_batch:
+            report.say(self._fit(trainer))
         report.say(report.preflight(trainer, data, tokens, pace))
         self._train(trainer)
         best, encoder = self._best(trainer, encoder)
@@ -174,6 +188,15 @@ class _Job:
         trainer.remove_callback(PrinterCallback)
         self.folder.check_definition(self._definition(trainer, data, encoder), config.resume)
         return trainer
+
+    def _fit(self, trainer: ContrastiveTrainer) -> str:
+        given = self.config.training
+        wanted = given.per_device_train_batch_size, given.gradient_accumulation_steps
+        # Also for the model card and for messages; what defines the training is the product, which stays.
+        found = given.per_device_train_batch_size, given.gradient_accumulation_steps = fit_micro_batch(trainer)
+        return f"  micro-batch {found[0]} x {found[1]}, the largest that fits" + (
+            "" if found == wanted else f" (given: {wanted[0]} x {wanted[1]}, the same step)"
+        )
 
     def _dev_metric(self) -> str:
         """The dev metric that chooses the checkpoint and that a sweep compares."""

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from e5ft.data.longest import most_tokens
 from e5ft.data.step import Step
 from e5ft.data.store import RowStore, TokenStore
 from e5ft.errors import ConfigurationError
@@ -105,6 +107,11 @@ class TrainingRows(Dataset):
         """Identities of every passage that any row names as an answer to this row's query."""
         group = self._group[row]
         return self._known[self._starts[group] : self._starts[group + 1]]
+
+    @cached_property
+    def most_tokens(self) -> np.ndarray:
+        """(rows,) int64: the most tokens that each row shows in any epoch."""
+        return most_tokens(self.tokens, positives=1 if self.positives == "sample" else None, negatives=self.limit)
 
     def place(self, row: int) -> str:
         """Where a row stands in its source, as `path:line`."""

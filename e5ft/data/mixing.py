@@ -21,7 +21,7 @@ class MixSampler(DealtSteps):
     Args:
         sources: (rows,) int, the source of each row.
         mix: how they are mixed.
-        micro_batch, accumulation, world_size, rank: as for `DealtSteps`.
+        micro_batch, accumulation, world_size, rank, tokens: as for `DealtSteps`.
         seed: of the order.
 
     Raises:
@@ -39,9 +39,10 @@ class MixSampler(DealtSteps):
         *,
         world_size: int = 1,
         rank: int = 0,
+        tokens: np.ndarray | None = None,
         seed: int = 0,
     ):
-        super().__init__(len(sources), micro_batch, accumulation, world_size=world_size, rank=rank)
+        super().__init__(len(sources), micro_batch, accumulation, world_size=world_size, rank=rank, tokens=tokens)
         self.mix, self.seed = mix, seed
         self.source_rows = [np.flatnonzero(sources == number) for number in range(len(mix.sources))]
         self.unit = self.step_rows if mix.one_source else 1  # rows that are drawn from one source together

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from e5ft.data.longest import dealt_evenly
 from e5ft.errors import DataError
 
 _WINDOW = 16  # steps that are sorted by length together: wide enough for even lengths, narrow enough to stay random
@@ -18,6 +19,8 @@ class DealtSteps(Sampler):
         micro_batch: rows of one forward pass on one process, B.
         accumulation: micro-batches of an optimizer step on one process, k.
         world_size, rank: processes, and which one this is.
+        tokens: (rows,) of each row; given, the rows of a process's step are dealt to its micro-batches so that these have
+            about as many: the largest one takes the memory.
 
     Yields (from `__iter__`): lists of `(row, epoch)`, one list a micro-batch.
 
@@ -25,7 +28,17 @@ class DealtSteps(Sampler):
         DataError: fewer rows than one step.
     """
 
-    def __init__(self, rows: int, micro_batch: int, accumulation: int = 1, *, world_size: int = 1, rank: int = 0):
+    def __init__(
+        self,
+        rows: int,
+        micro_batch: int,
+        accumulation: int = 1,
+        *,
+        world_size: int = 1,
+        rank: int = 0,
+        tokens: np.ndarray | None = None,
+    ):
+        self.tokens = tokens
         self.rows, self.micro_batch, self.accumulation = rows, micro_batch, accumulation
         self.world_size, self.rank = world_size, rank
         self.step_rows = micro_batch * accumulation * world_size
@@ -57,7 +70,8 @@ class DealtSteps(Sampler):
         epoch = self.epoch
         for step in self.epoch_steps(epoch):
             # Reshaping keeps a step's rows the same however they are dealt out to processes and micro-batches.
-            for batch in step.reshape(self.accumulation, self.world_size, self.micro_batch)[:, self.rank]:
+            own = step.reshape(self.accumulation, self.world_size, self.micro_batch)[:, self.rank]
+            for batch in own if self.tokens is None else dealt_evenly(own.ravel(), self.tokens, self.accumulation):
                 yield [(int(row), epoch) for row in batch]
 
     def epoch_steps(self, epoch: int) -> np.ndarray:
@@ -72,7 +86,7 @@ class StepSampler(DealtSteps):
     drawn from a global random state, so a resumed run sees what the uninterrupted one sees.
 
     Args:
-        rows, micro_batch, accumulation, world_size, rank: as for `DealtSteps`.
+        rows, micro_batch, accumulation, world_size, rank, tokens: as for `DealtSteps`.
         seed: of the order.
         lengths: (rows,) tokens of each row; given, rows of similar length meet in a step (training.group_by_length).
     """
@@ -85,10 +99,11 @@ class StepSampler(DealtSteps):
         *,
         world_size: int = 1,
         rank: int = 0,
+        tokens: np.ndarray | None = None,
         seed: int = 0,
         lengths: np.ndarray | None = None,
     ):
-        super().__init__(rows, micro_batch, accumulation, world_size=world_size, rank=rank)
+        super().__init__(rows, micro_batch, accumulation, world_size=world_size, rank=rank, tokens=tokens)
         self.seed, self.lengths = seed, lengths
 
     def epoch_steps(self, epoch: int) -> np.ndarray:

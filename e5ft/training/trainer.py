@@ -108,7 +108,9 @@ class ContrastiveTrainer(Trainer):
         dataset, args = self.train_dataset, self.args
         cut = (args.per_device_train_batch_size, args.gradient_accumulation_steps)
         seed = args.data_seed if args.data_seed is not None else args.seed
-        process = {"world_size": args.world_size, "rank": args.process_index, "seed": seed}
+        # The loss of a whole step does not depend on how its rows are dealt to micro-batches; that of each alone would.
+        tokens = dataset.most_tokens if self.negatives == "step" and args.gradient_accumulation_steps > 1 else None
+        process = {"world_size": args.world_size, "rank": args.process_index, "seed": seed, "tokens": tokens}
         if self.mix is None:
             return StepSampler(len(dataset), *cut, **process, lengths=dataset.lengths if self.group_by_length else None)
         if self.group_by_length:

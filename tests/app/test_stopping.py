@@ -41,6 +41,13 @@ def test_without_a_signal_nothing_stops():
         assert not control.should_save and not control.should_training_stop and stop.stopped is None
 
 
+def test_a_signal_after_the_last_step_is_for_what_comes_next():
+    with pytest.raises(Terminated, match="SIGTERM"), stopping_at_once("run"):
+        with StopAtStepEnd(lambda: False):
+            signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the signal was lost")
+
+
 def test_a_signal_amid_a_save_stops_without_another_step():
     with StopAtStepEnd(lambda: True) as stop:
         signal.raise_signal(signal.SIGUSR1)

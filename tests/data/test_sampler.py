@@ -98,3 +98,17 @@ def test_fewer_rows_than_a_step_are_refused_with_both_numbers(micro_batch, accum
         sampler(15, micro_batch, accumulation, world_size=world_size)
     assert f"{micro_batch} per device x {accumulation} accumulated x {world_size} processes" in str(caught.value)
     assert len(contents(steps(16, micro_batch, accumulation, world_size))) == 1
+
+
+@pytest.mark.parametrize("micro_batch, accumulation, world_size", [(4, 4, 1), (4, 2, 2)])
+def test_rows_are_dealt_to_micro_batches_by_their_tokens(micro_batch, accumulation, world_size):
+    """The same rows on the same process in the same step, in micro-batches of more even size."""
+    plain, even = (steps(320, micro_batch, accumulation, world_size, seed=3, tokens=tokens) for tokens in (None, LENGTHS[:320]))
+    largest = [], []
+    for step in zip(plain, even, strict=True):
+        ranks = [[sorted(row for batch in rank for row in batch) for rank in dealt] for dealt in step]
+        assert ranks[0] == ranks[1]
+        for found, dealt in zip(largest, step, strict=True):
+            found.append(max(LENGTHS[batch].sum() for rank in dealt for batch in rank))
+    assert len(plain) == 20 and np.mean(largest[1]) < 0.9 * np.mean(largest[0])
+    assert even == steps(320, micro_batch, accumulation, world_size, seed=3, tokens=LENGTHS[:320])

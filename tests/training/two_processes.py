@@ -19,8 +19,10 @@ from e5ft.data.collator import collate
 from e5ft.files import write_text
 from e5ft.training.accumulation import whole_step
 from e5ft.training.distillation import Distillation, Regularised
+from e5ft.training.fitting import fit_micro_batch
 from e5ft.training.losses import InfoNCE, Triplet
 from e5ft.training.matryoshka import Matryoshka
+from e5ft.training.trainer import ContrastiveTrainer
 from tests.training.conftest import Gradients, losses_of, make_trainer, norms_of, weights_of
 
 ROW_COUNTS = ((3, 5), (4, 0))  # rows of each process
@@ -118,6 +120,21 @@ def same_rows(rows_file: str, folder: Path) -> dict:
         return {"dropout": [trainer._embed(batch, 0), trainer._embed(batch, 0)], "step": whole_step([batch.step], CPU)}
 
 
+def fitted(rows_file: str, folder: Path, room: int) -> dict:
+    """As if this process had memory for `room` tokens of one forward pass."""
+
+    class Small(ContrastiveTrainer):
+        def _embed(self, batch, number, model=None):
+            if len(batch.input_ids) > room:
+                raise torch.OutOfMemoryError("out of memory")
+            return super()._embed(batch, number, model)
+
+    trainer = make_trainer(rows_file, folder, batch=16, accumulation=1, steps=4, cls=Small)
+    cut = fit_micro_batch(trainer)
+    trainer.train()
+    return {"cut": cut, "losses": losses_of(trainer)}
+
+
 def main(rows_file: str, folder: Path) -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
@@ -137,6 +154,7 @@ def main(rows_file: str, folder: Path) -> None:
     )
     found["margin"] = trained(rows_file, folder / "margin", batch=4, accumulation=4, steps=3, loss=margin_mask())
     found["guided"] = trained(several_positives(rows_file), folder / "guided", batch=8, accumulation=2, steps=4, **guided())
+    found["fitted"] = fitted(rows_file, folder / "fitted", room=10**9 if rank == 0 else 250)
     for batch, accumulation in ((16, 1), (4, 4)):
         resumable = {"batch": batch, "accumulation": accumulation, "steps": 5, "dropout": 0.2}
         whole = folder / f"whole-{batch}"

@@ -1,0 +1,183 @@
+"""The largest micro-batch that the memory holds, found by trying; the step stays what it is.
+
+With exact accumulation a step of B x k queries has one loss however it is cut, so the cut may follow the memory. What is
+tried is the worst that the sampler can deal out: the longest rows, no text shared, and the vectors and scores of a whole step.
+"""
+
+import contextlib
+import dataclasses
+import gc
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from e5ft import distributed
+from e5ft.data.collator import Example, MicroBatch, TrainingRows, collate
+from e5ft.data.longest import dealt_evenly
+from e5ft.data.step import Step, join
+from e5ft.errors import ConfigurationError, OutOfMemory
+from e5ft.training.accumulation import Share, surrogate
+from e5ft.training.trainer import ContrastiveTrainer
+
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
+_OPTIMIZER_STATE = 2  # numbers a trained weight: AdamW's two moments
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or torch, on whatever device, says that memory did not suffice."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def cuts(batch: int, accumulation: int) -> list[tuple[int, int]]:
+    """Cuts (micro-batch, accumulation) of one process's part of a step, from the given one to smaller micro-batches."""
+    rows = batch * accumulation
+    return [(size, rows // size) for size in range(batch, 0, -1) if rows % size == 0]
+
+
+def fit_micro_batch(trainer: ContrastiveTrainer) -> tuple[int, int]:
+    """Cut the trainer's steps into the largest micro-batches that fit, at most the configured ones.
+
+    Nothing else changes: neither weights nor gradients nor random states. All processes take the same cut.
+
+    Args:
+        trainer: before `train()`; its arguments' micro-batch and accumulation are set to what was found.
+
+    Returns:
+        (micro-batch, accumulation).
+
+    Raises:
+        ConfigurationError: the micro-batch is part of the loss's meaning.
+        OutOfMemory: a micro-batch of one query does not fit.
+    """
+    args = trainer.args
+    if trainer.negatives == "micro_batch":
+        raise ConfigurationError(
+            "training.fit_micro_batch=true with loss.negatives=micro_batch: a smaller micro-batch would have fewer negatives; "
+            "use loss.negatives=step"
+        )
+    trainer.make_sampler()  # refuses fewer rows than one step
+    for batch, accumulation in cuts(args.per_device_train_batch_size, args.gradient_accumulation_steps):
+        failed = not _fits(trainer, batch, accumulation)
+        if not distributed.any_process(failed, args.device):
+            args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
+            trainer._train_batch_size = args.train_batch_size  # Trainer keeps a copy
+            return batch, accumulation
+    raise OutOfMemory(
+        "training.fit_micro_batch=true: a micro-batch of one query does not fit. These leave the step as it is: "
+        "training.activation_checkpointing=true, training.bf16=true, model.lora.rank=16. "
+        "Shorter texts (model.text.passage_max_length) and fewer negatives (data.negatives_per_query) change it."
+    )
+
+
+def worst_step(trainer: ContrastiveTrainer, batch: int, accumulation: int) -> list[MicroBatch]:
+    """The micro-batches of one process's part of the largest step, the largest micro-batch first.
+
+    No micro-batch that the sampler deals out has more tokens than the first one.
+    """
+    rows = trainer.train_dataset
+    tokens = rows.most_tokens
+    longest = np.argsort(-tokens, kind="stable")[: batch * accumulation]
+    parts = dealt_evenly(longest, tokens, accumulation)
+    parts = parts[np.argsort(-tokens[parts].sum(axis=1), kind="stable")]
+    vectors = {name: _Constant(rows, name) for name in rows.vectors}
+    numbers = iter(range(len(longest)))
+    return [collate([(int(row), _largest(rows, int(row), next(numbers))) for row in part], vectors) for part in parts]
+
+
+def _largest(rows: TrainingRows, row: int, number: int) -> Example:
+    """A row with its longest texts, under identities that no other number has, so that no text stands for two."""
+    tokens = rows.tokens[row]
+    positives = sorted(tokens["positives"], key=len, reverse=True)[: 1 if rows.positives == "sample" else None]
+    negatives = sorted(tokens["negatives"], key=len, reverse=True)[: rows.limit]
+    first = number << 24
+    positive_ids = range(first, first + len(positives))
+    scored = bool(rows.ids[row]["scores"])
+    return Example(
+        query=tokens["query"],
+        positives=positives,
+        negatives=negatives,
+        query_id=first,
+        positive_ids=positive_ids,
+        negative_ids=range(positive_ids.stop, positive_ids.stop + len(negatives)),
+        known=np.array(positive_ids),
+        positive_scores=[0.0] * len(positives) if scored else None,
+        negative_scores=[0.0] * len(negatives) if scored else None,
+    )
+
+
+class _Constant:
+    """In place of another model's vectors, for identities that it does not know."""
+
+    def __init__(self, rows: TrainingRows, name: str):
+        self.like = rows.vectors[name].of("query", np.array([rows.ids[0]["query_id"]]))  # (1, D')
+
+    def of(self, role: str, ids: np.ndarray) -> np.ndarray:
+        """(n, D') float32."""
+        return np.repeat(self.like, len(ids), axis=0)
+
+
+def _fits(trainer: ContrastiveTrainer, batch: int, accumulation: int) -> bool:
+    """Whether the worst step fits on this process. No collective call in here: one process may fail where others do not."""
+    micro_batches = worst_step(trainer, batch, accumulation)
+    try:
+        with _untouched(trainer):
+            _run(trainer, micro_batches)
+        return True
+    except Exception as error:  # not kept: its traceback holds the tensors
+        if not out_of_memory(error):
+            raise
+        return False
+    finally:
+        gc.collect()
+        if trainer.args.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _run(trainer: ContrastiveTrainer, micro_batches: Sequence[MicroBatch]) -> None:
+    """Forward and backward of the first micro-batch with the loss of the whole step; the other vectors are made up."""
+    device, processes = trainer.args.device, trainer.args.world_size
+    weights = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    # What stands beside a step from the second one on: the optimizer's state, and DDP's copy of the gradient.
+    beside = [torch.empty_like(weight) for weight in weights for _ in range(_OPTIMIZER_STATE + (processes > 1))]
+    with trainer.accelerator.autocast():
+        first = trainer._embed(micro_batches[0].to(device), 0)
+    step = _everyones(join([batch.step for batch in micro_batches]), processes)
+    if len(micro_batches) == 1:
+        loss = trainer.loss(torch.cat([first, *[first.detach()] * (processes - 1)]), step)
+    else:
+        others = torch.nn.functional.normalize(first.new_ones(sum(len(b.lengths) for b in micro_batches[1:]), first.shape[1]))
+        leaf = torch.cat([first.detach(), others]).float().requires_grad_()
+        value = trainer.loss(torch.cat([leaf] * processes), step)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        loss = surrogate(first, Share(micro_batches[0], 0, value.detach() / len(micro_batches), gradient[: len(first)]))
+    torch.autograd.grad(loss, weights, allow_unused=True)
+    del beside
+
+
+def _everyones(own: Step, processes: int) -> Step:
+    """The step of all processes, of which each has as much as this one."""
+    moved = [
+        dataclasses.replace(own, **{name: getattr(own, name) + (rank << 48) for name in ("text_id", "query_id", "known")})
+        for rank in range(processes)
+    ]
+    return own if processes == 1 else join(moved, own=0)
+
+
+@contextlib.contextmanager
+def _untouched(trainer: ContrastiveTrainer) -> Iterator[None]:
+    """Train as training does, and leave the model's mode, the loss's statistics and the random states as they were."""
+    args, encoder, training = trainer.args, trainer.model, trainer.model.training
+    statistics = getattr(trainer.loss, "statistics", None)
+    if args.activation_checkpointing:  # Trainer switches it on only in train()
+        encoder.activation_checkpointing_enable(args.activation_checkpointing_kwargs)
+    try:
+        with torch.random.fork_rng(devices=[args.device] if args.device.type == "cuda" else []):
+            encoder.train()
+            yield
+    finally:
+        encoder.train(training)
+        if statistics is not None:
+            trainer.loss.statistics = statistics

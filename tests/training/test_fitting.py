@@ -1,0 +1,189 @@
+"""The largest micro-batch that fits: found on the worst that can come, and nothing but the cut is changed."""
+
+import numpy as np
+import pytest
+import torch
+
+from e5ft.errors import ConfigurationError, DataError, OutOfMemory
+from e5ft.training.fitting import cuts, fit_micro_batch, out_of_memory, worst_step
+from e5ft.training.losses import InfoNCE
+from e5ft.training.trainer import ContrastiveTrainer
+from tests.conftest import make_rows
+from tests.training import two_processes
+from tests.training.conftest import losses_of, make_trainer, weights_of
+
+
+class Small(ContrastiveTrainer):
+    """As if the memory held `room` tokens of one forward pass."""
+
+    room = 10**9
+
+    def _embed(self, batch, number, model=None):
+        if len(batch.input_ids) > self.room:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {len(batch.input_ids)} GiB.")
+        return super()._embed(batch, number, model)
+
+
+def small(room: int) -> type[Small]:
+    return type("Small", (Small,), {"room": room})
+
+
+def allocation(size: int) -> Exception:
+    with pytest.raises((RuntimeError, MemoryError)) as raised:
+        torch.empty(size)
+    return raised.value
+
+
+def array(size: int) -> Exception:
+    with pytest.raises(MemoryError) as raised:
+        np.empty(size)
+    return raised.value
+
+
+def test_what_says_that_memory_did_not_suffice():
+    assert out_of_memory(allocation(2**58)) and out_of_memory(array(2**58))  # as torch's CPU allocator and NumPy say it
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("The size of tensor a (3) must match")) and not out_of_memory(OSError("out of memory"))
+
+
+def test_cuts_keep_the_product_and_go_down():
+    assert cuts(16, 2) == [(16, 2), (8, 4), (4, 8), (2, 16), (1, 32)]
+    assert cuts(15, 2) == [(15, 2), (10, 3), (6, 5), (5, 6), (3, 10), (2, 15), (1, 30)]
+    assert cuts(1, 7) == [(1, 7)]
+
+
+@pytest.mark.parametrize("cut", [(16, 2), (8, 4), (32, 1)])
+@pytest.mark.parametrize("positives", ["sample", "all"])
+def test_no_micro_batch_is_larger_than_the_one_that_is_tried(rows_file, tmp_path, cut, positives):
+    rows = two_processes.several_positives(rows_file)
+    trainer = make_trainer(rows, tmp_path, batch=cut[0], accumulation=cut[1], positives=positives)
+    trainer.train_dataset.limit = 1
+    worst = worst_step(trainer, *cut)
+    assert [len(batch.rows) for batch in worst] == [cut[0]] * cut[1]
+    tokens = len(worst[0].input_ids)
+    assert tokens == max(len(batch.input_ids) for batch in worst)
+    loader = trainer.get_train_dataloader()
+    for epoch in range(4):
+        trainer.sampler.set_epoch(epoch)
+        assert max(len(batch.input_ids) for batch in loader) <= tokens
+
+
+def test_the_largest_cut_that_fits_is_taken(rows_file, tmp_path):
+    """At every size of the memory: the chosen micro-batch fits it and the next larger one does not."""
+    trainer = make_trainer(rows_file, tmp_path, batch=16, accumulation=2)
+    needed = {cut: len(worst_step(trainer, *cut)[0].input_ids) for cut in cuts(16, 2)}
+    assert list(needed.values()) == sorted(needed.values(), reverse=True)
+    for room in sorted({*needed.values(), *(tokens + 1 for tokens in needed.values())}):
+        trainer = make_trainer(rows_file, tmp_path, batch=16, accumulation=2, cls=small(room))
+        wanted = next(cut for cut, tokens in needed.items() if tokens <= room)
+        assert fit_micro_batch(trainer) == wanted
+        assert (trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps) == wanted
+
+
+def test_where_one_query_does_not_fit_the_remedies_are_named(rows_file, tmp_path):
+    trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=1, cls=small(3))
+    with pytest.raises(OutOfMemory, match="one query does not fit.*activation_checkpointing"):
+        fit_micro_batch(trainer)
+    assert trainer.args.per_device_train_batch_size == 4
+
+
+def trained(rows_file, folder, room, *, fit=True, cls=None, **options):
+    trainer = make_trainer(rows_file, folder, steps=5, cls=cls or small(room), **options)
+    trainer.optimizer_cls_and_kwargs = (torch.optim.SGD, {"lr": 0.1})  # AdamW makes much of a gradient that is all rounding
+    cut = fit_micro_batch(trainer) if fit else None
+    trainer.train()
+    return cut, trainer
+
+
+class AsDealt(Small):
+    """With the rows of a step in its micro-batches as the order of the epoch has them."""
+
+    def make_sampler(self):
+        sampler = super().make_sampler()
+        sampler.tokens = None
+        return sampler
+
+
+@pytest.mark.parametrize("batch, accumulation", [(32, 1), (16, 2)])
+def test_training_in_the_cut_that_was_found_is_the_same_training(rows_file, tmp_path, batch, accumulation):
+    _, plain = trained(rows_file, tmp_path / "plain", 10**9, fit=False, batch=batch, accumulation=accumulation)
+    cut, fitted = trained(rows_file, tmp_path / "fitted", 400, batch=batch, accumulation=accumulation)
+    assert cut[0] < batch and cut[0] * cut[1] == batch * accumulation
+    assert fitted.state.global_step == plain.state.global_step == 5
+    torch.testing.assert_close(losses_of(fitted), losses_of(plain), rtol=0, atol=1e-5)
+    torch.testing.assert_close(weights_of(fitted), weights_of(plain), rtol=0, atol=1e-6)
+    first = weights_of(make_trainer(rows_file, tmp_path, batch=batch, accumulation=accumulation))
+    assert (weights_of(plain) - first).abs().max() > 1e-3
+
+
+def test_even_micro_batches_are_smaller_and_the_same_training(rows_file, tmp_path):
+    sizes = {}
+    for cls in (AsDealt, Small):
+        _, trainer = trained(rows_file, tmp_path / cls.__name__, 0, fit=False, cls=cls, batch=8, accumulation=4)
+        largest = [len(batch.input_ids) for batch in trainer.get_train_dataloader()]
+        sizes[cls] = max(largest), losses_of(trainer), weights_of(trainer)
+    (before, *plain), (after, *even) = sizes.values()
+    assert after < 0.95 * before
+    torch.testing.assert_close(even[0], plain[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(even[1], plain[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_trying_leaves_nothing_behind(rows_file, tmp_path, dropout):
+    loss = InfoNCE(0.05, false_negatives="margin")
+    trainer = make_trainer(rows_file, tmp_path, batch=16, accumulation=2, dropout=dropout, cls=small(600), loss=loss)
+    trainer.model.eval()
+    weights, states = weights_of(trainer), (torch.random.get_rng_state(), np.random.get_state()[1].copy())
+    cut = fit_micro_batch(trainer)
+    assert cut[0] < 16
+    assert torch.equal(weights_of(trainer), weights)
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), states[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], states[1])
+    assert not trainer.model.training and trainer.loss.statistics == {} and trainer.optimizer is None
+    assert trainer.state.global_step == 0 and trainer._noted == {} and trainer.tokens_seen == 0
+
+
+@pytest.mark.parametrize("options", [{"bf16": True}, {"activation_checkpointing": True}], ids=str)
+def test_what_is_tried_is_what_is_trained(rows_file, tmp_path, options):
+    """Under autocast and with activation checkpointing, with other models' vectors and a loss over several cuts."""
+    trainer = make_trainer(rows_file, tmp_path, batch=8, accumulation=2, steps=1, **two_processes.guided(), **options)
+    assert fit_micro_batch(trainer) == (8, 2)
+    trainer.train()
+    assert np.isfinite(losses_of(trainer)).all()
+
+
+def test_the_loss_is_tried_too(rows_file, tmp_path):
+    """The scores of a step do not depend on the cut: where they do not fit, no cut does."""
+
+    class Large(InfoNCE):
+        def forward(self, embeddings, step):
+            if step.own[1] > 8:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            return super().forward(embeddings, step)
+
+    with pytest.raises(OutOfMemory):
+        fit_micro_batch(make_trainer(rows_file, tmp_path, batch=8, accumulation=2, loss=Large(0.05)))
+    assert fit_micro_batch(make_trainer(rows_file, tmp_path, batch=4, accumulation=2, loss=Large(0.05))) == (4, 2)
+
+
+def test_other_errors_are_not_taken_for_a_full_memory(rows_file, tmp_path):
+    class Broken(ContrastiveTrainer):
+        def _embed(self, *_):
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        fit_micro_batch(make_trainer(rows_file, tmp_path, batch=8, accumulation=2, cls=Broken))
+
+
+def test_a_micro_batch_that_is_part_of_the_loss_is_not_cut(rows_file, tmp_path):
+    trainer = make_trainer(rows_file, tmp_path, batch=8, accumulation=2, options={"negatives": "micro_batch"})
+    with pytest.raises(ConfigurationError, match="fewer negatives"):
+        fit_micro_batch(trainer)
+
+
+def test_fewer_rows_than_a_step_are_refused_before_anything_is_tried(write_rows, tmp_path):
+    with pytest.raises(DataError, match="15 training rows"):
+        fit_micro_batch(make_trainer(write_rows(make_rows(15)), tmp_path, batch=4, accumulation=4, cls=small(0)))
