@@ -29,3 +29,9 @@ class Terminated(E5ftError):
     """SIGTERM arrived; a checkpoint was written at the end of the step."""
 
     exit_code = 143
+
+
+class StorageError(E5ftError):
+    """The disk did not take what had to be written; what was complete before is still there."""
+
+    exit_code = 6

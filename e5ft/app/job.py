@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from e5ft import distributed
-from e5ft.app import configuration, sweep
+from e5ft.app import configuration, mirror, sweep
 from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
 log = logging.getLogger("e5ft")
@@ -49,7 +49,7 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Call a Hydra main and exit: 0, 2 configuration, 3 data, 4 non-finite training, 143 stopped by SIGTERM, 1 otherwise."""
+    """Call a Hydra main and exit: 0, 2 configuration, 3 data, 4 non-finite training, 6 disk, 143 SIGTERM, 1 otherwise."""
     show_everything = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, instead of a traceback and exit code 1
     code = 0
@@ -67,6 +67,9 @@ def run_script(main: Callable[[], None]) -> None:
         code = 130
     sys.stdout.flush()
     distributed.shutdown()
+    if mirror.given_up():  # wandb's hooks at exit would wait for the call that hangs
+        sys.stderr.flush()
+        os._exit(code)
     if code:
         sys.exit(code)
 

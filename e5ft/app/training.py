@@ -18,10 +18,11 @@ from e5ft.app.configuration import lora_settings, model_source, optimizer_class,
 from e5ft.app.datasets import TrainingData, load_training_data
 from e5ft.app.job import stop_on_sigterm
 from e5ft.app.keeping import Scores, keep_record
+from e5ft.app.mirror import wandb_run
 from e5ft.app.objective import objective, side_vectors
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
-from e5ft.app.tracking import MetricsFile, Progress, wandb_run
+from e5ft.app.tracking import MetricsFile, Progress
 from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import E5ftError, Terminated
