@@ -44,7 +44,8 @@ def collect(folder: Path) -> list[dict]:
     for job in sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)):
         status = read_json(job / "status.json") if (job / "status.json").is_file() else {"state": "failed"}
         row = {"job": job.name, **_overrides(job), "state": status["state"]}
-        if (job / "summary.json").is_file():
+        # The state decides: a job that went wrong leaves a summary too, without scores.
+        if status["state"] == "finished" and (job / "summary.json").is_file():
             summary = read_json(job / "summary.json")
             if summary["best"]["score"] is not None:  # training.eval_strategy=no measures nothing on the dev set
                 row[f"dev {summary['objective']}"] = summary["best"]["score"]

@@ -1,8 +1,6 @@
 """The training job: rows in, a better retriever and the figures that show it out."""
 
-import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +14,7 @@ from e5ft import distributed
 from e5ft.app import report
 from e5ft.app.configuration import lora_settings, model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
+from e5ft.app.ending import recorded
 from e5ft.app.job import stop_on_sigterm
 from e5ft.app.keeping import Scores, keep_record
 from e5ft.app.mirror import wandb_run
@@ -25,7 +24,7 @@ from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
 from e5ft.app.tracking import MetricsFile, Progress
 from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
-from e5ft.errors import E5ftError, Terminated
+from e5ft.errors import Terminated
 from e5ft.files import write_json, write_text
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
@@ -53,22 +52,13 @@ def train(config: DictConfig, path: Path | None = None, group: str | None = None
     folder = RunFolder(hydra.runtime.output_dir if path is None else path, resume=config.resume)
     if in_sweep:
         write_text(folder.path / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
-    with recorded(folder), wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror:
+    whole = not in_sweep and path is None
+    with (
+        recorded(folder, config.name if whole else None),
+        wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror,
+    ):
         summary = _Job(config, folder).run(mirror, in_sweep)
     return summary["best"]["score"]
-
-
-@contextlib.contextmanager
-def recorded(folder: RunFolder) -> Iterator[None]:
-    """Let the folder's status say how the block ended."""
-    try:
-        yield
-    except BaseException as error:
-        stopped = isinstance(error, Terminated | KeyboardInterrupt)
-        code = error.exit_code if isinstance(error, E5ftError) else 1
-        folder.set_status("stopped" if stopped else "failed", error=f"{error}" or type(error).__name__, exit_code=code)
-        raise
-    folder.finish()
 
 
 class _Job:
@@ -232,6 +222,7 @@ class _Job:
         runtime = next((entry["train_runtime"] for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), 0.0)
         everything = trainer.tokens_seen * self.arguments.world_size
         return {
+            "state": "finished",
             "model": self.source.label,
             "random_weights": self.source.init == "random",
             "data": {"source": data.label, "read": data.read, "rejected": data.rejected, "train_rows": len(data.train.rows)},
