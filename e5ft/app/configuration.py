@@ -88,13 +88,22 @@ def training_argument_fields() -> dict[str, object]:
     return fields
 
 
-def run_dir(name: str) -> str:
-    """outputs/NAME, after the name was checked: Hydra makes the folder before any of our code sees it."""
-    return f"outputs/{checked_name(name)}"
+def run_dir(name: str, doctor: bool = False) -> str:
+    """outputs/NAME, after the name was checked: Hydra makes the folder before any of our code sees it.
+
+    Args:
+        name: the run's.
+        doctor: whether nothing will run: then it is the folder that is there anyway, so that none is left behind.
+    """
+    if not isinstance(doctor, bool):
+        raise ConfigurationError(f"doctor={doctor!r}: true or false is needed")
+    return "." if doctor else f"outputs/{checked_name(name)}"
 
 
-def sweep_dir(name: str) -> str:
+def sweep_dir(name: str, doctor: bool = False) -> str:
     """multirun/NAME, checked in the same way."""
+    if doctor is not False:
+        raise ConfigurationError("doctor=true looks at one configuration: leave --multirun out")
     return f"multirun/{checked_name(name)}"
 
 
