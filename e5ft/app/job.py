@@ -67,7 +67,7 @@ def run_script(main: Callable[[], None]) -> None:
         code = 130
     sys.stdout.flush()
     distributed.shutdown()
-    if mirror.given_up():  # wandb's hooks at exit would wait for the call that hangs
+    if mirror.given_up():  # wandb's hooks at exit would wait for what hangs, or print a traceback of what is dead
         sys.stderr.flush()
         os._exit(code)
     if code:

@@ -26,7 +26,7 @@ _given_up = False
 
 
 def given_up() -> bool:
-    """Whether a call into wandb never came back: its hooks at exit would wait for what hangs, too."""
+    """Whether a call into wandb never came back, or a run failed in its middle: wandb's hooks at exit would hang or raise, too."""
     return _given_up
 
 
@@ -86,6 +86,7 @@ class WandbMirror(TrainerCallback):
             value, error = None, f"no answer in {seconds:g} s"
             _given_up, self._calls = True, None
         if error is not None:
+            _given_up = _given_up or self._run is not None
             self._tell(what, error)
         return value
 

@@ -106,6 +106,7 @@ def test_what_wandb_raises_is_one_warning(fake, tmp_path, caplog, where, error):
     assert len(warnings_of(caplog)) == 1 and "metrics.jsonl has everything" in warnings_of(caplog)[0]
     assert fake.run.finished == (0 if where == "init" else 1)
     assert len(fake.run.logged) == {"init": 0, "log": 0, "finish": 4}[where]
+    assert module.given_up() == (where != "init")  # wandb's hooks at exit would fail on a run that is dead
 
 
 def test_failing_everywhere_is_one_warning(fake, tmp_path, caplog):
