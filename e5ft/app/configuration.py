@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -301,6 +302,8 @@ def register() -> None:
     ConfigStore.instance().store(group="training", name="arguments", node=node)
     disable_progress_bar()  # transformers' own bars, of loading and saving shards, would cut through ours
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # DataLoader workers fork after the tokenizer was used
+    # accelerate passes ddp_broadcast_buffers on under the name that torch 2.13 deprecates; no setting of ours avoids it.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
 
 
 register()
