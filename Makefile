@@ -6,7 +6,7 @@ RUN ?= outputs/latest
 DATA ?=
 ARGS ?=
 
-.PHONY: help setup setup-dev train test eval mine sweep export bench lint format ddp clean
+.PHONY: help setup setup-dev train test eval mine sweep export bench lint format ddp doctor clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,9 @@ ddp: $(VENV)/.installed  ## the quickstart in 2 processes that share each step's
 
 bench: $(VENV)/.installed-dev  ## time and memory beside sentence-transformers (half an hour; ARGS=--quick: three minutes)
 	$(PY) -m benchmarks.bench $(ARGS)
+
+doctor: $(VENV)/.installed  ## check machine, settings, data and model in seconds, with remedies
+	@$(PY) train.py doctor=true $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## check the style
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

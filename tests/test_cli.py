@@ -25,11 +25,16 @@ def call(script, *arguments, cwd, processes=1):
     )  # fmt: skip
 
 
+def assert_quiet(done):
+    """No library warns of what a user cannot act on, in whatever words."""
+    assert "warn" not in (done.stderr + done.stdout).lower(), done.stderr
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """One quick run that the tests below share."""
     folder = tmp_path_factory.mktemp("cli")
-    done = call("train.py", "name=quick", *TINY, "training.max_steps=2", cwd=folder)
+    done = call("train.py", "experiment=quick", "name=quick", *TINY, "training.max_steps=2", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -39,6 +44,7 @@ def test_a_run_reads_well_and_is_quiet(quick):
     assert "before (random weights)" in done.stdout and "next        make eval RUN=outputs/quick" in done.stdout
     assert done.stdout.startswith("e5ft: ") and "random weights, to try things out" in done.stdout
     assert done.stderr == ""
+    assert_quiet(done)
     assert list(folder.glob("outputs/quick/wandb/offline-run-*"))  # W&B without a key: files
 
 
@@ -46,6 +52,52 @@ def test_eval_of_the_latest_run(quick):
     done = call("eval.py", "model.path=outputs/latest/model", "evaluation.intervals=50", cwd=quick[0])
     assert done.returncode == 0, done.stderr
     assert "sample-test: 434 queries, 256 passages" in done.stdout and done.stderr == ""
+
+
+def test_mining_and_export_are_quiet(quick):
+    mined = call("mine.py", "model.path=outputs/latest/model", "name=m", cwd=quick[0])
+    exported = call("export.py", "model.path=outputs/latest/model", "output_dir=exported", cwd=quick[0])
+    for done in (mined, exported):
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        assert_quiet(done)
+
+
+def test_the_doctor_leaves_nothing_behind(tmp_path):
+    well = call("train.py", "doctor=true", "training.use_cpu=true", cwd=tmp_path)
+    assert well.returncode == 0 and well.stderr == "" and well.stdout.endswith("a run can start\n"), well.stderr
+    ill = call("train.py", "doctor=true", "model.path=nix", "data.train_file=nix.jsonl", cwd=tmp_path)
+    assert ill.returncode == 2 and "see settings, data, model" in ill.stderr and "fault  data" in ill.stdout
+    several = call("train.py", "-m", "doctor=true", "seed=1,2", cwd=tmp_path)
+    assert several.returncode == 2 and "leave --multirun out" in several.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unforeseen_error_is_one_line_and_a_file(tmp_path):
+    """A loss of the user's own that crashes: the traceback is in the run's folder, and on the terminal if asked for."""
+    body = (
+        "def __init__(self, **_):\n        super().__init__()\n    def forward(self, embeddings, step):\n        return 1 / 0\n"
+    )
+    (tmp_path / "theirs.py").write_text(f"import torch\nclass Loss(torch.nn.Module):\n    {body}")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "name=x",
+        *TINY,
+        "loss._target_=theirs.Loss",
+        "tracking=off",
+        "evaluation.bm25=null",
+    ]
+    for shown in (False, True):
+        full = {"HYDRA_FULL_ERROR": "1"} if shown else {}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, env={**environment, **full})
+        assert done.returncode == 1 and ("theirs.py" in done.stderr) == shown, done.stderr
+        assert done.stderr.splitlines()[-1].endswith(
+            "ZeroDivisionError: division by zero; the traceback is in outputs/x/error.txt"
+        )
+        assert "failed      at step 0" in done.stdout and "again       python " in done.stdout
+    assert "theirs.py" in (tmp_path / "outputs/x/error.txt").read_text()
+    assert read_json(tmp_path / "outputs/x/summary.json")["state"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -68,6 +120,7 @@ def test_a_sweep_survives_its_middle_job(tmp_path):
     sweep = ("--multirun", "name=s", "loss.temperature=0.05,-1,0.1", "training.max_steps=1", "evaluation.bm25=null")
     done = call("train.py", *sweep, *TINY, cwd=tmp_path)
     assert done.returncode == 1
+    assert_quiet(done)
     folder = tmp_path / "multirun/s"
     states = {job: read_json(folder / job / "status.json")["state"] for job in "012"}
     assert states == {"0": "finished", "1": "failed", "2": "finished"}
@@ -94,6 +147,7 @@ def test_two_processes_train_as_one(quick, tmp_path):
     one = call("train.py", "name=one", *settings, cwd=tmp_path)
     two = call("train.py", "name=two", *settings, "training.per_device_train_batch_size=8", cwd=tmp_path, processes=2)
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    assert_quiet(two)
     losses = []
     for name in ("one", "two"):
         entries = [json.loads(line) for line in (tmp_path / f"outputs/{name}/metrics.jsonl").read_text().splitlines()]

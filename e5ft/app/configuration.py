@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -90,13 +91,22 @@ def training_argument_fields() -> dict[str, object]:
     return fields
 
 
-def run_dir(name: str) -> str:
-    """outputs/NAME, after the name was checked: Hydra makes the folder before any of our code sees it."""
-    return f"outputs/{checked_name(name)}"
+def run_dir(name: str, doctor: bool = False) -> str:
+    """outputs/NAME, after the name was checked: Hydra makes the folder before any of our code sees it.
+
+    Args:
+        name: the run's.
+        doctor: whether nothing will run: then it is the folder that is there anyway, so that none is left behind.
+    """
+    if not isinstance(doctor, bool):
+        raise ConfigurationError(f"doctor={doctor!r}: true or false is needed")
+    return "." if doctor else f"outputs/{checked_name(name)}"
 
 
-def sweep_dir(name: str) -> str:
+def sweep_dir(name: str, doctor: bool = False) -> str:
     """multirun/NAME, checked in the same way."""
+    if doctor is not False:
+        raise ConfigurationError("doctor=true looks at one configuration: leave --multirun out")
     return f"multirun/{checked_name(name)}"
 
 
@@ -293,6 +303,8 @@ def register() -> None:
     ConfigStore.instance().store(group="training", name="arguments", node=node)
     disable_progress_bar()  # transformers' own bars, of loading and saving shards, would cut through ours
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # DataLoader workers fork after the tokenizer was used
+    # accelerate passes ddp_broadcast_buffers on under the name that torch 2.13 deprecates; no setting of ours avoids it.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
 
 
 register()

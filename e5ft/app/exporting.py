@@ -52,7 +52,7 @@ def _card(source, encoder) -> str:
     run = Path(source.path).resolve().parent if source.path is not None else None
     if run is not None and (run / "summary.json").is_file() and (run / "model" / "README.md").is_file():
         step = Path(source.path).name.removeprefix("checkpoint-")
-        if Path(source.path).name == "model" or step == str(read_json(run / "summary.json")["best"]["step"]):
+        if Path(source.path).name == "model" or step == str(read_json(run / "summary.json").get("best", {}).get("step")):
             return (run / "model" / "README.md").read_text(encoding="utf-8")
     return plain_card(source.label, encoder)
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from e5ft import distributed
-from e5ft.app import configuration, sweep
+from e5ft.app import configuration, mirror, sweep
 from e5ft.app.memory import explained
 from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
@@ -71,7 +71,7 @@ def _end_sweep(error: Exception) -> None:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Call a Hydra main and exit: 0, 2 configuration, 3 data, 4 non-finite training, 5 out of memory, 143 stopped, 1 otherwise."""
+    """Call a Hydra main and exit: 0, 2 configuration, 3 data, 4 non-finite, 5 memory, 6 disk, 130, 143 stopped, 1 otherwise."""
     show_everything = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, instead of a traceback and exit code 1
     code = 0
@@ -91,6 +91,9 @@ def run_script(main: Callable[[], None]) -> None:
         code = 130
     sys.stdout.flush()
     distributed.shutdown()
+    if mirror.given_up():  # wandb's hooks at exit would wait for what hangs, or print a traceback of what is dead
+        sys.stderr.flush()
+        os._exit(code)
     if code:
         sys.exit(code)
 

@@ -1,14 +1,13 @@
 """What a run says to a person: before it, one screen; after it, one table and what to do next. And the model card."""
 
 import shutil
-import time
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
 from e5ft import distributed
 from e5ft.app.configuration import plain
+from e5ft.app.estimate import bf16_is_emulated, checkpoint_disk, free_memory, size, training_memory
 from e5ft.app.keeping import gain_and_loss, gain_and_loss_rows
 from e5ft.app.scoring import headline, main_metric
 from e5ft.app.tracking import duration
@@ -59,12 +58,9 @@ def preflight(trainer, data, tokens, pace: float) -> str:
     weights = sum(p.numel() for p in trainer.model.parameters()) + (0 if table is None else aside - table.weight.numel())
     checkpoints = (args.save_total_limit or max(1, steps)) + 1
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    disk = (4 * weights + 8 * trained) * (checkpoints if args.save_strategy != "no" else 0) + 4 * weights
+    disk = checkpoint_disk(weights, trained, checkpoints if args.save_strategy != "no" else 0)
     free_disk = shutil.disk_usage(args.output_dir).free
-    memory, free_memory = (
-        4 * weights + 12 * trained + (0 if table is None else 4 * table.weight.numel()),
-        _free_memory(args.device),
-    )
+    memory = training_memory(weights, trained) + (0 if table is None else 4 * table.weight.numel())
     shown = tokens.total_tokens / max(len(tokens.lengths), 1) * sampler.step_rows * steps / args.world_size
     passes = 4 - 1 / args.gradient_accumulation_steps if args.gradient_accumulation_steps > 1 else 3
     micro = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}" + (
@@ -73,7 +69,7 @@ def preflight(trainer, data, tokens, pace: float) -> str:
     skipped = f" ({data.rejected:,} rejected)" if data.rejected else ""
     if disk > free_disk:
         raise ConfigurationError(
-            f"{args.output_dir}: checkpoints need {_size(disk)}, {_size(free_disk)} are free; lower training.save_total_limit or use another disk"
+            f"{args.output_dir}: checkpoints need {size(disk)}, {size(free_disk)} are free; lower training.save_total_limit or use another disk"
         )
     lines = [
         f"  rows        {len(data.train.rows):,} for training{skipped}, {len(data.dev.queries):,} dev queries, {len(data.test.queries):,} test queries",
@@ -81,11 +77,11 @@ def preflight(trainer, data, tokens, pace: float) -> str:
         f"  steps       {steps:,} of {sampler.step_rows:,} queries ({micro}); {args.num_train_epochs if args.max_steps < 0 else steps / sampler.steps:.3g} epochs",
         f"  texts       {tokens.texts:,}, of which {tokens.truncated / max(tokens.texts, 1):.1%} are cut to the model's length",
         *_embeddings(table),
-        f"  memory      {_size(memory)} for weights, gradient and optimizer, more for activations; {_size(free_memory)} are free",
-        f"  disk        {_size(disk)} for {checkpoints} checkpoints and the model; {_size(free_disk)} are free",
+        f"  memory      {size(memory)} for weights, gradient and optimizer, more for activations; {size(free_memory(args.device))} are free",
+        f"  disk        {size(disk)} for {checkpoints} checkpoints and the model; {size(free_disk)} are free",
         f"  time        about {duration(passes * shown / pace)} on {args.device}, by the speed of a forward pass just measured",
     ]
-    if args.bf16 and args.device.type == "cpu" and _bf16_is_emulated():
+    if args.bf16 and args.device.type == "cpu" and bf16_is_emulated():
         lines.append(
             "  note        this CPU has no bfloat16 instructions: training.bf16=true will be many times slower than without it"
         )
@@ -232,31 +228,3 @@ def inline(text: str) -> str:
     """A value that cannot break out of its place in Markdown or HTML."""
     escaped = str(text).replace("\n", "\\n").replace("`", "'").replace("|", "/")
     return escaped.replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            values = dict(line.split(":", 1) for line in file)
-        return int(values["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 0
-
-
-def _bf16_is_emulated() -> bool:
-    """Whether a matrix product takes longer in bfloat16 than in float32 here (0.1 s at most where it does)."""
-    seconds = []
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(256, 256, dtype=dtype)
-        matrix @ matrix
-        start = time.perf_counter()
-        for _ in range(3):
-            matrix @ matrix
-        seconds.append(time.perf_counter() - start)
-    return seconds[1] > 2 * seconds[0]
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -11,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from e5ft import distributed
 from e5ft.app.configuration import plain
 from e5ft.app.datasets import DEV_SPLIT, SAMPLE, columns
+from e5ft.app.ending import recorded
 from e5ft.app.memory import explained
 from e5ft.app.mining import mine
 from e5ft.app.report import relative, say
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import headline, main_metric
-from e5ft.app.training import recorded, train
+from e5ft.app.training import train
 from e5ft.data.rows import Columns
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
@@ -25,7 +26,7 @@ from e5ft.files import digest_of_file, read_json, replace_link, write_json, writ
 from e5ft.retrieval.table import aligned
 
 # What may differ when going on with rounds.
-_FREE = ("name", "resume", "sweep", "tracking", "cache_dir")
+_FREE = ("name", "resume", "sweep", "doctor", "tracking", "cache_dir")
 _OUR_COLUMNS = {**dataclasses.asdict(Columns()), "ignore": []}  # of the files that rounds write
 # A trained model brings its own contract, shape and tokenizer.
 _TRAINED = {
@@ -59,7 +60,7 @@ def train_rounds(config: DictConfig) -> float | None:
         return train(config)
     _check(config)
     folder = RunFolder(HydraConfig.get().runtime.output_dir, resume=config.resume)
-    with recorded(folder), explained(config):
+    with recorded(folder, config.name), explained(config):
         if distributed.is_main():
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
         given = {key: value for key, value in plain(config).items() if key not in _FREE}

@@ -138,7 +138,8 @@ def collect(folder: Path) -> list[dict]:
     for job in _jobs(folder):
         status = status_of(job) or {"state": "failed"}
         row = {"job": job.name, **_overrides(job), "state": status["state"]}
-        if (job / "summary.json").is_file():
+        # The state decides: a job that went wrong leaves a summary too, without scores.
+        if status["state"] == "finished" and (job / "summary.json").is_file():
             summary = read_json(job / "summary.json")
             if summary["best"]["score"] is not None:  # training.eval_strategy=no measures nothing on the dev set
                 row[f"dev {summary['objective']}"] = summary["best"]["score"]

@@ -1,10 +1,8 @@
 """The training job: rows in, a better retriever and the figures that show it out."""
 
-import contextlib
 import logging
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +16,18 @@ from e5ft import distributed
 from e5ft.app import report, sweep
 from e5ft.app.configuration import lora_settings, model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
+from e5ft.app.ending import recorded
 from e5ft.app.keeping import Scores, keep_record
 from e5ft.app.memory import explained
+from e5ft.app.mirror import wandb_run
 from e5ft.app.objective import objective, side_vectors
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
 from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
-from e5ft.app.tracking import MetricsFile, Progress, wandb_run
+from e5ft.app.tracking import MetricsFile, Progress
 from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
-from e5ft.errors import ConfigurationError, E5ftError, Terminated
+from e5ft.errors import ConfigurationError, Terminated
 from e5ft.files import digest_of, read_json, write_json, write_text
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
@@ -63,6 +63,7 @@ def train(config: DictConfig, path: Path | None = None, group: str | None = None
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
     group = hydra.sweep.dir.split("/")[-1] if in_sweep and group is None else group
+    whole = not in_sweep and path is None
     path = Path(hydra.runtime.output_dir if path is None else path)
     if config.sweep.resume:
         if not in_sweep:
@@ -76,26 +77,13 @@ def train(config: DictConfig, path: Path | None = None, group: str | None = None
     if in_sweep:
         write_text(path / "overrides.yaml", OmegaConf.to_yaml(sweep.lasting(hydra.overrides.task)))
     with (
-        recorded(folder),
-        stopping_at_once(folder.path.name),
+        recorded(folder, config.name if whole else None),
+        stopping_at_once(config.name),
         explained(config),
         wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror,
     ):
         summary = _Job(config, folder).run(mirror, in_sweep)
     return summary["best"]["score"]
-
-
-@contextlib.contextmanager
-def recorded(folder: RunFolder) -> Iterator[None]:
-    """Let the folder's status say how the block ended."""
-    try:
-        yield
-    except BaseException as error:
-        stopped = isinstance(error, Terminated | KeyboardInterrupt)
-        code = error.exit_code if isinstance(error, E5ftError) else 1
-        folder.set_status("stopped" if stopped else "failed", error=f"{error}" or type(error).__name__, exit_code=code)
-        raise
-    folder.finish()
 
 
 class _Job:
@@ -246,7 +234,7 @@ class _Job:
         if stopping.stopped:
             raise Terminated(
                 f"stopped by {stopping.stopped} at step {trainer.state.global_step}, after saving. "
-                f"Go on with: name={self.folder.path.name} resume=true"
+                f"Go on with: name={self.config.name} resume=true"
             )
 
     def _best(self, trainer: ContrastiveTrainer, encoder: Encoder) -> tuple[dict, Encoder]:
@@ -270,6 +258,7 @@ class _Job:
         runtime = next((entry["train_runtime"] for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), 0.0)
         everything = trainer.tokens_seen * self.arguments.world_size
         return {
+            "state": "finished",
             "model": self.source.label,
             "random_weights": self.source.init == "random",
             "data": {"source": data.label, "read": data.read, "rejected": data.rejected, "train_rows": len(data.train.rows)},

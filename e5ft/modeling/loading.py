@@ -7,7 +7,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
@@ -80,9 +87,27 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
     Raises:
         ConfigurationError: nothing usable at the source; the message names the remedy.
     """
+    config, spec, tokenizer = load_description(source)
+    if source.init == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(source.seed)
+            backbone = _random_backbone(config)
+    else:
+        backbone = _pretrained_backbone(source.path or source.hub, source, config)
+    padded = {"auto": None, "unpadded": False, "padded": True}[source.attention]
+    if padded is None and torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        padded = True  # the kernels for texts of unequal length need compute capability 8.0
+    return Encoder(backbone, tokenizer, spec, padded).to(device).eval()
+
+
+def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec, PreTrainedTokenizerFast]:
+    """All of an encoder but its weights: transformers' configuration, the contract and the tokenizer.
+
+    Raises:
+        ConfigurationError: one of them is not there or not usable, or they do not belong together.
+    """
     place = source.path or source.hub
-    shape = source.init == "random" and source.path is None
-    config = _config_from_shape(source) if shape and source.shape else _from_pretrained(AutoConfig, place, source)
+    config = load_config(source)
     record = getattr(config, RECORD, None) or _sentence_transformers_record(source.path)
     if source.dropout is not None:
         config.hidden_dropout_prob = source.dropout
@@ -95,21 +120,26 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
         raise ConfigurationError(
             f"{source.tokenizer or place}: no fast tokenizer (tokenizer.json); model.tokenizer=DIR names one"
         )
-    if source.init == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(source.seed)
-            backbone = _random_backbone(config)
-    else:
-        backbone = _pretrained_backbone(place, source, config)
     if len(tokenizer) > config.vocab_size:
         raise ConfigurationError(
             f"the tokenizer has {len(tokenizer):,} pieces, the model {config.vocab_size:,}: "
             "they do not belong together (model.tokenizer)"
         )
-    padded = {"auto": None, "unpadded": False, "padded": True}[source.attention]
-    if padded is None and torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        padded = True  # the kernels for texts of unequal length need compute capability 8.0
-    return Encoder(backbone, tokenizer, spec, padded).to(device).eval()
+    return config, spec, tokenizer
+
+
+def load_config(source: ModelSource) -> PretrainedConfig:
+    """transformers' configuration of a source, from its shape, its folder or the hub."""
+    shape = source.init == "random" and source.path is None
+    if shape and source.shape:
+        return _config_from_shape(source)
+    return _from_pretrained(AutoConfig, source.path or source.hub, source)
+
+
+def without_memory(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of a configuration with weights that take no memory, to count them."""
+    with torch.device("meta"):
+        return _random_backbone(config)
 
 
 def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:

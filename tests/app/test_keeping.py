@@ -49,7 +49,7 @@ def test_the_run_measures_what_it_cost(trained, keep, capsys):
 
 
 def test_the_figures_go_to_the_mirror(trained, keep, monkeypatch):
-    from e5ft.app.tracking import WandbMirror
+    from e5ft.app.mirror import WandbMirror
 
     sent = {}
     monkeypatch.setattr(WandbMirror, "send", lambda self, values, step=None: sent.update(values))

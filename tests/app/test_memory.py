@@ -89,7 +89,7 @@ def test_what_is_on_already_or_changes_the_meaning_is_not_named(composed):
     assert "loss.chunk_size" not in raised_by(composed("train", "loss=triplet"))
 
 
-@pytest.mark.parametrize(("script", "field"), [("eval", "evaluation.batch_tokens=8192"), ("mine", "batch_tokens=8192")])
+@pytest.mark.parametrize(("script", "field"), [("eval", "evaluation.batch_tokens=1024"), ("mine", "batch_tokens=1024")])
 def test_the_other_scripts_name_theirs(composed, script, field):
     message = raised_by(composed(script))
     assert field in message and "training." not in message and "resume" not in message

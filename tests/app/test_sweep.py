@@ -23,11 +23,13 @@ from e5ft.files import write_json, write_text
 
 def job(folder, number, *, dev=None, test=0.5, change=None, error=None):
     write_json(folder / str(number) / "status.json", {"state": "failed", "error": error} if error else {"state": "finished"})
-    if error:
+    if error:  # a job that went wrong leaves a summary, too
+        end = {"state": "failed", "error": error, "exit_code": 3, "reached": {"step": 4, "dev": None}, "seconds": 1.5}
+        write_json(folder / str(number) / "summary.json", end)
         return
     keep = [{"set": "wiki-test", "differences": {"ndcg@10": {"mean": change}}}] if change is not None else []
     summary = {
-        "best": {"score": dev}, "objective": "ndcg@10", "test_set": "law-test", "keep": keep, "training": {"seconds": 1.5},
+        "state": "finished", "best": {"score": dev}, "objective": "ndcg@10", "test_set": "law-test", "keep": keep, "training": {"seconds": 1.5},
         "scores": {"after": {"metrics": {"ndcg@10": test, "hit@1": test}}},
     }  # fmt: skip
     write_json(folder / str(number) / "summary.json", summary)
@@ -40,7 +42,7 @@ def test_gain_and_loss_stand_side_by_side(tmp_path):
     rows = collect(tmp_path)
     assert [row["job"] for row in rows] == ["2", "0", "1"]
     assert [row.get("wiki-test ndcg@10 change") for row in rows] == [0.01, -0.02, None]
-    assert rows[0]["law-test ndcg@10"] == 0.7 and rows[2]["error"] == "no rows"
+    assert rows[0]["law-test ndcg@10"] == 0.7 and rows[2]["error"] == "no rows" and rows[2]["state"] == "failed"
 
 
 def test_a_sweep_without_keep_sets_has_no_such_column(tmp_path):

@@ -1,100 +1,12 @@
-"""metrics.jsonl is the record; W&B mirrors it and never ends a run."""
+"""metrics.jsonl is the record: whole lines, flushed one by one, and no run goes on without it."""
 
-import sys
-import types
+import errno
 
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from e5ft.app.tracking import MetricsFile, duration, wandb_run
-from e5ft.errors import ConfigurationError
-
-TRACKING = {"wandb": "offline", "project": "p", "entity": None, "tags": ["t"]}
-
-
-class FakeRun:
-    def __init__(self, fail=False):
-        self.fail, self.logged, self.finished = fail, [], 0
-
-    def log(self, values, step=None):
-        if self.fail:
-            raise RuntimeError("disk full")
-        self.logged.append((step, values))
-
-    def finish(self):
-        self.finished += 1
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    module = types.SimpleNamespace(run=FakeRun(), calls=[], error=None)
-    module.Settings = lambda **values: values
-
-    def init(**values):
-        if module.error:
-            raise module.error
-        module.calls.append(values)
-        return module.run
-
-    module.init = init
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    return module
-
-
-def test_a_mirror_of_what_is_logged(fake, tmp_path):
-    config = {"name": "n", "loss": {"temperature": 1}, "secret_thing": "canary"}
-    with wandb_run(TRACKING, config, tmp_path / "3", "sweep") as mirror:
-        mirror.on_log(None, TrainerState(global_step=7), None, {"loss": 1.0})
-        mirror.on_log(None, TrainerState(global_step=7), None, {"eval_ndcg@10": 0.5})
-    assert fake.run.logged == [(7, {"train/loss": 1.0}), (7, {"dev/ndcg@10": 0.5})]
-    assert fake.run.finished == 1
-    call = fake.calls[0]
-    assert call["group"] == "sweep" and call["name"] == "sweep-3" and call["mode"] == "offline"
-    assert "canary" not in str(call)
-
-
-@pytest.mark.parametrize("error", [RuntimeError("no key"), OSError("no space"), TimeoutError("unreachable")])
-def test_a_failing_start_is_one_warning(fake, tmp_path, error, caplog):
-    fake.error = error
-    with wandb_run(TRACKING, {}, tmp_path, None) as mirror:
-        mirror.on_log(None, TrainerState(global_step=1), None, {"loss": 1.0})
-    assert len([r for r in caplog.records if "W&B" in r.message]) == 1
-
-
-def test_a_failure_while_logging_is_one_warning(fake, tmp_path, caplog):
-    fake.run.fail = True
-    with wandb_run(TRACKING, {}, tmp_path, None) as mirror:
-        for step in range(3):
-            mirror.on_log(None, TrainerState(global_step=step), None, {"loss": 1.0})
-    assert len([r for r in caplog.records if "W&B" in r.message]) == 1
-    assert fake.run.finished == 1
-
-
-def test_the_run_is_finished_when_the_job_crashes(fake, tmp_path):
-    with pytest.raises(ZeroDivisionError), wandb_run(TRACKING, {}, tmp_path, None):
-        raise ZeroDivisionError
-    assert fake.run.finished == 1
-
-
-def test_modes(fake, tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for key, expected in ((None, "offline"), ("k", "online")):
-        if key:
-            monkeypatch.setenv("WANDB_API_KEY", key)
-        with wandb_run({**TRACKING, "wandb": "auto"}, {}, tmp_path, None):
-            pass
-        assert fake.calls[-1]["mode"] == expected
-    count = len(fake.calls)
-    with wandb_run({**TRACKING, "wandb": "off"}, {}, tmp_path, None):
-        pass
-    assert len(fake.calls) == count
-    with (
-        pytest.raises(ConfigurationError, match="tracking.wandb='loud'"),
-        wandb_run({**TRACKING, "wandb": "loud"}, {}, tmp_path, None),
-    ):
-        pass
+from e5ft.app.tracking import MetricsFile, duration
+from e5ft.errors import StorageError
 
 
 def test_metrics_are_written_anew_from_the_checkpoints_past(tmp_path):
@@ -115,3 +27,56 @@ def test_metrics_are_written_anew_from_the_checkpoints_past(tmp_path):
 
 def test_duration():
     assert [duration(s) for s in (12.4, 200, 7500)] == ["12 s", "3 min 20 s", "2 h 5 min"]
+
+
+class FullDisk:
+    """A file on a disk that has room for so many bytes more."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, data):
+        taken = self.file.write(data[: self.room])
+        self.room -= taken
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return taken
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_whole_lines(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path)
+    state = TrainerState(is_world_process_zero=True, global_step=1)
+    metrics.on_log(None, state, TrainerControl(), {"loss": 0.5})
+    before = path.read_text()
+
+    def full(*given, **more):
+        return FullDisk(open(*given, **more), room=7)
+
+    monkeypatch.setattr("e5ft.app.tracking.open", full, raising=False)
+    state.global_step = 2
+    with pytest.raises(StorageError, match=r"metrics.jsonl: cannot be written \(No space left on device\).*resume=true"):
+        metrics.on_log(None, state, TrainerControl(), {"loss": 0.25})
+    assert path.read_text() == before
+
+
+def test_a_full_disk_at_resuming_leaves_the_old_record(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 1}\n{"step": 2, "loss": 2}\n')
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("e5ft.files.os.fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        MetricsFile(path, past=[{"step": 1, "loss": 1}])
+    assert len(path.read_text().splitlines()) == 2

@@ -1,0 +1,173 @@
+"""However a run ends, its files and its last lines say what happened, what is safe and how to go on."""
+
+import errno
+import json
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from e5ft.app.ending import Crashed, command, reached, recorded
+from e5ft.app.run_folder import RunFolder
+from e5ft.errors import ConfigurationError, NonFiniteError, StorageError, Terminated
+from e5ft.files import read_json, write_json
+
+METRICS = [{"step": 0, "eval_ndcg@10": 0.1}, {"step": 2, "loss": 3.0}, {"step": 4, "loss": 2.0}, {"step": 4, "eval_ndcg@10": 0.3}]
+
+
+def checkpoint(path, step, *, complete=True):
+    folder = path / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    for name in ("trainer_state.json", "model.safetensors", *(["optimizer.pt", "manifest.json"] if complete else [])):
+        (folder / name).write_text("x")
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch, capsys):
+    """Let a run that came to step 4 end with an error; returns what was raised, its summary, its status and what was printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "experiment=quick", "name=old", "loss.temperature=0.1"])
+
+    def end(error, path="outputs/x", steps=METRICS, resume=False, name="x"):
+        folder = RunFolder(tmp_path / path, resume=resume)
+        with pytest.raises(BaseException) as caught, recorded(folder, name):
+            (folder.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps) + '{"step": 5, "lo')
+            if steps and not resume:
+                checkpoint(folder.path, 2)
+                checkpoint(folder.path, 4, complete=False)
+            raise error
+        folder._lock.close()
+        summary = folder.path / "summary.json"
+        return caught.value, read_json(summary), read_json(folder.path / "status.json"), capsys.readouterr().out
+
+    return end
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+CASES = [
+    (Terminated("stopped by SIGTERM at step 4"), Terminated, "stopped", 143),
+    (NonFiniteError("step 5: the loss is nan"), NonFiniteError, "failed", 4),
+    (KeyboardInterrupt(), KeyboardInterrupt, "stopped", 130),
+    (FULL, StorageError, "failed", 6),
+    (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0"), StorageError, "failed", 6),
+    (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), StorageError, "failed", 6),
+    (ZeroDivisionError("by zero\nsecond line"), Crashed, "failed", 1),
+    (SystemExit(7), SystemExit, "failed", 1),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "state", "code"), CASES, ids=[f"{type(c[0]).__name__}-{c[3]}" for c in CASES])
+def test_summary_and_last_lines_tell_of_it(ended, error, kind, state, code):
+    raised, summary, status, printed = ended(error)
+    assert type(raised) is kind
+    assert summary["state"] == status["state"] == state and summary["exit_code"] == status["exit_code"] == code
+    assert summary["error"] == status["error"] == (str(raised) or type(raised).__name__)
+    assert summary["reached"] == {
+        "folder": "outputs/x",
+        "step": 4,
+        "loss": 2.0,
+        "dev": {"step": 4, "metrics": {"ndcg@10": 0.3}},
+        "checkpoint": "checkpoint-2",
+    }
+    assert summary["seconds"] >= 0
+    lines = printed.strip().splitlines()
+    assert lines[0].startswith(f"{state:<12}at step 4 after 0 s, loss 2.0000, dev ndcg@10 0.300 at step 4")
+    assert lines[1] == "safe        outputs/x: checkpoint-2, metrics.jsonl to step 4"
+    assert lines[2] == "go on       python train.py experiment=quick loss.temperature=0.1 name=x resume=true"
+
+
+def test_the_traceback_of_what_nobody_foresaw_is_in_a_file(ended, tmp_path):
+    raised, _, _, printed = ended(ZeroDivisionError("by zero"))
+    assert str(raised) == "ZeroDivisionError: by zero; the traceback is in outputs/x/error.txt" and "Traceback" not in printed
+    text = (tmp_path / "outputs/x/error.txt").read_text()
+    assert text.startswith("Traceback") and "test_ending.py" in text and text.endswith("ZeroDivisionError: by zero\n")
+    assert raised.exit_code == 1 and isinstance(raised.__cause__, ZeroDivisionError)
+
+
+def test_before_the_first_checkpoint_the_same_name_begins_again(ended):
+    *_, printed = ended(ZeroDivisionError(), steps=[])
+    assert "safe        outputs/x: nothing yet" in printed and printed.rstrip().endswith("again       " + command("x", False))
+    assert "resume" not in printed
+
+
+def test_a_refused_configuration_has_said_everything(ended):
+    _, summary, _, printed = ended(ConfigurationError("loss.temperature=-1"), steps=[])
+    assert printed == "" and summary["exit_code"] == 2
+
+
+def test_part_of_something_larger_has_no_last_lines(ended):
+    *_, printed = ended(ZeroDivisionError(), name=None)
+    assert printed == ""
+
+
+def test_a_later_attempt_starts_with_a_clean_slate(ended, tmp_path):
+    ended(ZeroDivisionError())
+    folder = RunFolder(tmp_path / "outputs/x", resume=True)
+    with recorded(folder, "x"):
+        assert not (folder.path / "error.txt").exists() and not (folder.path / "summary.json").exists()
+    assert read_json(folder.path / "status.json")["state"] == "finished"
+
+
+@pytest.mark.parametrize("written", [{"state": "finished", "best": 1}, {"best": 1}])
+def test_a_refused_attempt_keeps_the_results_of_a_finished_run(ended, tmp_path, written):
+    write_json(tmp_path / "outputs/x/summary.json", written)
+    write_json(tmp_path / "outputs/x/status.json", {"state": "finished"})
+    _, summary, status, printed = ended(ConfigurationError("another training"), resume=True)
+    assert summary == written and status["state"] == "finished" and status["last_error"] == "another training"
+    assert printed == ""
+
+
+def test_a_crash_after_the_results_keeps_them(tmp_path):
+    folder = RunFolder(tmp_path / "x")
+    with pytest.raises(Crashed), recorded(folder):
+        write_json(folder.path / "summary.json", {"state": "finished", "scores": 1})
+        raise ValueError
+    summary = read_json(folder.path / "summary.json")
+    assert summary["state"] == "failed" and summary["scores"] == 1
+
+
+def test_a_full_disk_at_the_end_hides_nothing(tmp_path, monkeypatch, caplog):
+    """Where the ending cannot be written either, the error is still the one that ended the run."""
+    folder = RunFolder(tmp_path / "x")
+
+    def full(*_):
+        raise FULL
+
+    with pytest.raises(Crashed, match="ZeroDivisionError: by zero; HYDRA_FULL_ERROR=1"), recorded(folder, "x"):
+        monkeypatch.setattr("e5ft.files.os.fsync", full)
+        raise ZeroDivisionError("by zero")
+    assert "could not be written (No space left on device)" in caplog.text
+
+
+def test_of_rounds_the_last_one_counts(tmp_path):
+    for number in (1, 2, 10):
+        checkpoint(tmp_path / f"round-{number}", number)
+        (tmp_path / f"round-{number}/metrics.jsonl").write_text(f'{{"step": {number}, "loss": NaN}}\n')
+    found = reached(tmp_path)
+    assert found["step"] == 10 and found["checkpoint"] == "checkpoint-10" and found["loss"] is None
+
+
+def test_the_command_names_no_secret_and_the_launcher(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "+tracking.api_key=canary", "data.train_file=a b.jsonl", "resume=true"])
+    assert command("x", False) == "python train.py 'data.train_file=a b.jsonl' name=x"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert command("x", True).startswith("torchrun --standalone --nproc_per_node 2 train.py ")
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    assert command("x", True) == "the same command on every node, with name=x resume=true"
+
+
+@pytest.mark.parametrize("stage", ["load_training_data", "load_encoder"])
+def test_a_training_that_crashes_leaves_its_record(trained, monkeypatch, stage):
+    def crash(*_):
+        raise ZeroDivisionError("in the middle")
+
+    monkeypatch.setattr(f"e5ft.app.training.{stage}", crash)
+    with pytest.raises(Crashed):
+        trained("training.max_steps=1")
+
+
+def test_a_training_that_ends_well_says_finished(trained):
+    _, folder = trained("training.max_steps=1", "evaluation.bm25=null")
+    assert read_json(folder / "summary.json")["state"] == "finished" and not (folder / "error.txt").exists()
+    assert OmegaConf.load(folder / "config.yaml").name

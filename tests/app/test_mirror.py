@@ -1,0 +1,194 @@
+"""W&B mirrors what is logged; whatever happens inside it is one warning and never ends or holds up a run."""
+
+import asyncio
+import errno
+import sys
+import threading
+import types
+
+import pytest
+from transformers import TrainerState
+
+from e5ft.app import mirror as module
+from e5ft.app.mirror import wandb_run
+from e5ft.errors import ConfigurationError
+
+TRACKING = {"wandb": "offline", "project": "p", "entity": None, "tags": ["t"]}
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+class FakeRun:
+    def __init__(self):
+        self.does, self.logged, self.finished, self.threads = {}, [], 0, set()
+
+    def log(self, values, step=None):
+        self.act("log")
+        self.logged.append((step, values))
+
+    def finish(self):
+        self.finished += 1
+        self.act("finish")
+
+    def act(self, where):
+        self.threads.add(threading.current_thread())
+        if where in self.does:
+            self.does[where]()
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A wandb whose import, init, log and finish do as `run.does` says."""
+    fake = types.SimpleNamespace(run=FakeRun(), calls=[])
+    fake.Settings = lambda **values: values
+
+    def init(**values):
+        fake.run.act("init")
+        fake.calls.append(values)
+        return fake.run
+
+    fake.init = init
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setattr(module, "_given_up", False)
+    return fake
+
+
+def raising(error):
+    def act():
+        raise error
+
+    return act
+
+
+def train_through(tracking, folder):
+    """What a training does with its mirror."""
+    with wandb_run(tracking, {}, folder, None) as mirror:
+        for step in range(3):
+            mirror.on_log(None, TrainerState(global_step=step), None, {"loss": 1.0})
+        mirror.send({"test/ndcg@10": 0.5})
+
+
+def warnings_of(caplog):
+    return [record.message for record in caplog.records if "W&B" in record.message]
+
+
+def test_a_mirror_of_what_is_logged(fake, tmp_path):
+    config = {"name": "n", "loss": {"temperature": 1}, "secret_thing": "canary"}
+    with wandb_run(TRACKING, config, tmp_path / "3", "sweep") as mirror:
+        mirror.on_log(None, TrainerState(global_step=7), None, {"loss": 1.0})
+        mirror.on_log(None, TrainerState(global_step=7), None, {"eval_ndcg@10": 0.5})
+    assert fake.run.logged == [(7, {"train/loss": 1.0}), (7, {"dev/ndcg@10": 0.5})]
+    assert fake.run.finished == 1
+    call = fake.calls[0]
+    assert call["group"] == "sweep" and call["name"] == "sweep-3" and call["mode"] == "offline"
+    assert "canary" not in str(call)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("api_key not configured (no-tty)"),
+        TimeoutError("unreachable"),
+        FULL,
+        SystemExit(1),
+        KeyboardInterrupt(),
+        asyncio.CancelledError(),
+        AssertionError(),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+def test_what_wandb_raises_is_one_warning(fake, tmp_path, caplog, where, error):
+    """On the thread that calls wandb a KeyboardInterrupt is wandb's too: Python gives a person's to the main thread."""
+    fake.run.does = {where: raising(error)}
+    train_through(TRACKING, tmp_path)
+    assert len(warnings_of(caplog)) == 1 and "metrics.jsonl has everything" in warnings_of(caplog)[0]
+    assert fake.run.finished == (0 if where == "init" else 1)
+    assert len(fake.run.logged) == {"init": 0, "log": 0, "finish": 4}[where]
+    assert module.given_up() == (where != "init")  # wandb's hooks at exit would fail on a run that is dead
+
+
+def test_failing_everywhere_is_one_warning(fake, tmp_path, caplog):
+    fake.run.does = {"log": raising(FULL), "finish": raising(FULL)}
+    train_through(TRACKING, tmp_path)
+    assert len(warnings_of(caplog)) == 1
+
+
+@pytest.mark.parametrize("error", [ImportError("no libz"), SystemExit(3), RuntimeError("half installed")], ids=repr)
+def test_a_wandb_that_cannot_be_imported_is_one_warning(tmp_path, caplog, monkeypatch, error):
+    package = tmp_path / "broken" / "wandb"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"raise {error!r}\n")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.syspath_prepend(str(package.parent))
+    train_through(TRACKING, tmp_path)
+    assert len(warnings_of(caplog)) == 1 and "did not start" in warnings_of(caplog)[0]
+
+
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+def test_a_call_that_hangs_is_given_up(fake, tmp_path, caplog, monkeypatch, where):
+    hold = threading.Event()
+    for name in ("_INIT", "_FINISH", "_GRACE", "_LOG"):
+        monkeypatch.setattr(module, name, 0.1)
+    fake.run.does = {where: hold.wait}
+    try:
+        train_through(TRACKING, tmp_path)
+        assert len(warnings_of(caplog)) == 1 and "no answer" in warnings_of(caplog)[0]
+        assert module.given_up()
+    finally:
+        hold.set()
+
+
+def test_a_person_s_interrupt_passes(fake, tmp_path):
+    """Ctrl-C while wandb is waited for ends the run; wandb's run is still finished."""
+    with pytest.raises(KeyboardInterrupt), wandb_run(TRACKING, {}, tmp_path, None):
+        raise KeyboardInterrupt
+    assert fake.run.finished == 1 and not module.given_up()
+
+
+def test_wandb_is_called_on_one_thread_of_its_own(fake, tmp_path):
+    train_through(TRACKING, tmp_path)
+    assert len(fake.run.threads) == 1 and threading.main_thread() not in fake.run.threads
+
+
+def test_online_without_a_key_asks_nobody(fake, tmp_path, caplog, monkeypatch):
+    """wandb would ask for a key on the terminal and wait for an answer."""
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    train_through({**TRACKING, "wandb": "online"}, tmp_path)
+    assert len(warnings_of(caplog)) == 1 and "no API key" in warnings_of(caplog)[0]
+    assert fake.calls == []
+    (tmp_path / ".netrc").write_text("machine wandb.example.org login user password k\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    train_through({**TRACKING, "wandb": "online"}, tmp_path)
+    assert fake.calls[0]["mode"] == "online"
+
+
+def test_the_run_is_finished_when_the_job_crashes(fake, tmp_path):
+    with pytest.raises(ZeroDivisionError), wandb_run(TRACKING, {}, tmp_path, None):
+        raise ZeroDivisionError
+    assert fake.run.finished == 1
+
+
+def test_modes(fake, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for key, expected in ((None, "offline"), ("k", "online")):
+        if key:
+            monkeypatch.setenv("WANDB_API_KEY", key)
+        with wandb_run({**TRACKING, "wandb": "auto"}, {}, tmp_path, None):
+            pass
+        assert fake.calls[-1]["mode"] == expected
+    count = len(fake.calls)
+    with wandb_run({**TRACKING, "wandb": "off"}, {}, tmp_path, None):
+        pass
+    assert len(fake.calls) == count
+    with (
+        pytest.raises(ConfigurationError, match="tracking.wandb='loud'"),
+        wandb_run({**TRACKING, "wandb": "loud"}, {}, tmp_path, None),
+    ):
+        pass
