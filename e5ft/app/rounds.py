@@ -82,7 +82,9 @@ def _check(config: DictConfig) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigurationError("rounds and --multirun do not go together: a sweep's jobs would each mine; run them one by one")
     if not is_url(_source(config)) and not Path(_source(config)).is_file():
-        raise ConfigurationError(f"data.train_file={config.data.train_file}: rounds need a local file or a URL, to be mined again")
+        raise ConfigurationError(
+            f"data.train_file={config.data.train_file}: rounds need a local file or a URL, to be mined again"
+        )
 
 
 def _source(config: DictConfig) -> str:
