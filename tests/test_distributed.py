@@ -14,8 +14,9 @@ import torch
 from e5ft import distributed
 from e5ft.data.collator import collate
 from e5ft.data.sampler import StepSampler
+from e5ft.retrieval.search import top_k
 from e5ft.training.losses import InfoNCE, Triplet
-from tests.conftest import make_rows
+from tests.conftest import make_encoder, make_rows
 from tests.training import two_processes
 from tests.training.conftest import make_trainer, micro_batches_of
 
@@ -204,6 +205,30 @@ def test_processes_draw_different_dropout(found):
     (first, again), (other, _) = (each["dropout"] for each in found)
     assert torch.equal(first, again)
     assert not torch.allclose(first, other, atol=1e-2)
+
+
+def test_each_process_writes_its_own_vectors(found):
+    """23 texts: 11 and 12, in two files; what both see is what one process encodes, and so is what they find together."""
+    encoder, texts = make_encoder(), two_processes.texts_of(23)
+    wanted = encoder.encode(texts, "passage")
+    expected = top_k(encoder.encode(texts[:3], "query"), wanted, 6)
+    for rank, each in enumerate(found):
+        vectors, files, asked = each["sharded"][23]
+        np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-6)
+        assert files == ["0-of-2.npy", "1-of-2.npy"] and sum(asked) == (11, 12)[rank]
+        scores, indices = each["sharded"]["search", 23]
+        np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(indices, expected[1])
+        one, kind, asked = each["sharded"][1]
+        np.testing.assert_allclose(one, encoder.encode(texts[:1], "passage"), rtol=0, atol=1e-6)
+        assert kind == "memmap" and asked == ([1], [])[rank]
+
+
+def test_an_interrupted_shard_goes_on_where_it_stopped(found):
+    for rank, each in enumerate(found):
+        vectors, asked = each["sharded"]["again"]
+        np.testing.assert_array_equal(vectors, each["sharded"][23][0])
+        assert asked == ([], [4, 4])[rank]
 
 
 def test_alone_everything_is_passed_through():

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
+from e5ft.data.remote import check_url
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.loading import ModelSource
 from e5ft.modeling.lora import LoraSettings
@@ -225,9 +226,14 @@ def device(config: DictConfig) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def check_no_none(config: DictConfig) -> None:
-    """Refuse the string 'None', which YAML reads as a word: null is meant."""
+def check_words(config: DictConfig) -> None:
+    """Refuse the string 'None', which YAML reads as a word (null is meant), and URLs that carry credentials.
+
+    Raises:
+        ConfigurationError: there is one.
+    """
     for path, value in _leaves(OmegaConf.to_container(config, resolve=False)):
+        check_url(value, path)
         if value == "none" and path == "loss.false_negatives":
             continue
         if value in ("None", "none", "~None") and not path.endswith(("parallelism_config",)) and "logging" not in path:

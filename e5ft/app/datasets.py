@@ -4,18 +4,19 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from e5ft.app.configuration import PROJECT
+from e5ft.data.remote import Fetched, is_url
 from e5ft.data.rows import Columns
 from e5ft.data.sources import Mix, Source, join_rows
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError
-from e5ft.retrieval.beir import check_layout
+from e5ft.retrieval.beir import check_layout, has_split, set_folder
 from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir
 
 SAMPLE = PROJECT / "data" / "sample"
@@ -57,8 +58,10 @@ def load_training_data(config: DictConfig) -> TrainingData:
     mix = mix_of(config)
     sample = data.train_file is None and mix is None
     source = str(SAMPLE / "train.jsonl") if sample else data.train_file
-    folders = keep_folders(data.keep_dir, data.eval_split)  # before the rows are read, which may take minutes
+    folders = keep_folders(data.keep_dir, data.eval_split, cache)  # before the rows are read, which may take minutes
     eval_dir = data.eval_dir or (str(SAMPLE / "eval") if sample and data.dev_file is None else None)
+    if eval_dir is not None:
+        eval_dir = set_folder(eval_dir, data.eval_split, cache)
     if mix is None:
         rows = load_rows(source, columns(data), cache, on_bad_row=data.on_bad_row, split=data.split)
     else:
@@ -68,7 +71,7 @@ def load_training_data(config: DictConfig) -> TrainingData:
     rows = _limit(rows, data.max_train_rows, config.seed)
     if data.dev_file is not None:
         dev = from_rows(Path(data.dev_file).stem, load_rows(data.dev_file, columns(data), cache, on_bad_row=data.on_bad_row))
-    elif eval_dir is not None and (Path(eval_dir) / "qrels" / f"{DEV_SPLIT}.tsv").is_file():
+    elif eval_dir is not None and has_split(eval_dir, DEV_SPLIT):
         dev = load_set(eval_dir, DEV_SPLIT)
     else:
         rows, held_out = split_rows(rows, data.dev_share, config.seed)
@@ -83,21 +86,21 @@ def load_training_data(config: DictConfig) -> TrainingData:
 
 def load_evaluation_set(config: DictConfig) -> RetrievalSet:
     """The set that eval.py ranks: data.eval_dir, or the rows of data.dev_file, or the sample's."""
-    data = config.data
+    data, cache = config.data, Path(config.cache_dir)
     if data.eval_dir is not None and data.dev_file is not None:
         raise ConfigurationError("data.eval_dir and data.dev_file: name one of the two")
     if data.dev_file is not None:
-        cache = Path(config.cache_dir)
         return from_rows(Path(data.dev_file).stem, load_rows(data.dev_file, columns(data), cache, on_bad_row=data.on_bad_row))
-    return load_set(data.eval_dir or SAMPLE / "eval", data.eval_split)
+    return load_set(set_folder(data.eval_dir or SAMPLE / "eval", data.eval_split, cache), data.eval_split)
 
 
-def keep_folders(given: object, split: str, field: str = "data.keep_dir") -> list[str]:
-    """A list of folders, or one, or none, each checked to hold an evaluation set with this split.
+def keep_folders(given: object, split: str, cache: Path, field: str = "data.keep_dir") -> list[Path | Fetched]:
+    """A list of folders, or one, or none, each fetched if it is a URL, and checked to hold an evaluation set with this split.
 
     Args:
         given: the value of the configuration's `field`.
         split: the judgements that are to be there.
+        cache: folder of the caches.
 
     Raises:
         ConfigurationError: these are no names of folders.
@@ -109,11 +112,13 @@ def keep_folders(given: object, split: str, field: str = "data.keep_dir") -> lis
             raise ConfigurationError(
                 f"{field}={given}: names of folders are needed; data.keep_dir=[DIR,DIR] takes several, [] none"
             )
-        check_layout(Path(folder), split)
-    return folders
+    located = [set_folder(folder, split, cache) for folder in folders]
+    for folder in located:
+        check_layout(folder, split)
+    return located
 
 
-def load_keep_sets(folders: Sequence[str], split: str, target: RetrievalSet) -> tuple[RetrievalSet, ...]:
+def load_keep_sets(folders: Sequence[Path | Fetched], split: str, target: RetrievalSet) -> tuple[RetrievalSet, ...]:
     """The sets of `keep_folders`. Their names are keys of the summary and folders of the run, so that no two may be equal.
 
     Raises:
@@ -138,15 +143,16 @@ def columns(data: DictConfig) -> Columns:
     return Columns(**{**values, "ignore": tuple(values["ignore"])})
 
 
-def beir_name(folder: str | Path, split: str) -> str:
+def beir_name(folder: Path | Fetched, split: str) -> str:
     """The data set's name, not that of the folder `eval` that most keep theirs in: sample-test, ko-wiki-dev."""
-    path = Path(os.path.abspath(folder))
-    return f"{path.parent.name if path.name == 'eval' else path.name}-{split}"
+    path = PurePosixPath(str(folder).partition("://")[2]) if is_url(str(folder)) else Path(os.path.abspath(folder))
+    return f"{path.parent.name or path.name if path.name == 'eval' else path.name}-{split}"
 
 
-def load_set(folder: str | Path, split: str) -> RetrievalSet:
-    """One folder in BEIR's layout, whole."""
-    return load_beir(Path(folder).absolute(), split, name=beir_name(folder, split))
+def load_set(folder: Path | Fetched, split: str) -> RetrievalSet:
+    """One folder in BEIR's layout, as `set_folder` gave it, whole."""
+    place = folder if isinstance(folder, Fetched) else folder.absolute()
+    return load_beir(place, split, name=beir_name(folder, split))
 
 
 def mix_of(config: DictConfig) -> Mix | None:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from e5ft import distributed
 from e5ft.app import configuration, mirror, sweep
 from e5ft.app.memory import explained
+from e5ft.data.remote import check_url
 from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
 log = logging.getLogger("e5ft")
@@ -31,7 +32,7 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
     if in_sweep:
         return _run_in_sweep(function, config)
     try:
-        configuration.check_no_none(config)
+        configuration.check_words(config)
         with explained(config):
             return function(config)
     except E5ftError as error:
@@ -41,7 +42,7 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
 
 def _run_in_sweep(function: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
     try:
-        configuration.check_no_none(config)
+        configuration.check_words(config)
         with explained(config):
             return function(config)
     except Exception as error:
@@ -99,7 +100,9 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _check_launch() -> None:
-    """torchrun's processes would each make up a name from their own clock (hydra#2070)."""
+    """What Hydra would write down, or torchrun's processes make up from their own clocks (hydra#2070), before a job begins."""
+    for argument in sys.argv[1:]:
+        check_url(argument, argument.partition("=")[0] if "=" in argument.partition("://")[0] else "")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         if not any(argument.startswith("name=") for argument in sys.argv[1:]):
             raise ConfigurationError("under torchrun the run needs a name that all processes know: name=NAME")

@@ -10,6 +10,7 @@ from e5ft.app import configuration
 from e5ft.app.datasets import keep_folders, load_keep_sets, load_set
 from e5ft.app.report import inline, plain_card, say
 from e5ft.app.scoring import headline, main_metric, score_model
+from e5ft.data.remote import Fetched
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import ModelSource, load_encoder
@@ -117,9 +118,9 @@ def _alphas(value: object) -> float | list[float]:
     return [float(alpha) for alpha in given]
 
 
-def _folders(config: DictConfig, chooses: bool) -> list[str]:
+def _folders(config: DictConfig, chooses: bool) -> list[Path | Fetched]:
     """The target's folder and the keep sets', checked to have the split; empty where nothing is to be measured."""
-    data, split = config.data, config.merge.split
+    data, split, cache = config.data, config.merge.split, Path(config.cache_dir)
     if data.eval_dir is None and chooses:
         raise ConfigurationError(
             f"merge.alpha={config.merge.alpha}: there is nothing to choose one by; name data.eval_dir=DIR (and data.keep_dir=[DIR]), "
@@ -128,10 +129,10 @@ def _folders(config: DictConfig, chooses: bool) -> list[str]:
     if not isinstance(split, str) or not split:
         raise ConfigurationError(f"merge.split={split!r}: the name of a split is needed, of qrels/NAME.tsv, for instance dev")
     try:
-        folders = keep_folders(data.keep_dir, split)
+        folders = keep_folders(data.keep_dir, split, cache)
         if data.eval_dir is None and folders:
             raise ConfigurationError("data.keep_dir: the target is needed beside it, data.eval_dir=DIR")
-        return [] if data.eval_dir is None else [*keep_folders([data.eval_dir], split, "data.eval_dir"), *folders]
+        return [] if data.eval_dir is None else [*keep_folders([data.eval_dir], split, cache, "data.eval_dir"), *folders]
     except DataError as error:
         raise DataError(
             f"{error} (merge.split={split}: what alphas are measured on, so that the test split stays unseen)"
@@ -149,7 +150,7 @@ def _base_source(config: DictConfig, source: ModelSource, tuned: Encoder) -> Mod
     )
 
 
-def _sets(config: DictConfig, folders: list[str]) -> list[RetrievalSet]:
+def _sets(config: DictConfig, folders: list[Path | Fetched]) -> list[RetrievalSet]:
     target = load_set(folders[0], config.merge.split)
     keep = load_keep_sets(folders[1:], config.merge.split, target)
     return [cut(whole, config.data.eval_corpus_size, seed=config.seed) for whole in (target, *keep)]

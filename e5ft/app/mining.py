@@ -164,7 +164,7 @@ def _finders(
         scorer = sources.dense_scorer(queries, passages)
 
         def dense(chosen, depth):
-            options = dict(method=config.search, device=encoder.device, seed=config.seed)
+            options = dict(method=config.search, device=encoder.device, seed=config.seed, folder=Path(config.cache_dir))
             return search(queries[chosen], passages[: problem.candidates], depth, **options)[1]
 
         finders["dense"] = sources.remembered(dense)

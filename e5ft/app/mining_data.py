@@ -1,6 +1,7 @@
 """From mine.yaml to rows, candidates and held-out passages."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 
 from e5ft.app.datasets import DEV_SPLIT, SAMPLE, columns
 from e5ft.data.lines import Fault, read_json_lines
+from e5ft.data.remote import Fetched, is_url, local_file
 from e5ft.data.rows import Row
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
@@ -61,17 +63,18 @@ def load_mining_data(config: DictConfig) -> MiningData:
     if config.held_out not in HELD_OUT:
         raise ConfigurationError(f"held_out={config.held_out!r}: one of {', '.join(HELD_OUT)} is needed")
     _refuse_mix(config.data)
-    corpus = None if config.corpus_file is None else read_corpus(Path(config.corpus_file))
+    cache = Path(config.cache_dir)
+    corpus = None if config.corpus_file is None else read_corpus(local_file(config.corpus_file, cache))
     if config.rows_dir is not None:
         if config.data.train_file is not None:
             raise ConfigurationError("rows_dir and data.train_file: name one of the two")
-        rows, own = _beir_rows(Path(config.rows_dir), config.rows_split)
+        rows, own = _beir_rows(beir.set_folder(config.rows_dir, config.rows_split, cache), config.rows_split)
         everything, counts = rows, (len(rows), 0)
         corpus, label = own if corpus is None else corpus, f"{config.rows_dir} ({config.rows_split})"
     else:
         everything = load_rows(
             str(SAMPLE / "train.jsonl") if config.data.train_file is None else config.data.train_file,
-            columns(config.data), Path(config.cache_dir), on_bad_row=config.data.on_bad_row, split=config.data.split,
+            columns(config.data), cache, on_bad_row=config.data.on_bad_row, split=config.data.split,
         )  # fmt: skip
         counts = everything.read, everything.rejected
         rows, label = everything, "the shipped sample" if config.data.train_file is None else config.data.train_file
@@ -94,7 +97,7 @@ def _refuse_mix(data: DictConfig) -> None:
         )
 
 
-def read_corpus(path: Path) -> Iterator[str]:
+def read_corpus(path: str | os.PathLike) -> Iterator[str]:
     """Texts of a .jsonl file of {"title" (may be absent), "text"}, as BEIR's corpus.jsonl; ids are not needed.
 
     Raises:
@@ -109,7 +112,7 @@ def read_corpus(path: Path) -> Iterator[str]:
             raise DataError(str(fault)) from None
 
 
-def _beir_rows(folder: Path, split: str) -> tuple[list[Row], Iterable[str]]:
+def _beir_rows(folder: Path | Fetched, split: str) -> tuple[list[Row], Iterable[str]]:
     """A row for each query with a relevant passage, and the whole corpus."""
     found = load_beir(folder, split)
     place = found.passage_ids.positions_of(passage for judged in found.qrels.values() for passage in judged)
@@ -129,7 +132,7 @@ def _held_out(config: DictConfig) -> tuple[set[int], list[str]]:
         folder = SAMPLE / "eval"  # what train.py evaluates the sample on
     if folder is not None:
         names.append("the sample's eval" if data.eval_dir is None else str(folder))
-        held_out |= _held_out_of(Path(folder), config)
+        held_out |= _held_out_of(beir.set_folder(folder, data.eval_split, Path(config.cache_dir)), config)
     if data.dev_file is not None:
         names.append(str(data.dev_file))
         rows = load_rows(data.dev_file, columns(data), Path(config.cache_dir), on_bad_row=data.on_bad_row)
@@ -142,7 +145,9 @@ def _will_be_split(config: DictConfig) -> bool:
     data = config.data
     if data.dev_file is not None or data.train_file is None:  # the sample has a dev split
         return False
-    return data.eval_dir is None or not (Path(data.eval_dir) / "qrels" / f"{DEV_SPLIT}.tsv").is_file()
+    if data.eval_dir is None:
+        return True
+    return not beir.has_split(beir.set_folder(data.eval_dir, data.eval_split, Path(config.cache_dir)), DEV_SPLIT)
 
 
 def _dev_documents(rows: RowStore, config: DictConfig) -> set[int]:
@@ -154,16 +159,23 @@ def _dev_documents(rows: RowStore, config: DictConfig) -> set[int]:
     return {text_id(text) for row in dev for text in row.positives}
 
 
-def _held_out_of(folder: Path, config: DictConfig) -> set[int]:
+def _held_out_of(folder: Path | Fetched, config: DictConfig) -> set[int]:
     beir.check_layout(folder, config.data.eval_split)
     ids, texts = beir.read_texts(folder / "corpus.jsonl", beir.passage_text)
     if config.held_out == "corpus":
         return {text_id(text) for text in texts}
     # The split that is mined for is no held-out one, where train and test share a folder.
-    own = config.rows_split if config.rows_dir is not None and Path(config.rows_dir).resolve() == folder.resolve() else None
-    splits = [path for path in sorted((folder / "qrels").glob("*.tsv")) if path.stem != own]
-    judged = (passage for path in splits for _, _, passage, _ in beir.read_qrels(path))
+    own = config.rows_split if config.rows_dir is not None and _same(config.rows_dir, str(folder)) else None
+    splits = [split for split in beir.splits_of(folder) if split != own]
+    judged = (passage for split in splits for _, _, passage, _ in beir.read_qrels(folder / "qrels" / f"{split}.tsv"))
     return {text_id(texts[position]) for position in ids.positions_of(judged).values()}
+
+
+def _same(first: str, second: str) -> bool:
+    """Whether two names are one folder's."""
+    if is_url(first) or is_url(second):
+        return first.rstrip("/") == second.rstrip("/")
+    return Path(first).resolve() == Path(second).resolve()
 
 
 def _limit(rows: RowStore | Sequence[Row], limit: int | None, seed: int) -> RowStore | Sequence[Row]:

@@ -18,11 +18,13 @@ from e5ft.app.report import relative, say
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import headline, main_metric
 from e5ft.app.training import train
+from e5ft.data.remote import is_url, local_file
 from e5ft.data.rows import Columns
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError
 from e5ft.files import digest_of_file, read_json, replace_link, write_json, write_lines, write_text
+from e5ft.retrieval.beir import has_split, set_folder
 from e5ft.retrieval.table import aligned
 
 # What may differ when going on with rounds.
@@ -64,7 +66,7 @@ def train_rounds(config: DictConfig) -> float | None:
         if distributed.is_main():
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
         given = {key: value for key, value in plain(config).items() if key not in _FREE}
-        given["rows"] = digest_of_file(_source(config))
+        given["rows"] = digest_of_file(local_file(_source(config), Path(config.cache_dir)))
         folder.check_definition(given, config.resume)
         config = _with_dev_rows(config, folder.path)
         summaries = []
@@ -81,8 +83,10 @@ def _check(config: DictConfig) -> None:
         raise ConfigurationError("rounds.count above 1 with data=mix: mine each source with mine.py, and mix the files")
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigurationError("rounds and --multirun do not go together: a sweep's jobs would each mine; run them one by one")
-    if not Path(_source(config)).is_file():
-        raise ConfigurationError(f"data.train_file={config.data.train_file}: rounds need a local file, to be mined again")
+    if not is_url(_source(config)) and not Path(_source(config)).is_file():
+        raise ConfigurationError(
+            f"data.train_file={config.data.train_file}: rounds need a local file or a URL, to be mined again"
+        )
 
 
 def _source(config: DictConfig) -> str:
@@ -142,7 +146,9 @@ def _with_dev_rows(config: DictConfig, path: Path) -> DictConfig:
     eval_dir = data.eval_dir or (str(SAMPLE / "eval") if sample and data.dev_file is None else None)
     config = config.copy()
     config.data.train_file, config.data.eval_dir = _source(config), eval_dir
-    if data.dev_file is not None or (eval_dir is not None and (Path(eval_dir) / "qrels" / f"{DEV_SPLIT}.tsv").is_file()):
+    if data.dev_file is not None:
+        return config
+    if eval_dir is not None and has_split(set_folder(eval_dir, data.eval_split, Path(config.cache_dir)), DEV_SPLIT):
         return config
     files = {name: path / f"{name}.jsonl" for name in ("train", "dev")}
     if distributed.is_main() and not all(file.is_file() for file in files.values()):

@@ -13,6 +13,7 @@ from e5ft.retrieval.metrics import check_cutoffs, run_metrics
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.vectors import encode_collection
 
+_CUT_ROWS = 65_536  # rows of which the components that are cut off stand in memory
 HEADLINE = ("hit@1", "recall@10", "ndcg@10", "mrr@10")
 
 
@@ -120,5 +121,6 @@ def _run(queries, passages, size: int | None, retrieval_set: RetrievalSet, evalu
 
 def _cut(vectors: np.ndarray, size: int) -> np.ndarray:
     """The first components, at length 1 again."""
-    cut = np.array(vectors[:, :size])
+    chunks = (np.asarray(vectors[start : start + _CUT_ROWS])[:, :size] for start in range(0, len(vectors), _CUT_ROWS))
+    cut = np.concatenate([np.array(chunk) for chunk in chunks])
     return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)

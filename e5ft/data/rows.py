@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -64,7 +65,7 @@ class Row:
     scores: tuple[float, ...] = ()
 
 
-def read_rows(source: str, columns: Columns, split: str = "train") -> Iterator[tuple[str, Row | Fault]]:
+def read_rows(source: str | os.PathLike, columns: Columns, split: str = "train") -> Iterator[tuple[str, Row | Fault]]:
     """Yield every row of a source.
 
     Args:
@@ -82,9 +83,9 @@ def read_rows(source: str, columns: Columns, split: str = "train") -> Iterator[t
     if suffix in JSON_SUFFIXES:
         raw = read_json_lines(source)
     elif suffix in TABLE_SUFFIXES:
-        raw = _read_table(Path(source), "\t" if suffix == ".tsv" else ",")
+        raw = _read_table(source, "\t" if suffix == ".tsv" else ",")
     elif suffix == ".parquet":
-        raw = _read_parquet(Path(source))
+        raw = _read_parquet(source)
     elif Path(source).exists():
         raise DataError(f"{source}: unknown kind of file; {', '.join(SUFFIXES)} are read")
     else:
@@ -157,7 +158,7 @@ def _texts(place: str, field: str, value: object, optional: bool = False) -> tup
     return (check_text(place, field, value),)
 
 
-def _read_table(path: Path, delimiter: str) -> Iterator[tuple[str, dict | Fault]]:
+def _read_table(path: str | os.PathLike, delimiter: str) -> Iterator[tuple[str, dict | Fault]]:
     try:
         # Bytes that are not UTF-8 become lone surrogates, which _table_row reports with their line.
         file = open(path, encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115 (closed below)
@@ -222,7 +223,7 @@ def _cell(cell: str) -> object:
     return cell
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, dict | Fault]]:
+def _read_parquet(path: str | os.PathLike) -> Iterator[tuple[str, dict | Fault]]:
     import pyarrow
     import pyarrow.parquet
 

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from e5ft import distributed
 from e5ft.data.lines import Fault
+from e5ft.data.remote import local_file
 from e5ft.data.rows import Columns, Row, read_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError, DataError
@@ -107,7 +108,7 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     """Validate a source once and map the result.
 
     Args:
-        source: as for `read_rows`.
+        source: as for `read_rows`, or the URL of a file.
         columns: the column mapping.
         cache: folder of the caches; keyed by the content of the file, so an edited file is read again.
         on_bad_row: "fail" raises after reading everything, listing the faults; "skip" leaves bad rows out and counts them.
@@ -118,14 +119,15 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     """
     if on_bad_row not in ("fail", "skip"):
         raise ConfigurationError(f"data.on_bad_row={on_bad_row!r}: fail or skip is needed")
-    content = digest_of_file(source) if Path(source).is_file() else None
+    local = local_file(source, cache)
+    content = digest_of_file(local) if Path(local).is_file() else None
     # The path is part of the key because the faults name it.
     key = digest_of("rows", VERSION, source, content, split, dataclasses.asdict(columns))
     folder = cache / f"rows-{key}"
     with distributed.main_process_first(), _alone(folder):
         # A hub name has no content to compare: it is read anew (its own cache keeps the download).
         if distributed.is_main() and (content is None or not (folder / "report.json").is_file()):
-            _write_rows(folder, read_rows(source, columns, split))
+            _write_rows(folder, read_rows(local, columns, split))
         report = read_json(folder / "report.json")
         rows = _map(folder / "rows.arrow")
     store = RowStore(rows, source, report["digest"], report["read"], report["rejected"], tuple(report["faults"]))

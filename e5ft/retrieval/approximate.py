@@ -1,19 +1,23 @@
 """Nearest neighbours behind one function: exact in chunks, or with FAISS where the corpus is too large for that."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from e5ft.errors import ConfigurationError, DataError
+from e5ft.retrieval import ivfpq
 from e5ft.retrieval.search import top_k
+from e5ft.retrieval.shards import Shards
 
-METHODS = ("exact", "flat", "ivf")
+METHODS = ("exact", "flat", "ivf", "ivfpq")
 _CHUNK = 65_536  # vectors handed to FAISS at once: a memory map is never held as a whole
 _TRAINING = 100  # vectors an IVF list to learn its centre from; FAISS asks for 39 to 256
 
 
 def search(
     queries: np.ndarray,
-    passages: np.ndarray,
+    passages: np.ndarray | Shards,
     k: int,
     *,
     method: str = "exact",
@@ -21,22 +25,25 @@ def search(
     lists: int | None = None,
     probes: int | None = None,
     seed: int = 0,
+    folder: Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k passages with the largest dot product for every query.
 
     Args:
         queries: (Q, D) float32.
-        passages: (P, D) float32, may be a memory map.
+        passages: (P, D) float32, may be a memory map, or shards.
         k: passages a query, at least 1.
         method: "exact": `top_k`, on CPU or GPU; "flat": FAISS over all vectors, on the CPU; "ivf": FAISS over the nearest
-            of `lists` cells only, which misses some: see `approximate`.
+            of `lists` cells only, which misses some: see `approximate`; "ivfpq": the same with a few bytes a vector in place of
+            the vectors, and exact scores of what is found (below `ivfpq.SMALLEST` vectors: exact).
         device: of the exact search.
-        lists: cells of "ivf"; None takes four times the square root of P, no more than P.
+        lists: cells of "ivf" and "ivfpq"; None takes four times the square root of P, no more than P.
         probes: cells searched for a query; None takes a sixteenth of them, at least 8.
         seed: of the vectors that the cells are learnt from.
+        folder: where an index of "ivfpq" over memory maps is kept; None: in memory.
 
     Returns:
-        Scores float32 (Q, min(k, P)), descending, and indices int64; where "ivf" finds fewer, the rest has the index -1
+        Scores float32 (Q, min(k, P)), descending, and indices int64; where "ivf" or "ivfpq" finds fewer, the rest has the index -1
         (which Python would take for the last passage) and the score -inf.
 
     Raises:
@@ -44,7 +51,7 @@ def search(
         DataError: there are no passages.
     """
     check_method(method)
-    if method == "exact":
+    if method == "exact" or (method == "ivfpq" and len(passages) < ivfpq.SMALLEST):
         return top_k(queries, passages, k, device=device)
     import faiss
 
@@ -52,6 +59,8 @@ def search(
         raise ConfigurationError(f"k={k!r}: a whole number of at least 1 is needed")
     if not len(passages):
         raise DataError("the corpus is empty: there is nothing to search")
+    if method == "ivfpq":
+        return ivfpq.search_ivfpq(queries, passages, k, lists=lists, probes=probes, seed=seed, folder=folder)
     index = _flat(faiss, passages.shape[1]) if method == "flat" else _ivf(faiss, passages, lists, probes, seed)
     for start in range(0, len(passages), _CHUNK):
         index.add(np.ascontiguousarray(passages[start : start + _CHUNK], dtype=np.float32))
@@ -79,7 +88,7 @@ def check_method(method: str) -> None:
 
 def approximate(method: str) -> bool:
     """Whether a method may miss passages."""
-    return method == "ivf"
+    return method in ("ivf", "ivfpq")
 
 
 def _flat(faiss, dimension: int):

@@ -3,6 +3,7 @@
 Source: Thakur et al. 2021 (BEIR); title and text are joined with a space as https://github.com/beir-cellar/beir does.
 """
 
+import os
 import re
 from array import array
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from e5ft.data.lines import Fault, check_text, read_json_lines
+from e5ft.data.remote import Fetched, fetch_folder, is_url
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
 
@@ -18,24 +20,48 @@ HEADER = ("score", "relevance", "rel", "label")  # what a header line calls its 
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
 
 
-def check_layout(folder: Path, split: str) -> None:
+def set_folder(folder: str | os.PathLike, split: str, cache: Path) -> Path | Fetched:
+    """Where an evaluation set lies; one named by a URL is fetched first.
+
+    Args:
+        folder: a local folder or a URL.
+        split: the judgements that will be read; of a web server that lists nothing, these and qrels/dev.tsv are all.
+        cache: folder of the caches.
+    """
+    if not is_url(folder):
+        return folder if isinstance(folder, Fetched) else Path(folder)
+    names = ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv", "qrels/dev.tsv")
+    return fetch_folder(folder, cache, names, "qrels/*.tsv")
+
+
+def check_layout(folder: Path | Fetched, split: str) -> None:
     """Raise unless the three files are there.
 
     Raises:
         DataError: a file is missing; the message names what is expected and which splits exist.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder; an evaluation set is a folder with {LAYOUT}")
     for name in ("corpus.jsonl", "queries.jsonl"):
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise DataError(f"{folder / name}: no such file; an evaluation set is a folder with {LAYOUT}")
-    if not (folder / "qrels" / f"{split}.tsv").is_file():
-        splits = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+    if not has_split(folder, split):
+        splits = splits_of(folder)
         there = f"the splits there are: {', '.join(splits)}" if splits else "there is no qrels/*.tsv at all"
         raise DataError(f"{folder / 'qrels' / split}.tsv: no such file; {there}")
 
 
-def read_texts(path: Path, text_of: Callable[[str, dict], str]) -> tuple[StringColumn, StringColumn]:
+def has_split(folder: Path | Fetched, split: str) -> bool:
+    """Whether the judgements of a split are there."""
+    return os.path.isfile(folder / "qrels" / f"{split}.tsv")
+
+
+def splits_of(folder: Path | Fetched) -> list[str]:
+    """Names of the splits that are there, in ascending order."""
+    return sorted(path.stem for path in Path(folder, "qrels").glob("*.tsv"))
+
+
+def read_texts(path: Path | Fetched, text_of: Callable[[str, dict], str]) -> tuple[StringColumn, StringColumn]:
     """Read ids and texts of a JSON lines file.
 
     Args:
@@ -89,7 +115,7 @@ def query_text(place: str, value: dict) -> str:
     return check_text(place, "text", value.get("text"))
 
 
-def read_qrels(path: Path) -> Iterator[tuple[str, str, str, int]]:
+def read_qrels(path: Path | Fetched) -> Iterator[tuple[str, str, str, int]]:
     """Yield (place, query id, passage id, relevance) of every line: three columns separated by tabs, header or not.
 
     Raises:
@@ -136,7 +162,7 @@ def _id_of(place: str, value: dict) -> str:
     return text
 
 
-def _check_distinct(path: Path, ids: StringColumn, lines: np.ndarray) -> None:
+def _check_distinct(path: Path | Fetched, ids: StringColumn, lines: np.ndarray) -> None:
     """Raise for the first id, in the file's order, that stands on a second line (`ids` ascending, equal ones in file order)."""
     repeated, previous = [], None
     for position, text in enumerate(ids):

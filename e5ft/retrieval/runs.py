@@ -14,13 +14,14 @@ from e5ft.retrieval.bm25 import BM25
 from e5ft.retrieval.metrics import ordered
 from e5ft.retrieval.search import top_k
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.shards import Shards, search_shards
 
 Run = dict[str, dict[str, float]]
 
 
 def dense_run(
     query_vectors: np.ndarray | torch.Tensor,
-    passage_vectors: np.ndarray | torch.Tensor,
+    passage_vectors: np.ndarray | torch.Tensor | Shards,
     retrieval_set: RetrievalSet,
     k: int,
     *,
@@ -30,7 +31,8 @@ def dense_run(
 
     Args:
         query_vectors: (Q, D), floating point, in the order of the set's queries; unit vectors for the cosine.
-        passage_vectors: (P, D), floating point, in the order of the set's passages; may be a memory map.
+        passage_vectors: (P, D), floating point, in the order of the set's passages; may be a memory map, or shards, of which
+            each process searches its own (all processes must call this together).
         retrieval_set: the set.
         k: passages a query, at least 1.
         device: where the products are computed.
@@ -49,7 +51,8 @@ def dense_run(
             f"{counts[0]} query and {counts[1]} passage vectors do not go with the set {retrieval_set.name!r} of "
             f"{expected[0]} queries and {expected[1]} passages"
         )
-    scores, indices = top_k(query_vectors, passage_vectors, k, device=device)
+    search = search_shards if isinstance(passage_vectors, Shards) else top_k
+    scores, indices = search(query_vectors, passage_vectors, k, device=device)
     names = _names(retrieval_set, np.unique(indices).tolist())
     return {
         query_id: {names[index]: score for index, score in zip(row, values, strict=True)}

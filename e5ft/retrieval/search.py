@@ -9,7 +9,7 @@ product is exact in float32 (integers, for instance) it is exact without that co
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def top_k(
             for block in best:
                 block.merge(chunk, start)
             start += len(chunk)
-        results = [_rescored(block, passages, min(k, len(passages))) for block in best]
+        results = [rescore(block.queries, passages, block.indices, min(k, len(passages))) for block in best]
     scores = [scores for scores, _ in results] or [np.empty((0, min(k, len(passages))), np.float32)]
     indices = [indices for _, indices in results] or [np.empty((0, min(k, len(passages))), np.int64)]
     return np.concatenate(scores), np.concatenate(indices)
@@ -103,17 +103,51 @@ def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
     return positions
 
 
-def _rescored(block: _Best, passages, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first k candidates by (float64 dot product rounded to float32, descending; index, ascending)."""
-    queries, indices = block.queries.cpu(), block.indices.cpu()
+def merge(parts: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best of what was found in parts of a corpus, searched one by one: the same as searching the whole.
+
+    Args:
+        parts: of each part scores (Q, any) and indices into the whole, as `top_k` gives them; no passage is in two parts.
+            The index -1 stands for none.
+        k: passages a query, at least 1; each part must have been asked for as many.
+
+    Returns:
+        Scores float32, descending, and indices int64, (Q, k or as many as there are columns); equal scores are ordered by index.
+    """
+    scores = np.concatenate([scores for scores, _ in parts], axis=1, dtype=np.float32)
+    indices = np.concatenate([indices for _, indices in parts], axis=1, dtype=np.int64)
+    order = np.lexsort((indices, np.where(indices < 0, np.inf, -scores)))[:, :k]  # the last key decides first
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(indices, order, axis=1)
+
+
+def rescore(
+    queries: np.ndarray | torch.Tensor, passages: np.ndarray | torch.Tensor, indices: np.ndarray | torch.Tensor, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best k of candidates that were found in whatever way, by their true scores.
+
+    Args:
+        queries: (Q, D).
+        passages: (P, D); of a memory map only the candidates' rows are read.
+        indices: (Q, C) int64 into `passages`, none twice in a row; -1 stands for none.
+        k: passages a query, at least 1.
+
+    Returns:
+        Scores (Q, min(k, C)), the dot product in float64 rounded to float32, descending, and indices; equal scores are ordered
+        by index, and where there is none the index is -1 and the score -inf.
+    """
+    none = len(passages)  # behind all others
+    queries, indices = torch.as_tensor(queries).cpu(), torch.as_tensor(indices).cpu()
+    indices = torch.where(indices < 0, none, indices).sort(dim=1).values
     step = max(1, RESCORED_VALUES // max(1, indices.shape[1] * queries.shape[1]))
     blocks = []
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
-        candidates = _float32(passages, indices[rows].reshape(-1)).view(*indices[rows].shape, -1)  # (q, kept, D)
+        places = indices[rows].clamp(max=none - 1)
+        candidates = _float32(passages, places.reshape(-1)).view(*places.shape, -1)  # (q, C, D)
         products = candidates.double() * queries[rows, None, :].double()
         blocks.append(products.sum(dim=2).float())
-    scores = torch.cat(blocks)  # (Q', kept)
+    scores = torch.cat(blocks) if blocks else torch.empty(indices.shape)  # (Q, C)
+    scores[indices == none], indices[indices == none] = -torch.inf, -1
     order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]  # stable: equal scores stay in index order
     return scores.gather(1, order).numpy(), indices.gather(1, order).numpy()
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from e5ft.data.remote import Fetched
 from e5ft.data.text import normalise, text_id
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval import beir
@@ -51,7 +52,7 @@ def load_beir(
     """Load an evaluation folder in the BEIR layout.
 
     Args:
-        folder: holds corpus.jsonl {_id, title (may be absent), text}, queries.jsonl {_id, text} and qrels/<split>.tsv.
+        folder: (a URL's: what `beir.set_folder` gave) holds corpus.jsonl {_id, title (may be absent), text}, queries.jsonl {_id, text} and qrels/<split>.tsv.
         split: which judgements; only queries judged there are loaded.
         name: the set's name; the folder's own unless given.
         corpus_size: passages to keep, see `cut`; all unless given.
@@ -64,13 +65,13 @@ def load_beir(
         DataError: a file is missing, or a line is faulty (`path:line: reason`).
         ConfigurationError: corpus_size is below 1.
     """
-    folder = Path(folder)
+    folder = folder if isinstance(folder, Fetched) else Path(folder)
     beir.check_layout(folder, split)
     passage_ids, passages = beir.read_texts(folder / "corpus.jsonl", beir.passage_text)
     query_ids, queries = beir.read_texts(folder / "queries.jsonl", beir.query_text)
     qrels, positions = _judgements(folder / "qrels" / f"{split}.tsv", query_ids, passage_ids)
     retrieval_set = RetrievalSet(
-        name=name or folder.resolve().name,
+        name=name or Path(folder).resolve().name,
         query_ids=query_ids.take(positions),
         queries=queries.take(positions),
         passage_ids=passage_ids,
@@ -172,7 +173,7 @@ class _Distinct:
         return ids.take(order), self._texts.finish().take(order)
 
 
-def _judgements(path: Path, query_ids: StringColumn, passage_ids: StringColumn) -> tuple[dict, list[int]]:
+def _judgements(path: Path | Fetched, query_ids: StringColumn, passage_ids: StringColumn) -> tuple[dict, list[int]]:
     """The qrels by ascending query id, and the positions of the judged queries."""
     judgements = list(beir.read_qrels(path))
     positions = _known(judgements, 1, "query", query_ids, "queries.jsonl")

@@ -1,4 +1,7 @@
-"""Vectors of a whole collection: encoded once, over all processes, and kept on disk under a digest of what made them."""
+"""Vectors of a whole collection: encoded once, over all processes, and kept on disk under a digest of what made them.
+
+On disk every process writes its own shard and none receives the others' rows: memory does not grow with the collection.
+"""
 
 import contextlib
 import hashlib
@@ -13,6 +16,7 @@ from filelock import FileLock
 from e5ft import distributed
 from e5ft.files import digest_of, read_json, write_json
 from e5ft.modeling.encoder import Encoder
+from e5ft.retrieval.shards import Shards
 
 WINDOW = 8192  # texts encoded between two writes: what an interruption can lose, and what stands in memory
 VERSION = 1
@@ -26,7 +30,7 @@ def encode_collection(
     batch_tokens: int = 16384,
     cache: Path | None = None,
     window: int = WINDOW,
-) -> np.ndarray:
+) -> np.ndarray | Shards:
     """Vectors of all texts.
 
     Args:
@@ -35,12 +39,13 @@ def encode_collection(
         role: "query" or "passage".
         batch_tokens: tokens of one forward pass.
         cache: a folder for vectors on disk, mapped into memory and found again by a digest of weights, contract and
-            texts: a retrained model never sees old vectors. An interrupted run goes on after its last whole window.
+            texts: a retrained model never sees old vectors. It must lie where all processes see it. An interrupted run goes on
+            after its last whole window, if it has as many processes.
             None: in memory, for vectors that are used once.
-        window: texts encoded between two writes to the cache, at least 1.
+        window: texts that a process encodes between two writes to the cache, at least 1.
 
     Returns:
-        (n, D) float32; a memory map with `cache`. Every process gets all rows.
+        (n, D) float32 in every process; with `cache` a memory map, or `Shards` of them where several processes wrote.
     """
     if cache is None or not len(texts):  # no file of no bytes can be mapped
         return _encode(encoder, texts, role, batch_tokens)
@@ -50,17 +55,32 @@ def encode_collection(
         if distributed.is_main():  # another run that wants the same vectors waits for these
             cache.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(f"{path}.lock"))
-        file = _Partial(path, (len(texts), encoder.dimension))
         # The main process alone decides: another one may look at the disk a moment later, and see something else.
-        done = int(distributed.gather_arrays(np.array([file.done()]), encoder.device)[0][0])
-        for start in range(done, len(texts), window):
-            vectors = _encode(encoder, texts[start : start + window], role, batch_tokens)
-            if distributed.is_main():
-                file.write(start, vectors)
-        if distributed.is_main():
+        there = int(distributed.gather_arrays(np.array([_shards_there(path)]), encoder.device)[0][0])
+        size, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
+        count = there or min(size, len(texts))
+        if not there and rank < count:
+            borders = np.linspace(0, len(texts), count + 1).astype(int)
+            own = texts[int(borders[rank]) : int(borders[rank + 1])]
+            file = _Partial(_shard(path, rank, count), (len(own), encoder.dimension))
+            for start in range(file.done(), len(own), window):
+                file.write(start, encoder.encode(own[start : start + window], role, batch_tokens=batch_tokens))
             file.finish()
         distributed.barrier()
-    return np.load(path, mmap_mode="r")
+    blocks = [np.load(_shard(path, number, count), mmap_mode="r") for number in range(count)]
+    return blocks[0] if count == 1 else Shards(blocks)
+
+
+def _shard(path: Path, number: int, count: int) -> Path:
+    return path if count == 1 else path.with_name(f"{path.stem}-{number}-of-{count}.npy")
+
+
+def _shards_there(path: Path) -> int:
+    """How many shards an earlier run, of as many processes as it had, left finished; 0: there is no whole set."""
+    if path.is_file():
+        return 1
+    counts = (int(first.stem.rpartition("-")[2]) for first in path.parent.glob(f"{path.stem}-0-of-*.npy"))
+    return next((count for count in sorted(counts) if all(_shard(path, i, count).is_file() for i in range(count))), 0)
 
 
 class _Partial:

@@ -23,7 +23,7 @@ def test_every_option_composes_and_its_values_are_accepted(composed, tmp_path, g
     configuration.model_source(config)
     configuration.optimizer_class(config)
     configuration.training_arguments(config, tmp_path)
-    configuration.check_no_none(config)
+    configuration.check_words(config)
 
 
 @pytest.mark.parametrize("script", ["eval", "export"])
@@ -83,7 +83,7 @@ def test_values_out_of_range_are_refused(composed, tmp_path, override, words):
 
 def test_the_word_none_is_refused(composed):
     with pytest.raises(ConfigurationError, match="data.eval_dir=None.*null"):
-        configuration.check_no_none(composed("train", "data.eval_dir=None"))
+        configuration.check_words(composed("train", "data.eval_dir=None"))
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a\0b", "x" * 101, "-rf", "가" * 90])

@@ -111,5 +111,22 @@ def test_the_digest_does_not_depend_on_what_was_encoded_before(encoder):
     assert digest_of_weights(make_encoder(seed=1)) != fresh
 
 
+def test_what_several_processes_left_serves_one(encoder, tmp_path, monkeypatch):
+    """Two finished shards are the collection; one without the other is not."""
+    whole = np.array(encode(encoder, tmp_path))
+    file = next(tmp_path.glob("vectors-*.npy"))
+    shards = [file.with_name(f"{file.stem}-{number}-of-2.npy") for number in range(2)]
+    for shard, rows in zip(shards, (whole[:11], whole[11:]), strict=True):
+        np.save(shard, rows)
+    file.unlink()
+    calls = watch(encoder, monkeypatch)
+    vectors = encode(encoder, tmp_path)
+    np.testing.assert_array_equal(np.asarray(vectors), whole)
+    assert not calls and len(vectors.blocks) == 2
+    shards[1].unlink()
+    np.testing.assert_allclose(encode(encoder, tmp_path), whole, rtol=0, atol=1e-6)
+    assert sum(map(len, calls)) == 23
+
+
 def test_no_texts_are_no_vectors(encoder, tmp_path):
     assert encode(encoder, tmp_path, texts=[]).shape == (0, 32)

@@ -16,18 +16,22 @@ import torch.distributed as dist
 
 from e5ft import distributed
 from e5ft.data.collator import collate
-from e5ft.files import write_text
+from e5ft.files import write_json, write_text
+from e5ft.retrieval.shards import Shards, search_shards
+from e5ft.retrieval.vectors import encode_collection
 from e5ft.training.accumulation import whole_step
 from e5ft.training.distillation import Distillation, Regularised
 from e5ft.training.fitting import fit_micro_batch
 from e5ft.training.losses import InfoNCE, Triplet
 from e5ft.training.matryoshka import Matryoshka
 from e5ft.training.trainer import ContrastiveTrainer
+from tests.conftest import make_encoder
 from tests.training.conftest import Gradients, losses_of, make_trainer, norms_of, weights_of
 
 ROW_COUNTS = ((3, 5), (4, 0))  # rows of each process
 ARRAY_COUNTS = ((3, 7), (0, 2), (0, 0))
 CUTS = ((16, 1), (8, 2), (4, 4))  # times two processes: 32 rows a step
+SHARDED_TEXTS = (23, 1)  # of which each process encodes its half; one text is one process's
 CPU = torch.device("cpu")
 
 
@@ -135,6 +139,38 @@ def fitted(rows_file: str, folder: Path, room: int) -> dict:
     return {"cut": cut, "losses": losses_of(trainer)}
 
 
+def sharded(rank: int, folder: Path) -> dict:
+    """Vectors of which each process writes its share, searched together; once more with a run that ended in between."""
+    encoder, cache = make_encoder(), folder / "vectors"
+    plain, asked = encoder.encode, []
+    encoder.encode = lambda texts, role, **more: asked.append(len(texts)) or plain(texts, role, **more)
+    found = {}
+    for count in SHARDED_TEXTS:
+        texts = texts_of(count)
+        vectors = encode_collection(encoder, texts, "passage", cache=cache, window=4)
+        kind = type(vectors).__name__
+        if isinstance(vectors, Shards):
+            kind = [Path(block.filename).name[-10:] for block in vectors.blocks]
+            found["search", count] = search_shards(plain(texts[:3], "query"), vectors, 6)
+        found[count] = np.array(vectors), kind, asked[:]
+        encode_collection(encoder, texts, "passage", cache=cache, window=4)
+        assert asked == found[count][2]  # found again
+        asked.clear()
+    distributed.barrier()
+    if rank == 1:  # as if the second process had been killed after its first window
+        shard = next(cache.glob("vectors-*-1-of-2.npy"))
+        np.save(shard.with_suffix(".partial.npy"), np.load(shard))
+        write_json(shard.with_suffix(".progress.json"), {"rows": 4})
+        shard.unlink()
+    distributed.barrier()
+    again = encode_collection(encoder, texts_of(SHARDED_TEXTS[0]), "passage", cache=cache, window=4)
+    return {**found, "again": (np.array(again), asked[:])}
+
+
+def texts_of(count: int) -> list[str]:
+    return [" ".join(f"w{(i * j) % 190}" for j in range(1, 3 + i % 9)) for i in range(count)]
+
+
 def main(rows_file: str, folder: Path) -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
@@ -143,6 +179,7 @@ def main(rows_file: str, folder: Path) -> None:
         "rows": gathered_rows(rank),
         "arrays": gathered_arrays(rank),
         "order": order(rank, folder),
+        "sharded": sharded(rank, folder),
         **same_rows(rows_file, folder / "same"),
     }
     for batch, accumulation in CUTS:
