@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
+from e5ft.app import secrets
+from e5ft.app.places import run_dir, sweep_dir
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.loading import ModelSource
 from e5ft.modeling.lora import LoraSettings
@@ -74,7 +76,6 @@ _AT_LEAST = {
     "eval_delay": 0,
 }
 _ABOVE_ZERO = ("logging_steps", "eval_steps", "save_steps", "save_total_limit", "num_train_epochs")
-_NAME = re.compile(r"^\w[\w.\-]{0,99}$")
 
 
 def training_argument_fields() -> dict[str, object]:
@@ -86,30 +87,6 @@ def training_argument_fields() -> dict[str, object]:
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
         fields[field.name] = getattr(default, "value", default)
     return fields
-
-
-def run_dir(name: str) -> str:
-    """outputs/NAME, after the name was checked: Hydra makes the folder before any of our code sees it."""
-    return f"outputs/{checked_name(name)}"
-
-
-def sweep_dir(name: str) -> str:
-    """multirun/NAME, checked in the same way."""
-    return f"multirun/{checked_name(name)}"
-
-
-def checked_name(name: object) -> str:
-    """A name that is one folder's, below the output root.
-
-    Raises:
-        ConfigurationError: separators, `..`, control characters, or too long.
-    """
-    text = str(name)
-    if not _NAME.match(text) or len(text.encode()) > 200:
-        raise ConfigurationError(
-            f"name={text!r}: letters, digits, '-', '_' and '.' only, at most 100, beginning with a letter or digit"
-        )
-    return text
 
 
 def training_arguments(config: DictConfig, folder: Path, resume: bool) -> TrainingArguments:
@@ -215,8 +192,10 @@ def device(config: DictConfig) -> torch.device:
 
 
 def check_no_none(config: DictConfig) -> None:
-    """Refuse the string 'None', which YAML reads as a word: null is meant."""
+    """Refuse the string 'None', which YAML reads as a word (null is meant), and NUL, which no path can hold."""
     for path, value in _leaves(OmegaConf.to_container(config, resolve=False)):
+        if "\0" in value:
+            raise ConfigurationError(f"{path}={value!r}: holds a NUL character")
         if value == "none" and path == "loss.false_negatives":
             continue
         if value in ("None", "none", "~None") and not path.endswith(("parallelism_config",)) and "logging" not in path:
@@ -225,7 +204,7 @@ def check_no_none(config: DictConfig) -> None:
 
 def plain(config: DictConfig) -> dict:
     """The resolved configuration as plain values, with whatever looks like a secret left out."""
-    return _without_secrets(OmegaConf.to_container(config, resolve=True))
+    return secrets.without_secrets(OmegaConf.to_container(config, resolve=True))
 
 
 def hint(message: str) -> str | None:
@@ -275,13 +254,6 @@ def _leaves(value: object, path: str = ""):
             yield from _leaves(item, f"{path}[{index}]")
     elif isinstance(value, str):
         yield path, value
-
-
-def _without_secrets(value: object) -> object:
-    if isinstance(value, dict):
-        secret = re.compile(r"(^|_)(api_?key|token|password|secret)$", re.IGNORECASE)
-        return {key: _without_secrets(item) for key, item in value.items() if not secret.search(str(key))}
-    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
 def register() -> None:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from e5ft import distributed
-from e5ft.app import configuration, sweep
+from e5ft.app import configuration, places, secrets, sweep
 from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
 log = logging.getLogger("e5ft")
@@ -28,7 +28,10 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
     """Run one job. Inside a multirun a failing job gives NaN, so that the others go on; the sweep's end tells of it."""
     global _ended_by
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    secrets.guard()  # a launcher's processes do not come through run_script
     try:
+        places.check_job_folder()
+        secrets.check_no_secrets(config)
         configuration.check_no_none(config)
         return function(config)
     except Terminated as error:  # whoever stops the process means the whole sweep
@@ -53,7 +56,9 @@ def run_script(main: Callable[[], None]) -> None:
     show_everything = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, instead of a traceback and exit code 1
     code = 0
+    secrets.guard(sys.argv[1:])
     try:
+        places.check_overrides(sys.argv[1:])
         _check_launch()
         main()
         code = sweep.failures() and 1
@@ -99,6 +104,10 @@ def _tell(error: BaseException, code: int, show_everything: bool) -> int:
 
 
 def _message(error: BaseException) -> str:
+    return secrets.redacted(_whole_message(error))
+
+
+def _whole_message(error: BaseException) -> str:
     if isinstance(error, E5ftError):
         return str(error)
     if not isinstance(error, HydraException | OmegaConfBaseException):

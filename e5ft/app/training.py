@@ -21,6 +21,7 @@ from e5ft.app.keeping import Scores, keep_record
 from e5ft.app.objective import objective, side_vectors
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
+from e5ft.app.secrets import without_secrets
 from e5ft.app.tracking import MetricsFile, Progress, wandb_run
 from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
@@ -51,7 +52,7 @@ def train(config: DictConfig, path: Path | None = None, group: str | None = None
     group = hydra.sweep.dir.split("/")[-1] if in_sweep and group is None else group
     folder = RunFolder(hydra.runtime.output_dir if path is None else path, resume=config.resume)
     if in_sweep:
-        write_text(folder.path / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
+        write_text(folder.path / "overrides.yaml", OmegaConf.to_yaml(without_secrets(list(hydra.overrides.task))))
     with recorded(folder), wandb_run(plain(config.tracking), plain(config), folder.path, group) as mirror:
         summary = _Job(config, folder).run(mirror, in_sweep)
     return summary["best"]["score"]
