@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -57,6 +58,7 @@ def run_script(main: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, instead of a traceback and exit code 1
     code = 0
     secrets.guard(sys.argv[1:])
+    sys.argv[1:] = map(quoted, sys.argv[1:])
     try:
         places.check_overrides(sys.argv[1:])
         _check_launch()
@@ -74,6 +76,20 @@ def run_script(main: Callable[[], None]) -> None:
     distributed.shutdown()
     if code:
         sys.exit(code)
+
+
+def quoted(argument: str) -> str:
+    """An override whose values Hydra's grammar can read: outside quotes it knows ASCII only, and no Korean name or path."""
+    field, equals, value = argument.partition("=")
+    if not equals or field.startswith("--") or value.isascii() or re.search(r"['\"\\]|\$\{", value):
+        return argument
+    part = r"[^][{}(),:]+" if "{" in value else r"[^][{}(),]+"  # what stands between the grammar's own characters
+    return field + equals + re.sub(part, lambda match: match[0] if match[0].isascii() else _in_quotes(match[0]), value)
+
+
+def _in_quotes(text: str) -> str:
+    inner = text.strip()
+    return text.replace(inner, f"'{inner}'")
 
 
 def _check_launch() -> None:

@@ -99,3 +99,15 @@ def check_job_folder() -> None:
     roots = [(here / name).resolve() for name in (OUTPUTS, SWEEPS)]
     if not any(root in path.resolve().parents for root in roots):
         raise ConfigurationError(f"{runtime.output_dir} leads out of {OUTPUTS}/ and {SWEEPS}/; choose another name")
+
+
+def keep_no_multirun_yaml(folder: Path) -> None:
+    """Let the file in which Hydra's sweeper keeps a multirun's overrides, secrets included, come to nothing.
+
+    Args:
+        folder: of the multirun; every job's folder has its own overrides.yaml, without secrets.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "multirun.yaml"
+    file.unlink(missing_ok=True)
+    file.symlink_to(os.devnull)  # there is no switch for it, and to mend the file afterwards would leave it to a kill

@@ -30,7 +30,7 @@ _TOKEN = re.compile(
 )
 _IN_URL = re.compile(r"(?<=://)[^\s/@'\"]+(?=@)")
 _IN_QUERY = re.compile(r"(?<=[?&])([\w.-]*(?:key|token|secret|password|signature|sig)=)[^\s&'\"]+", re.IGNORECASE)
-_ASSIGNED = re.compile(rf"({_KEYS}['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s'\",}}&\])]+)", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"({_KEYS}['\"]?\s*[=:]\s*)(?!\[secret\])('[^']*'|\"[^\"]*\"|[^\s'\",}}&\])]+)", re.IGNORECASE)
 _known: set[str] = set()
 
 

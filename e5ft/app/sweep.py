@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from e5ft.app.places import keep_no_multirun_yaml
 from e5ft.files import read_json, replace_link, write_text
 from e5ft.retrieval.table import aligned
 
@@ -21,10 +22,15 @@ def failures() -> int:
 class SweepTable(Callback):
     """Hydra callback: write sweep.csv and print it when a multirun ends."""
 
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Called by Hydra before the first job, and before its sweeper writes anything."""
+        keep_no_multirun_yaml(Path(config.hydra.sweep.dir))
+
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Called by Hydra after the last job."""
         global _failed
         folder = Path(config.hydra.sweep.dir)
+        (folder / "multirun.yaml").unlink(missing_ok=True)
         rows = collect(folder)
         _failed += sum(row["state"] != "finished" for row in rows)
         write_text(folder / "sweep.csv", _csv(rows))
