@@ -6,7 +6,14 @@ RUN ?= outputs/latest
 DATA ?=
 ARGS ?=
 
-.PHONY: help setup setup-dev train test eval mine sweep export bench lint format ddp doctor clean
+# Exactly what the lock says, every file by its hash, and no build that fetches more.
+LOCKED := -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation
+# Of a source package setup code would run: only the one that has no wheel is one. (The tests' packages lack some for some machines.)
+WHEELS := --only-binary=:all: --no-binary=antlr4-python3-runtime
+TOOLS := .venv-tools
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+
+.PHONY: help setup setup-dev train test eval mine sweep export bench lint format ddp doctor lock audit-deps clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -46,23 +53,43 @@ lint: $(VENV)/.installed-dev  ## check the style
 format: $(VENV)/.installed-dev  ## put the style right
 	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
-setup: $(VENV)/.installed  ## the virtual environment with requirements.txt; then: . .venv/bin/activate
+setup: $(VENV)/.installed  ## the virtual environment with requirements.lock; then: . .venv/bin/activate
 setup-dev: $(VENV)/.installed-dev  ## and what the tests need
 
-clean:  ## remove caches and the virtual environment; outputs/ and multirun/ stay
-	rm -rf cache .venv .pytest_cache .ruff_cache .hypothesis
+lock: $(TOOLS)/.installed  ## resolve requirements*.txt into requirements*.lock; versions stay where they can (ARGS=--upgrade: the newest)
+	$(COMPILE) --no-emit-package torch requirements.txt -o requirements.lock $(ARGS)
+	$(COMPILE) requirements-dev.txt -c requirements.lock $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) \
+		--no-emit-package torch -o requirements-dev.lock $(ARGS)
+	$(COMPILE) requirements-tools.txt -o requirements-tools.lock $(ARGS)
+	grep '^torch==' requirements.txt > requirements-torch.lock
+
+audit-deps: $(TOOLS)/.installed  ## known vulnerabilities of everything locked, asked of osv.dev (needs the network)
+	@$(TOOLS)/bin/python .ci/audit.py requirements.lock requirements-torch.lock requirements-dev.lock requirements-tools.lock
+
+clean:  ## remove caches and the virtual environments; outputs/ and multirun/ stay
+	rm -rf cache .venv .venv-tools .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(TOOLS)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there; name a Python 3.11 or newer: make PYTHON=python3 ..."; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)/..
 
-$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
-	@echo "installing requirements.txt into $(VENV) (a few minutes the first time)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# setuptools comes first, from the same lock: it builds what has no wheel. torch comes last, without a hash: its CPU and CUDA
+# builds are different files of one version, and only the CUDA one needs more (it pins what).
+$(VENV)/.installed: requirements.lock requirements-torch.lock | $(VENV)/bin/python
+	@echo "installing requirements.lock into $(VENV) (a few minutes the first time)"
+	@sed -n '/^setuptools==/,/# via/p' requirements.lock > $(VENV)/build.lock
+	@$(PY) $(LOCKED) $(WHEELS) -r $(VENV)/build.lock
+	@$(PY) $(LOCKED) $(WHEELS) -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-torch.lock
+	@$(PY) -m pip check --disable-pip-version-check > /dev/null || $(PY) -m pip check --disable-pip-version-check
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@echo "installing requirements-dev.txt into $(VENV)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	@echo "installing requirements-dev.lock into $(VENV)"
+	@$(PY) $(LOCKED) -r requirements-dev.lock
+	@touch $@
+
+$(TOOLS)/.installed: requirements-tools.lock | $(TOOLS)/bin/python
+	@$(TOOLS)/bin/python $(LOCKED) $(WHEELS) -r requirements-tools.lock
 	@touch $@

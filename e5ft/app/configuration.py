@@ -17,6 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
+from e5ft.app import secrets
+from e5ft.app.places import run_dir, sweep_dir
 from e5ft.data.remote import check_url
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.loading import ModelSource
@@ -78,7 +80,6 @@ _AT_LEAST = {
     "eval_delay": 0,
 }
 _ABOVE_ZERO = ("logging_steps", "eval_steps", "save_steps", "save_total_limit", "num_train_epochs")
-_NAME = re.compile(r"^\w[\w.\-]{0,99}$")
 
 
 def training_argument_fields() -> dict[str, object]:
@@ -90,39 +91,6 @@ def training_argument_fields() -> dict[str, object]:
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
         fields[field.name] = getattr(default, "value", default)
     return fields
-
-
-def run_dir(name: str, doctor: bool = False) -> str:
-    """outputs/NAME, after the name was checked: Hydra makes the folder before any of our code sees it.
-
-    Args:
-        name: the run's.
-        doctor: whether nothing will run: then it is the folder that is there anyway, so that none is left behind.
-    """
-    if not isinstance(doctor, bool):
-        raise ConfigurationError(f"doctor={doctor!r}: true or false is needed")
-    return "." if doctor else f"outputs/{checked_name(name)}"
-
-
-def sweep_dir(name: str, doctor: bool = False) -> str:
-    """multirun/NAME, checked in the same way."""
-    if doctor is not False:
-        raise ConfigurationError("doctor=true looks at one configuration: leave --multirun out")
-    return f"multirun/{checked_name(name)}"
-
-
-def checked_name(name: object) -> str:
-    """A name that is one folder's, below the output root.
-
-    Raises:
-        ConfigurationError: separators, `..`, control characters, or too long.
-    """
-    text = str(name)
-    if not _NAME.match(text) or len(text.encode()) > 200:
-        raise ConfigurationError(
-            f"name={text!r}: letters, digits, '-', '_' and '.' only, at most 100, beginning with a letter or digit"
-        )
-    return text
 
 
 def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
@@ -227,12 +195,14 @@ def device(config: DictConfig) -> torch.device:
 
 
 def check_words(config: DictConfig) -> None:
-    """Refuse the string 'None', which YAML reads as a word (null is meant), and URLs that carry credentials.
+    """Refuse the string 'None', which YAML reads as a word (null is meant), URLs that carry credentials, and NUL, which no path can hold.
 
     Raises:
         ConfigurationError: there is one.
     """
     for path, value in _leaves(OmegaConf.to_container(config, resolve=False)):
+        if "\0" in value:
+            raise ConfigurationError(f"{path}={value!r}: holds a NUL character")
         check_url(value, path)
         if value == "none" and path == "loss.false_negatives":
             continue
@@ -242,7 +212,7 @@ def check_words(config: DictConfig) -> None:
 
 def plain(config: DictConfig) -> dict:
     """The resolved configuration as plain values, with whatever looks like a secret left out."""
-    return _without_secrets(OmegaConf.to_container(config, resolve=True))
+    return secrets.without_secrets(OmegaConf.to_container(config, resolve=True))
 
 
 def hint(message: str) -> str | None:
@@ -292,13 +262,6 @@ def _leaves(value: object, path: str = ""):
             yield from _leaves(item, f"{path}[{index}]")
     elif isinstance(value, str):
         yield path, value
-
-
-def _without_secrets(value: object) -> object:
-    if isinstance(value, dict):
-        secret = re.compile(r"(^|_)(api_?key|token|password|secret)$", re.IGNORECASE)
-        return {key: _without_secrets(item) for key, item in value.items() if not secret.search(str(key))}
-    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
 def register() -> None:

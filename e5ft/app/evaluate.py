@@ -8,6 +8,7 @@ from e5ft.app import configuration
 from e5ft.app.datasets import load_evaluation_set
 from e5ft.app.report import relative, say
 from e5ft.app.scoring import headline, main_metric, score_bm25, score_sizes
+from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.retrieval.evaluation import Evaluation, format_table, paired_difference
@@ -26,6 +27,8 @@ def evaluate(config: DictConfig) -> float:
     source = configuration.model_source(config)
     other = None if config.compare is None else _other(config)
     retrieval_set = load_evaluation_set(config)
+    folder = _output(config, source) / retrieval_set.name
+    _check_free(folder)
     say(
         f"{source.label} on {retrieval_set.name}: {len(retrieval_set.queries):,} queries, {len(retrieval_set.passages):,} passages"
     )
@@ -36,7 +39,6 @@ def evaluate(config: DictConfig) -> float:
         found["bm25"] = bm25
     if other is not None:
         found["compare"] = _score(config, other, retrieval_set)[0]
-    folder = _output(config, source) / retrieval_set.name
     for name, evaluation in found.items():
         evaluation.save(folder / name)
     metrics = headline(list(config.evaluation.cutoffs))
@@ -67,6 +69,13 @@ def _output(config: DictConfig, source: ModelSource) -> Path:
         model = Path(source.path).resolve()
         return (model.parent if model.name == "model" else model) / "eval"
     return Path("outputs") / "eval" / source.label.replace("/", "_")
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse to replace what no evaluation wrote, before the work and not after it."""
+    for path in folder.glob("*"):
+        if path.is_symlink() or (path.is_dir() and any(path.iterdir()) and not (path / "metrics.json").is_file()):
+            raise ConfigurationError(f"output_dir: {path} holds other files, which results would replace; name another folder")
 
 
 def _compare(model: Evaluation, rival: Evaluation, metrics: list[str], path: Path, seed: int) -> None:

@@ -1,5 +1,6 @@
 """The export job: any checkpoint, or a merger of two, as a checked sentence-transformers folder, and to the hub if asked."""
 
+import re
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -9,8 +10,12 @@ from e5ft.app.merging import merge_models
 from e5ft.app.report import plain_card, relative, say
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, write_json
+from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
-from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.loading import RECORD, ModelSource, load_encoder
+
+# What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
+_EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)")
 
 
 def export(config: DictConfig) -> None:
@@ -25,10 +30,8 @@ def export(config: DictConfig) -> None:
     """
     if config.output_dir is None:
         raise ConfigurationError("output_dir: name the folder to write (output_dir=DIR)")
-    target = Path(config.output_dir)
-    if target.exists() and any(target.iterdir()) and not (target / "modules.json").is_file():
-        raise ConfigurationError(f"output_dir={target}: holds other files; name a new folder")
     source = configuration.model_source(config)
+    target = _target(Path(config.output_dir), source)
     if config.merge.base is not None:
         merged = merge_models(config, source)
         encoder, label, card = merged.encoder, merged.label, merged.card
@@ -47,7 +50,29 @@ def export(config: DictConfig) -> None:
         _push(target, config.push, config.private)
 
 
-def _card(source, encoder) -> str:
+def _target(path: Path, source: ModelSource) -> Path:
+    """The folder to write: a new or empty one, or an earlier export, which is replaced whole.
+
+    Raises:
+        ConfigurationError: it holds anything that an export did not write, or it is the model itself.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise ConfigurationError(f"output_dir={path}: a link or a file stands there; name a new folder")
+    if not path.is_dir():
+        return path
+    foreign = sorted(file.name for file in path.iterdir() if not _EXPORTED.fullmatch(file.name))
+    config = path / "config.json"
+    ours = config.is_file() and RECORD in read_json(config)
+    if foreign or (any(path.iterdir()) and not ours):
+        raise ConfigurationError(
+            f"output_dir={path}: holds other files ({', '.join(foreign[:3]) or 'a model'}); name a new folder"
+        )
+    if source.path is not None and path.resolve() == Path(source.path).resolve():
+        raise ConfigurationError(f"output_dir={path}: this is model.path, which would be replaced; name a new folder")
+    return path
+
+
+def _card(source: ModelSource, encoder: Encoder) -> str:
     """The run's own card where the checkpoint belongs to a finished run, else one without scores."""
     run = Path(source.path).resolve().parent if source.path is not None else None
     if run is not None and (run / "summary.json").is_file() and (run / "model" / "README.md").is_file():

@@ -4,6 +4,7 @@ import gc
 import logging
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from e5ft import distributed
-from e5ft.app import configuration, mirror, sweep
+from e5ft.app import configuration, mirror, places, secrets, sweep
 from e5ft.app.memory import explained
 from e5ft.data.remote import check_url
 from e5ft.errors import ConfigurationError, E5ftError, Terminated
@@ -32,19 +33,24 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
     if in_sweep:
         return _run_in_sweep(function, config)
     try:
-        configuration.check_words(config)
-        with explained(config):
-            return function(config)
+        return _checked(function, config)
     except E5ftError as error:
         _ended_by = error
         return None
 
 
+def _checked(function: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
+    secrets.guard()  # a launcher's processes do not come through run_script
+    places.check_job_folder()
+    secrets.check_no_secrets(config)
+    configuration.check_words(config)
+    with explained(config):
+        return function(config)
+
+
 def _run_in_sweep(function: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
     try:
-        configuration.check_words(config)
-        with explained(config):
-            return function(config)
+        return _checked(function, config)
     except Exception as error:
         _end_sweep(error)
         log.error(f"job {HydraConfig.get().job.num}: {_message(error)}")
@@ -76,7 +82,10 @@ def run_script(main: Callable[[], None]) -> None:
     show_everything = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, instead of a traceback and exit code 1
     code = 0
+    secrets.guard(sys.argv[1:])
+    sys.argv[1:] = map(quoted, sys.argv[1:])
     try:
+        places.check_overrides(sys.argv[1:])
         _check_launch()
         main()
         code = sweep.failures() and 1
@@ -97,6 +106,20 @@ def run_script(main: Callable[[], None]) -> None:
         os._exit(code)
     if code:
         sys.exit(code)
+
+
+def quoted(argument: str) -> str:
+    """An override whose values Hydra's grammar can read: outside quotes it knows ASCII only, and no Korean name or path."""
+    field, equals, value = argument.partition("=")
+    if not equals or field.startswith("--") or value.isascii() or re.search(r"['\"\\]|\$\{", value):
+        return argument
+    part = r"[^][{}(),:]+" if "{" in value else r"[^][{}(),]+"  # what stands between the grammar's own characters
+    return field + equals + re.sub(part, lambda match: match[0] if match[0].isascii() else _in_quotes(match[0]), value)
+
+
+def _in_quotes(text: str) -> str:
+    inner = text.strip()
+    return text.replace(inner, f"'{inner}'")
 
 
 def _check_launch() -> None:
@@ -129,6 +152,10 @@ def _tell(error: BaseException, code: int, show_everything: bool) -> int:
 
 
 def _message(error: BaseException) -> str:
+    return secrets.redacted(_whole_message(error))
+
+
+def _whole_message(error: BaseException) -> str:
     if isinstance(error, E5ftError):
         return str(error)
     if not isinstance(error, HydraException | OmegaConfBaseException):

@@ -16,6 +16,7 @@ from e5ft import distributed
 from e5ft.app import configuration
 from e5ft.app.mining_data import MiningData, load_mining_data
 from e5ft.app.mining_report import closing, draw, opening
+from e5ft.app.places import OUTPUTS, below
 from e5ft.app.report import say
 from e5ft.data.lines import MAX_LINE_BYTES
 from e5ft.errors import ConfigurationError, DataError
@@ -177,10 +178,10 @@ def _output(config: DictConfig) -> Path:
     """Where the rows go.
 
     Raises:
-        ConfigurationError: no .jsonl, the input itself, or a folder whose mining.json speaks of another file.
+        ConfigurationError: no .jsonl, the input itself, a foreign file, or a folder whose mining.json speaks of another one.
     """
-    name = configuration.checked_name(config.name)
-    output = Path(config.output_file or f"outputs/mined/{name}/rows.jsonl")
+    own = below(f"{OUTPUTS}/mined", config.name) / "rows.jsonl"
+    output = own if config.output_file is None else Path(config.output_file)
     if output.suffix != ".jsonl":
         raise ConfigurationError(f"output_file={output}: a name that ends in .jsonl is needed")
     for field in ("train_file", "dev_file"):
@@ -188,6 +189,10 @@ def _output(config: DictConfig) -> Path:
         if given is not None and Path(given).resolve() == output.resolve():
             raise ConfigurationError(f"output_file={output}: this is data.{field}; name a new file")
     record = output.parent / "mining.json"
+    # Below outputs/ it is a job's own that a kill left half done: rounds go on there.
+    ours = record.is_file() or output.resolve().is_relative_to(Path(OUTPUTS).resolve())
+    if output.is_symlink() or (output.exists() and not ours):
+        raise ConfigurationError(f"output_file={output}: there is such a file, which mine.py did not write; name a new one")
     if record.is_file() and read_json(record).get("output_file") not in (None, output.name):
         raise ConfigurationError(f"output_file={output}: {record} belongs to another file there; name another folder")
     return output

@@ -161,7 +161,7 @@ def model_card(config: DictConfig, summary: dict, encoder: Encoder) -> str:
     return f"""{plain_card(summary["model"], encoder)}
 ## Scores
 
-{inline(summary["test_set"])}, 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
+Of {inline(summary["test_set"])}, with 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
 
 {chr(10).join(table)}
 {_elsewhere(summary)}
@@ -224,7 +224,11 @@ def relative(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def inline(text: str) -> str:
-    """A value that cannot break out of its place in Markdown or HTML."""
-    escaped = str(text).replace("\n", "\\n").replace("`", "'").replace("|", "/")
-    return escaped.replace("<", "&lt;").replace(">", "&gt;")
+# What begins or ends something in Markdown, HTML, a table or a code span, as what a browser shows instead.
+_ESCAPES = str.maketrans({character: f"&#{ord(character)};" for character in "&<>`|\\"})
+
+
+def inline(text: object) -> str:
+    """A value that cannot break out of its place in Markdown or HTML: one line, no markup, no link, no character that hides."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return shown.translate(_ESCAPES).replace("](", "]&#40;")

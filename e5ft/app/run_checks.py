@@ -6,17 +6,19 @@ import shutil
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from e5ft.app import datasets
-from e5ft.app.configuration import checked_name, lora_settings, model_source, optimizer_class, training_arguments
+from e5ft.app.configuration import lora_settings, model_source, optimizer_class, training_arguments
 from e5ft.app.estimate import checkpoint_disk, free_memory, size, training_memory
 from e5ft.app.finding import Finding, fault, note, ok
 from e5ft.app.machine_checks import uses_gpu
 from e5ft.app.objective import objective
+from e5ft.app.places import OUTPUTS, below
 from e5ft.app.service_checks import needs_hub
 from e5ft.data.lines import Fault
+from e5ft.data.remote import is_url
 from e5ft.data.rows import SUFFIXES, Columns, read_rows
 from e5ft.files import read_json
 from e5ft.modeling.loading import ModelSource, load_config, load_description, without_memory
@@ -33,7 +35,7 @@ def check_settings(config: DictConfig) -> Finding:
     lora_settings(config)
     optimizer_class(config)
     objective(config, source)
-    folder = Path("outputs") / checked_name(config.name)
+    folder = below(OUTPUTS, config.name)
     arguments = training_arguments(config, folder)
     status = folder / "status.json"
     state = read_json(status)["state"] if status.is_file() else None
@@ -58,8 +60,8 @@ def check_data(config: DictConfig) -> Finding:
     sources = _sources(config)
     told, faults, seen, whole = [], [], 0, True
     for file, mapping, split in sources:
-        if not Path(file).exists() and Path(file).suffix.lower() not in SUFFIXES:
-            told.append(f"{file} (a hub data set, not looked at)")
+        if is_url(file) or (not Path(file).exists() and Path(file).suffix.lower() not in SUFFIXES):
+            told.append(f"{file} ({'a URL' if is_url(file) else 'a hub data set'}, not looked at)")
             whole = False
             continue
         rows = list(itertools.islice(read_rows(file, mapping, split), _LOOKED_AT))
@@ -96,11 +98,15 @@ def _sources(config: DictConfig) -> list[tuple[str, Columns, str]]:
 
 
 def _sets(config: DictConfig) -> str:
-    folders = datasets.keep_folders(config.data.keep_dir, config.data.eval_split)
-    if config.data.eval_dir is not None:
-        check_layout(Path(config.data.eval_dir), config.data.eval_split)
-        folders = [config.data.eval_dir, *folders]
-    return f"; evaluation: {', '.join(folders)}" if folders else ""
+    given, split = config.data.keep_dir, config.data.eval_split
+    named = list(given) if OmegaConf.is_list(given) else [given]
+    here = [name for name in named if not is_url(name) and name is not None]
+    folders = datasets.keep_folders(here, split, Path(config.cache_dir))
+    target = config.data.eval_dir
+    if target is not None and not is_url(target):
+        check_layout(Path(target), split)
+    shown = [*([target] if target is not None else []), *map(str, folders), *filter(is_url, named)]
+    return f"; evaluation: {', '.join(shown)}" if shown else ""
 
 
 def check_model(config: DictConfig) -> Finding:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from e5ft import distributed
+from e5ft.app.secrets import without_secrets
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json, replace_link, write_json
 
@@ -75,7 +76,7 @@ class RunFolder:
         if distributed.is_main():
             process = {"pid": os.getpid(), "host": socket.gethostname()}
             seconds = round(time.time() - self._started, 1)
-            write_json(self.path / "status.json", {"state": state, **process, "seconds": seconds, **more})
+            write_json(self.path / "status.json", {"state": state, **process, "seconds": seconds, **without_secrets(more)})
 
     def finish(self) -> None:
         """Record success and point `outputs/latest` at it (a sweep moves `multirun/latest` at its end)."""

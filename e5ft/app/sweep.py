@@ -10,7 +10,9 @@ from typing import IO
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from e5ft.app.places import keep_no_multirun_yaml
 from e5ft.app.run_folder import hold, holds_work, status_of
+from e5ft.app.secrets import without_secrets
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, replace_link, write_text
 from e5ft.retrieval.table import aligned
@@ -65,8 +67,8 @@ def state_before(job: Path, overrides: Sequence[str]) -> str | None:
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
-    """A job's overrides without what only says how the multirun was started."""
-    return [override for override in overrides if not override.startswith("sweep.resume=")]
+    """A job's overrides as its folder keeps them: without what only says how the multirun was started, and without secrets."""
+    return without_secrets([override for override in overrides if not override.startswith("sweep.resume=")])
 
 
 def failures() -> int:
@@ -83,11 +85,13 @@ class SweepTable(Callback):
             begin(Path(config.hydra.sweep.dir), config.sweep.resume)
         except ConfigurationError as error:
             raise EndOfSweep(error) from error
+        keep_no_multirun_yaml(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Called by Hydra after the last job."""
         global _failed
         folder = Path(config.hydra.sweep.dir)
+        (folder / "multirun.yaml").unlink(missing_ok=True)
         rows = write_table(folder)
         _failed += sum(row["state"] != "finished" for row in rows)
         replace_link(folder.parent / "latest", folder)

@@ -1,0 +1,169 @@
+"""Nothing that is loaded brings code along: no remote code, no pickle, no script of a hub."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from e5ft.errors import ConfigurationError
+from e5ft.modeling.loading import ModelSource, load_encoder, save_encoder
+from tests.app.conftest import composed, trained  # noqa: F401  fixtures
+from tests.conftest import make_encoder
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*(ROOT / "e5ft").rglob("*.py"), *ROOT.glob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
+# Each runs what it reads, or hands it to a shell.
+FORBIDDEN = {"eval", "exec", "compile", "pickle", "cloudpickle", "dill", "marshal", "shelve", "os.system", "os.popen", "torch.load",
+             "torch.hub.load", "yaml.load", "yaml.unsafe_load", "joblib.load", "np.fromfile"}  # fmt: skip
+
+
+def faults(source: str) -> list[str]:
+    """What a file does that this project never does, as `line: what`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call):
+            names = [name := ast.unparse(node.func)]
+            for keyword in node.keywords:
+                value = ast.unparse(keyword.value)
+                wanted = {"trust_remote_code": "False", "allow_pickle": "False", "weights_only": "True", "shell": "False"}
+                if value != wanted.get(keyword.arg, value):
+                    found.append(f"{node.lineno}: {keyword.arg}={value}")
+            if name == "evaluate.load" and ast.unparse(node.args[0]) != "str(METRIC_FILE)":
+                found.append(f"{node.lineno}: a metric from elsewhere")
+            model = name.endswith(".from_pretrained") and name.startswith("AutoModel")
+            if model and not any(k.arg == "use_safetensors" and ast.unparse(k.value) == "True" for k in node.keywords):
+                found.append(f"{node.lineno}: weights that may be a pickle")
+        elif isinstance(node, ast.Constant) and node.value == "trust_remote_code":
+            found.append(f"{node.lineno}: trust_remote_code by name")
+        found += [f"{node.lineno}: {name}" for name in names if name in FORBIDDEN]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_loads_code(path):
+    assert faults(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "AutoConfig.from_pretrained(x, trust_remote_code=True)",
+        "AutoConfig.from_pretrained(x, trust_remote_code=config.trust)",
+        "AutoConfig.from_pretrained(x, **{'trust_remote_code': True})",
+        "AutoModel.from_pretrained(x)",
+        "AutoModelForSequenceClassification.from_pretrained(x, use_safetensors=None)",
+        "torch.load(x)",
+        "from torch import load",
+        "import pickle",
+        "np.load(x, allow_pickle=True)",
+        "evaluate.load('recall')",
+        "subprocess.run(x, shell=True)",
+    ],
+)
+def test_the_check_sees(source):
+    assert faults(source)
+
+
+def test_the_metric_is_the_package_s_own():
+    from e5ft.retrieval.evaluation import METRIC_FILE
+
+    assert Path(METRIC_FILE).resolve().is_relative_to(ROOT / "e5ft")
+
+
+# -- hostile folders -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A good model, beside which code lies that says when it is run."""
+    folder = tmp_path / "model"
+    save_encoder(make_encoder(), folder)
+    trap = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+    for name in ("evil.py", "tokenization_evil.py", "modeling_evil.py"):
+        (folder / name).write_text(trap + "class Evil: pass\n")
+    return folder
+
+
+def edit(file: Path, **values) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_in_a_model_folder_is_never_run(folder, file):
+    both = {"AutoConfig": "evil.Evil", "AutoModel": "modeling_evil.Evil", "AutoTokenizer": ["tokenization_evil.Evil", None]}
+    edit(folder / file, auto_map=both)
+    expected = load_encoder(ModelSource(path=str(folder))).encode(["w1 w2"], "query")
+    assert expected.shape == (1, 32) and not (folder.parent / "ran").exists()
+
+
+def test_a_model_type_that_only_its_own_code_knows_is_refused(folder):
+    edit(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "modeling_evil.Evil"})
+    with pytest.raises(ConfigurationError, match="not a usable model folder"):
+        load_encoder(ModelSource(path=str(folder)))
+    assert not (folder.parent / "ran").exists()
+
+
+class Trap:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_pickled_weights_are_refused_unread(folder, tmp_path):
+    torch.save({**load_file(folder / "model.safetensors"), "trap": Trap(tmp_path / "ran")}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigurationError, match="not a usable model folder"):
+        load_encoder(ModelSource(path=str(folder)))
+    assert not (tmp_path / "ran").exists()
+    torch.load(folder / "pytorch_model.bin", weights_only=False)  # the trap is one
+    assert (tmp_path / "ran").exists()
+
+
+def test_all_that_resuming_reads_is_data(trained, monkeypatch):  # noqa: F811
+    """Optimizer, scheduler and random states are transformers' torch.load: every one is weights_only."""
+    folder = trained(
+        "training.max_steps=2", "training.save_steps=1", "training.eval_strategy=no", "training.load_best_model_at_end=false"
+    )[1]
+    assert not list(folder.rglob("training_args.bin"))
+    loaded, load = [], torch.load
+
+    def watched(file, *args, **kwargs):
+        loaded.append((Path(file).name, kwargs.get("weights_only")))
+        return load(file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", watched)
+    trained(
+        "training.max_steps=2",
+        "training.save_steps=1",
+        "training.eval_strategy=no",
+        "training.load_best_model_at_end=false",
+        "resume=true",
+    )
+    assert {name for name, _ in loaded} >= {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    assert all(weights_only is True for _, weights_only in loaded)
+
+
+def test_a_pickle_in_the_place_of_a_state_is_not_run(trained, tmp_path):  # noqa: F811
+    settings = (
+        "training.max_steps=2",
+        "training.save_steps=1",
+        "training.eval_strategy=no",
+        "training.load_best_model_at_end=false",
+    )
+    folder = trained(*settings)[1]
+    torch.save(Trap(tmp_path / "ran"), sorted(folder.glob("checkpoint-*"))[-1] / "optimizer.pt")
+    with pytest.raises(Exception, match="(?i)weights.only"):
+        trained(*settings, "resume=true")
+    assert not (tmp_path / "ran").exists()
