@@ -13,7 +13,7 @@ WHEELS := --only-binary=:all: --no-binary=antlr4-python3-runtime
 TOOLS := .venv-tools
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: help setup setup-dev train test eval mine sweep export bench lint format ddp doctor lock audit-deps clean
+.PHONY: help setup setup-dev train test eval mine sweep export bench chaos lint format ddp doctor lock audit-deps clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -46,6 +46,9 @@ bench: $(VENV)/.installed-dev  ## time and memory beside sentence-transformers (
 
 doctor: $(VENV)/.installed  ## check machine, settings, data and model in seconds, with remedies
 	@$(PY) train.py doctor=true $(ARGS)
+
+chaos: $(VENV)/.installed-dev  ## inject faults, hostile input and canary secrets, and print what came of them (ARGS=--quick: minutes)
+	OMP_NUM_THREADS=1 $(PY) -m tests.chaos $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## check the style
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

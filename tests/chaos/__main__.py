@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.chaos import damage, kills
-from tests.chaos.workers import in_workers, try_damage, try_fault
+from tests.chaos import damage, kills, secrets
+from tests.chaos.workers import hostile_inputs, in_workers, try_damage, try_fault
 
 PARTS = ("kills", "damage", "inputs", "secrets")
 
@@ -79,6 +79,25 @@ def _damage(quick: bool, workers: int, output: Path) -> tuple[list[str], int]:
         here = [one for one in found if one.kind == kind]
         lines.append(f"| {kind} | {len(here)} | {sum(one.named for one in here)} | {sum(one.identical for one in here)} |")
     return [*lines, ""], _tell(f"{one.kind}: {one.detail}" for one in found if not (one.named and one.identical))
+
+
+def _inputs(quick: bool, workers: int, output: Path) -> tuple[list[str], int]:
+    report = hostile_inputs(400 if quick else 20_000, output / "inputs")
+    lines = ["| hostile input | tried | accepted | refused | rows read | lost rows | tracebacks | hangs |", "|---|" + "---:|" * 7]
+    for name, found in [*report.kinds.items(), ("all", report.total)]:
+        figures = (
+            found.tried, found.accepted, found.refused, found.rows_read, found.lost_rows, found.tracebacks, found.hangs
+        )  # fmt: skip
+        lines.append(f"| {name} | " + " | ".join(f"{figure:,}" for figure in figures) + " |")
+    failed = _tell(report.offences)
+    return [*lines, ""], failed or int(report.failed)
+
+
+def _secrets(quick: bool, workers: int, output: Path) -> tuple[list[str], int]:
+    found = secrets.run(quick=quick)
+    lines = ["| canary secrets: commands | files searched | secrets found |", "|---:|---:|---:|"]
+    lines.append(f"| {found.tried} | {found.files:,} | {len(found.found)} |")
+    return [*lines, ""], _tell([*found.found, *found.unexpected])
 
 
 def _tell(failures: Iterable[str]) -> int:

@@ -43,3 +43,15 @@ def try_fault(given: tuple) -> kills.Outcome:
 def try_damage(given: tuple) -> damage.Damage:
     """In a worker: (setting, kind)."""
     return damage.try_out(_laboratory, *given)
+
+
+def hostile_inputs(count: int, folder: Path):
+    """The report of `tests.chaos.inputs`, from a process of its own that has imported everything before it forks."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), children.warm_up) as pool:
+        return pool.submit(_hostile_inputs, count, folder).result()
+
+
+def _hostile_inputs(count: int, folder: Path):
+    from tests.chaos import inputs
+
+    return inputs.run(count, 1, folder)
