@@ -81,9 +81,9 @@ IN_EVALUATION = (
 )
 IN_A_SAVE = (
     Place("before a checkpoint", _T + "_write_checkpoint"),
-    Place("checkpoint: before the weights", "e5ft.training.trainer:save_encoder"),
+    Place("checkpoint: before the weights", "e5ft.training.resuming:save_encoder"),
     Place("checkpoint: half the weights", "transformers.modeling_utils:safe_save_file", "half", "model.safetensors"),
-    Place("checkpoint: after the weights", "e5ft.training.trainer:save_encoder", "after"),
+    Place("checkpoint: after the weights", "e5ft.training.resuming:save_encoder", "after"),
     Place("checkpoint: half the optimizer", "torch:save", "half", "optimizer.pt"),
     Place("checkpoint: before the scheduler", "torch:save", "before", "scheduler.pt"),
     Place("checkpoint: half the random state", "torch:save", "half", ".pth"),

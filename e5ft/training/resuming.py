@@ -1,0 +1,163 @@
+"""Saving whole checkpoints and going on from one as if nothing had happened: what `ContrastiveTrainer` builds upon."""
+
+from pathlib import Path
+
+import torch
+from transformers import EarlyStoppingCallback, Trainer
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import TrainOutput
+
+from e5ft.errors import NonFiniteError, StorageError
+from e5ft.files import check_manifest
+from e5ft.modeling.compact import save_scale
+from e5ft.modeling.loading import load_weights, save_encoder
+from e5ft.modeling.lora import save_adapters
+from e5ft.training import checkpoint
+from e5ft.training.progress import Progress
+
+SKIPPED_IN_A_ROW = 25  # the scaler begins at 2**16 and halves its scale each time: by then it is far below 1
+
+
+class ResumableTrainer(Trainer):
+    """transformers' Trainer whose checkpoints are complete or not there, and whose resumed runs log what uninterrupted ones do.
+
+    It trains an `Encoder`; what a step is, a subclass says, and adds to `_progress` what its log lines are to show.
+
+    Args:
+        args, kwargs: as of transformers' Trainer.
+
+    Attributes:
+        saving: whether a checkpoint is being written.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.saving = False
+        self._progress = Progress()
+        self._resumed: Path | None = None  # the checkpoint that this call of train() goes on from
+        self._counted = 0  # the last step that `_progress` has counted as taken or skipped
+        self._saved: int | None = None  # the last step of which this process wrote a checkpoint
+
+    def _some_rows(self) -> str:
+        """Rows of the step under way, for messages."""
+        raise NotImplementedError
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs) -> TrainOutput:
+        """As Trainer's; what it logs after a resume is what it would have logged without the interruption.
+
+        Args:
+            resume_from_checkpoint: a checkpoint that `e5ft.training.checkpoint.newest` found whole.
+            kwargs: Trainer's own.
+        """
+        self._resumed = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, **kwargs)
+
+    def _run_epoch(self, *, epoch: int, **kwargs) -> None:
+        if self._resumed is not None:
+            self._progress = Progress.load(self._resumed, self.args.process_index)
+            self._tr_loss.fill_(self._progress.loss)
+            self._globalstep_last_logged = self._progress.logged
+            self._resumed = None
+            # Trainer looks only after a step whether it was the last: going on from the last one would make one more.
+            if self.state.global_step >= self.state.max_steps or self._patience_is_over():
+                self.control.should_training_stop = True
+                return
+        super()._run_epoch(epoch=epoch, **kwargs)
+
+    @property
+    def _scaled(self) -> bool:
+        """fp16: a scaler skips a step whose gradient is not finite, and lowers its scale; now and then that is normal."""
+        return getattr(self.accelerator, "scaler", None) is not None
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
+        if self._scaled and self.state.global_step != self._counted:  # at the end of an epoch Trainer comes here twice
+            self._counted = self.state.global_step
+            in_a_row = self._progress.step_done(self.accelerator.optimizer_step_was_skipped)
+            if in_a_row > SKIPPED_IN_A_ROW:
+                raise NonFiniteError(
+                    f"step {self.state.global_step}: fp16 gave no finite gradient in {in_a_row} steps, however low its scale. The "
+                    f"weights are as they were before them. Rows of the last step: {self._some_rows()}. "
+                    "Likely remedies: training.bf16=true instead of fp16, a lower optimizer.lr, a higher loss.temperature."
+                )
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the steps since the last line looked like, on average."""
+        logs = {name: value for name, value in logs.items() if name != "train_loss"}  # a mean since the last interruption
+        if "loss" in logs:
+            logs = {**logs, **self._progress.means()}
+            if self._scaled:
+                logs["skipped_steps"] = self._progress.skipped
+        super().log(logs, start_time)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
+        better = super()._determine_best_metric(metrics, trial)
+        if better and self.args.load_best_model_at_end:
+            self.control.should_save = True  # also where training.save_steps would not: the best weights must be there at the end
+        return better
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
+        # Not Trainer's, which writes into the visible folder, file by file.
+        step, run = self.state.global_step, Path(self.args.output_dir)
+        if self._saved == step:  # at the end of an epoch Trainer asks twice
+            return
+        self.store_flos()
+        best = checkpoint.path_of(run, self.state.best_global_step) if self.state.best_global_step else None
+        self.state.best_model_checkpoint = None if best is None else str(best)
+        self.saving = True
+        try:
+            self._write_checkpoint(run, step)
+        finally:
+            self.saving = False
+        self._saved = step
+        if self.args.should_save:
+            checkpoint.rotate(run, self.args.save_total_limit, best)
+
+    def _write_checkpoint(self, run: Path, step: int) -> None:
+        with checkpoint.writing(run, step, self.args.device) as folder:
+            self.save_model(str(folder), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(folder))
+            self._save_scaler(str(folder))
+            self._save_rng_state(str(folder))
+            self._progress.loss, self._progress.logged = float(self._tr_loss), self._globalstep_last_logged
+            self._progress.save(folder, self.args.process_index)
+            if self.args.should_save:
+                self._keep_callback_states()
+                self.state.save_to_json(str(folder / checkpoint.STATE))
+
+    def _keep_callback_states(self) -> None:
+        for stateful in (c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)):
+            self.state.stateful_callbacks[type(stateful).__name__] = stateful.state()
+
+    def _load_callback_state(self) -> None:
+        # Trainer's own is all or nothing: it would restore "stop now" of a run that was stopped, too.
+        for stopping in self._early_stopping():
+            kept = self.state.stateful_callbacks.get(type(stopping).__name__, {})
+            for name, value in kept.get("attributes", {}).items():
+                setattr(stopping, name, value)
+
+    def _early_stopping(self) -> list[EarlyStoppingCallback]:
+        return [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+
+    def _patience_is_over(self) -> bool:
+        return any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in self._early_stopping())
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Not Trainer's: it would add training_args.bin, a pickle that holds the hub token in clear.
+        if self.args.should_save:
+            folder = output_dir or self.args.output_dir
+            save_encoder(self.model, folder)
+            save_adapters(self.model, folder)
+            save_scale(self.model, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        load_weights(self.model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        best = Path(self.args.output_dir) / Path(self.state.best_model_checkpoint).name  # the run may have been moved
+        reason = check_manifest(best)
+        if reason is not None:
+            raise StorageError(
+                f"{best}: the best checkpoint is damaged ({reason}); resume=true makes it again from an earlier one"
+            )
+        load_weights(self.model, best)
