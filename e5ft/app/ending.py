@@ -13,12 +13,10 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from e5ft import distributed
-from e5ft.app.configuration import plain
 from e5ft.app.report import relative, say
 from e5ft.app.run_folder import RunFolder
+from e5ft.app.secrets import is_secret_field, without_secrets
 from e5ft.app.tracking import duration
 from e5ft.errors import ConfigurationError, DataError, E5ftError, StorageError, Terminated
 from e5ft.files import MANIFEST, read_json, write_json, write_text
@@ -97,17 +95,13 @@ def newest_checkpoint(path: Path) -> str | None:
 def command(name: str, resume: bool) -> str:
     """The command that this process was started with, under a run's name, going on with it or beginning anew."""
     given = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in ("name", "resume")]
-    given = [argument for argument in given if not _is_secret(argument.partition("=")[0])]
+    given = [argument for argument in given if not is_secret_field(argument.partition("=")[0])]
     own = [f"name={name}", *(["resume=true"] if resume else [])]
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and os.environ.get("LOCAL_WORLD_SIZE") != str(processes):
         return f"the same command on every node, with {' '.join(own)}"
     launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
     return shlex.join([*launcher, sys.argv[0], *given, *own])
-
-
-def _is_secret(key: str) -> bool:
-    return not plain(OmegaConf.create({key.rpartition(".")[2].lstrip("+~"): ""}))
 
 
 def _clean(path: Path) -> bool:
@@ -144,7 +138,7 @@ def _keep_traceback(error: Exception, path: Path) -> str:
     rank = distributed.rank()
     file = path / ("error.txt" if rank == 0 else f"error-process{rank}.txt")
     try:
-        write_text(file, "".join(traceback.format_exception(error)))
+        write_text(file, without_secrets("".join(traceback.format_exception(error))))
     except OSError as failure:
         return f"HYDRA_FULL_ERROR=1 shows the traceback, which could not be written ({failure.strerror})"
     return f"the traceback is in {relative(file)}"
@@ -170,7 +164,7 @@ def _record(folder: RunFolder, error: BaseException, finished: bool, seconds: fl
             file = folder.path / "summary.json"
             results = read_json(file) if file.is_file() else {}
             end = {"state": state, "error": message, "exit_code": code, "reached": found, "seconds": round(seconds, 1)}
-            write_json(file, {**results, **end})
+            write_json(file, without_secrets({**results, **end}))
             folder.set_status(state, error=message, exit_code=code)
     except OSError as failure:
         log.warning(f"{relative(folder.path)}: status.json and summary.json could not be written ({failure.strerror})")
