@@ -1,6 +1,7 @@
 """The text contract: how a raw string becomes what the model reads. Training, evaluation and export all use this file."""
 
 import dataclasses
+import functools
 import hashlib
 import unicodedata
 
@@ -22,6 +23,7 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+@functools.lru_cache(maxsize=1024)  # a row's texts are asked for twice in a row: when it is checked, and when it is stored
 def text_id(text: str) -> int:
     """A 64-bit identity of a normalised text: equal texts have equal ids, in every process and run.
 
