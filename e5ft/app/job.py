@@ -29,7 +29,7 @@ def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) 
     global _ended_by
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        configuration.check_no_none(config)
+        configuration.check(config)
         return function(config)
     except Terminated as error:  # whoever stops the process means the whole sweep
         _ended_by = error

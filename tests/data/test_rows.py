@@ -70,7 +70,7 @@ BAD_ROWS = {
         '{"query": "q", "document": "d", "scores": [true]}', "scores must be a list of numbers or null, this is '[True]'"
     ),
     "scores beyond floats": (
-        '{"query": "q", "document": "d", "scores": [1e999]}', "scores holds NaN or an infinity: [inf]"
+        '{"query": "q", "document": "d", "scores": [1e999]}', "scores holds NaN, an infinity or a number beyond float32: [inf]"
     ),
     "own negative": ('{"query": "q", "document": "d", "hard_negative": "d"}', "hard_negative equals document: 'd'"),
     "own negative in a list": (
@@ -192,9 +192,9 @@ def test_a_bad_table_row_is_a_fault_with_its_place_and_the_others_are_read(kind,
     assert outcome(path) == [Row("q", ("a\nb",), ("n",)), f"5: {reason}", Row("q", ("d",), ("n",))]
 
 
-def test_a_table_row_whose_quote_is_never_closed_is_one_fault(write_bytes):
-    path = write_bytes(b'query,document\nq,d\n"q,d\nq,d\n', "rows.csv")
-    assert outcome(path) == [Row("q", ("d",)), "3: not a table row (unexpected end of data)"]
+def test_a_quote_that_nothing_closes_refuses_the_file_since_the_rows_after_it_stand_in_one_cell(write_bytes):
+    message = refusal(write_bytes(b'query,document\nq,d\n"q,d\nq,d\n', "rows.csv"))
+    assert message.startswith(':3: a cell opens with " here and nothing closes it to the end of the file (line 4)')
 
 
 def test_thousands_of_brackets_in_a_cell_are_a_text(write_bytes):
