@@ -23,8 +23,14 @@ class Fault(Exception):
     """
 
     def __init__(self, place: str, reason: str):
+        reason = printable(reason)  # a library's message may quote a tab or worse
         super().__init__(f"{place}: {reason}")
         self.place, self.reason = place, reason
+
+
+def printable(text: str) -> str:
+    """The text with control characters and lone surrogates escaped, so that it can stand in a message and on a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict | Fault]]:

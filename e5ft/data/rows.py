@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from e5ft.data.lines import MAX_LINE_BYTES, Fault, check_text, is_file, read_json_lines
+from e5ft.data.lines import MAX_LINE_BYTES, Fault, check_text, is_file, printable, read_json_lines
 from e5ft.data.text import text_id
 from e5ft.errors import ConfigurationError, DataError
 
@@ -199,7 +199,7 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
     except StopIteration:
         raise DataError(f"{path}: the file holds no rows") from None
     except csv.Error as error:
-        raise DataError(f"{path}:1: not a table ({error})") from None
+        raise DataError(f"{path}:1: not a table ({printable(str(error))})") from None
     if _not_utf8(header):
         raise DataError(f"{path}:1: not UTF-8; convert the file, for instance from CP949")
     if header and header[0].startswith("\ufeff"):
@@ -272,7 +272,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict | Fault]]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _batch_rows(batch) -> list[dict | Exception]:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import AutoModel
 
+from e5ft.data.lines import printable
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.encoder import Encoder
 
@@ -91,4 +92,4 @@ def check_vectors(encoder: Encoder, place: str) -> None:
 def first_line(error: Exception) -> str:
     """What a library's error says, in one line; of its advice to run a folder's code, our answer."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return "it needs code of its own, which is never run here" if "trust_remote_code" in str(error) else text
+    return "it needs code of its own, which is never run here" if "trust_remote_code" in str(error) else printable(text)
