@@ -70,7 +70,8 @@ def is_file(path: str | os.PathLike) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:  # the latter: a NUL, a lone surrogate
-        raise DataError(f"{str(path)[:100]!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        name, reason = printable(str(path)), getattr(error, "strerror", None) or error
+        raise DataError(f"{name}: cannot be read ({reason})") from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise DataError(f"{path}: a pipe or device; a file is needed that can be read twice: write it to disk first")
     return stat.S_ISREG(mode)

@@ -42,6 +42,10 @@ def check_shape(config, place: str) -> None:
         value = getattr(config, field, None)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
             raise ConfigurationError(f"{place}: {field}={value!r}: a whole number from 1 to {most:,} is needed")
+    if getattr(config, "chunk_size_feed_forward", 0) != 0:
+        raise ConfigurationError(
+            f"{place}: chunk_size_feed_forward={config.chunk_size_feed_forward!r}: 0 is needed, as texts of every length are read"
+        )
     pad = config.pad_token_id if hasattr(config, "pad_token_id") else None
     if pad is not None and (not isinstance(pad, int) or not 0 <= pad < config.vocab_size):
         raise ConfigurationError(f"{place}: pad_token_id={pad!r}: a token id below vocab_size={config.vocab_size} is needed")
@@ -91,5 +95,6 @@ def check_vectors(encoder: Encoder, place: str) -> None:
 
 def first_line(error: Exception) -> str:
     """What a library's error says, in one line; of its advice to run a folder's code, our answer."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = [line.strip() for line in (str(error).strip() or type(error).__name__).splitlines() if line.strip()]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return "it needs code of its own, which is never run here" if "trust_remote_code" in str(error) else printable(text)

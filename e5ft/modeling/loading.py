@@ -166,8 +166,8 @@ def _config_from_shape(source: ModelSource):
     shape = dict(source.shape)
     try:
         config = AutoConfig.for_model(shape.pop("model_type", None), **shape)
-    except (KeyError, ValueError, TypeError) as error:
-        raise ConfigurationError(f"model.shape: {error}") from error
+    except Exception as error:  # types are checked by a library with errors of its own
+        raise ConfigurationError(f"model.shape: {first_line(error)}") from error
     known = AutoConfig.for_model(config.model_type)  # transformers stores whatever it is given, misspelt fields too
     unknown = [field for field in shape if not hasattr(known, field)]
     if unknown:
