@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 
+from accelerate.utils import DynamoBackend
 from transformers import TrainingArguments
 
 from e5ft.errors import ConfigurationError
@@ -203,6 +204,14 @@ TRAINING_RULES = {
     "dataloader_num_workers": whole(0, 256),
     "dataloader_prefetch_factor": null_or(whole(1, 10_000)),
     "dataloader_multiprocessing_context": null_or(choice("fork", "forkserver", "spawn")),
+    **dict.fromkeys(
+        ("log_level", "log_level_replica"), choice("detail", "debug", "info", "warning", "error", "critical", "passive")
+    ),
+    "neftune_noise_alpha": Rule("null (no noise is added to embeddings here; model.dropout is there)", lambda v: v is None),
+    "use_liger_kernel": Rule("false (its kernels know no encoder)", lambda v: v is False),
+    "parallelism_config": Rule("null (processes share the data alone)", lambda v: v is None),
+    "torch_compile_backend": null_or(choice(*(backend.value.lower() for backend in DynamoBackend))),
+    "torch_compile_mode": null_or(choice("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")),
     "ddp_timeout": whole(1, 10**9),
     "ddp_bucket_cap_mb": null_or(whole(1, 1_000_000)),
     "metric_for_best_model": null_or(WORD),

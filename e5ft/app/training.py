@@ -24,7 +24,7 @@ from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
 from e5ft.app.tracking import MetricsFile, Progress, wandb_run
 from e5ft.data.collator import TrainingRows
 from e5ft.data.store import TokenStore, tokenize_rows
-from e5ft.errors import E5ftError, Terminated
+from e5ft.errors import ConfigurationError, E5ftError, Terminated
 from e5ft.files import write_json, write_text
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
@@ -143,18 +143,22 @@ class _Job:
             add_adapters(encoder, self.lora, config.seed)
         if config.training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
             compact(encoder, tokens.vocabulary())
-        trainer = ContrastiveTrainer(
-            encoder,
-            arguments,
-            TrainingRows(data.train, tokens, config.data.negatives_per_query, positives=goal.positives, vectors=vectors),
-            goal.loss,
-            evaluator(data.dev, config.evaluation) if arguments.eval_strategy != "no" else None,
-            negatives=goal.negatives,
-            group_by_length=config.training.group_by_length,
-            mix=data.mix,
-            callbacks=callbacks,
-            optimizer_cls_and_kwargs=self.optimizer,
-        )
+        rows = TrainingRows(data.train, tokens, config.data.negatives_per_query, positives=goal.positives, vectors=vectors)
+        try:
+            trainer = ContrastiveTrainer(
+                encoder,
+                arguments,
+                rows,
+                goal.loss,
+                evaluator(data.dev, config.evaluation) if arguments.eval_strategy != "no" else None,
+                negatives=goal.negatives,
+                group_by_length=config.training.group_by_length,
+                mix=data.mix,
+                callbacks=callbacks,
+                optimizer_cls_and_kwargs=self.optimizer,
+            )
+        except (ValueError, ImportError) as error:  # what transformers.Trainer checks only when it is made
+            raise ConfigurationError(f"training: {error}") from error
         trainer.remove_callback(PrinterCallback)
         self.folder.check_definition(self._definition(trainer, data, encoder), config.resume)
         return trainer

@@ -93,8 +93,20 @@ def check_vectors(encoder: Encoder, place: str) -> None:
         raise ConfigurationError(f"{place}: its vectors are NaN, infinite or zero: the weights are broken; copy the model again")
 
 
+_IN_OUR_WORDS = {
+    "trust_remote_code": "it needs code of its own, which is never run here",
+    "ignore_mismatched_sizes": "its weights have other shapes than its config.json says",
+    "no file named model.safetensors": "there is no model.safetensors, and other weights (pickles, .bin) are never read",
+}
+
+
 def first_line(error: Exception) -> str:
-    """What a library's error says, in one line; of its advice to run a folder's code, our answer."""
-    lines = [line.strip() for line in (str(error).strip() or type(error).__name__).splitlines() if line.strip()]
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return "it needs code of its own, which is never run here" if "trust_remote_code" in str(error) else printable(text)
+    """What a library's error says, in one line, or in our words where its own lead astray."""
+    text = str(error).strip()
+    for part, ours in _IN_OUR_WORDS.items():
+        if part in text:
+            return ours
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    found = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    named = isinstance(error, OSError | ValueError | RuntimeError) and found
+    return printable(found if named else f"{type(error).__name__}: {found}")

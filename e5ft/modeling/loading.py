@@ -82,6 +82,8 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
         ConfigurationError: nothing usable at the source; the message names the remedy.
     """
     place = source.path or source.hub
+    if source.path is not None:
+        refuse_adapter(source.path)
     shape = source.init == "random" and source.path is None
     config = _config_from_shape(source) if shape and source.shape else _from_pretrained(AutoConfig, place, source)
     check_shape(config, "model.shape" if place is None else str(place))
@@ -192,7 +194,6 @@ def _tokenizer(source: ModelSource):
 
 
 def _pretrained_backbone(place: str, source: ModelSource, config):
-    refuse_adapter(place)
     backbone, report = _from_pretrained(
         AutoModel, place, source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
     )

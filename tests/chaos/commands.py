@@ -70,6 +70,77 @@ HOSTILE = (
     ),
     *("../../x", "/dev/null", "a/b", "${nothing}", "${seed}", "x" * 5000, "\udcff", "'a\u0000b'", "<b>|`x`", "--help", "~"),
 )
+# Of the right type (but torch_compile=true, which compiles for minutes), and still trouble for somebody: TrainingArguments takes most of them.
+UNLIKELY = (
+    *(
+        "torch_compile=true",
+        "torch_compile_backend=nothing",
+        "torch_compile_mode=nothing",
+        "use_liger_kernel=true",
+        "deepspeed={}",
+    ),
+    *("deepspeed=nothing.json", "fsdp=full_shard", "fsdp=nothing", "fsdp_config={a: 1}", "fsdp_config=nothing.json", "tf32=true"),
+    *("accelerator_config={a: 1}", "accelerator_config={split_batches: true}", "accelerator_config=nothing.json"),
+    *(
+        "parallelism_config={a: 1}",
+        "dataloader_persistent_workers=true",
+        "dataloader_prefetch_factor=2",
+        "debug=underflow_overflow",
+    ),
+    *("debug=nothing", "dataloader_num_workers=1", "dataloader_multiprocessing_context=spawn", "full_determinism=true"),
+    *(
+        "enable_jit_checkpoint=true",
+        "metric_for_best_model=nothing",
+        "metric_for_best_model=null",
+        "metric_for_best_model=mrr@10",
+    ),
+    *(
+        "eval_strategy=no",
+        "eval_strategy=epoch",
+        "eval_strategy=nothing",
+        "save_strategy=best",
+        "save_strategy=no",
+        "save_strategy=epoch",
+    ),
+    *(
+        "load_best_model_at_end=false",
+        "greater_is_better=null",
+        "bf16_full_eval=true",
+        "fp16_full_eval=true",
+        "torch_empty_cache_steps=1",
+    ),
+    *("ddp_backend=nccl", "ddp_backend=nothing", "activation_checkpointing=true", "activation_checkpointing_kwargs={a: 1}"),
+    *(
+        "lr_scheduler_kwargs={a: 1}",
+        "lr_scheduler_type=nothing",
+        "lr_scheduler_type=reduce_lr_on_plateau",
+        "lr_scheduler_type=polynomial",
+    ),
+    *("lr_scheduler_type=cosine_with_min_lr", "lr_scheduler_type=warmup_stable_decay", "lr_scheduler_type=inverse_sqrt"),
+    *("eval_steps=null", "save_total_limit=null", "save_only_model=true", "logging_first_step=true", "disable_tqdm=false"),
+    *(
+        "skip_memory_metrics=false",
+        "early_stopping_patience=1",
+        "group_by_length=true",
+        "compact_embedding=false",
+        "warmup_steps=1000",
+    ),
+    *("max_grad_norm=0", "num_train_epochs=1e-9", "logging_steps=1e-9", "save_steps=1e-9", "eval_steps=1e-9", "eval_delay=1000"),
+    *(
+        "gradient_accumulation_steps=3",
+        "per_device_train_batch_size=13",
+        "use_cpu=false",
+        "restore_callback_states_from_checkpoint=true",
+    ),
+    *(
+        "logging_strategy=epoch",
+        "logging_strategy=nothing",
+        "neftune_noise_alpha=5",
+        "bf16=true",
+        "fp16=true",
+        "use_liger_kernel=false",
+    ),
+)
 # A run that is asked to go on for long, does: the number is in range, and nothing hangs.
 LONG = {"training.max_steps", "evaluation.intervals", "rounds.count"}
 
@@ -138,6 +209,11 @@ def hostile_settings(script: str, number: int, each: int) -> Iterator[tuple[str,
         chosen = [value for value in values if not (path in LONG and re.fullmatch("1e300|10+", value))]
         for value in chosen[:each]:
             yield (f"{path}={value}",)
+    if script == "train":
+        yield from ((f"training.{override}",) for override in UNLIKELY)
+        yield ("training.activation_checkpointing=true", "training.activation_checkpointing_kwargs={a: 1}")
+        yield ("training.dataloader_persistent_workers=true", "training.dataloader_num_workers=1")
+        yield ("training.load_best_model_at_end=false", "training.early_stopping_patience=1")
     groups = sorted({path.rpartition(".")[0] for path in leaves(script) if "." in path})
     for group in groups:
         yield (f"{group}.no_such_field=1",)

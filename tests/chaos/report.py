@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-_KEPT = 20  # offenders of one kind
+_KEPT = 60  # offenders of one kind
 FIELDS = ("tried", "accepted", "refused", "rows_read", "rows_accepted", "rows_rejected", "lost_rows", "tracebacks", "hangs")
 
 
