@@ -3,6 +3,7 @@ trips over it. Owners (losses, sources of a mix, merging) check what depends on 
 
 import dataclasses
 import enum
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from transformers import TrainingArguments
 
 from e5ft.errors import ConfigurationError
 
+_HUB_NAME = re.compile(r"(\w[\w.\-]{0,94}\w/)?\w[\w.\-]{0,94}\w", re.ASCII)
 _LARGE = 10**12  # more rows, passages or tokens than any machine holds
 _HUGE = 1e300  # numbers beyond it overflow in the first sum
 
@@ -78,6 +80,7 @@ TEXT = Rule("a string without NUL", _is_text)  # may be empty
 WORD = Rule("a string that is not blank, without NUL,", lambda v: _is_text(v) and bool(v.strip()))
 PATH = Rule("the name of a file or folder", _is_path)
 SPLIT = Rule("the name of a split, of qrels/NAME.tsv,", lambda v: _is_path(v) and "/" not in v and v not in (".", ".."))
+HUB_NAME = Rule("a name on the hub, USER/MODEL,", lambda v: isinstance(v, str) and bool(_HUB_NAME.fullmatch(v)))
 MAPPING = Rule("a mapping, {field: value},", lambda v: isinstance(v, dict))
 _SHARE_BELOW_ONE = number(least=0, below=1)
 _TOKENISATION = choice("bigrams", "kiwi", "words")
@@ -178,7 +181,7 @@ RULES = {
     "corpus_file": null_or(PATH),
     "held_out": choice("corpus", "judged"),
     "compare": null_or(PATH),
-    "push": null_or(WORD),
+    "push": null_or(HUB_NAME),
     "private": BOOLEAN,
     "merge.base": null_or(PATH),
     "merge.alpha": Rule("a share, or a list of them,", lambda v: isinstance(v, int | float | list) and not isinstance(v, bool)),
@@ -265,7 +268,9 @@ def check_training(given: dict, defaults: dict[str, object]) -> None:
     """
     hints = typing.get_type_hints(TrainingArguments)
     for field, value in given.items():
-        if field in defaults and value == defaults[field] and type(value) is type(defaults[field]):
+        if field not in defaults:
+            raise ConfigurationError(f"training.{field}={shown(value)}: transformers.TrainingArguments has no such field")
+        if value == defaults[field] and type(value) is type(defaults[field]):
             continue
         rule = TRAINING_RULES.get(field) or (_rule_of(hints[field]) if field in hints else None)
         if rule is not None and not rule.accepts(value):

@@ -66,6 +66,12 @@ class Report:
             total += counts
         return total
 
+    @property
+    def failed(self) -> bool:
+        """Whether anything went wrong."""
+        total = self.total
+        return bool(self.offences or total.lost_rows or total.tracebacks or total.hangs)
+
     def merge(self, other: "Report") -> None:
         """Take in what another run found."""
         for name, counts in other.kinds.items():
