@@ -56,7 +56,7 @@ def records(path: Path) -> int | None:
     return None
 
 
-def check_file(path: Path, mode: str, report: Report, kind: str, expected: int | None = None) -> None:
+def check_file(path: Path, mode: str, report: Report, kind: str, expected: int | None = None, seconds: float = SECONDS) -> None:
     """Read one file as train.py would, and count how it ended.
 
     Args:
@@ -65,11 +65,12 @@ def check_file(path: Path, mode: str, report: Report, kind: str, expected: int |
         report: takes the counts and the file, if it is an offender.
         kind: of input.
         expected: records in the file, where its maker knows.
+        seconds: after which it counts as hanging.
     """
     counts = report.kind(kind)
     counts.tried += 1
     try:
-        with deadline():
+        with deadline(seconds):
             complaint = _check(path, mode, counts, records(path) if expected is None else expected)
     except Hang as error:
         counts.hangs += 1
