@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -25,3 +26,23 @@ def test_a_repeated_sigterm_is_one_request_and_a_later_one_the_end(monkeypatch, 
         assert (signal.getsignal(signal.SIGTERM) == signal.SIG_DFL) == ended
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_what_is_raised_while_composing_is_about_the_overrides(monkeypatch, capsys, began):
+    """Hydra raises a ValueError for `model=1.5`; once the job has begun, an error that is none of ours keeps its traceback."""
+
+    def main():
+        monkeypatch.setattr(job, "_began", began)
+        raise ValueError("Config group override must be a string or a list. Got float")
+
+    monkeypatch.setattr(job, "_began", False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # run_script sets it
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=1.5", "optimizer.lr=1"])
+    with pytest.raises(ValueError if began else SystemExit) as caught:
+        job.run_script(main)
+    if not began:
+        error = capsys.readouterr().err
+        assert (
+            caught.value.code == 2 and error.startswith("error: ") and "look at model=1.5. " in error and "Traceback" not in error
+        )

@@ -26,7 +26,7 @@ def test_a_share_of_the_files_ends_well(tmp_path):
     report = run(120, 20251125, tmp_path, parts=["rows"])
     assert not report.failed, report.table()
     total = report.total
-    assert total.tried >= 120 and total.accepted > 20 and total.refused > 20
+    assert total.tried >= 120 and total.accepted > 5 and total.refused > 20
     assert total.rows_read == total.rows_accepted + total.rows_rejected > 100
 
 

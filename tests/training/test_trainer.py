@@ -292,3 +292,10 @@ def test_damaged_weights_are_not_resumed_from(rows_file, tmp_path):
     with pytest.raises(ConfigurationError, match="model.safetensors: cannot be read"):
         other.train(resume_from_checkpoint=str(file.parent))
     assert torch.equal(weights_of(other), weights)
+
+
+def test_a_schedule_that_warm_up_leaves_no_step_is_refused_before_the_first(rows_file, tmp_path):
+    """transformers' polynomial divides by the steps after warm-up, at the end of the last step."""
+    options = dict(batch=16, accumulation=1, steps=2, lr_scheduler_type="polynomial", warmup_steps=2)
+    with pytest.raises(ConfigurationError, match="warm-up takes all 2 steps"):
+        make_trainer(rows_file, tmp_path, **options).train()
