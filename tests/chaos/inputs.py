@@ -31,7 +31,7 @@ def run(count: int, seed: int, folder: Path | None = None, parts: Sequence[str] 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
 
-    from tests.chaos import commands, folders, row_checks
+    from tests.chaos import commands, hostile_models, hostile_sets, row_checks
     from tests.chaos.report import Report
 
     torch.set_num_threads(1)
@@ -47,9 +47,9 @@ def run(count: int, seed: int, folder: Path | None = None, parts: Sequence[str] 
         if "commands" in parts:
             commands.run_rows(max(1, count // 200), seed, report, world)
         if "sets" in parts:
-            folders.run_sets(max(1, count // 30), seed, report, world)
+            hostile_sets.run_sets(max(1, count // 30), seed, report, world)
         if "models" in parts:
-            folders.run_models(seed, report, world, share=share)
+            hostile_models.run_models(seed, report, world, share=share)
         if "settings" in parts:
             commands.run_settings(seed, 1, report, world, share=share)
     return report

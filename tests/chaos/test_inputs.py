@@ -8,7 +8,7 @@ import pytest
 
 from e5ft.data import rows as rows_module
 from e5ft.errors import DataError
-from tests.chaos import commands, folders, row_checks, row_files
+from tests.chaos import commands, hostile_models, hostile_sets, row_checks, row_files
 from tests.chaos.children import in_child
 from tests.chaos.inputs import run
 from tests.chaos.report import Report
@@ -44,21 +44,21 @@ def test_a_share_of_the_hostile_settings_of_every_script(world, tmp_path):
 
 def test_a_share_of_the_hostile_evaluation_sets(world, tmp_path):
     report = Report(tmp_path)
-    folders.run_sets(60, 20251125, report, world)
+    hostile_sets.run_sets(60, 20251125, report, world)
     assert not report.failed, report.table()
     assert report.kind("evaluation sets").accepted > 5 < report.kind("evaluation sets").refused
 
 
 def test_a_share_of_the_hostile_models(world, tmp_path):
     report = Report(tmp_path)
-    folders.run_models(20251125, report, world, share=0.1)
+    hostile_models.run_models(20251125, report, world, share=0.1)
     assert not report.failed and report.total.refused > 5, report.table()
 
 
 @pytest.mark.parametrize("name", ["own code, known type", "own code, unknown type", "pickle only", "an adapter alone"])
 def test_no_code_of_a_model_folder_is_run(world, tmp_path, name):
     report = Report(tmp_path)
-    folders.check_model(name, world / "model", world, report)
+    hostile_models.check_model(name, world / "model", world, report)
     assert not report.failed, report.table()
 
 
