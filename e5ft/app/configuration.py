@@ -14,10 +14,11 @@ import torch
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from transformers import TrainingArguments
+from transformers import TrainingArguments, get_scheduler
 from transformers.utils.logging import disable_progress_bar
 
 from e5ft.app import secrets
+from e5ft.app.fields import check_fields, check_training, shown
 from e5ft.app.places import run_dir, sweep_dir
 from e5ft.data.remote import check_url
 from e5ft.errors import ConfigurationError
@@ -71,16 +72,6 @@ PINNED = {
 # Ours, in the same group because users look for them there.
 _OWN_FIELDS = {"early_stopping_patience": None, "group_by_length": False, "compact_embedding": True, "fit_micro_batch": False}
 
-_AT_LEAST = {
-    "per_device_train_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "warmup_steps": 0,
-    "max_grad_norm": 0,
-    "dataloader_num_workers": 0,
-    "eval_delay": 0,
-}
-_ABOVE_ZERO = ("logging_steps", "eval_steps", "save_steps", "save_total_limit", "num_train_epochs")
-
 
 def training_argument_fields() -> dict[str, object]:
     """Every field of TrainingArguments that a user may set, with its default as a plain value."""
@@ -104,10 +95,10 @@ def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
         ConfigurationError: a value out of range, fp16 without a GPU, or what TrainingArguments itself refuses.
     """
     given = OmegaConf.to_container(config.training, resolve=True)
-    _check_ranges(given)
+    defaults = training_argument_fields()
+    check_training(given, {**defaults, **_OWN_FIELDS})
     for own in _OWN_FIELDS:
         given.pop(own)
-    defaults = training_argument_fields()
     changed = {key: value for key, value in given.items() if value != defaults[key]}
     if changed.get("fp16") and (not torch.cuda.is_available() or changed.get("use_cpu")):
         raise ConfigurationError(
@@ -117,7 +108,7 @@ def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
     changed.setdefault("use_cpu", not torch.accelerator.is_available())  # bf16 on a CPU is refused without it
     changed.setdefault("disable_tqdm", True)  # ours says the same in fewer lines
     try:
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=str(folder),
             run_name=str(config.name),
             report_to="none",
@@ -128,23 +119,44 @@ def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
             **pinned,
             **changed,
         )
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigurationError(f"training: {error}") from error
+    except Exception as error:  # it starts accelerate, FSDP and DeepSpeed, each with errors of its own
+        raise ConfigurationError(f"training: {str(error).strip() or repr(error)}") from error
+    _check_schedule(arguments)
+    return arguments
+
+
+def _check_schedule(arguments: TrainingArguments) -> None:
+    """Make a schedule as the Trainer will: its own errors come when everything is loaded, and name no field."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    kind, kwargs = arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs
+    try:
+        get_scheduler(kind, optimizer, num_warmup_steps=1, num_training_steps=2, scheduler_specific_kwargs=kwargs)
+    except Exception as error:
+        name = getattr(kind, "value", kind)
+        raise ConfigurationError(
+            f"training.lr_scheduler_type={name} with training.lr_scheduler_kwargs={kwargs}: no such schedule ({error})"
+        ) from error
 
 
 def optimizer_class(config: DictConfig) -> tuple[type, dict]:
     """The optimizer's class and arguments, as transformers.Trainer takes them (an instance would fail under FSDP)."""
     values = OmegaConf.to_container(config.optimizer, resolve=True)
-    target = values.pop("_target_")
+    target = values.pop("_target_", None)
     lr, decay = values.get("lr"), values.get("weight_decay", 0)
     if not _number(lr) or not 0 < lr < 10:
         raise ConfigurationError(f"optimizer.lr={lr!r}: a number above 0 is needed")
     if decay is not None and (not _number(decay) or decay < 0):
         raise ConfigurationError(f"optimizer.weight_decay={decay!r}: a number, at least 0, is needed")
     try:
-        return get_class(target), values
+        kind = get_class(target)
     except Exception as error:
         raise ConfigurationError(f"optimizer._target_={target}: no such class ({error})") from error
+    try:  # its own checks, now: the Trainer makes it when everything is loaded
+        kind([torch.nn.Parameter(torch.zeros(1))], **values)
+    except Exception as error:
+        given = ", ".join(f"optimizer.{field}={shown(value)}" for field, value in values.items())
+        raise ConfigurationError(f"optimizer: {target} does not take {given}: {error}") from error
+    return kind, values
 
 
 def model_source(config: DictConfig) -> ModelSource:
@@ -194,6 +206,19 @@ def device(config: DictConfig) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def check(config: DictConfig) -> None:
+    """Hold every field against its type and range.
+
+    Raises:
+        ConfigurationError: the first that is wrong, with its value and what is needed.
+    """
+    check_words(config)
+    values = OmegaConf.to_container(config, resolve=True)
+    check_fields(values)
+    if "training" in values:
+        check_training(values["training"], {**training_argument_fields(), **_OWN_FIELDS})
+
+
 def check_words(config: DictConfig) -> None:
     """Refuse the string 'None', which YAML reads as a word (null is meant), URLs that carry credentials, and NUL, which no path can hold.
 
@@ -229,28 +254,8 @@ def hint(message: str) -> str | None:
     return None
 
 
-def _check_ranges(given: dict) -> None:
-    for field, least in _AT_LEAST.items():
-        if not _number(given[field]) or given[field] < least:
-            raise ConfigurationError(f"training.{field}={given[field]!r}: a number, at least {least}, is needed")
-    for field in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "dataloader_num_workers"):
-        if not isinstance(given[field], int) or isinstance(given[field], bool):
-            raise ConfigurationError(f"training.{field}={given[field]!r}: a whole number is needed")
-    for field in _ABOVE_ZERO:
-        if given[field] is not None and (not _number(given[field]) or given[field] <= 0):
-            raise ConfigurationError(f"training.{field}={given[field]!r}: a number above 0 is needed")
-    if given["max_steps"] != -1 and given["max_steps"] < 1:
-        raise ConfigurationError(f"training.max_steps={given['max_steps']!r}: at least 1, or -1 to go by num_train_epochs")
-    patience = given["early_stopping_patience"]
-    if patience is not None and (not isinstance(patience, int) or patience < 1):
-        raise ConfigurationError(f"training.early_stopping_patience={patience!r}: at least 1, or null for never")
-    for field in ("bf16", "fp16", "compact_embedding", "fit_micro_batch", "group_by_length", "load_best_model_at_end"):
-        if not isinstance(given[field], bool):
-            raise ConfigurationError(f"training.{field}={given[field]!r}: true or false is needed")
-
-
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def _leaves(value: object, path: str = ""):

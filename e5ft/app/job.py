@@ -23,12 +23,14 @@ from e5ft.data.remote import check_url
 from e5ft.errors import ConfigurationError, E5ftError, Terminated
 
 log = logging.getLogger("e5ft")
+_began = False  # whether the configuration was composed: what is raised before is about the overrides
 _ended_by: E5ftError | None = None  # what ended the one job of a plain run; told by run_script, not through Hydra's own lines
 
 
 def run_job(function: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
     """Run one job. Inside a multirun a failing job gives NaN, so that the others go on; the sweep's end tells of it."""
-    global _ended_by
+    global _began, _ended_by
+    _began = True
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if in_sweep:
         return _run_in_sweep(function, config)
@@ -43,7 +45,7 @@ def _checked(function: Callable[[DictConfig], float | None], config: DictConfig)
     secrets.guard()  # a launcher's processes do not come through run_script
     places.check_job_folder()
     secrets.check_no_secrets(config)
-    configuration.check_words(config)
+    configuration.check(config)
     with explained(config):
         return function(config)
 
@@ -99,6 +101,10 @@ def run_script(main: Callable[[], None]) -> None:
         code = _tell(_known_cause(error), ConfigurationError.exit_code, show_everything)
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:
+        if _began:
+            raise
+        code = _tell(_composition_error(error), ConfigurationError.exit_code, show_everything)
     sys.stdout.flush()
     distributed.shutdown()
     if mirror.given_up():  # wandb's hooks at exit would wait for what hangs, or print a traceback of what is dead
@@ -131,6 +137,15 @@ def _check_launch() -> None:
             raise ConfigurationError("under torchrun the run needs a name that all processes know: name=NAME")
         if any(argument in ("-m", "--multirun") for argument in sys.argv[1:]):
             raise ConfigurationError("torchrun and --multirun do not go together: start one torchrun a job")
+
+
+def _composition_error(error: Exception) -> ConfigurationError:
+    """Hydra trips over an option of a group that is no word (model=1.5), and its error names no field."""
+    groups = [argument for argument in sys.argv[1:] if "." not in argument.partition("=")[0]]
+    return ConfigurationError(
+        f"the configuration cannot be composed ({type(error).__name__}: {error}); look at {' '.join(groups) or 'the overrides'}. "
+        "Groups take the name of a YAML, as model=mini"
+    )
 
 
 def _known_cause(error: BaseException) -> BaseException:

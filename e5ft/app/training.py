@@ -161,18 +161,22 @@ class _Job:
             add_adapters(encoder, self.lora, config.seed)
         if config.training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
             compact(encoder, tokens.vocabulary())
-        trainer = ContrastiveTrainer(
-            encoder,
-            arguments,
-            TrainingRows(data.train, tokens, config.data.negatives_per_query, positives=goal.positives, vectors=vectors),
-            goal.loss,
-            evaluator(data.dev, config.evaluation) if arguments.eval_strategy != "no" else None,
-            negatives=goal.negatives,
-            group_by_length=config.training.group_by_length,
-            mix=data.mix,
-            callbacks=callbacks,
-            optimizer_cls_and_kwargs=self.optimizer,
-        )
+        rows = TrainingRows(data.train, tokens, config.data.negatives_per_query, positives=goal.positives, vectors=vectors)
+        try:
+            trainer = ContrastiveTrainer(
+                encoder,
+                arguments,
+                rows,
+                goal.loss,
+                evaluator(data.dev, config.evaluation) if arguments.eval_strategy != "no" else None,
+                negatives=goal.negatives,
+                group_by_length=config.training.group_by_length,
+                mix=data.mix,
+                callbacks=callbacks,
+                optimizer_cls_and_kwargs=self.optimizer,
+            )
+        except (ValueError, ImportError) as error:  # what transformers.Trainer checks only when it is made
+            raise ConfigurationError(f"training: {error}") from error
         trainer.remove_callback(PrinterCallback)
         self.folder.check_definition(self._definition(trainer, data, encoder), config.resume)
         return trainer

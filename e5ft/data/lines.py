@@ -3,12 +3,15 @@
 import json
 import math
 import os
+import stat
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from e5ft.errors import DataError
 
 MAX_LINE_BYTES = 1_000_000  # a passage is a few kilobytes; a line of a megabyte is a file without line ends
+_MAX_MARKS = 1_000  # combining marks in a row; languages need a handful, Unicode's stream-safe format allows 30
 
 
 class Fault(Exception):
@@ -20,8 +23,14 @@ class Fault(Exception):
     """
 
     def __init__(self, place: str, reason: str):
+        reason = printable(reason)  # a library's message may quote a tab or worse
         super().__init__(f"{place}: {reason}")
         self.place, self.reason = place, reason
+
+
+def printable(text: str) -> str:
+    """The text with control characters and lone surrogates escaped, so that it can stand in a message and on a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict | Fault]]:
@@ -37,7 +46,7 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict | Fault
         DataError: the file is missing, unreadable or empty.
     """
     found = False
-    for number, line in enumerate(_raw_lines(path), start=1):
+    for number, line in enumerate(raw_lines(path), start=1):
         place = f"{path}:{number}"
         if line is not None and not line.strip():
             continue
@@ -50,10 +59,32 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict | Fault
         raise DataError(f"{path}: the file holds no rows")
 
 
-def _raw_lines(path) -> Iterator[bytes | None]:
-    """Lines as bytes; None stands for one longer than MAX_LINE_BYTES, which is read past but never held."""
+def is_file(path: str | os.PathLike) -> bool:
+    """Whether a regular file stands there; False for a folder and for nothing.
+
+    Raises:
+        DataError: the name can be no file's, or a pipe or device stands there, which would be waited for, or has no end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # the latter: a NUL, a lone surrogate
+        name, reason = printable(str(path)), getattr(error, "strerror", None) or error
+        raise DataError(f"{name}: cannot be read ({reason})") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataError(f"{path}: a pipe or device; a file is needed that can be read twice: write it to disk first")
+    return stat.S_ISREG(mode)
+
+
+def raw_lines(path: str | os.PathLike) -> Iterator[bytes | None]:
+    """Lines as bytes; None stands for one longer than MAX_LINE_BYTES, which is read past but never held.
+
+    Raises:
+        DataError: the file is missing or unreadable.
+    """
     path = Path(path)
-    if path.is_dir():
+    if not is_file(path) and path.is_dir():
         raise DataError(f"{path}: this is a folder; a file is needed")
     try:
         file = open(path, "rb")  # noqa: SIM115 (closed below)
@@ -121,4 +152,15 @@ def check_text(place: str, field: str, value: object) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError:
         raise Fault(place, f"{field} holds a lone surrogate, which is no text: {value[:60]!a}") from None
+    if len(value) > 10 * _MAX_MARKS and _longest_run_of_marks(value) > _MAX_MARKS:
+        # Normalising sorts such a run by insertion: half a megabyte of them takes many minutes.
+        raise Fault(place, f"{field} holds more than {_MAX_MARKS:,} combining marks in a row, which is no text")
     return value
+
+
+def _longest_run_of_marks(text: str) -> int:
+    longest = run = 0
+    for character in text:
+        run = run + 1 if unicodedata.combining(character) else 0
+        longest = max(longest, run)
+    return longest

@@ -9,18 +9,20 @@ import csv
 import dataclasses
 import itertools
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
-from e5ft.data.lines import Fault, check_text, read_json_lines
+from e5ft.data.lines import MAX_LINE_BYTES, Fault, check_text, is_file, printable, read_json_lines
 from e5ft.data.text import text_id
 from e5ft.errors import ConfigurationError, DataError
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 TABLE_SUFFIXES = (".csv", ".tsv")
+_NO_CLOSING_QUOTE = "unexpected end of data"  # the csv module's words
 MINING = "mining"  # what mine.py notes about where a row's negatives come from: for people, not read here
+LARGEST_SCORE = 3.4e38  # of float32, in which scores are kept
 SUFFIXES = (*JSON_SUFFIXES, *TABLE_SUFFIXES, ".parquet")
 
 
@@ -79,6 +81,7 @@ def read_rows(source: str | os.PathLike, columns: Columns, split: str = "train")
     Raises:
         DataError: the source as a whole cannot be read.
     """
+    there = is_file(source) or Path(source).is_dir()
     suffix = Path(source).suffix.lower()
     if suffix in JSON_SUFFIXES:
         raw = read_json_lines(source)
@@ -86,7 +89,7 @@ def read_rows(source: str | os.PathLike, columns: Columns, split: str = "train")
         raw = _read_table(source, "\t" if suffix == ".tsv" else ",")
     elif suffix == ".parquet":
         raw = _read_parquet(source)
-    elif Path(source).exists():
+    elif there:
         raise DataError(f"{source}: unknown kind of file; {', '.join(SUFFIXES)} are read")
     else:
         raw = _read_hub(source, split)
@@ -143,8 +146,8 @@ def _scores(place: str, columns: Columns, value: object, positives: int, negativ
             f"{columns.scores} holds {len(value)} numbers; {positives + negatives} are needed, one for each {columns.document} "
             f"({positives}) and then one for each {columns.hard_negative} ({negatives})",
         )
-    if not all(math.isfinite(v) for v in value):
-        raise Fault(place, f"{columns.scores} holds NaN or an infinity: {str(value)[:60]}")
+    if not all(-LARGEST_SCORE <= v <= LARGEST_SCORE for v in value):
+        raise Fault(place, f"{columns.scores} holds NaN, an infinity or a number beyond float32: {str(value)[:60]}")
     return tuple(float(v) for v in value)
 
 
@@ -165,19 +168,8 @@ def _read_table(path: str | os.PathLike, delimiter: str) -> Iterator[tuple[str, 
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     with file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        try:
-            header = next(reader)
-        except StopIteration:
-            raise DataError(f"{path}: the file holds no rows") from None
-        except csv.Error as error:
-            raise DataError(f"{path}:1: not a table ({error})") from None
-        if _not_utf8(header):
-            raise DataError(f"{path}:1: not UTF-8; convert the file, for instance from CP949")
-        if header and header[0].startswith("\ufeff"):
-            raise DataError(f"{path}:1: the file begins with a byte order mark; save it as UTF-8 without BOM")
-        if len(set(header)) != len(header):
-            raise DataError(f"{path}:1: a column name stands twice: {header}")
+        reader = csv.reader(_bounded_lines(path, file), delimiter=delimiter, strict=True)
+        header = _header(path, reader)
         found = False
         while True:
             place = f"{path}:{reader.line_num + 1}"
@@ -186,6 +178,11 @@ def _read_table(path: str | os.PathLike, delimiter: str) -> Iterator[tuple[str, 
             except StopIteration:
                 break
             except csv.Error as error:
+                if str(error) == _NO_CLOSING_QUOTE:  # all lines after it stand in one cell: rows that nobody would miss
+                    raise DataError(
+                        f'{place}: a cell opens with " here and nothing closes it to the end of the file (line {reader.line_num}); '
+                        'close it, or write a " inside a cell as ""'
+                    ) from None
                 found = True
                 yield place, Fault(place, f"not a table row ({error})")
                 continue
@@ -195,6 +192,32 @@ def _read_table(path: str | os.PathLike, delimiter: str) -> Iterator[tuple[str, 
             yield place, _table_row(place, header, cells)
         if not found:
             raise DataError(f"{path}: the file holds no rows below its header")
+
+
+def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        header = next(reader)
+    except StopIteration:
+        raise DataError(f"{path}: the file holds no rows") from None
+    except csv.Error as error:
+        raise DataError(f"{path}:1: not a table ({printable(str(error))})") from None
+    if _not_utf8(header):
+        raise DataError(f"{path}:1: not UTF-8; convert the file, for instance from CP949")
+    if header and header[0].startswith("\ufeff"):
+        raise DataError(f"{path}:1: the file begins with a byte order mark; save it as UTF-8 without BOM")
+    if len(set(header)) != len(header):
+        raise DataError(f"{path}:1: a column name stands twice: {header}")
+    return header
+
+
+def _bounded_lines(path: Path, file: TextIO) -> Iterator[str]:
+    for number in itertools.count(1):
+        line = file.readline(MAX_LINE_BYTES)
+        if len(line) == MAX_LINE_BYTES and not line.endswith(("\n", "\r")):
+            raise DataError(f"{path}:{number}: the line is longer than {MAX_LINE_BYTES:,} characters; one row a line is needed")
+        if not line:
+            return
+        yield line
 
 
 def _table_row(place: str, header: list[str], cells: list[str]) -> dict | Fault:
@@ -231,7 +254,7 @@ def _read_parquet(path: str | os.PathLike) -> Iterator[tuple[str, dict | Fault]]
         file = pyarrow.parquet.ParquetFile(path)
         names = file.schema_arrow.names
     except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: a column's name is not UTF-8
-        raise DataError(f"{path}: not readable as Parquet ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{path}: not readable as Parquet ({_first_line(error)})") from error
     if len(set(names)) != len(names):
         raise DataError(f"{path}: a column name stands twice: {names}")
     number = itertools.count(1)
@@ -243,7 +266,14 @@ def _read_parquet(path: str | os.PathLike) -> Iterator[tuple[str, dict | Fault]]
                 place = f"{path}:{next(number)}"
                 yield place, Fault(place, f"not readable ({row})") if isinstance(row, Exception) else row
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path}:{next(number)}: cannot be read on ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{path}:{next(number)}: cannot be read on ({_first_line(error)})") from error
+    read = next(number) - 1
+    if read != file.metadata.num_rows:
+        raise DataError(f"{path}: its footer promises {file.metadata.num_rows:,} rows, it holds {read:,}; write the file again")
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _batch_rows(batch) -> list[dict | Exception]:
@@ -264,9 +294,8 @@ def _read_hub(name: str, split: str) -> Iterator[tuple[str, dict]]:
     try:
         rows = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises a dozen kinds; each means that there are no rows
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{name}: there is no such file, and no hub data set of that name could be read ({first_line}); "
+            f"{name}: there is no such file, and no hub data set of that name could be read ({_first_line(error)}); "
             "name a local file (data.train_file=FILE.jsonl)"
         ) from error
     for number, row in enumerate(rows, start=1):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from e5ft import distributed
-from e5ft.data.lines import Fault
+from e5ft.data.lines import Fault, is_file
 from e5ft.data.remote import local_file
 from e5ft.data.rows import Columns, Row, read_rows
 from e5ft.data.text import TextSpec, text_id
@@ -120,7 +120,10 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     if on_bad_row not in ("fail", "skip"):
         raise ConfigurationError(f"data.on_bad_row={on_bad_row!r}: fail or skip is needed")
     local = local_file(source, cache)
-    content = digest_of_file(local) if Path(local).is_file() else None
+    try:
+        content = digest_of_file(local) if is_file(local) else None
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
     # The path is part of the key because the faults name it.
     key = digest_of("rows", VERSION, source, content, split, dataclasses.asdict(columns))
     folder = cache / f"rows-{key}"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from e5ft.data.text import normalise
 from e5ft.errors import ConfigurationError, NonFiniteError
+from e5ft.modeling.checks import first_line, refuse_adapter
 
 
 class CrossEncoder:
@@ -79,15 +79,15 @@ class CrossEncoder:
 
 
 def _load(path: str, device: torch.device):
+    refuse_adapter(path)
     local = dict(trust_remote_code=False, local_files_only=True)
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
         )
         tokenizer = AutoTokenizer.from_pretrained(path, **local)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigurationError(f"cross_encoder.path={path}: not a usable model folder: {first_line}") from error
+    except Exception as error:  # broken files raise a dozen kinds, tokenizers' own a bare Exception
+        raise ConfigurationError(f"cross_encoder.path={path}: not a usable model folder: {first_line(error)}") from error
     if model.config.num_labels not in (1, 2):
         raise ConfigurationError(f"cross_encoder.path={path}: {model.config.num_labels} labels; one or two are needed")
     if report["missing_keys"]:

@@ -19,6 +19,7 @@ from transformers import (
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json
+from e5ft.modeling.checks import check_shape, check_vectors, first_line, refuse_adapter
 from e5ft.modeling.compact import scale_entry
 from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
 from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
@@ -80,7 +81,7 @@ class ModelSource:
 
 
 def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Encoder:
-    """Build the encoder that a source describes, in float32 and in eval mode.
+    """Build the encoder that a source describes, in float32 and in eval mode; one text is embedded to see that it works.
 
     Code from a hub or folder is never run (`trust_remote_code` stays off) and only safetensors weights are read.
 
@@ -91,13 +92,15 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
     if source.init == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(source.seed)
-            backbone = _random_backbone(config)
+            backbone = _random_backbone(config, source)
     else:
         backbone = _pretrained_backbone(source.path or source.hub, source, config)
     padded = {"auto": None, "unpadded": False, "padded": True}[source.attention]
     if padded is None and torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         padded = True  # the kernels for texts of unequal length need compute capability 8.0
-    return Encoder(backbone, tokenizer, spec, padded).to(device).eval()
+    encoder = Encoder(backbone, tokenizer, spec, padded).to(device).eval()
+    check_vectors(encoder, source.label)
+    return encoder
 
 
 def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec, PreTrainedTokenizerFast]:
@@ -107,19 +110,17 @@ def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec
         ConfigurationError: one of them is not there or not usable, or they do not belong together.
     """
     place = source.path or source.hub
+    if source.path is not None:
+        refuse_adapter(source.path)
     config = load_config(source)
+    check_shape(config, "model.shape" if place is None else str(place))
     record = getattr(config, RECORD, None) or _sentence_transformers_record(source.path)
     if source.dropout is not None:
         config.hidden_dropout_prob = source.dropout
     if source.attention_dropout is not None:
         config.attention_probs_dropout_prob = source.attention_dropout
     spec = _spec(source, record)
-    tokenizer = _from_pretrained(AutoTokenizer, source.tokenizer or place, source)
-    # Where there are no tokenizer files, transformers makes one that knows its special tokens and nothing else.
-    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ConfigurationError(
-            f"{source.tokenizer or place}: no fast tokenizer (tokenizer.json); model.tokenizer=DIR names one"
-        )
+    tokenizer = _tokenizer(source)
     if len(tokenizer) > config.vocab_size:
         raise ConfigurationError(
             f"the tokenizer has {len(tokenizer):,} pieces, the model {config.vocab_size:,}: "
@@ -139,7 +140,7 @@ def load_config(source: ModelSource) -> PretrainedConfig:
 def without_memory(config: PretrainedConfig) -> PreTrainedModel:
     """The model of a configuration with weights that take no memory, to count them."""
     with torch.device("meta"):
-        return _random_backbone(config)
+        return _random_backbone(config, None)
 
 
 def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
@@ -197,8 +198,8 @@ def _config_from_shape(source: ModelSource):
     shape = dict(source.shape)
     try:
         config = AutoConfig.for_model(shape.pop("model_type", None), **shape)
-    except (KeyError, ValueError, TypeError) as error:
-        raise ConfigurationError(f"model.shape: {error}") from error
+    except Exception as error:  # types are checked by a library with errors of its own
+        raise ConfigurationError(f"model.shape: {first_line(error)}") from error
     known = AutoConfig.for_model(config.model_type)  # transformers stores whatever it is given, misspelt fields too
     unknown = [field for field in shape if not hasattr(known, field)]
     if unknown:
@@ -206,11 +207,20 @@ def _config_from_shape(source: ModelSource):
     return config
 
 
-def _random_backbone(config):
+def _random_backbone(config, source: ModelSource | None):
     try:
         return AutoModel.from_config(config)
-    except ValueError as error:
-        raise ConfigurationError(f"model.shape: {error}") from error
+    except Exception as error:  # whatever the architecture's own code trips over
+        raise ConfigurationError(f"{(source and (source.path or source.hub)) or 'model.shape'}: {first_line(error)}") from error
+
+
+def _tokenizer(source: ModelSource):
+    place = source.tokenizer or source.path or source.hub
+    tokenizer = _from_pretrained(AutoTokenizer, place, source)
+    # Where there are no tokenizer files, transformers makes one that knows its special tokens and nothing else.
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ConfigurationError(f"{place}: no fast tokenizer (tokenizer.json); model.tokenizer=DIR names one")
+    return tokenizer
 
 
 def _pretrained_backbone(place: str, source: ModelSource, config):
@@ -228,12 +238,11 @@ def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
     revision = {} if local or place != source.hub else {"revision": source.revision}
     try:
         return kind.from_pretrained(place, trust_remote_code=False, local_files_only=local, **revision, **kwargs)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # broken files raise a dozen kinds, tokenizers' own a bare Exception
         if local:
-            raise ConfigurationError(f"{place}: not a usable model folder: {first_line}") from error
+            raise ConfigurationError(f"{place}: not a usable model folder: {first_line(error)}") from error
         raise ConfigurationError(
-            f"{place} could not be fetched from the hub ({first_line}). Two ways out: model.path=DIR with a local copy "
+            f"{place} could not be fetched from the hub ({first_line(error)}). Two ways out: model.path=DIR with a local copy "
             "of the model, or model=mini, which needs no download."
         ) from error
 
@@ -241,6 +250,8 @@ def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
 def _spec(source: ModelSource, record: dict | None) -> EncoderSpec:
     """Explicit settings win, then what the model records, then E5's contract."""
     record = record or {}
+    if not isinstance(record, dict) or not isinstance(record.get("text", {}), dict):
+        raise ConfigurationError(f"{source.label}: what it records of prefixes and pooling is no mapping: {str(record)[:60]!r}")
     text = {**record.get("text", {}), **{key: value for key, value in source.text.items() if value is not None}}
     return EncoderSpec(source.pooling or record.get("pooling", "mean"), TextSpec.from_dict(text))
 
@@ -250,15 +261,28 @@ def _sentence_transformers_record(path: str | None) -> dict | None:
     if path is None or not (Path(path) / "modules.json").is_file():
         return None
     record: dict = {}
-    pooling = Path(path) / "1_Pooling" / "config.json"
-    if pooling.is_file():
-        values = read_json(pooling)
+    values = _mapping(Path(path) / "1_Pooling" / "config.json")
+    if values:
         names = values.get("pooling_mode") or [key for key, on in values.items() if key.startswith("pooling_mode_") and on]
         # Several are concatenated there: such a name is none of ours, and EncoderSpec refuses it.
-        name = names if isinstance(names, str) else "+".join(names)
+        name = names if isinstance(names, str) else "+".join(map(str, names if isinstance(names, list) else [names]))
         record["pooling"] = _POOLING_NAMES.get(name, name)
-    settings = Path(path) / "config_sentence_transformers.json"
-    prompts = read_json(settings).get("prompts", {}) if settings.is_file() else {}
+    prompts = _mapping(Path(path) / "config_sentence_transformers.json").get("prompts") or {}
+    if not isinstance(prompts, dict):
+        raise ConfigurationError(f"{path}/config_sentence_transformers.json: prompts={str(prompts)[:60]!r}: a mapping is needed")
     text = {"query_prefix": prompts.get("query"), "passage_prefix": prompts.get("document", prompts.get("passage"))}
     record["text"] = {key: value for key, value in text.items() if value is not None}
     return record
+
+
+def _mapping(file: Path) -> dict:
+    """A JSON object from a file; empty where there is no file."""
+    if not file.is_file():
+        return {}
+    try:
+        value = read_json(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{file}: not readable as JSON ({first_line(error)})") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{file}: a JSON object is needed, this is {type(value).__name__}")
+    return value

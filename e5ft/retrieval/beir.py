@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from e5ft.data.lines import Fault, check_text, read_json_lines
+from e5ft.data.lines import MAX_LINE_BYTES, Fault, check_text, is_file, raw_lines, read_json_lines
 from e5ft.data.remote import Fetched, fetch_folder, is_url
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
@@ -40,10 +40,10 @@ def check_layout(folder: Path | Fetched, split: str) -> None:
     Raises:
         DataError: a file is missing; the message names what is expected and which splits exist.
     """
-    if not os.path.isdir(folder):
+    if is_file(folder) or not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder; an evaluation set is a folder with {LAYOUT}")
     for name in ("corpus.jsonl", "queries.jsonl"):
-        if not os.path.isfile(folder / name):
+        if not is_file(folder / name):
             raise DataError(f"{folder / name}: no such file; an evaluation set is a folder with {LAYOUT}")
     if not has_split(folder, split):
         splits = splits_of(folder)
@@ -53,7 +53,7 @@ def check_layout(folder: Path | Fetched, split: str) -> None:
 
 def has_split(folder: Path | Fetched, split: str) -> bool:
     """Whether the judgements of a split are there."""
-    return os.path.isfile(folder / "qrels" / f"{split}.tsv")
+    return is_file(folder / "qrels" / f"{split}.tsv")
 
 
 def splits_of(folder: Path | Fetched) -> list[str]:
@@ -122,20 +122,21 @@ def read_qrels(path: Path | Fetched) -> Iterator[tuple[str, str, str, int]]:
         DataError: a line is faulty, or a pair is judged twice.
     """
     seen = set()
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            place = f"{path}:{number}"
-            fields = _fields(place, number, line)
-            if not any(fields) or (number == 1 and len(fields) == 3 and fields[2].strip().casefold() in HEADER):
-                continue
-            query_id, passage_id, relevance = _judgement(place, fields)
-            if (query_id, passage_id) in seen:
-                raise DataError(f"{place}: query {query_id!r} and passage {passage_id!r} are judged twice")
-            seen.add((query_id, passage_id))
-            yield place, query_id, passage_id, relevance
+    for number, line in enumerate(raw_lines(path), start=1):
+        place = f"{path}:{number}"
+        fields = _fields(place, number, line)
+        if not any(fields) or (number == 1 and len(fields) == 3 and fields[2].strip().casefold() in HEADER):
+            continue
+        query_id, passage_id, relevance = _judgement(place, fields)
+        if (query_id, passage_id) in seen:
+            raise DataError(f"{place}: query {query_id!r} and passage {passage_id!r} are judged twice")
+        seen.add((query_id, passage_id))
+        yield place, query_id, passage_id, relevance
 
 
-def _fields(place: str, number: int, line: bytes) -> list[str]:
+def _fields(place: str, number: int, line: bytes | None) -> list[str]:
+    if line is None:
+        raise DataError(f"{place}: the line is longer than {MAX_LINE_BYTES:,} bytes; one judgement a line is needed")
     if number == 1 and line.startswith(b"\xef\xbb\xbf"):
         raise DataError(f"{place}: the file begins with a byte order mark; save it as UTF-8 without BOM")
     try:

@@ -79,10 +79,15 @@ def index(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device, non_blocking=True)
 
 
+_SMALLEST, _LARGEST = 1e-6, 1e6  # of temperatures and weights: a cosine times or divided by them is far within float32
+
+
 def check_positive(name: str, value: float) -> None:
-    """Refuse what is not a finite number above 0."""
+    """Refuse what is not a number above 0 that float32 can divide and multiply by."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ConfigurationError(f"{name}={value!r}: a number above 0 is needed")
+    if not _SMALLEST <= value <= _LARGEST:
+        raise ConfigurationError(f"{name}={value!r}: from {_SMALLEST:g} to {_LARGEST:g}; beyond, float32 gives no numbers")
 
 
 def pairs_between(
@@ -95,6 +100,6 @@ def pairs_between(
 
 
 def check_weight(name: str, value: float) -> None:
-    """Refuse what is not a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{name}={value!r}: a number, at least 0, is needed")
+    """Refuse what is not a number of at least 0 that float32 can multiply by."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
+        raise ConfigurationError(f"{name}={value!r}: a number, at least 0 and at most {_LARGEST:g}, is needed")

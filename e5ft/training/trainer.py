@@ -118,6 +118,23 @@ class ContrastiveTrainer(ResumableTrainer):
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """As transformers', and tried for the last step, where some divide by what warm-up has left.
+
+        Raises:
+            ConfigurationError: warm-up takes every step.
+        """
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        try:
+            for rate in getattr(scheduler, "lr_lambdas", ()):
+                rate(num_training_steps)
+        except ZeroDivisionError:
+            raise ConfigurationError(
+                f"training.warmup_steps={self.args.warmup_steps}: warm-up takes all {num_training_steps} steps, and "
+                f"training.lr_scheduler_type={self.args.lr_scheduler_type.value} needs some after it; lower it"
+            ) from None
+        return scheduler
+
     def _run_epoch(self, *, epoch: int, **kwargs) -> None:
         # Trainer's own set_epoch does not reach a sampler behind skip_first_batches when processes are several.
         self.sampler.set_epoch(epoch)

@@ -1,5 +1,7 @@
 """What every script does at its end."""
 
+import sys
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -46,3 +48,23 @@ def test_korean_values_in_a_sweep():
 @pytest.mark.parametrize("argument", ["-m", "--config-dir=가", "x=\\가", "x=${가}"])
 def test_what_is_not_to_be_quoted_stays(argument):
     assert job.quoted(argument) == argument
+
+
+@pytest.mark.parametrize("began", [False, True])
+def test_what_is_raised_while_composing_is_about_the_overrides(monkeypatch, capsys, began):
+    """Hydra raises a ValueError for `model=1.5`; once the job has begun, an error that is none of ours keeps its traceback."""
+
+    def main():
+        monkeypatch.setattr(job, "_began", began)
+        raise ValueError("Config group override must be a string or a list. Got float")
+
+    monkeypatch.setattr(job, "_began", False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # run_script sets it
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=1.5", "optimizer.lr=1"])
+    with pytest.raises(ValueError if began else SystemExit) as caught:
+        job.run_script(main)
+    if not began:
+        error = capsys.readouterr().err
+        assert (
+            caught.value.code == 2 and error.startswith("error: ") and "look at model=1.5. " in error and "Traceback" not in error
+        )

@@ -6,6 +6,7 @@ The parent imports everything once and starts no thread; each child has its own 
 import contextlib
 import dataclasses
 import os
+import resource
 import runpy
 import signal
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+MEMORY = 6 * 2**30  # bytes that a child of `in_child` may take beyond what this process has
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline",
     "PYTHONHASHSEED": "0",
@@ -52,6 +54,11 @@ class Ended:
     output: str
     seconds: float
 
+    @property
+    def hung(self) -> bool:
+        """Whether it had to be stopped."""
+        return self.code is None
+
 
 def run(
     arguments: Sequence[str],
@@ -85,39 +92,76 @@ def run(
     for rank in range(processes):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
         given = {**ENVIRONMENT, **shared, **own, **(environment or {})}
+
+        def script_with_faults(rank: int = rank, given: dict = given) -> int:
+            os.environ.update(given)
+            if prepare is not None:
+                prepare(rank)
+            return _script(script, arguments, folder)
+
         output = folder / f"output-{rank}.txt"
-        children[_fork(script, arguments, folder, output, given, prepare, rank)] = (rank, output)
+        children[_fork(script_with_faults, output)] = (rank, output)
     codes = _wait(dict(children), timeout)
     seconds = time.monotonic() - started
     return [Ended(codes[pid], output.read_text(errors="replace"), seconds) for pid, (_, output) in children.items()]
 
 
-def _fork(script, arguments, folder: Path, output: Path, environment: dict, prepare, rank: int) -> int:
+def in_child(function: Callable[[], int], output: Path, seconds: float) -> Ended:
+    """Fork, call a function in the child, and wait; the child's memory is bounded, and what it started ends with it.
+
+    Args:
+        function: returns the exit status; an exception is printed and gives 1.
+        output: the file that takes what is printed.
+        seconds: after which the child counts as hung.
+    """
+    started = time.monotonic()
+
+    def bounded() -> int:
+        os.setsid()
+        with contextlib.suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY,) * 2)
+        return function()
+
+    child = _fork(bounded, output)
+    code = _wait({child: None}, seconds)[child]
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    return Ended(code, output.read_text(encoding="utf-8", errors="replace"), time.monotonic() - started)
+
+
+def run_script(script: str, arguments: Sequence[str], folder: Path, *, seconds: float = 60, name: str = "output.txt") -> Ended:
+    """One of the scripts as `python SCRIPT ARGUMENTS` would run in `folder`, bounded as by `in_child`."""
+    return in_child(lambda: _script(script, arguments, folder), folder / name, seconds)
+
+
+def _script(script: str, arguments: Sequence[str], folder: Path) -> int:
+    os.chdir(folder)
+    sys.argv = [script, *arguments]
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+    return 0
+
+
+def _fork(function: Callable[[], int], output: Path) -> int:
+    """The child's process number; it calls the function, prints into a file and exits with the function's status."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
         return pid
-    code = 70
+    code = 1
     try:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        os.chdir(folder)
-        os.environ.update(environment)
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        streams = (os.fdopen(n, "w", encoding="utf-8", errors="backslashreplace", closefd=False) for n in (1, 2))
+        sys.stdout, sys.stderr = streams
+        for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.argv = [script, *arguments]
-        if prepare is not None:
-            prepare(rank)
-        runpy.run_path(str(ROOT / script), run_name="__main__")
-        code = 0
+        code = function()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
-        code = 1
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
@@ -153,3 +197,8 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def _address_space() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()

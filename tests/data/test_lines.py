@@ -2,11 +2,12 @@
 
 import json
 import math
+import os
 
 import pytest
 
 from e5ft.data import lines
-from e5ft.data.lines import MAX_LINE_BYTES, Fault, check_text, read_json_lines
+from e5ft.data.lines import MAX_LINE_BYTES, Fault, check_text, is_file, printable, read_json_lines
 from e5ft.errors import DataError
 
 GOOD = '{"query": "한국어"}'
@@ -135,3 +136,35 @@ def test_what_is_no_text_is_a_fault(value, reason):
 @pytest.mark.parametrize("text", ["a", " 한국어\n", "\U0001f600"])
 def test_a_text_is_returned_as_it_is(text):
     assert check_text("rows:7", "query", text) == text
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "rows.jsonl")
+    for path in (tmp_path / "rows.jsonl", "/dev/zero"):
+        with pytest.raises(DataError, match="a pipe or device; a file is needed"):
+            outcome(str(path))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a\udcff\0"])
+def test_a_name_that_can_be_no_files_is_refused(tmp_path, name):
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        is_file(str(tmp_path / name))
+    str(caught.value).encode()
+
+
+def test_a_loop_of_links_is_refused(tmp_path):
+    (tmp_path / "rows.jsonl").symlink_to("rows.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        outcome(str(tmp_path / "rows.jsonl"))
+
+
+def test_a_run_of_combining_marks_is_refused_before_normalising_sorts_it_for_minutes():
+    """U+0315 and U+0300 in turns: each pair is out of order."""
+    with pytest.raises(Fault, match="combining marks in a row"):
+        check_text("rows:7", "query", "a" + "\u0315\u0300" * 100_000)
+    assert check_text("rows:7", "query", "e\u0301" * 100_000)  # NFD of any length
+
+
+def test_what_a_message_quotes_is_printable():
+    assert str(Fault("rows:7", "'\t' expected\x1b")) == "rows:7: '\\t' expected\\x1b"
+    assert printable("한국어 a\ud800") == "한국어 a\\ud800"

@@ -1,6 +1,7 @@
 """Each kind of bad row in each kind of file, with the exact message; what is good is read; nothing else can happen."""
 
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -70,7 +71,7 @@ BAD_ROWS = {
         '{"query": "q", "document": "d", "scores": [true]}', "scores must be a list of numbers or null, this is '[True]'"
     ),
     "scores beyond floats": (
-        '{"query": "q", "document": "d", "scores": [1e999]}', "scores holds NaN or an infinity: [inf]"
+        '{"query": "q", "document": "d", "scores": [1e999]}', "scores holds NaN, an infinity or a number beyond float32: [inf]"
     ),
     "own negative": ('{"query": "q", "document": "d", "hard_negative": "d"}', "hard_negative equals document: 'd'"),
     "own negative in a list": (
@@ -192,9 +193,9 @@ def test_a_bad_table_row_is_a_fault_with_its_place_and_the_others_are_read(kind,
     assert outcome(path) == [Row("q", ("a\nb",), ("n",)), f"5: {reason}", Row("q", ("d",), ("n",))]
 
 
-def test_a_table_row_whose_quote_is_never_closed_is_one_fault(write_bytes):
-    path = write_bytes(b'query,document\nq,d\n"q,d\nq,d\n', "rows.csv")
-    assert outcome(path) == [Row("q", ("d",)), "3: not a table row (unexpected end of data)"]
+def test_a_quote_that_nothing_closes_refuses_the_file_since_the_rows_after_it_stand_in_one_cell(write_bytes):
+    message = refusal(write_bytes(b'query,document\nq,d\n"q,d\nq,d\n', "rows.csv"))
+    assert message.startswith(':3: a cell opens with " here and nothing closes it to the end of the file (line 4)')
 
 
 def test_thousands_of_brackets_in_a_cell_are_a_text(write_bytes):
@@ -433,3 +434,36 @@ def test_damaged_parquet_ends_well(data, write_parquet):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     check_that_it_ends_well(str(path))
+
+
+# -- found by tests/chaos ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", ["1" + "0" * 400, "1e39", "-1e300", "NaN"])
+def test_a_score_beyond_float32_is_a_fault(score, write_bytes):
+    """A whole number of 400 digits is no float, and 1e39 would be kept as an infinity."""
+    line = f"q\td\t[{score}]\n".encode()
+    (message,) = outcome(write_bytes(b"query\tdocument\tscores\n" + line, "rows.tsv"))
+    assert message.startswith("2: scores holds NaN, an infinity or a number beyond float32")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_pipe_is_refused_and_not_waited_for(suffix, tmp_path):
+    os.mkfifo(tmp_path / f"rows{suffix}")
+    assert refusal(str(tmp_path / f"rows{suffix}")).startswith(": a pipe or device")
+
+
+def test_a_table_without_line_ends_is_never_held_whole(write_bytes):
+    path = write_bytes(b"query,document\n" + b"q" * 3_000_000, "rows.csv")
+    assert refusal(path) == ":2: the line is longer than 1,000,000 characters; one row a line is needed"
+
+
+def test_a_message_of_the_csv_module_is_printable(write_bytes):
+    (message,) = outcome(write_bytes(b'query\tdocument\n"q"x\td\n', "rows.tsv"))
+    assert message == "2: not a table row ('\\t' expected after '\"')"
+
+
+def test_rows_that_a_parquet_footer_promises_and_nothing_holds_are_missed(write_parquet, monkeypatch):
+    path = write_parquet({"query": ["q1", "q2"], "document": ["d1", "d2"]})
+    monkeypatch.setattr(pa.parquet.ParquetFile, "iter_batches", lambda self, **_: iter([self.read_row_group(0).slice(1)]))
+    assert refusal(path).startswith(": its footer promises 2 rows, it holds 1")

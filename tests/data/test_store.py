@@ -299,3 +299,19 @@ def test_the_vocabulary_is_what_occurs(negatives, write_rows, cache, monkeypatch
     for row in tokens.tokens:
         expected.update(row["query"], *row["positives"], *row["negatives"])
     assert tokens.vocabulary().tolist() == sorted(expected)
+
+
+def test_a_file_that_cannot_be_opened_is_refused(write_lines, cache, monkeypatch):
+    def digest(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    path = write_lines(GOOD)
+    monkeypatch.setattr(store_module, "digest_of_file", digest)
+    with pytest.raises(DataError, match="cannot be read .Permission denied"):
+        load_rows(path, Columns(), cache)
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jsonl", "a\0.jsonl"])
+def test_a_name_that_can_be_no_files_is_refused(name, cache):
+    with pytest.raises(DataError, match="cannot be read"):
+        load_rows(name, Columns(), cache)

@@ -188,7 +188,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path, family, tokenizer_fol
 def test_pickled_weights_are_refused(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ConfigurationError, match="no file named model.safetensors"):
+    with pytest.raises(ConfigurationError, match="no model.safetensors, and other weights"):
         load_encoder(ModelSource(path=str(folder)))
 
 

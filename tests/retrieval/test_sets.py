@@ -1,6 +1,7 @@
 """Retrieval sets: the BEIR folder with every fault it can have, sets made of rows, and the bounded corpus."""
 
 import json
+import os
 import unicodedata
 
 import pytest
@@ -190,3 +191,25 @@ def test_never_fewer_than_the_judged_and_never_more_than_there_are(whole):
 def test_a_cut_out_of_range(whole, arguments):
     with pytest.raises(ConfigurationError, match="corpus cut"):
         cut(whole, **arguments)
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(folder, name):
+    root = folder()
+    (root / name).unlink()
+    os.mkfifo(root / name)
+    with pytest.raises(DataError, match=f"{name}: a pipe or device"):
+        load_beir(root, "test")
+
+
+def test_judgements_without_line_ends_are_never_held_whole(folder):
+    root = folder()
+    (root / "qrels" / "test.tsv").write_text("q1\td1\t1 " * 200_000)
+    with pytest.raises(DataError, match=r"test\.tsv:1: the line is longer than 1,000,000 bytes"):
+        load_beir(root, "test")
+
+
+@pytest.mark.parametrize("split", ["x" * 300, "a\0b"])
+def test_a_split_that_can_be_no_files_name_is_refused(folder, split):
+    with pytest.raises(DataError, match="cannot be read"):
+        load_beir(folder(), split)

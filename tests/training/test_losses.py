@@ -248,7 +248,7 @@ def test_a_step_without_any_negative_is_refused():
     assert InfoNCE(0.1)(embeddings, one_more) > 0
 
 
-@pytest.mark.parametrize("temperature", [0, -0.1, math.nan, math.inf, True, "0.05", None])
+@pytest.mark.parametrize("temperature", [0, -0.1, 1e-300, 1e300, 10**400, math.nan, math.inf, True, "0.05", None])
 def test_bad_temperatures_are_refused(temperature):
     with pytest.raises(ConfigurationError, match="loss.temperature"):
         InfoNCE(temperature)

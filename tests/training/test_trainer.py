@@ -341,3 +341,10 @@ def test_going_on_from_the_last_step_makes_none(rows_file, tmp_path):
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert again.state.global_step == 3
     torch.testing.assert_close(weights_of(again), weights_of(whole), rtol=0, atol=0)
+
+
+def test_a_schedule_that_warm_up_leaves_no_step_is_refused_before_the_first(rows_file, tmp_path):
+    """transformers' polynomial divides by the steps after warm-up, at the end of the last step."""
+    options = dict(batch=16, accumulation=1, steps=2, lr_scheduler_type="polynomial", warmup_steps=2)
+    with pytest.raises(ConfigurationError, match="warm-up takes all 2 steps"):
+        make_trainer(rows_file, tmp_path, **options).train()

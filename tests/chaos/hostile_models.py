@@ -1,0 +1,229 @@
+"""Hostile model folders, and what must hold of each: refused in words or usable, and none of its code run."""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from e5ft.errors import ConfigurationError
+from e5ft.modeling.loading import ModelSource, load_encoder
+from tests.chaos.children import in_child, run_script
+from tests.chaos.commands import check_ending, tiny
+from tests.chaos.report import Report
+from tests.chaos.row_checks import SECONDS
+
+CANARY = "canary_was_run"  # a file that a model folder's code or pickle would make
+
+_CODE = f"""import pathlib
+pathlib.Path({CANARY!r}).write_text("run")
+from transformers import BertConfig, BertModel
+class Own(BertConfig):
+    model_type = "own"
+class OwnModel(BertModel):
+    pass
+"""
+
+
+class _Canary:
+    """A pickle that leaves a file behind when it is loaded."""
+
+    def __reduce__(self):
+        return Path(CANARY).write_text, ("run",)
+
+
+def _config(folder: Path, **changes: object) -> None:
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values = {key: value for key, value in {**values, **changes}.items() if value != "absent"}
+    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def _weights(folder: Path, change: Callable[[dict], dict]) -> None:
+    file = folder / "model.safetensors"
+    tensors = change(load_file(file))
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+
+
+def _own_code(folder: Path, **changes: object) -> None:
+    (folder / "own.py").write_text(_CODE, encoding="utf-8")
+    _config(folder, auto_map={"AutoConfig": "own.Own", "AutoModel": "own.OwnModel"}, **changes)
+
+
+def _pickle_only(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"embeddings": _Canary()}, folder / "pytorch_model.bin")
+
+
+def _adapter(folder: Path) -> None:
+    torch.save({"a": _Canary()}, folder / "adapter_model.bin")
+    values = {"peft_type": "LORA", "base_model_name_or_path": "no/such-model", "r": 4, "task_type": "FEATURE_EXTRACTION"}
+    (folder / "adapter_config.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def _adapter_alone(folder: Path) -> None:
+    _adapter(folder)
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").unlink()
+
+
+def _resized(folder: Path, length: Callable[[int], int]) -> None:
+    file = folder / "model.safetensors"
+    os.truncate(file, length(file.stat().st_size))
+
+
+def _zeroed(folder: Path) -> None:
+    size = (folder / "model.safetensors").stat().st_size
+    _resized(folder, lambda n: n * 3 // 4)
+    _resized(folder, lambda n: size)
+
+
+def _texts(name: str, content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(content, encoding="utf-8")
+
+
+MODELS: dict[str, Callable[[Path], object]] = {
+    "no tokenizer": lambda f: [p.unlink() for p in f.glob("tokenizer*")],
+    "tokenizer broken": _texts("tokenizer.json", "{"),
+    "tokenizer empty": _texts("tokenizer.json", ""),
+    "tokenizer a list": _texts("tokenizer.json", "[]"),
+    "tokenizer of no model": _texts("tokenizer.json", '{"version": "1.0", "model": {"type": "Nothing"}}'),
+    "tokenizer config a list": _texts("tokenizer_config.json", "[]"),
+    "tokenizer class unknown": _texts("tokenizer_config.json", '{"tokenizer_class": "NoSuchTokenizer"}'),
+    "tokenizer of its own code": _texts("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}'),
+    "no config": lambda f: (f / "config.json").unlink(),
+    **{f"config {text!r}": _texts("config.json", text) for text in ("", "{", "[]", "{}", "null", "5", '"x"', "\x00", "[" * 5000)},
+    **{f"model type {t!r}": lambda f, t=t: _config(f, model_type=t) for t in ("gpt2", "t5", "clip", "vit", "nothing", 5, None, "../x", "")},
+    "vocabulary too small": lambda f: _config(f, vocab_size=10),
+    **{
+        f"{field}={value!r}": lambda f, field=field, value=value: _config(f, **{field: value})
+        for field, values in {
+            "hidden_size": (0, -1, 33, 64, "32", 1.5, None, 10**9, "absent"),
+            "num_hidden_layers": (0, -1, 2, "1", 10**9, None),
+            "num_attention_heads": (0, 3, 64, "2", None),
+            "intermediate_size": (0, -1, 32, 10**9),
+            "vocab_size": (0, "8000", 10**10, "absent"),
+            "max_position_embeddings": (0, 4, 10**10, "512"),
+            "pad_token_id": (-5, 10**6, "1", None),
+            "hidden_act": ("nothing", 5, None, ["gelu"]),
+            "layer_norm_eps": ("x", None, float("nan"), -1.0),
+            "hidden_dropout_prob": (5, -1, "x", None),
+            "initializer_range": ("x", -1.0),
+            "is_decoder": (True, "yes"),
+            "type_vocab_size": (0, 5, "2"),
+            "e5ft": (5, [], "x", {"text": 5}, {"pooling": 5}, {"text": {"query_prefix": 5}}, {"text": {"nothing": 1}}, {"pooling": "x"}),
+            "architectures": (5, [], ["NoSuchModel"]),
+            "torch_dtype": ("nothing", 5),
+            "dtype": ("nothing", "int8", "float64", 5),
+            "quantization_config": ({}, {"quant_method": "nothing"}, {"quant_method": "bitsandbytes", "load_in_4bit": True}, 5),
+            "_attn_implementation": ("nothing", "flash_attention_2"),
+            "chunk_size_feed_forward": (3, -1, "x"),
+        }.items()
+        for value in values
+    },
+    "own code, known type": _own_code,
+    "own code, unknown type": lambda f: _own_code(f, model_type="own"),
+    "pickle only": _pickle_only,
+    "pickle beside an index": lambda f: (
+        _pickle_only(f),
+        _texts("pytorch_model.bin.index.json", '{"weight_map": {"a": "pytorch_model.bin"}}')(f),
+    ),
+    "index to files that are not there": lambda f: (
+        (f / "model.safetensors").unlink(),
+        _texts("model.safetensors.index.json", '{"metadata": {}, "weight_map": {"a": "../../x.safetensors"}}')(f),
+    ),
+    "no weights": lambda f: (f / "model.safetensors").unlink(),
+    "weights empty": lambda f: _resized(f, lambda n: 0),
+    "weights cut": lambda f: _resized(f, lambda n: n // 2),
+    "weights cut in the header": lambda f: _resized(f, lambda n: 100),
+    "weights with a zeroed quarter": _zeroed,
+    "weights a folder": lambda f: ((f / "model.safetensors").unlink(), (f / "model.safetensors").mkdir()),
+    "weights a text": _texts("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"),
+    "weights a huge header": lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 8 + b"{}"),
+    "weights all zero": lambda f: _weights(f, lambda t: {n: torch.zeros_like(v) for n, v in t.items()}),
+    "weights NaN": lambda f: _weights(f, lambda t: {n: torch.full_like(v, float("nan")) for n, v in t.items()}),
+    "weights infinite": lambda f: _weights(f, lambda t: {n: torch.full_like(v, float("inf")) for n, v in t.items()}),
+    "weights of integers": lambda f: _weights(f, lambda t: {n: v.to(torch.int8) for n, v in t.items()}),
+    "weights of other shapes": lambda f: _weights(f, lambda t: {n: v[:1] if v.ndim else v for n, v in t.items()}),
+    "weights of other names": lambda f: _weights(f, lambda t: {f"x.{n}": v for n, v in t.items()}),
+    "weights lack one": lambda f: _weights(f, lambda t: dict(list(t.items())[1:])),
+    "an adapter beside": _adapter,
+    "an adapter alone": _adapter_alone,
+    "modules broken": lambda f: (_texts("modules.json", "{")(f), _config(f, e5ft="absent")),
+    **{
+        f"{name} {text!r}": lambda f, name=name, text=text: (
+            _config(f, e5ft="absent"),
+            _texts("modules.json", "[]")(f),
+            (f / name).parent.mkdir(exist_ok=True),
+            _texts(name, text)(f),
+        )
+        for name, texts in {
+            "1_Pooling/config.json": ("", "[]", "5", '{"pooling_mode": 5}', '{"pooling_mode": ["mean", 5]}', "\x00", '{"pooling_mode_x": 1}'),
+            "config_sentence_transformers.json": ("", "[]", '{"prompts": 5}', '{"prompts": {"query": 5}}', '{"prompts": []}', "{"),
+        }.items()
+        for text in texts
+    },
+}  # fmt: skip
+
+
+def check_model(name: str, good: Path, world: Path, report: Report) -> None:
+    """Spoil a copy of a good model and load it, in a child: what is accepted must give unit vectors, and no code may have run."""
+    folder = world / "hostile-model"
+    spoil(name, good, folder)
+    counts, kind = report.kind("model folders"), "model folders"
+    counts.tried += 1
+
+    def work() -> int:
+        os.chdir(world)
+        try:
+            vectors = load_encoder(ModelSource(path=str(folder))).encode(["한국어 질의"], "query")
+        except ConfigurationError as error:
+            print(f"error: {error}")
+            return 2
+        assert np.isfinite(vectors).all() and abs(np.linalg.norm(vectors) - 1) < 1e-3
+        return 0
+
+    ending = in_child(work, world / "output.txt", SECONDS)
+    ran = (world / CANARY).exists()
+    (world / CANARY).unlink(missing_ok=True)
+    message = next((line for line in ending.output.splitlines() if line.startswith("error: ")), "error: ")
+    if ending.hung:
+        counts.hangs += 1
+        report.keep(kind, f"hang: {name}", ending.output)
+    elif ran or ending.code not in (0, 2) or (ending.code == 2 and len(message) < 20):
+        counts.tracebacks += 1
+        last = (ending.output.strip() or "silent").splitlines()[-1][:300]
+        report.keep(kind, f"{'its code was run' if ran else 'ended with ' + str(ending.code)}: {name}: {last}", ending.output)
+    elif ending.code == 0:
+        counts.accepted += 1
+    else:
+        counts.refused += 1
+
+
+def spoil(name: str, good: Path, folder: Path) -> None:
+    """A copy of a good model folder with one fault."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(good, folder)
+    MODELS[name](folder)
+
+
+def run_models(number: int, report: Report, world: Path, *, share: float = 1.0, commands: float = 0.1) -> None:
+    """Every hostile model folder, or a seeded share of them; a share of those through train.py and export.py too."""
+    generator = random.Random(number)
+    for name in MODELS:
+        if generator.random() >= share:
+            continue
+        check_model(name, world / "model", world, report)
+        if generator.random() < commands:
+            script = generator.choice(["train", "export", "eval", "mine"])
+            for old in ("exported", "outputs"):
+                shutil.rmtree(world / old, ignore_errors=True)
+            model = ["model=folder", "model.path=hostile-model"] if script == "train" else ["model.path=hostile-model"]
+            named = [f"name=m{number}"] if script in ("train", "mine") else []
+            rest = [o for o in tiny(script, model=False) if not o.startswith("model")]
+            ending = run_script(f"{script}.py", [*named, *model, *rest], world)
+            check_ending("models through scripts", ending, f"{script}.py, {name}", report, [world / "hostile-model"])

@@ -1,0 +1,72 @@
+"""Hostile inputs of every kind, generated from a seed: rows, evaluation sets, settings, model folders.
+
+python -m tests.chaos.inputs --count 20000 --seed 1             everything, 20 minutes on one core
+python -m tests.chaos.inputs --count 20000 --seed 1 --part rows
+
+Exit code 0 where nothing was lost, nothing hung and every ending was acceptance or a refusal in words; 1 otherwise, with the
+first offenders in the folder that is named.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+PARTS = ("rows", "commands", "sets", "settings", "models")
+
+
+def run(count: int, seed: int, folder: Path | None = None, parts: Sequence[str] = PARTS):
+    """Try hostile inputs.
+
+    Args:
+        count: files of rows; of the others a share of it, as each takes longer.
+        seed: what is generated is a function of it and of `count`.
+        folder: takes the first offenders; None makes one.
+        parts: of `PARTS`.
+
+    Returns:
+        The `Report`: counts by kind, and what went wrong.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+
+    from tests.chaos import commands, hostile_models, hostile_sets, row_checks
+    from tests.chaos.report import Report
+
+    torch.set_num_threads(1)
+    report = Report(Path(tempfile.mkdtemp(prefix="hostile-inputs-")) if folder is None else Path(folder))
+    if "rows" in parts:
+        row_checks.run(count, seed, report)
+    if set(parts) == {"rows"}:
+        return report
+    with tempfile.TemporaryDirectory() as scratch:
+        world = Path(scratch)
+        commands.make_world(world)
+        share = min(1.0, count / 20_000)
+        if "commands" in parts:
+            commands.run_rows(max(1, count // 200), seed, report, world)
+        if "sets" in parts:
+            hostile_sets.run_sets(max(1, count // 30), seed, report, world)
+        if "models" in parts:
+            hostile_models.run_models(seed, report, world, share=share)
+        if "settings" in parts:
+            commands.run_settings(seed, 1, report, world, share=share)
+    return report
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--part", choices=PARTS, action="append")
+    given = parser.parse_args()
+    report = run(given.count, given.seed, given.folder, given.part or PARTS)
+    print(report.table())
+    return int(report.failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
