@@ -110,7 +110,7 @@ def _parse(place: str, number: int, line: bytes | None) -> dict:
     except UnicodeDecodeError as error:
         raise Fault(place, f"not UTF-8 (byte {error.start}); convert the file, for instance from CP949") from None
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise Fault(place, "not usable: nested too deeply") from None
     except ValueError as error:  # JSONDecodeError is one
@@ -132,6 +132,10 @@ def _unique_keys(pairs: list) -> dict:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
         raise ValueError(f"the key {twice!r} stands twice")
     return value
+
+
+# Made once: json.loads would make one for every line.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
 def check_text(place: str, field: str, value: object) -> str:
