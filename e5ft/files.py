@@ -124,7 +124,7 @@ def write_manifest(folder: str | os.PathLike) -> None:
     """
     folder = Path(folder)
     files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
             files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(file)}

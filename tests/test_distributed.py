@@ -166,7 +166,8 @@ def test_the_models_own_mask_is_the_whole_steps(found, rows_file, tmp_path):
 
 def test_micro_batch_negatives_stay_within_a_process_and_micro_batch(found, rows_file, tmp_path):
     """The mean of the four losses of 4 rows that a step of 16 holds."""
-    trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=4, loss=InfoNCE(0.1))
+    options = {"negatives": "micro_batch"}  # rows are then dealt as they come
+    trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=4, loss=InfoNCE(0.1), options=options)
     with torch.no_grad():
         losses = [trainer.loss(trainer.model(b.input_ids, b.lengths), b.step).item() for b in micro_batches_of(trainer)]
     for each in found:

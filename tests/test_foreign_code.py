@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from e5ft.errors import ConfigurationError
+from e5ft.files import write_manifest
 from e5ft.modeling.loading import ModelSource, load_encoder, save_encoder
 from tests.app.conftest import composed, trained  # noqa: F401  fixtures
 from tests.conftest import make_encoder
@@ -137,6 +139,7 @@ def test_all_that_resuming_reads_is_data(trained, monkeypatch):  # noqa: F811
         "training.max_steps=2", "training.save_steps=1", "training.eval_strategy=no", "training.load_best_model_at_end=false"
     )[1]
     assert not list(folder.rglob("training_args.bin"))
+    shutil.rmtree(folder / "checkpoint-2")  # as if it had been stopped after the first step
     loaded, load = [], torch.load
 
     def watched(file, *args, **kwargs):
@@ -163,7 +166,9 @@ def test_a_pickle_in_the_place_of_a_state_is_not_run(trained, tmp_path):  # noqa
         "training.load_best_model_at_end=false",
     )
     folder = trained(*settings)[1]
-    torch.save(Trap(tmp_path / "ran"), sorted(folder.glob("checkpoint-*"))[-1] / "optimizer.pt")
+    shutil.rmtree(folder / "checkpoint-2")
+    torch.save(Trap(tmp_path / "ran"), folder / "checkpoint-1" / "optimizer.pt")
+    write_manifest(folder / "checkpoint-1")  # by somebody who knows how
     with pytest.raises(Exception, match="(?i)weights.only"):
         trained(*settings, "resume=true")
     assert not (tmp_path / "ran").exists()

@@ -94,7 +94,7 @@ def check_vectors(encoder: Encoder, place: str) -> None:
 
 
 _IN_OUR_WORDS = {
-    "trust_remote_code": "it needs code of its own, which is never run here",
+    "remote_code": "it needs code of its own, which is never run here",
     "ignore_mismatched_sizes": "its weights have other shapes than its config.json says",
     "no file named model.safetensors": "there is no model.safetensors, and other weights (pickles, .bin) are never read",
 }

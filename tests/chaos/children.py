@@ -137,6 +137,7 @@ def run_script(script: str, arguments: Sequence[str], folder: Path, *, seconds: 
 def _script(script: str, arguments: Sequence[str], folder: Path) -> int:
     os.chdir(folder)
     sys.argv = [script, *arguments]
+    os.environ.pop("HYDRA_FULL_ERROR", None)  # run_script sets it, and would show every traceback to the next one
     runpy.run_path(str(ROOT / script), run_name="__main__")
     return 0
 

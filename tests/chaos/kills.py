@@ -130,15 +130,16 @@ OUTSIDE = (
 
 def faults() -> Iterator[tuple[str, Fault]]:
     """The whole matrix: (setting, fault)."""
+    for place in (*IN_A_STEP, *AROUND_A_LOG, *IN_EVALUATION, *IN_A_SAVE):
+        for step in (FIRST, MIDDLE, END):
+            if place.name == "amid removing an old checkpoint" and step == FIRST:
+                continue  # there is none yet
+            yield "k = 1", Fault(place, step)
+            if place in IN_A_STEP or step == MIDDLE:
+                yield "k = 4", Fault(place, step)
     for k in (1, 4):
-        for place in (*IN_A_STEP, *AROUND_A_LOG, *IN_EVALUATION, *IN_A_SAVE):
-            for step in (FIRST, MIDDLE, END):
-                if place.name == "amid removing an old checkpoint" and step == FIRST:
-                    continue  # there is none yet
-                yield f"k = {k}", Fault(place, step)
         for place in IN_A_STEP:
-            for step in (MIDDLE, END):
-                yield f"k = {k}, sparse", Fault(place, step)
+            yield f"k = {k}, sparse", Fault(place, MIDDLE)
     for count in (2, 3):  # a later micro-batch of the step
         for place in IN_A_STEP[1:4]:
             yield "k = 4, sparse", Fault(place, MIDDLE, count=count)
@@ -153,20 +154,18 @@ def faults() -> Iterator[tuple[str, Fault]]:
     for k in (1, 4):
         for rank in (0, 1):
             for place in (IN_A_STEP[0], IN_A_STEP[1], IN_A_STEP[3], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[1], IN_A_SAVE[6]):
-                for step in (MIDDLE, END):
-                    if place is IN_A_SAVE[1] and rank == 1:
-                        continue  # the weights are written by the first process alone
-                    yield f"2 processes, k = {k}", Fault(place, step, rank=rank)
+                if place is IN_A_SAVE[1] and rank == 1:
+                    continue  # the weights are written by the first process alone
+                yield f"2 processes, k = {k}", Fault(place, MIDDLE, rank=rank)
     for place in IN_A_SAVE[:13]:
-        for step in (FIRST, MIDDLE):
-            yield "k = 1", Fault(place, step, FULL)
+        yield "k = 1", Fault(place, MIDDLE, FULL)
     for kind in (TERM, USR1):
         for place in (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[3], OUTSIDE[7], OUTSIDE[13]):
             yield "k = 4, sparse", Fault(place, None if place in OUTSIDE else MIDDLE, kind)
     for rank in (0, 1):
         yield "2 processes, k = 4", Fault(IN_A_STEP[3], MIDDLE, TERM, rank=rank)
     for setting in ("k = 1", "k = 4"):
-        for step in (FIRST, MIDDLE, END):
+        for step in (FIRST, MIDDLE):
             for place in (A_LOSS, A_NORM):
                 yield setting, Fault(place, step, NAN)
 

@@ -32,7 +32,7 @@ FIELD = "CanaryField-of-some-service"
 CANARIES = {**ENVIRONMENT, "a token": TOKEN, "an address's password": PASSWORD, "a field": FIELD}
 
 ADDRESS = f"https://user:{PASSWORD}@localhost/rows.jsonl"
-KEY = f"+tracking.api_key={FIELD}"
+KEY = f"+my_api_key={FIELD}"
 RUN = (*TINY, "training.max_steps=1", "evaluation.bm25=null", "data.max_train_rows=100", "tracking.wandb=offline")
 LEAKY_LOSS = """
 import os
@@ -67,7 +67,7 @@ class Command:
 
 
 COMMANDS = [
-    Command("train", "train.py", ("name=good", KEY, f"+tracking.more={{password: {FIELD}}}", *RUN), 0, True),
+    Command("train", "train.py", ("name=good", KEY, f"+more={{password: {FIELD}}}", *RUN), 0, True),
     Command("again", "train.py", ("name=good", KEY, *RUN), 2),
     Command("resume", "train.py", ("name=good", "resume=true", KEY, *RUN), 0),
     Command("resume-other", "train.py", ("name=good", "resume=true", f"+loss.my_token={FIELD}", *RUN), 2),
