@@ -5,12 +5,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # as tempfile names what stands beside its target
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -89,6 +91,17 @@ def _move_aside(path: Path) -> Path:
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, aside / path.name)
     return aside
+
+
+def clear_temporaries(folder: str | os.PathLike) -> None:
+    """Remove what writers of this module left half-written in a folder when their process was killed.
+
+    Args:
+        folder: in which nobody is writing.
+    """
+    for path in Path(folder).glob(".*"):
+        if _TEMPORARY.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def replace_link(link: str | os.PathLike, target: str | os.PathLike) -> None:

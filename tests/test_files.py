@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from e5ft import files
-from e5ft.files import digest_of, digest_of_file, new_folder, read_json, replace_link, write_json, write_lines, write_text
+from e5ft.files import (
+    clear_temporaries,
+    digest_of,
+    digest_of_file,
+    new_folder,
+    read_json,
+    replace_link,
+    write_json,
+    write_lines,
+    write_text,
+)
 
 
 class Stop(BaseException):
@@ -270,3 +280,22 @@ def test_lines_are_written_one_by_one_and_all_or_none(tmp_path):
     with pytest.raises(OSError, match="disk"):
         write_lines(path, broken())
     assert path.read_text(encoding="utf-8").startswith("줄 0") and list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    kept = [".hidden", ".model.partial", ".checkpoint-4.partial", "model.abcdefgh", "rows.jsonl", ".gitignore"]
+    for name in kept:
+        (tmp_path / name).write_text("x")
+    for target in ("model", "config.yaml"):
+        with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:  # a kill: nobody cleans up
+            patch.setattr("shutil.rmtree", lambda *a, **k: None)
+            patch.setattr("pathlib.Path.unlink", lambda *a, **k: None)
+            if target == "model":
+                with new_folder(tmp_path / target) as folder:
+                    (folder / "weights").write_text("half")
+                    raise KeyboardInterrupt
+            patch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+            write_text(tmp_path / target, "half")
+    assert len(list(tmp_path.iterdir())) == len(kept) + 2
+    clear_temporaries(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

@@ -10,7 +10,7 @@ from typing import IO
 from e5ft import distributed
 from e5ft.app.secrets import without_secrets
 from e5ft.errors import ConfigurationError
-from e5ft.files import read_json, replace_link, write_json
+from e5ft.files import clear_temporaries, read_json, replace_link, write_json
 
 
 def hold(path: Path, complaint: str) -> IO:
@@ -69,6 +69,8 @@ class RunFolder:
             raise ConfigurationError(
                 f"{self.path}: holds a run already ({earlier['state']}); choose another name=, or go on with it: resume=true"
             )
+        for place in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
+            clear_temporaries(place)
         self.set_status("running")
 
     def set_status(self, state: str, **more: object) -> None:

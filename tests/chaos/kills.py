@@ -149,7 +149,7 @@ def faults() -> Iterator[tuple[str, Fault]]:
         for place in (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[4], IN_A_SAVE[10]):
             yield setting, Fault(place, MIDDLE)
     for place in (IN_A_STEP[1], IN_EVALUATION[2], IN_A_SAVE[13]):
-        for step in (1, 2):
+        for step in (0, 1):  # the second is the last one
             yield "k = 1, early stopping", Fault(place, step)
     for k in (1, 4):
         for rank in (0, 1):
