@@ -8,8 +8,7 @@ import datetime
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.chaos import damage, kills, secrets
@@ -56,18 +55,23 @@ def _kills(quick: bool, workers: int, output: Path) -> tuple[list[str], int]:
 
 
 def _points(outcomes: list[kills.Outcome]) -> list[str]:
-    """The kill points: a named place times a phase, and how many of its kills were resumed bit-identical."""
-    settings = list(dict.fromkeys(o.setting for o in outcomes))
-    points = Counter((o.fault.place.name, kills.phase(o.fault)) for o in outcomes)
+    """The kill points: a named place times a phase, and how many of its kills were resumed bit-identical; by setting, too."""
+    phases = [phase for phase in kills.PHASES.values() if any(kills.phase(o.fault) == phase for o in outcomes)]
+    points = {(o.fault.place.name, kills.phase(o.fault)) for o in outcomes}
     lines = [f"{len(points)} kill points (place and phase), {len(outcomes)} kills; a cell: resumed bit-identical of killed.", ""]
-    lines += ["| place | phase | " + " | ".join(settings) + " |", "|---|---|" + "---:|" * len(settings)]
-    for place, phase in points:
+    lines += _table("place", phases, outcomes, lambda o: o.fault.place.name, lambda o: kills.phase(o.fault))
+    return [*lines, "", *_table("setting", ["kills"], outcomes, lambda o: o.setting, lambda o: "kills"), ""]
+
+
+def _table(head: str, columns: list[str], outcomes: list[kills.Outcome], row_of: Callable, column_of: Callable) -> list[str]:
+    lines = [f"| {head} | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    for row in dict.fromkeys(map(row_of, outcomes)):
         cells = []
-        for setting in settings:
-            here = [o for o in outcomes if (o.fault.place.name, kills.phase(o.fault), o.setting) == (place, phase, setting)]
+        for column in columns:
+            here = [o for o in outcomes if (row_of(o), column_of(o)) == (row, column)]
             cells.append(f"{sum(o.identical for o in here)}/{len(here)}" if here else "")
-        lines.append(f"| {place} | {phase} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _damage(quick: bool, workers: int, output: Path) -> tuple[list[str], int]:

@@ -172,7 +172,7 @@ def faults() -> Iterator[tuple[str, Fault]]:
 
 def phase(fault: Fault) -> str:
     """Of the training, in words."""
-    return PHASES.get(fault.step, f"step {fault.step + 1}" if fault.step is not None else "")
+    return PHASES.get(fault.step, "mid-epoch")
 
 
 @dataclasses.dataclass(frozen=True)
