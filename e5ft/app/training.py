@@ -100,8 +100,8 @@ class _Job:
     def run(self, mirror: TrainerCallback, in_sweep: bool) -> dict:
         """Every stage in order; returns the summary."""
         config, started = self.config, time.monotonic()
-        if distributed.is_main():
-            write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(config))))
+        if not config.resume:  # else only once it is known to be the same training
+            self._write_config()
         encoder = load_encoder(self.source, self.arguments.device)
         self.checkpoint = self._newest_checkpoint()
         data = load_training_data(config)
@@ -179,7 +179,13 @@ class _Job:
             raise ConfigurationError(f"training: {error}") from error
         trainer.remove_callback(PrinterCallback)
         self.folder.check_definition(self._definition(trainer, data, encoder), config.resume)
+        if config.resume:
+            self._write_config()
         return trainer
+
+    def _write_config(self) -> None:
+        if distributed.is_main():
+            write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain(self.config))))
 
     def _fit(self, trainer: ContrastiveTrainer) -> str:
         given = self.config.training

@@ -132,9 +132,11 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained, monkeypatch):
 
 
 def test_resuming_another_training_is_refused_field_by_field(trained):
-    trained("training.max_steps=2")
+    _, folder = trained("training.max_steps=2")
+    before = (folder / "config.yaml").read_text()
     with pytest.raises(ConfigurationError, match="'temperature': 0.05.*'temperature': 0.5"):
         trained("training.max_steps=2", "resume=true", "loss.temperature=0.5")
+    assert (folder / "config.yaml").read_text() == before
 
 
 def test_resuming_with_another_cut_of_the_step_is_allowed(trained):
