@@ -281,6 +281,7 @@ class _Job:
                 "steps": trainer.state.global_step,
                 "queries_per_step": trainer.sampler.step_rows,
                 "seconds": round(runtime, 1),
+                "evaluation_seconds": round(trainer.evaluation_seconds, 1),
                 "tokens_per_second": round(everything / runtime) if runtime else None,
                 "seconds_in_all": round(seconds, 1),
             },

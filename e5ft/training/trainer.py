@@ -1,6 +1,7 @@
 """`ContrastiveTrainer`: transformers' Trainer with whole steps, exact accumulation and retrieval evaluation."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -78,6 +79,7 @@ class ContrastiveTrainer(ResumableTrainer):
         self.loss_is_scaled_for_ga = True
         self.sampler: DealtSteps | None = None
         self.tokens_seen = 0  # by this process, in this call of train()
+        self.evaluation_seconds = 0.0  # of evaluations after the first step, in this call of train()
         dense = [p for name, p in model.named_parameters() if "embeddings" not in name]
         self._work = sum((6 if p.requires_grad else 4) * p.numel() for p in dense)  # operations a token
         self._rows_in_step: list[int] = []
@@ -274,7 +276,10 @@ class ContrastiveTrainer(ResumableTrainer):
         Before the first step the result also becomes the score to beat: the base model is the first candidate for the
         best one. (Trainer starts from minus infinity, so that the base never competes.)
         """
+        start = time.monotonic()
         found = self.eval_dataset(self.model)
+        if self.state.global_step:
+            self.evaluation_seconds += time.monotonic() - start
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         wanted = self.args.metric_for_best_model
         key = wanted if wanted is None or wanted.startswith("eval_") else f"eval_{wanted}"
