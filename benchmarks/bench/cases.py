@@ -22,13 +22,12 @@ def training(quick: bool) -> Iterator[Line]:
     if quick:
         cases = [("mini", "ko-wiki", False, 16, (PLAIN, CACHED), 0.1), ("mini", "ko-wiki", True, 16, (PLAIN,), 0.1)]
     else:
-        # With attention dropout MNRL keeps every padded attention weight: 20 GB for 16 rows in float32, and most of a minute a
-        # step. The fewer rows, the less they pad; so these cases flatter it, and the whole takes half an hour.
+        # With attention dropout MNRL keeps every padded attention weight: 20 GB for 16 rows in float32, more than 24 GB of memory
+        # leave it beside ours. So these cases have fewer rows, which flatters it: the fewer, the less they pad.
         cases = [
-            *(("e5_small", data, bf16, 8 if bf16 else 4, (PLAIN,), 0.1) for data in ("ko-wiki", "ko-prec") for bf16 in BOTH),
+            *(("e5_small", data, bf16, 12 if bf16 else 8, (PLAIN,), 0.1) for data in ("ko-wiki", "ko-prec") for bf16 in BOTH),
             *(("e5_small", "ko-wiki", bf16, 16, (PLAIN,), 0.0) for bf16 in BOTH),
             *(("e5_small", "ko-wiki", bf16, 4, (CACHED,), 0.1) for bf16 in BOTH),
-            ("mini", "ko-wiki", False, 32, (PLAIN,), 0.1),
         ]
     for case in cases:
         yield from _steps(*case, timed=2 if quick else 5)
@@ -105,7 +104,7 @@ def accumulation(quick: bool) -> Iterator[Line]:
 
 def encoding(quick: bool) -> Iterator[Line]:
     """A corpus to vectors."""
-    shape, texts, repetitions = ("mini", 100, 2) if quick else ("e5_small", 200, 5)
+    shape, texts, repetitions = ("mini", 100, 2) if quick else ("e5_small", 120, 5)
     for bf16, goal in ((False, 1.5), (True, 2.0)):
         given = {"data": "ko-wiki", "bf16": bf16, "texts": texts}
         found = measure("encoding:compare", shape=shape, repetitions=repetitions, **given)
