@@ -12,9 +12,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from e5ft.modeling.dropout import drop, keep_mask
+from e5ft.modeling.dropout import hide, keep_mask
 
 UNPADDED = "e5ft_unpadded"
+# Lengths at which two products and a softmax are faster than torch's CPU kernel (docs/log.md): in bfloat16 by 20 to 50 %.
+PRODUCTS = {torch.bfloat16: (64, 512)}
 
 
 def unpadded_attention(
@@ -56,13 +58,14 @@ def unpadded_attention(
         raise ValueError(f"{UNPADDED} takes no attention_mask: texts are told apart by cu_seq_lens_q")
     if query.device.type == "cuda":
         output = _cuda(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling)
-    elif module.training or (torch.is_grad_enabled() and query.requires_grad):
+        return output, None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if module.training or (torch.is_grad_enabled() and query.requires_grad):
         # Also where a training step embeds without gradient first: both passes must draw the same masks.
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        output = _TextByText.apply(query[0], key[0], value[0], _runs(text_lengths), dropout, scale).unsqueeze(0)
+        output = _TextByText.apply(query[0], key[0], value[0], _runs(text_lengths), dropout, scale)
     else:
-        output = _by_length(query, key, value, text_lengths, dropout, scaling)
-    return output, None
+        output = _by_length(query[0], key[0], value[0], text_lengths, scale)
+    return output.unsqueeze(0), None
 
 
 def _runs(text_lengths: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -88,14 +91,15 @@ class _TextByText(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             for number, run in enumerate(runs):
                 q, k, v = (_cut(x, start, run) for x in (query, key, value))  # (H * n, L, d)
-                weights = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
                 # The softmax is taken in at least float32 inside its kernel; its result is as wide as its input.
-                weights = torch.softmax(weights, dim=-1)
+                weights = torch.softmax(_product(q, k.transpose(1, 2), scale), dim=-1)
+                if masks is not None:
+                    hide(weights, masks[number])
                 kept.append(weights)
-                dropped = weights if masks is None else drop(weights, masks[number], dropout)
-                _place(output.transpose(0, 1), start, run, torch.bmm(dropped, v))
+                dropped = weights if masks is None else weights.relu()
+                _place(output.transpose(0, 1), start, run, _product(dropped, v, 1 / (1 - dropout)))
                 start += run[0] * run[1]
-        ctx.save_for_backward(query, key, value, output, *kept, *(masks or ()))
+        ctx.save_for_backward(query, key, value, output, *kept)
         ctx.given = runs, dropout, scale
         return output
 
@@ -103,24 +107,28 @@ class _TextByText(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         runs, dropout, scale = ctx.given
-        query, key, value, output, *rest = ctx.saved_tensors
-        kept, masks = rest[: len(runs)], rest[len(runs) :]
+        query, key, value, output, *kept = ctx.saved_tensors
         heads, tokens, size = query.shape
         found = [query.new_empty(tokens, heads, size) for _ in range(3)]
         gradient = gradient.transpose(0, 1)  # (T, H, d) -> (H, T, d)
         # Of the softmax's Jacobian: the weighted mean of the weights' gradients is what the output's gradient is along the output.
         wide = torch.promote_types(query.dtype, torch.float32)
         mean = (gradient.to(wide) * output.transpose(0, 1)).sum(-1, keepdim=True).to(query.dtype)  # (H, T, 1)
-        start = 0
-        for number, (run, weights) in enumerate(zip(runs, kept, strict=True)):
+        start, larger = 0, 1 / (1 - dropout)
+        for run, marked in zip(runs, kept, strict=True):
             q, k, v, g, m = (_cut(x, start, run) for x in (query, key, value, gradient, mean))
-            dropped = drop(weights, masks[number], dropout) if masks else weights
-            _place(found[2].transpose(0, 1), start, run, torch.bmm(dropped.transpose(1, 2), g))
-            scores = torch.bmm(g, v.transpose(1, 2)).mul_(dropped).addcmul_(weights, m, value=-1)  # d loss / d score
-            _place(found[0].transpose(0, 1), start, run, torch.bmm(scores, k).mul_(scale))
-            _place(found[1].transpose(0, 1), start, run, torch.bmm(scores.transpose(1, 2), q).mul_(scale))
+            weights, dropped = (marked.abs(), marked.relu()) if dropout else (marked, marked)
+            _place(found[2].transpose(0, 1), start, run, _product(dropped.transpose(1, 2), g, larger))
+            scores = _product(g, v.transpose(1, 2), larger).mul_(dropped).addcmul_(weights, m, value=-1)  # d loss / d score
+            _place(found[0].transpose(0, 1), start, run, _product(scores, k, scale))
+            _place(found[1].transpose(0, 1), start, run, _product(scores.transpose(1, 2), q, scale))
             start += run[0] * run[1]
         return *(x.transpose(0, 1) for x in found), None, None, None
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, factor: float) -> torch.Tensor:
+    """factor * left @ right, (n, i, j) and (n, j, k) -> (n, i, k), without a pass over the result for the factor."""
+    return torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=factor)
 
 
 def _masks(runs: list[tuple[int, int]], heads: int, dropout: float) -> list[torch.Tensor] | None:
@@ -144,18 +152,22 @@ def _place(target: torch.Tensor, start: int, run: tuple[int, int], values: torch
     target[:, start : start + length * count] = values.view(target.shape[0], length * count, target.shape[-1])
 
 
-def _by_length(query, key, value, text_lengths, dropout, scaling):
-    """Runs of neighbours of equal length go through the kernel as one batch; the collator sorts texts so that runs are long."""
-    heads, size = query.shape[1], query.shape[3]
-    runs = _runs(text_lengths)
-    tokens = [length * count for length, count in runs]
-    # split, not slices: the backward of a slice writes a row of zeros as long as all texts together.
-    pieces = []
-    for (length, count), *qkv in zip(runs, *(x[0].split(tokens, dim=1) for x in (query, key, value)), strict=True):
-        q, k, v = (x.reshape(heads, count, length, size).transpose(0, 1) for x in qkv)  # (H, n * L, d) -> (n, H, L, d)
-        out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
-        pieces.append(out.transpose(1, 2).reshape(1, count * length, heads, size))
-    return torch.cat(pieces, dim=1)  # (1, T, H, d)
+def _by_length(query, key, value, text_lengths, scale):
+    """Without gradient and dropout: runs of neighbours of equal length at once; the collator sorts texts so that runs are long."""
+    heads, tokens, size = query.shape
+    output, start = query.new_empty(tokens, heads, size), 0
+    for run in _runs(text_lengths):
+        length, count = run
+        q, k, v = (_cut(x, start, run) for x in (query, key, value))  # (H * n, L, d)
+        if query.dtype in PRODUCTS and PRODUCTS[query.dtype][0] <= length <= PRODUCTS[query.dtype][1]:
+            with torch.autocast("cpu", enabled=False):  # it would widen the softmax
+                found = torch.bmm(torch.softmax(_product(q, k.transpose(1, 2), scale), dim=-1), v)
+        else:
+            q, k, v = (x.view(heads, count, length, size) for x in (q, k, v))
+            found = scaled_dot_product_attention(q, k, v, scale=scale)
+        _place(output.transpose(0, 1), start, run, found)
+        start += length * count
+    return output
 
 
 def _cuda(query, key, value, cu_seq_lens, max_length, dropout, scaling):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from e5ft.modeling.attention import _masks, _runs, _TextByText
+from e5ft.modeling.attention import _by_length, _masks, _runs, _TextByText
 
 HEADS, SIZE, LENGTHS = 2, 4, (3, 3, 1, 5, 2, 2, 2)
 
@@ -16,7 +16,7 @@ def _plain(query, key, value, masks, dropout, scale):
             q, k, v = (x[:, start : start + length] for x in (query, key, value))
             weights = torch.softmax(q @ k.transpose(1, 2) * scale, dim=-1)
             if mask is not None:
-                weights = weights * mask.view(HEADS, count, length, length)[:, place] / (1 - dropout)
+                weights = weights * -mask.view(HEADS, count, length, length)[:, place] / (1 - dropout)
             pieces.append(weights @ v)
             start += length
     return torch.cat(pieces, dim=1).transpose(0, 1)
@@ -52,3 +52,16 @@ def test_bfloat16_stays_near_float64():
     wanted.sum().backward()
     for mine, other in zip(given, exact, strict=True):
         torch.testing.assert_close(mine.grad.double(), other.grad, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_without_gradient_each_text_is_attended_to_by_itself_at_every_length(dtype, tolerance):
+    lengths = (3, 3, 63, 64, 64, 130)  # below, at and above where bfloat16 changes its way
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(HEADS, sum(lengths), SIZE).to(dtype) for _ in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        found = _by_length(query, key, value, lengths, 0.5)
+    pieces = zip(*(x.double().split(lengths, dim=1) for x in (query, key, value)), strict=True)
+    wanted = torch.cat([torch.softmax(q @ k.transpose(1, 2) * 0.5, dim=-1) @ v for q, k, v in pieces], dim=1).transpose(0, 1)
+    assert found.dtype == dtype and found.shape == wanted.shape
+    torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from e5ft.modeling.dropout import Dropout, keep_mask, with_cheap_masks
+from e5ft.modeling.dropout import Dropout, drop, hide, keep_mask, with_cheap_masks
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
 def test_the_share_dropped_is_the_probability_and_neighbours_are_independent(probability):
     torch.manual_seed(0)
-    dropped = ~keep_mask((1000, 1003), probability)
+    dropped = keep_mask((1000, 1003), probability) == 0
     spread = (probability * (1 - probability) / dropped.numel()) ** 0.5  # of a mean of independent draws
     assert abs(dropped.double().mean() - probability) < 5 * spread
     for shift in range(1, 9):  # four elements share one 64-bit number
@@ -33,6 +33,17 @@ def test_forward_and_backward_share_the_mask_and_the_scale():
     torch.testing.assert_close(found[kept], values[kept] / 0.8)
     torch.testing.assert_close(values.grad, kept / 0.8)
     assert 0.6 < kept.double().mean() < 0.95
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_a_mask_drops_and_hides_the_same_elements_in_every_dtype(dtype):
+    torch.manual_seed(0)
+    values, mask = torch.rand(30, 41).to(dtype), keep_mask((30, 41), 0.3)
+    values[0, 0] = 0
+    kept = values * (mask != 0)
+    torch.testing.assert_close(drop(values, mask, 0.3), kept * (1 / 0.7))
+    marked = hide(values.clone(), mask)
+    assert torch.equal(marked.abs(), values) and torch.equal(marked.relu(), kept)
 
 
 def test_nothing_is_dropped_in_eval_mode_or_at_probability_0():

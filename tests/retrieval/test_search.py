@@ -144,3 +144,25 @@ def test_a_broken_vector_is_named(value):
         top_k(vectors, broken, 1, passage_chunk=4)
     with pytest.raises(NonFiniteError, match="row 27 of the queries"):
         top_k(broken, vectors, 1, query_chunk=4)
+
+
+def test_any_kind_of_array_is_searched_and_none_is_written_to(tmp_path):
+    generator = np.random.default_rng(0)
+    passages, queries = (generator.standard_normal((n, 8)).astype(np.float32) for n in (50, 3))
+    wanted = top_k(queries, passages, 5)
+    np.save(tmp_path / "vectors.npy", passages)
+    frozen = passages.copy()
+    frozen.setflags(write=False)
+    backwards = passages[::-1].copy()[::-1]
+    for given in (np.load(tmp_path / "vectors.npy", mmap_mode="r"), frozen, backwards, torch.from_numpy(passages)):
+        for one, other in zip(top_k(queries, given, 5, passage_chunk=7), wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["rising", "falling"])
+def test_scores_in_order_are_found_through_many_chunks(order):
+    values = np.arange(2000, dtype=np.float32)[::order] // 3  # each score three times
+    scores, indices = top_k(np.ones((2, 1), np.float32), values[:, None], 10, passage_chunk=64)
+    wanted = np.lexsort((np.arange(2000), -values))[:10]
+    np.testing.assert_array_equal(indices, np.stack([wanted, wanted]))
+    np.testing.assert_array_equal(scores, values[indices])
