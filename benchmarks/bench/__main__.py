@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.bench.cases import CASES, DEFAULT
-from benchmarks.bench.flops import matmul_rate
 from benchmarks.bench.lines import Line, Void, markdown
+from benchmarks.bench.processes import measure
 from benchmarks.bench.texts import ROOT
 from e5ft.files import write_json, write_text
 
@@ -30,8 +30,8 @@ def machine() -> dict[str, str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
     rates = [
-        f"{matmul_rate(2048, 384, dtype) / 1e9:.0f} GFLOP/s {name}"
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+        f"{measure('training:rate', tokens=2048, hidden=384, bf16=bf16, turns=1)['rates'][0] / 1e9:.0f} GFLOP/s {name}"
+        for bf16, name in ((False, "fp32"), (True, "bf16"))
     ]
     return {
         "date": datetime.date.today().isoformat(),

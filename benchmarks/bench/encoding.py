@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.bench.flops import matmul_rate, training_flops
+from benchmarks.bench.flops import product_of, training_flops
 from benchmarks.bench.lines import check_close
 from benchmarks.bench.models import our_encoder, their_model, write_model
 from benchmarks.bench.texts import LENGTHS, Writer, draw_length
@@ -42,9 +42,9 @@ def compare(folder: Path, *, shape: str, data: str, bf16: bool, texts: int, repe
     found = {
         "cosine_lost": loss,
         "flops": training_flops(dense, config.num_hidden_layers, config.hidden_size, lengths) // 3,  # forward alone
-        "rate": matmul_rate(2048, config.hidden_size, torch.bfloat16 if bf16 else torch.float32),
     }
-    return {**in_turns({"ours": our_vectors, "theirs": their_vectors}, repetitions), **found}
+    product, found["product_flops"] = product_of(2048, config.hidden_size, torch.bfloat16 if bf16 else torch.float32)
+    return {**in_turns({"ours": our_vectors, "theirs": their_vectors, "rate": product}, repetitions), **found}
 
 
 def memory(folder: Path, *, data: str, bf16: bool, texts: int, contender: str, model: str) -> dict:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -21,13 +21,29 @@ def training_flops(weights: int, layers: int, hidden: int, lengths: Sequence[int
     return 6 * weights * sum(lengths) + 12 * layers * hidden * sum(length * length for length in lengths)
 
 
-def matmul_rate(tokens: int, hidden: int, dtype: torch.dtype, repetitions: int = 5) -> float:
-    """FLOP/s of this machine at (tokens, H) x (H, 4H), the model's largest product: the median, after one to warm up."""
+def product_of(tokens: int, hidden: int, dtype: torch.dtype, flops: float = 1e11) -> tuple[Callable[[], None], int]:
+    """The model's largest matrix product, (tokens, H) x (H, 4H), as often as it takes to do about so many operations.
+
+    Returns:
+        The call, and its operations.
+    """
     left, right = torch.randn(tokens, hidden).to(dtype), torch.randn(hidden, 4 * hidden).to(dtype)
-    times, rounds = [], max(1, int(2e10 / (8 * tokens * hidden * hidden)))
-    for _ in range(repetitions + 1):
-        start = time.perf_counter()
+    one = 8 * tokens * hidden * hidden
+    rounds = max(1, round(flops / one))
+
+    def call() -> None:
         for _ in range(rounds):
             left @ right
-        times.append((time.perf_counter() - start) / rounds)
-    return 8 * tokens * hidden * hidden / statistics.median(times[1:])
+
+    return call, rounds * one
+
+
+def matmul_rate(tokens: int, hidden: int, dtype: torch.dtype, repetitions: int = 5) -> float:
+    """FLOP/s of this machine at the model's largest product: the median, after one to warm up."""
+    call, flops = product_of(tokens, hidden, dtype, 2e10)
+    times = []
+    for _ in range(repetitions + 1):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return flops / statistics.median(times[1:])

@@ -47,19 +47,23 @@ class Line:
 
     @property
     def ratio(self) -> float | None:
-        """Of the medians; None without another contender."""
+        """The median of single pairs' ratios, or the medians' where there are no pairs; None without another contender."""
         if not self.theirs:
             return None
-        ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
-        return theirs / ours if self.kind == "speedup" else ours / theirs
+        return statistics.median(self._pairs() or [self._quotient(statistics.median(self.ours), statistics.median(self.theirs))])
 
     @property
     def ratio_spread(self) -> tuple[float, float] | None:
         """Smallest and largest ratio of a repetition's pair; None where the repetitions are not paired."""
-        if not self.theirs or len(self.ours) != len(self.theirs):
-            return None
-        pairs = [(t / o if self.kind == "speedup" else o / t) for o, t in zip(self.ours, self.theirs, strict=True)]
-        return min(pairs), max(pairs)
+        pairs = self._pairs()
+        return (min(pairs), max(pairs)) if pairs else None
+
+    def _pairs(self) -> list[float]:
+        paired = len(self.ours) == len(self.theirs)
+        return [self._quotient(o, t) for o, t in zip(self.ours, self.theirs, strict=True)] if paired else []
+
+    def _quotient(self, ours: float, theirs: float) -> float:
+        return theirs / ours if self.kind == "speedup" else ours / theirs
 
     @property
     def met(self) -> bool | None:
@@ -101,7 +105,10 @@ def check_close(what: str, difference: float, tolerance: float) -> None:
 def markdown(lines: Sequence[Line], machine: dict, failures: Sequence[str] = ()) -> str:
     """The table, a section at a time, headed by the machine's data."""
     parts = ["# Benchmark", "", *(f"- {name}: {value}" for name, value in machine.items()), ""]
-    parts += ["Median (smallest..largest). CPU seconds are those of all threads. Ratio of the medians, then of single pairs.", ""]
+    parts += [
+        "Median (smallest..largest). CPU seconds are those of all threads. Ratio: median (smallest..largest) of single pairs.",
+        "",
+    ]
     for section in dict.fromkeys(line.section for line in lines):
         parts += [
             f"## {section}",

@@ -1,26 +1,28 @@
 """Measurements in processes of their own, one after the other or in turns.
 
-A process of its own has its own peak of memory and pays for its own imports. (Threads of one process were tried for the turns:
-sentence-transformers ran a fifth slower in them than alone, e5ft did not.)
+A process of its own has its own peak of memory. (Threads of one process were tried for the turns: sentence-transformers ran a
+fifth slower in them than alone, e5ft did not.) They are forked from one that has imported everything and computed nothing:
+imports take eight seconds, longer than most measurements, and stand in every contender's memory alike.
 """
 
 import contextlib
+import functools
 import importlib
 import json
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.bench.texts import ROOT
-
-_TURN = "BENCH_TURN"  # "READ,WRITE": the pipe ends over which a contender is given its turn and gives it back
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
+_IMPORTED = ["benchmarks.bench.training", "benchmarks.bench.encoding", "sentence_transformers.losses"]
+_turn: list[Connection] = []  # in a contender's process: over which it is given its turn and gives it back
 
 
 def measure(function: str, **options) -> dict:
@@ -65,13 +67,9 @@ def in_turns(contenders: Mapping[str, tuple[str, dict]]) -> dict[str, dict]:
 
 def hand_over() -> None:
     """In a contender's process: let the others have their turn; return when it is ours again. Alone: return at once."""
-    ends = os.environ.get(_TURN)
-    if ends is None:
-        return
-    read, write = map(int, ends.split(","))
-    os.write(write, b".")
-    if not os.read(read, 1):
-        raise RuntimeError("the benchmark that runs this process is gone")
+    for connection in _turn:
+        connection.send_bytes(b".")
+        connection.recv_bytes()
 
 
 class _Process:
@@ -80,63 +78,72 @@ class _Process:
     def __init__(self, function: str, options: dict, turns: bool = False):
         self.what, self.start = f"{function} {options}", time.perf_counter()
         self.folder = tempfile.TemporaryDirectory(prefix="bench-")
-        self.errors = open(Path(self.folder.name) / "errors.txt", "w+", encoding="utf-8")  # noqa: SIM115
-        environment, passed = {**os.environ, **_ENVIRONMENT}, ()
-        if turns:
-            theirs_read, self.go = os.pipe()
-            self.done, theirs_write = os.pipe()
-            environment[_TURN], passed = f"{theirs_read},{theirs_write}", (theirs_read, theirs_write)
-        command = [sys.executable, "-m", "benchmarks.bench.processes", function, json.dumps(options), self.folder.name]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=self.errors, pass_fds=passed
-        )
-        for end in passed:
-            os.close(end)
-        self.ends = (self.go, self.done) if turns else ()
+        context = _server()
+        self.turn, other = context.Pipe() if turns else (None, None)
+        self.process = context.Process(target=_serve, args=(function, options, Path(self.folder.name), other))
+        self.process.start()
+        if other is not None:
+            other.close()  # so that its end is seen here
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for end in self.ends:
-            os.close(end)
-        if self.process.poll() is None:
+        if self.turn is not None:
+            self.turn.close()
+        if self.process.is_alive():
             self.process.kill()
-            self.process.wait()
-        self.errors.close()
+        self.process.join()
         self.folder.cleanup()
 
     def take_turn(self) -> bool:
         """Let it run until it hands over; False once it has ended."""
         try:
-            os.write(self.go, b".")
-        except BrokenPipeError:
+            self.turn.send_bytes(b".")
+            return bool(self.turn.recv_bytes())
+        except (EOFError, OSError):
             return False
-        return bool(os.read(self.done, 1))
 
     def result(self) -> dict:
         """What it returned, after its end."""
-        status = self.process.wait()
+        self.process.join()
+        status = self.process.exitcode
         if status == -signal.SIGKILL:
             raise RuntimeError(f"{self.what}: killed, most likely for want of memory")
         if status:
-            self.errors.seek(0)
-            tail = "\n".join(self.errors.read().strip().splitlines()[-12:])
+            errors = (Path(self.folder.name) / "errors.txt").read_text(encoding="utf-8", errors="replace")
+            tail = "\n".join(errors.strip().splitlines()[-12:])
             raise RuntimeError(f"{self.what}: exit status {status}\n{tail}")
         found = json.loads((Path(self.folder.name) / "result.json").read_text(encoding="utf-8"))
         return {**found, "process_s": time.perf_counter() - self.start}
 
 
-def _serve(function: str, options: dict, folder: Path) -> None:
-    if _TURN in os.environ:  # not before the first turn: imports would disturb the others
-        os.read(int(os.environ[_TURN].partition(",")[0]), 1)
+@functools.cache
+def _server() -> multiprocessing.context.BaseContext:
+    """The process that the others are forked from, started with the environment that the libraries read when imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
+    before = dict(os.environ)
+    os.environ.update(_ENVIRONMENT)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return context
+
+
+def _serve(function: str, options: dict, folder: Path, turn: Connection | None) -> None:
+    os.environ.update(_ENVIRONMENT)
+    with open(folder / "errors.txt", "w", encoding="utf-8") as errors, open(os.devnull, "w", encoding="utf-8") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(errors.fileno(), 2)
+    if turn is not None:
+        turn.recv_bytes()  # not before the first turn
+        _turn.append(turn)
     work = folder / "work"
     work.mkdir()
     module, _, name = function.partition(":")
     found = getattr(importlib.import_module(f"benchmarks.bench.{module}"), name)(work, **options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     (folder / "result.json").write_text(json.dumps({"peak_mb": peak, **found}), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _serve(sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]))

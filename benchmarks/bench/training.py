@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PrinterCallback, TrainingArguments
 
 from benchmarks.bench.flops import matmul_rate, training_flops
 from benchmarks.bench.models import our_encoder, their_model, write_model
+from benchmarks.bench.processes import hand_over
 from benchmarks.bench.texts import TOKENIZER, write_rows
 from benchmarks.bench.turns import Clock
 from e5ft.data.collator import TrainingRows
@@ -49,9 +50,13 @@ def prepare(folder: Path, *, target: str, shape: str, data: str, steps: int, row
     return {"flops": flops, "tokens": int(np.mean([sum(step) for step in lengths])), "hidden": config.hidden_size}
 
 
-def rate(folder: Path, *, tokens: int, hidden: int, bf16: bool) -> dict:
-    """The machine's own rate at the model's shape."""
-    return {"rate": matmul_rate(tokens, hidden, torch.bfloat16 if bf16 else torch.float32)}
+def rate(folder: Path, *, tokens: int, hidden: int, bf16: bool, turns: int) -> dict:
+    """The machine's own rate at the model's shape, once a turn: what disturbs the machine disturbs it, too."""
+    found = []
+    for _ in range(turns):
+        found.append(matmul_rate(tokens, hidden, torch.bfloat16 if bf16 else torch.float32))
+        hand_over()
+    return {"rates": found}
 
 
 def contender(

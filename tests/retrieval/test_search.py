@@ -154,8 +154,8 @@ def test_any_kind_of_array_is_searched_and_none_is_written_to(tmp_path):
     frozen = passages.copy()
     frozen.setflags(write=False)
     backwards = passages[::-1].copy()[::-1]
-    for given in (np.load(tmp_path / "vectors.npy", mmap_mode="r"), frozen, backwards, torch.from_numpy(passages)):
-        for one, other in zip(top_k(queries, given, 5, passage_chunk=7), wanted, strict=True):
+    for vectors in (np.load(tmp_path / "vectors.npy", mmap_mode="r"), frozen, backwards, torch.from_numpy(passages)):
+        for one, other in zip(top_k(queries, vectors, 5, passage_chunk=7), wanted, strict=True):
             np.testing.assert_array_equal(one, other)
 
 
