@@ -27,7 +27,7 @@ def training(quick: bool) -> Iterator[Line]:
         # leave it beside ours. So these cases have fewer rows, which flatters it: the fewer, the less they pad.
         cases = [
             *(("e5_small", data, bf16, 8, (PLAIN,), 0.1) for data in ("ko-wiki", "ko-prec") for bf16 in BOTH),
-            *(("e5_small", "ko-wiki", bf16, 16, (PLAIN,), 0.0) for bf16 in BOTH),
+            *(("e5_small", "ko-wiki", bf16, 12, (PLAIN,), 0.0) for bf16 in BOTH),
             *(("e5_small", "ko-wiki", bf16, 8, (CACHED,), 0.1) for bf16 in BOTH),
         ]
     for case in cases:
@@ -62,7 +62,10 @@ def _steps(
     for name in others:
         cpu = {"ours_cpu": tuple(ours["cpu"]), "theirs_cpu": tuple(found[name]["cpu"])}
         goal = _GOALS[bf16] if shape == "e5_small" else None
-        yield Line("A training step", case, "s", tuple(ours["wall"]), name, tuple(found[name]["wall"]), goal=goal, **cpu)
+        # Without the kernel's share: what a machine that hands out memory faster would still have to do.
+        user = statistics.median(t / o for o, t in zip(ours["user"], found[name]["user"], strict=True))
+        walls = tuple(ours["wall"]), name, tuple(found[name]["wall"])
+        yield Line("A training step", case, "s", *walls, goal=goal, note=f"user CPU {user:.2f}x", **cpu)
         peaks = (ours["peak_mb"],), name, (found[name]["peak_mb"],)
         yield Line("Peak memory of training", case, "MB", *peaks, kind="cost", goal=0.5)
     rates = found["rate"]["rates"][1 + WARMUP :]

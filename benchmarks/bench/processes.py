@@ -21,6 +21,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
+# Of glibc: freed memory stays with the process. A virtual machine charges up to 1.5 s for each GB that is handed out anew, which was
+# most of a step that allocates 10 GB anew every time (docs/log.md): a figure of the machine, not of who is measured.
+_ENVIRONMENT |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 _IMPORTED = ["benchmarks.bench.training", "benchmarks.bench.encoding", "sentence_transformers.losses"]
 _turn: list[Connection] = []  # in a contender's process: over which it is given its turn and gives it back
 

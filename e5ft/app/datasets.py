@@ -17,7 +17,7 @@ from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError
 from e5ft.retrieval.beir import check_layout, has_split, set_folder
-from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir
+from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir
 
 SAMPLE = PROJECT / "data" / "sample"
 DEV_SPLIT = "dev"
@@ -30,7 +30,7 @@ class TrainingData:
 
     Attributes:
         train: the training rows.
-        dev: the set that chooses the best checkpoint, its corpus bounded.
+        dev: the set that chooses the best checkpoint; `planned_dev` bounds it.
         test: the set reported before and after, whole.
         keep: further sets reported before and after, whole: what training should not cost.
         chosen_on_test: whether dev and test are the same queries, so that the report says its scores are optimistic.
@@ -78,7 +78,6 @@ def load_training_data(config: DictConfig) -> TrainingData:
         dev = from_rows("dev", held_out)
     test = dev if eval_dir is None else load_set(eval_dir, data.eval_split)
     same = eval_dir is None or (data.dev_file is None and data.eval_split == DEV_SPLIT)
-    dev = cut(dev, data.eval_corpus_size, seed=config.seed)
     keep = load_keep_sets(folders, data.eval_split, test)
     label = "the shipped sample" if sample else source
     return TrainingData(rows, dev, test, keep, same, sample, label, read, rejected, mix)

@@ -130,7 +130,7 @@ RULES = {
     "data.dev_share": number(above=0, most=0.5),
     "data.eval_dir": null_or(PATH),
     "data.eval_split": SPLIT,
-    "data.eval_corpus_size": whole(1),
+    "data.eval_corpus_size": Rule("auto, or a whole number of at least 1,", lambda v: v == "auto" or whole(1).accepts(v)),
     "data.keep_dir": Rule(
         "a folder, or a list of folders,",
         lambda v: v is None or _is_path(v) or (isinstance(v, list) and all(map(_is_path, v))),

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from e5ft.app import configuration
 from e5ft.app.datasets import keep_folders, load_keep_sets, load_set
+from e5ft.app.pacing import AUTO, LARGEST
 from e5ft.app.report import inline, plain_card, say
 from e5ft.app.scoring import headline, main_metric, score_model
 from e5ft.data.remote import Fetched
@@ -153,7 +154,8 @@ def _base_source(config: DictConfig, source: ModelSource, tuned: Encoder) -> Mod
 def _sets(config: DictConfig, folders: list[Path | Fetched]) -> list[RetrievalSet]:
     target = load_set(folders[0], config.merge.split)
     keep = load_keep_sets(folders[1:], config.merge.split, target)
-    return [cut(whole, config.data.eval_corpus_size, seed=config.seed) for whole in (target, *keep)]
+    size = LARGEST if config.data.eval_corpus_size == AUTO else config.data.eval_corpus_size
+    return [cut(whole, size, seed=config.seed) for whole in (target, *keep)]
 
 
 def _measure(config: DictConfig, base: Encoder, tuned: Encoder, alpha: float, sets: list[RetrievalSet]) -> list[Evaluation]:

@@ -9,6 +9,7 @@ from e5ft import distributed
 from e5ft.app.configuration import plain
 from e5ft.app.estimate import bf16_is_emulated, checkpoint_disk, free_memory, size, training_memory
 from e5ft.app.keeping import gain_and_loss, gain_and_loss_rows
+from e5ft.app.pacing import EvaluationPlan
 from e5ft.app.scoring import headline, main_metric
 from e5ft.app.tracking import duration
 from e5ft.data.mixing import MixSampler
@@ -38,7 +39,7 @@ def opening(config: DictConfig, source, data) -> str:
     return "\n".join(lines)
 
 
-def preflight(trainer, data, tokens, pace: float) -> str:
+def preflight(trainer, data, tokens, pace: float, plan: EvaluationPlan | None) -> str:
     """One screen before step 1: rows, steps, truncation, memory, disk, time.
 
     Args:
@@ -46,6 +47,7 @@ def preflight(trainer, data, tokens, pace: float) -> str:
         data: the TrainingData.
         tokens: the TokenStore.
         pace: tokens a second of a forward pass, measured a moment ago.
+        plan: of the evaluations while training.
 
     Raises:
         ConfigurationError: the disk cannot hold the checkpoints.
@@ -61,7 +63,7 @@ def preflight(trainer, data, tokens, pace: float) -> str:
     disk = checkpoint_disk(weights, trained, checkpoints if args.save_strategy != "no" else 0)
     free_disk = shutil.disk_usage(args.output_dir).free
     memory = training_memory(weights, trained) + (0 if table is None else 4 * table.weight.numel())
-    shown = tokens.total_tokens / max(len(tokens.lengths), 1) * sampler.step_rows * steps / args.world_size
+    shown = float(trainer.train_dataset.most_tokens.mean()) * sampler.step_rows * steps / args.world_size
     passes = 4 - 1 / args.gradient_accumulation_steps if args.gradient_accumulation_steps > 1 else 3
     micro = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}" + (
         f" x {args.world_size} processes" if args.world_size > 1 else ""
@@ -77,6 +79,7 @@ def preflight(trainer, data, tokens, pace: float) -> str:
         f"  steps       {steps:,} of {sampler.step_rows:,} queries ({micro}); {args.num_train_epochs if args.max_steps < 0 else steps / sampler.steps:.3g} epochs",
         f"  texts       {tokens.texts:,}, of which {tokens.truncated / max(tokens.texts, 1):.1%} are cut to the model's length",
         *_embeddings(table),
+        *_evaluations(plan),
         f"  memory      {size(memory)} for weights, gradient and optimizer, more for activations; {size(free_memory(args.device))} are free",
         f"  disk        {size(disk)} for {checkpoints} checkpoints and the model; {size(free_disk)} are free",
         f"  time        about {duration(passes * shown / pace)} on {args.device}, by the speed of a forward pass just measured",
@@ -86,6 +89,16 @@ def preflight(trainer, data, tokens, pace: float) -> str:
             "  note        this CPU has no bfloat16 instructions: training.bf16=true will be many times slower than without it"
         )
     return "\n".join(lines)
+
+
+def _evaluations(plan: EvaluationPlan | None) -> list[str]:
+    """A line on what is measured while training, and what it costs."""
+    if plan is None:
+        return []
+    often = "once" if plan.times == 1 else f"{plan.times} times"
+    return [
+        f"  evaluation  {often} while training, {plan.queries:,} dev queries against {plan.passages:,} passages: about {plan.share:.1%} of training's work"
+    ]
 
 
 def _embeddings(table: CompactEmbedding | None) -> list[str]:

@@ -11,7 +11,7 @@ from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.evaluation import Evaluation, bm25_run, dense_run, evaluate_run
 from e5ft.retrieval.metrics import check_cutoffs, run_metrics
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.vectors import encode_collection
+from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 
 _CUT_ROWS = 65_536  # rows of which the components that are cut off stand in memory
 HEADLINE = ("hit@1", "recall@10", "ndcg@10", "mrr@10")
@@ -72,10 +72,13 @@ def score_bm25(retrieval_set: RetrievalSet, evaluation: DictConfig, *, seed: int
 
 def evaluator(retrieval_set: RetrievalSet, evaluation: DictConfig) -> Callable[[Encoder], dict[str, float]]:
     """What `ContrastiveTrainer` calls at each evaluation: means only, no files."""
-    cutoffs = check_cutoffs(list(evaluation.cutoffs))
+    cutoffs, tokens = check_cutoffs(list(evaluation.cutoffs)), evaluation.batch_tokens
+    queries, passages = (
+        RepeatedTexts(*texts, tokens) for texts in ((retrieval_set.queries, "query"), (retrieval_set.passages, "passage"))
+    )
 
     def evaluate(encoder: Encoder) -> dict[str, float]:
-        vectors = _vectors(encoder, retrieval_set, evaluation, None)
+        vectors = queries.vectors(encoder), passages.vectors(encoder)
         found = run_metrics(_run(*vectors, None, retrieval_set, evaluation, encoder), retrieval_set.qrels, cutoffs)[0]
         for dimension in dimensions(evaluation, encoder.dimension):
             run = _run(*vectors, dimension, retrieval_set, evaluation, encoder)

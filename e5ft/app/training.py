@@ -1,5 +1,6 @@
 """The training job: rows in, a better retriever and the figures that show it out."""
 
+import dataclasses
 import logging
 import re
 import time
@@ -21,11 +22,13 @@ from e5ft.app.keeping import Scores, keep_record
 from e5ft.app.memory import explained
 from e5ft.app.mirror import wandb_run
 from e5ft.app.objective import objective, side_vectors
+from e5ft.app.pacing import planned_dev
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
 from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.tracking import MetricsFile, Progress
 from e5ft.data.collator import TrainingRows
+from e5ft.data.longest import most_tokens
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import ConfigurationError, Terminated
 from e5ft.files import digest_of, read_json, write_json, write_text
@@ -106,12 +109,14 @@ class _Job:
         self.checkpoint = self._newest_checkpoint()
         data = load_training_data(config)
         tokens = self._tokens(encoder, data)
+        dev, plan = planned_dev(data.dev, config, self.arguments, encoder, len(data.train.rows), self._row_tokens(tokens))
+        data = dataclasses.replace(data, dev=dev)
         report.say(report.opening(config, self.source, data))
         scores, keep, pace = self._score_before(encoder, data)
         trainer = self._trainer(encoder, data, tokens, mirror)
         if config.training.fit_micro_batch:
             report.say(self._fit(trainer))
-        report.say(report.preflight(trainer, data, tokens, pace))
+        report.say(report.preflight(trainer, data, tokens, pace, plan))
         self._train(trainer)
         best, encoder = self._best(trainer, encoder)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
@@ -132,6 +137,11 @@ class _Job:
         text = encoder.spec.text
         texts = text if data.mix is None else [source.text(text) for source in data.mix.sources]
         return tokenize_rows(data.train, encoder.tokenizer, texts, Path(self.config.cache_dir))
+
+    def _row_tokens(self, tokens: TokenStore) -> float:
+        """Tokens that a row shows in an epoch at most, on average."""
+        positives = 1 if self.objective.positives == "sample" else None
+        return float(most_tokens(tokens.tokens, positives=positives, negatives=self.config.data.negatives_per_query).mean())
 
     def _score_before(self, encoder: Encoder, data: TrainingData) -> tuple[Scores, list[Scores], float]:
         """The base model's and BM25's scores on target and keep sets, and the tokens a second that encoding ran at."""

@@ -186,19 +186,27 @@ class Encoder(nn.Module):
             (n, D) float32, in the order of the texts.
         """
         texts = list(texts)
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for start in range(0, len(texts), window):
+            tokens = self.tokenize(texts[start : start + window], role)
+            vectors[start : start + window] = self.encode_tokens(tokens, batch_tokens=batch_tokens)
+        return vectors
+
+    @torch.no_grad()
+    def encode_tokens(self, tokens: Sequence[Sequence[int] | np.ndarray], *, batch_tokens: int = 16384) -> np.ndarray:
+        """As `encode`, of texts that `tokenize` has cut into tokens before."""
         if self.device.type == "cpu":
             batch_tokens = min(batch_tokens, CPU_TOKENS)
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        vectors = np.empty((len(tokens), self.dimension), dtype=np.float32)
+        sizes = [len(ids) for ids in tokens]
         was_training = self.training
         self.eval()
         try:
-            for start in range(0, len(texts), window):
-                tokens = self.tokenize(texts[start : start + window], role)
-                order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]), reverse=True)
-                for batch in pack(order, [len(t) for t in tokens], batch_tokens):
-                    flat = torch.tensor([i for n in batch for i in tokens[n]], device=self.device)
-                    rows = self(flat, [len(tokens[n]) for n in batch])
-                    vectors[[start + n for n in batch]] = rows.float().cpu().numpy()
+            order = sorted(range(len(tokens)), key=sizes.__getitem__, reverse=True)
+            for batch in pack(order, sizes, batch_tokens):
+                flat = torch.from_numpy(np.concatenate([np.asarray(tokens[n], dtype=np.int64) for n in batch]))
+                rows = self(flat.to(self.device), [sizes[n] for n in batch])
+                vectors[batch] = rows.float().cpu().numpy()
         finally:
             self.train(was_training)
         return vectors

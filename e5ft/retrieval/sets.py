@@ -151,6 +151,28 @@ def cut(
     )
 
 
+def sample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed: int = 0) -> RetrievalSet:
+    """A smaller set of the same kind: a seeded choice of queries, and the corpus cut for them as `cut` does.
+
+    Args:
+        retrieval_set: the whole set.
+        queries: to keep, at least 1; all where there are not more.
+        passages: to keep, at least 1; never fewer than those judged for the queries that are kept.
+        seed: fixes the choice.
+    """
+    total = len(retrieval_set.queries)
+    if queries < total:
+        chosen = np.sort(np.random.default_rng(seed).permutation(total)[:queries]).tolist()
+        ids = retrieval_set.query_ids.take(chosen)
+        retrieval_set = dataclasses.replace(
+            retrieval_set,
+            query_ids=ids,
+            queries=retrieval_set.queries.take(chosen),
+            qrels={query_id: retrieval_set.qrels[query_id] for query_id in ids},
+        )
+    return cut(retrieval_set, passages, seed=seed)
+
+
 class _Distinct:
     """Normalised texts, each once, with ids made of their digests."""
 

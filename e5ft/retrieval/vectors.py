@@ -48,7 +48,8 @@ def encode_collection(
         (n, D) float32 in every process; with `cache` a memory map, or `Shards` of them where several processes wrote.
     """
     if cache is None or not len(texts):  # no file of no bytes can be mapped
-        return _encode(encoder, texts, role, batch_tokens)
+        own = encoder.encode(_own(texts), role, batch_tokens=batch_tokens)
+        return _everyones(own, len(texts), encoder)
     key = digest_of(VERSION, digest_of_weights(encoder), encoder.spec.to_dict(), role, _digest_of_texts(texts))
     path = cache / f"vectors-{key}.npy"
     with contextlib.ExitStack() as stack:
@@ -120,16 +121,39 @@ class _Partial:
         self._record.unlink(missing_ok=True)
 
 
-def _encode(encoder: Encoder, texts: Sequence[str], role: str, batch_tokens: int) -> np.ndarray:
-    """Each process encodes every n-th text; all get all rows, in order."""
+class RepeatedTexts:
+    """Texts that are encoded again and again while the model changes: each process cuts its share into tokens once.
+
+    Args:
+        texts: raw texts.
+        role: "query" or "passage".
+        batch_tokens: tokens of one forward pass.
+    """
+
+    def __init__(self, texts: Sequence[str], role: str, batch_tokens: int = 16384):
+        self.texts, self.role, self.batch_tokens = texts, role, batch_tokens
+        self._tokens = None
+
+    def vectors(self, encoder: Encoder) -> np.ndarray:
+        """(n, D) float32 in every process, of the model as it is now; its tokenizer must be the first call's."""
+        if self._tokens is None:
+            self._tokens = [np.array(ids, dtype=np.int32) for ids in encoder.tokenize(_own(self.texts), self.role)]
+        return _everyones(encoder.encode_tokens(self._tokens, batch_tokens=self.batch_tokens), len(self.texts), encoder)
+
+
+def _own(texts: Sequence[str]) -> list[str]:
+    """Every n-th text of n processes."""
+    size, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
+    return [texts[i] for i in range(rank, len(texts), size)]
+
+
+def _everyones(own: np.ndarray, count: int, encoder: Encoder) -> np.ndarray:
+    """The rows of all processes, in the order of the texts."""
     size = distributed.world_size() if distributed.active() else 1
-    own = encoder.encode(
-        [texts[i] for i in range(distributed.rank() if size > 1 else 0, len(texts), size)], role, batch_tokens=batch_tokens
-    )
     if size == 1:
         return own
     everyone = distributed.gather_rows(torch.from_numpy(own).to(encoder.device)).cpu().numpy()
-    order = np.concatenate([np.arange(rank, len(texts), size) for rank in range(size)])
+    order = np.concatenate([np.arange(rank, count, size) for rank in range(size)])
     vectors = np.empty_like(everyone)
     vectors[order] = everyone
     return vectors

@@ -9,7 +9,7 @@ import pytest
 from e5ft.data.rows import Row
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.columns import StringColumn
-from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir
+from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir, sample
 
 CORPUS = [
     {"_id": "d3", "title": "셋", "text": "세 번째"},
@@ -213,3 +213,14 @@ def test_judgements_without_line_ends_are_never_held_whole(folder):
 def test_a_split_that_can_be_no_files_name_is_refused(folder, split):
     with pytest.raises(DataError, match="cannot be read"):
         load_beir(folder(), split)
+
+
+def test_a_sample_has_fewer_queries_and_the_passages_judged_for_them(whole):
+    one = sample(whole, 1, 5, seed=1)
+    (query,) = one.query_ids
+    assert one.qrels == {query: whole.qrels[query]} and len(one.passages) == 5
+    assert set(whole.qrels[query]) <= set(one.passage_ids)
+    assert list(one.queries) == [dict(zip(whole.query_ids, whole.queries, strict=True))[query]]
+    assert one == sample(whole, 1, 5, seed=1)
+    assert {tuple(sample(whole, 1, 5, seed=seed).query_ids) for seed in range(8)} == {("q1",), ("q2",)}
+    assert sample(whole, 2, 40) is whole

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from e5ft.files import read_json
-from e5ft.retrieval.vectors import digest_of_weights, encode_collection
+from e5ft.retrieval.vectors import RepeatedTexts, digest_of_weights, encode_collection
 from tests.conftest import WORDS, make_encoder
 
 TEXTS = [" ".join(WORDS[i : i + 1 + i % 5]) for i in range(23)]
@@ -130,3 +130,16 @@ def test_what_several_processes_left_serves_one(encoder, tmp_path, monkeypatch):
 
 def test_no_texts_are_no_vectors(encoder, tmp_path):
     assert encode(encoder, tmp_path, texts=[]).shape == (0, 32)
+
+
+def test_repeated_texts_are_cut_into_tokens_once_and_follow_the_weights(encoder, monkeypatch):
+    texts, cuts = RepeatedTexts(TEXTS, "passage", 40), []
+    plain = encoder.tokenize
+    monkeypatch.setattr(encoder, "tokenize", lambda some, role: cuts.append(len(some)) or plain(some, role))
+    before = texts.vectors(encoder)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.mul_(1.5)
+    after = texts.vectors(encoder)
+    assert cuts == [len(TEXTS)] and not np.allclose(before, after)
+    np.testing.assert_allclose(after, encoder.encode(TEXTS, "passage", batch_tokens=40), atol=1e-6)
