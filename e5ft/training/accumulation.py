@@ -59,14 +59,21 @@ def distribute(
     Returns:
         The shares in the order of the micro-batches (the first with its graph), and the step.
     """
+    sizes = [len(batch.lengths) for batch in micro_batches]
+    leaf = None  # (own N, D), made at once: vectors kept one by one between activations would keep the memory around them
     with torch.no_grad():  # micro-batches 2..k first, so that only one graph ever stands
-        later = [embed(batch, number) for number, batch in enumerate(micro_batches[1:], start=1)]
+        for number in range(1, len(micro_batches)):
+            found = embed(micro_batches[number], number)
+            leaf = found.new_empty(sum(sizes), found.shape[1], dtype=torch.float32) if leaf is None else leaf
+            leaf.split(sizes)[number].copy_(found)
     first = embed(micro_batches[0], 0)
+    leaf = first.new_empty(sizes[0], first.shape[1], dtype=torch.float32) if leaf is None else leaf
+    leaf.split(sizes)[0].copy_(first.detach())
+    leaf.requires_grad_()
     step = whole_step([batch.step for batch in micro_batches], first.device)
-    leaf = torch.cat([first.detach(), *later]).float().requires_grad_()  # (own N, D)
     value = loss(distributed.gather_rows(leaf), step)
     (gradient,) = torch.autograd.grad(value, leaf)
-    slices = gradient.split([len(batch.lengths) for batch in micro_batches])
+    slices = gradient.split(sizes)
     shares = [
         Share(batch, number, value.detach() / len(micro_batches), piece)
         for number, (batch, piece) in enumerate(zip(micro_batches, slices, strict=True))

@@ -54,7 +54,7 @@ def test_with_much_to_train_evaluation_stays_within_its_share(composed):
     assert (plan.queries, plan.passages) == (len(dev.queries), len(dev.passages)) and set(dev.query_ids) == set(dev.qrels)
     whole, _ = planned_dev(data.dev, config, arguments, encoder, rows=10**6, row_tokens=90.0)
     assert whole == data.dev
-    config.data.eval_corpus_size = 120
+    config.data.eval_corpus_size = 250
     dev, plan = planned_dev(data.dev, config, arguments, encoder, rows=900, row_tokens=90.0)
     assert len(dev.queries) == len(data.dev.queries) and plan.share > 0.05
     arguments.eval_strategy = type(arguments.eval_strategy)("no")

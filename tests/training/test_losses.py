@@ -211,7 +211,7 @@ def test_with_a_chunk_size_the_score_matrix_never_stands_whole(monkeypatch):
     assert saved <= 256 * 4  # the vectors: no chunk's scores outlive it
     assert made <= 8 * 193
     assert min(largest(64)) >= 64 * 192
-    monkeypatch.setattr(scoring, "SCORES", 8 * 192)  # a step with so many passages that 8 rows of theirs are enough
+    monkeypatch.setitem(scoring.SCORES, "cpu", 8 * 192)  # a step with so many passages that 8 rows of theirs are enough
     assert largest(64) == (saved, made)
 
 
