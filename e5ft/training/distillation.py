@@ -10,7 +10,7 @@ from torch.nn.functional import log_softmax
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.training.losses import InfoNCE
-from e5ft.training.scoring import check_positive, check_weight, index, over_rows
+from e5ft.training.scoring import Boundary, Build, check_positive, check_weight, index, over_rows
 
 TEACHERS = ("scores", "guide")
 CANDIDATES = ("own", "step")
@@ -101,12 +101,17 @@ class Distillation(nn.Module):
         queries = index(step.query[slice(*step.own)], embeddings)
         teacher = self._teacher_scores(step, columns, places, queries, embeddings)
 
-        def chunk(first: int, last: int) -> torch.Tensor:
-            rows = slice(first, last)
-            student = (embeddings[queries[rows], None] * embeddings[places[rows]]).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
-            return kl(student / temperatures[0], teacher(rows) / temperatures[1], valid[rows])[:, None]
+        def build(vectors: torch.Tensor, boundary: Boundary) -> Callable[[int, int], torch.Tensor]:
+            vectors = boundary(vectors)
 
-        return _mean_over_rows(chunk, step, self.infonce.chunk_size, embeddings)
+            def chunk(first: int, last: int) -> torch.Tensor:
+                rows = slice(first, last)
+                student = (vectors[queries[rows], None] * vectors[places[rows]]).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
+                return kl(student / temperatures[0], teacher(rows) / temperatures[1], valid[rows])[:, None]
+
+            return chunk
+
+        return _mean_over_rows(build, step, self.infonce.chunk_size, embeddings)
 
     def _teacher_scores(self, step, columns, places, queries, embeddings) -> Callable[[slice], torch.Tensor]:
         """rows -> (b, K) scores."""
@@ -169,12 +174,18 @@ def divergence_over_step(
     other = torch.from_numpy(step.need(name)).to(embeddings.device, non_blocking=True)
     queries, passages = index(step.query[slice(*step.own)], embeddings), index(step.passage, embeddings)
 
-    def chunk(first: int, last: int) -> torch.Tensor:
-        rows = queries[first:last]
-        student = embeddings[rows] @ embeddings[passages].T / temperature  # (b, P)
-        return kl(student, other[rows] @ other[passages].T / teacher_temperature)[:, None]
+    theirs = other[passages]  # (P, D')
 
-    return _mean_over_rows(chunk, step, chunk_size, embeddings)
+    def build(vectors: torch.Tensor, boundary: Boundary) -> Callable[[int, int], torch.Tensor]:
+        query, candidates = boundary(vectors[queries]), boundary(vectors[passages])
+
+        def chunk(first: int, last: int) -> torch.Tensor:
+            student = query[first:last] @ candidates.T / temperature  # (b, P)
+            return kl(student, other[queries[first:last]] @ theirs.T / teacher_temperature)[:, None]
+
+        return chunk
+
+    return _mean_over_rows(build, step, chunk_size, embeddings)
 
 
 def kl(student: torch.Tensor, teacher: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
@@ -203,5 +214,5 @@ def own_candidates(step: Step) -> np.ndarray:
     return columns
 
 
-def _mean_over_rows(chunk, step: Step, size: int, embeddings: torch.Tensor) -> torch.Tensor:
-    return over_rows(chunk, step, size, embeddings.device)[0] / float(step.weight[slice(*step.own)].sum())
+def _mean_over_rows(build: Build, step: Step, size: int, embeddings: torch.Tensor) -> torch.Tensor:
+    return over_rows(build, step, size, embeddings)[0] / float(step.weight[slice(*step.own)].sum())

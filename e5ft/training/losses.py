@@ -10,7 +10,7 @@ A loss may have two attributes more. `needs`, a set of names, says what steps mu
 the loss fills at each call, goes into the training log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.nn.functional import normalize, relu
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.training.scoring import Side, check_positive, index, over_rows, pairs_between
+from e5ft.training.scoring import Boundary, Side, check_positive, index, over_rows, pairs_between
 
 BLOCKS = ("query_passage", "passage_query", "query_query", "passage_passage")
 # What a candidate may score above the positive before it counts as a false negative: Qwen3-Embedding's 0.1, GISTEmbed's 0.
@@ -114,18 +114,23 @@ class InfoNCE(nn.Module):
             )
         with torch.autocast(embeddings.device.type, enabled=False):
             # Not in half precision: at cosine .8 it rounds a logit by .05 (fp16) or .4 (bf16).
-            sides = {"student": Side(embeddings.float(), step, self.blocks)}
+            judge = {}
             if self.false_negatives == "guide":
                 guide = torch.from_numpy(step.need("guide")).to(embeddings.device, non_blocking=True)
-                sides["judge"] = Side(normalize(guide, dim=1), step, self.blocks)
+                judge = {"judge": Side(normalize(guide, dim=1), step, self.blocks)}
 
-            def chunk(first: int, last: int) -> torch.Tensor:
-                rows = slice(first, last)
-                excluded = [self._excluded(block, step, first, last, embeddings.device) for block in self.blocks]
-                hard = pairs_between(step.own_negatives, step.own[0] + first, step.own[0] + last, embeddings.device)
-                return self._chunk({name: side.rows(rows) for name, side in sides.items()}, excluded, hard)
+            def build(vectors: torch.Tensor, boundary: Boundary) -> Callable[[int, int], torch.Tensor]:
+                sides = {"student": Side(vectors, step, self.blocks, boundary), **judge}
 
-            found = over_rows(chunk, step, self.chunk_size, embeddings.device)  # loss, masked in batch, masked hard
+                def chunk(first: int, last: int) -> torch.Tensor:
+                    rows = slice(first, last)
+                    excluded = [self._excluded(block, step, first, last, vectors.device) for block in self.blocks]
+                    hard = pairs_between(step.own_negatives, step.own[0] + first, step.own[0] + last, vectors.device)
+                    return self._chunk({name: side.rows(rows) for name, side in sides.items()}, excluded, hard)
+
+                return chunk
+
+            found = over_rows(build, step, self.chunk_size, embeddings.float())  # loss, masked in batch, masked hard
         self._note(step, found)
         return found[0] / float(step.weight[slice(*step.own)].sum())
 

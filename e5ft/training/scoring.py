@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError
@@ -12,18 +12,21 @@ from e5ft.errors import ConfigurationError
 # Of a chunk at most. On a CPU 4 MB in float32, and ten times that with what is made of them; on a GPU more, whose kernels wait for work.
 SCORES = {"cpu": 2**20, "cuda": 2**24}
 
+Boundary = Callable[[torch.Tensor], torch.Tensor]
+Build = Callable[[torch.Tensor, Boundary], Callable[[int, int], torch.Tensor]]
+
 
 class Side:
     """One model's vectors of a step, as scores are taken from them: own rows, distinct passages, distinct queries."""
 
-    def __init__(self, vectors: torch.Tensor, step: Step, blocks: Sequence[str]):
+    def __init__(self, vectors: torch.Tensor, step: Step, blocks: Sequence[str], boundary: Boundary = lambda shared: shared):
         start, stop = step.own
-        self.query = vectors[index(step.query[start:stop], vectors)]  # (B, D)
-        self.positive = vectors[index(step.positive[start:stop], vectors)]  # (B, D)
-        self.passages = vectors[index(step.passage, vectors)]  # (P, D)
+        self.query = boundary(vectors[index(step.query[start:stop], vectors)])  # (B, D)
+        self.positive = boundary(vectors[index(step.positive[start:stop], vectors)])  # (B, D)
+        self.passages = boundary(vectors[index(step.passage, vectors)])  # (P, D)
         self.queries = None
         if "passage_query" in blocks or "query_query" in blocks:
-            self.queries = vectors[index(step.query[step.distinct_query], vectors)]  # (Q, D)
+            self.queries = boundary(vectors[index(step.query[step.distinct_query], vectors)])  # (Q, D)
 
     def rows(self, rows: slice) -> "Side":
         """The same for some of the own rows."""
@@ -46,33 +49,70 @@ class Side:
         return (self.query if anchor == "query" else self.positive) @ (self.queries if candidate == "query" else self.passages).T
 
 
-def over_rows(chunk: Callable[[int, int], torch.Tensor], step: Step, size: int, device: torch.device) -> torch.Tensor:
-    """Sum over the own rows of what `chunk(first, last) -> (b, n)` gives, each row by its weight.
+def over_rows(build: Build, step: Step, size: int, embeddings: torch.Tensor) -> torch.Tensor:
+    """Sum over the own rows of what a chunk of them gives, each row by its weight.
 
-    Where there is more than one chunk, each is recomputed in the backward pass: the scores of all rows never stand in memory
-    together. The more passages a step has, the fewer rows make a chunk, so that memory does not grow with the step.
+    Where there is more than one chunk, each is computed anew in the backward pass, and its gradient added up before the next one
+    begins: neither the scores of all rows nor a graph of all chunks ever stands in memory. The more passages a step has, the
+    fewer rows make a chunk, so that memory does not grow with the step.
 
     Args:
-        chunk: rows counted from the first own one; the first column is a loss, further ones are counts.
+        build: (embeddings, boundary) -> chunk, and chunk(first, last) -> (b, n), rows counted from the first own one; the first
+            column is a loss, further ones are counts. What several chunks take from the embeddings should pass through
+            `boundary` (a tensor to a tensor of the same values), where its gradients are added up.
         step: the step.
         size: rows of a chunk at most.
-        device: where the result is.
+        embeddings: (N, D), float32.
 
     Returns:
-        (n,): the weighted sum of the first column, the plain sums of the others.
+        (n,): the weighted sum of the first column, the plain sums of the others, which have no gradient.
     """
-    rows = step.own[1] - step.own[0]
+    rows, device = step.own[1] - step.own[0], embeddings.device
     size = min(size, max(1, SCORES.get(device.type, SCORES["cpu"]) // max(1, len(step.passage))))
     weights = torch.from_numpy(step.weight[slice(*step.own)]).to(device, non_blocking=True)
-
-    def weighted(first: int, last: int) -> torch.Tensor:
-        found = chunk(first, last)
-        return torch.cat([(found[:, :1] * weights[first:last, None]).sum(dim=0), found[:, 1:].sum(dim=0)])
-
     if rows <= size:
-        return weighted(0, rows)
-    parts = [checkpoint(weighted, start, min(start + size, rows), use_reentrant=False) for start in range(0, rows, size)]
-    return torch.stack(parts).sum(dim=0)
+        return _weighted(build(embeddings, lambda shared: shared), weights, 0, rows)
+    return _Chunks.apply(embeddings, build, weights, [(start, min(start + size, rows)) for start in range(0, rows, size)])
+
+
+def _weighted(chunk: Callable[[int, int], torch.Tensor], weights: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    found = chunk(first, last)
+    return torch.cat([(found[:, :1] * weights[first:last, None]).sum(dim=0), found[:, 1:].sum(dim=0)])
+
+
+class _Chunks(torch.autograd.Function):
+    """The sum over chunks. (torch's checkpoint kept no scores either, but small things of every chunk, between which the memory
+    of its scores could not be used again: it grew by a chunk's scores a chunk.)"""
+
+    @staticmethod
+    def forward(ctx, embeddings, build, weights, bounds):
+        ctx.save_for_backward(embeddings, weights)
+        ctx.given = build, bounds
+        chunk = build(embeddings.detach(), lambda shared: shared)
+        total = _weighted(chunk, weights, *bounds[0])
+        for first, last in bounds[1:]:
+            total += _weighted(chunk, weights, first, last)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        embeddings, weights = ctx.saved_tensors
+        build, bounds = ctx.given
+        shared = []
+
+        def boundary(tensor: torch.Tensor) -> torch.Tensor:
+            shared.append((tensor, tensor.detach().requires_grad_()))
+            return shared[-1][1]
+
+        with torch.enable_grad(), torch.autocast(embeddings.device.type, enabled=False):
+            leaf = embeddings.detach().requires_grad_()
+            chunk = build(leaf, boundary)
+            for first, last in bounds:
+                _weighted(chunk, weights, first, last)[0].backward(gradient[0])
+            used = [(tensor, copy.grad) for tensor, copy in shared if copy.grad is not None]
+            torch.autograd.backward([tensor for tensor, _ in used], [found for _, found in used])
+        return leaf.grad, None, None, None
 
 
 def index(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:

@@ -203,8 +203,10 @@ def test_with_a_chunk_size_the_score_matrix_never_stands_whole(monkeypatch):
             return tensor
 
         leaf = embeddings.clone().requires_grad_()
-        with LargestTensor() as mode, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            InfoNCE(0.1, chunk_size=chunk_size)(leaf, step).backward()
+        with LargestTensor() as mode:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                value = InfoNCE(0.1, chunk_size=chunk_size)(leaf, step)
+            value.backward()
         return max(saved), mode.elements
 
     saved, made = largest(8)
