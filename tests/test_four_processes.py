@@ -46,7 +46,8 @@ def test_processes_without_rows_take_part_in_a_gather(found):
 def test_encoding_is_shared_and_everyone_gets_all_vectors(found, case):
     wanted = make_encoder().encode(four_processes.texts_of(four_processes.TEXT_COUNTS[case]), "query")
     for each in found:
-        np.testing.assert_allclose(each["vectors"][case], wanted, rtol=0, atol=1e-6)
+        for kind in ("vectors", "repeated"):
+            np.testing.assert_allclose(each[kind][case], wanted, rtol=0, atol=1e-6)
 
 
 def test_all_processes_stop_when_one_is_asked(found):

@@ -184,8 +184,8 @@ def _float32(vectors, rows: slice | torch.Tensor, device="cpu") -> torch.Tensor:
         chosen = vectors[rows if isinstance(rows, slice) else rows.to(vectors.device)]
         return chosen.detach().to(device=device, dtype=torch.float32)
     chosen = vectors[rows if isinstance(rows, slice) else rows.numpy()]
-    # torch shares no memory that must not be written, and none that runs backwards.
-    if isinstance(chosen, np.memmap) or not chosen.flags.writeable or min(chosen.strides) < 0:
+    # Copied: what is no plain array (a memory map, shards), and what torch cannot share (not to be written, or running backwards).
+    if type(chosen) is not np.ndarray or not chosen.flags.writeable or min(chosen.strides) < 0:
         chosen = np.array(chosen, order="C")
     return torch.from_numpy(chosen).to(device).float()  # moved first: half as many bytes travel
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from e5ft import distributed
-from e5ft.retrieval.vectors import _encode
+from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 from tests.conftest import make_encoder
 from tests.training.two_processes import trained
 
@@ -45,7 +45,8 @@ def main(rows_file: str, folder: Path) -> None:
     rank = dist.get_rank()
     found = {
         "rows": gathered(rank),
-        "vectors": [_encode(make_encoder(), texts_of(count), "query", 64) for count in TEXT_COUNTS],
+        "vectors": [encode_collection(make_encoder(), texts_of(count), "query", batch_tokens=64) for count in TEXT_COUNTS],
+        "repeated": [RepeatedTexts(texts_of(count), "query", 64).vectors(make_encoder()) for count in TEXT_COUNTS],
     }
     for batch, accumulation in CUTS:
         found[batch, accumulation] = trained(rows_file, folder / f"{batch}", batch=batch, accumulation=accumulation, steps=4)
