@@ -98,7 +98,7 @@ def _evaluations(arguments: TrainingArguments, steps: int, epoch_steps: int) -> 
         return -(-steps // epoch_steps)
     every = arguments.eval_steps or arguments.logging_steps
     every = max(1, -(-steps * every // 1)) if every < 1 else every
-    return max(1, int(steps // every))
+    return int(-(-steps // every))  # the last step is measured, too
 
 
 def _mean_tokens(encoder: Encoder, texts: Sequence[str], role: str) -> float:
