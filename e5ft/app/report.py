@@ -39,13 +39,14 @@ def opening(config: DictConfig, source, data) -> str:
     return "\n".join(lines)
 
 
-def preflight(trainer, data, tokens, pace: float, plan: EvaluationPlan | None) -> str:
+def preflight(trainer, data, tokens, row_tokens: float, pace: float, plan: EvaluationPlan | None) -> str:
     """One screen before step 1: rows, steps, truncation, memory, disk, time.
 
     Args:
         trainer: with its data.
         data: the TrainingData.
         tokens: the TokenStore.
+        row_tokens: tokens that a row shows in an epoch, on average.
         pace: tokens a second of a forward pass, measured a moment ago.
         plan: of the evaluations while training.
 
@@ -63,7 +64,7 @@ def preflight(trainer, data, tokens, pace: float, plan: EvaluationPlan | None) -
     disk = checkpoint_disk(weights, trained, checkpoints if args.save_strategy != "no" else 0)
     free_disk = shutil.disk_usage(args.output_dir).free
     memory = training_memory(weights, trained) + (0 if table is None else 4 * table.weight.numel())
-    shown = float(trainer.train_dataset.most_tokens.mean()) * sampler.step_rows * steps / args.world_size
+    shown = row_tokens * sampler.step_rows * steps / args.world_size
     passes = 4 - 1 / args.gradient_accumulation_steps if args.gradient_accumulation_steps > 1 else 3
     micro = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}" + (
         f" x {args.world_size} processes" if args.world_size > 1 else ""

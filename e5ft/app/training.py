@@ -109,14 +109,15 @@ class _Job:
         self.checkpoint = self._newest_checkpoint()
         data = load_training_data(config)
         tokens = self._tokens(encoder, data)
-        dev, plan = planned_dev(data.dev, config, self.arguments, encoder, len(data.train.rows), self._row_tokens(tokens))
+        row_tokens = self._row_tokens(tokens)
+        dev, plan = planned_dev(data.dev, config, self.arguments, encoder, len(data.train.rows), row_tokens)
         data = dataclasses.replace(data, dev=dev)
         report.say(report.opening(config, self.source, data))
         scores, keep, pace = self._score_before(encoder, data)
         trainer = self._trainer(encoder, data, tokens, mirror)
         if config.training.fit_micro_batch:
             report.say(self._fit(trainer))
-        report.say(report.preflight(trainer, data, tokens, pace, plan))
+        report.say(report.preflight(trainer, data, tokens, row_tokens, pace, plan))
         self._train(trainer)
         best, encoder = self._best(trainer, encoder)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):

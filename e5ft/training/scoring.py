@@ -16,10 +16,15 @@ Boundary = Callable[[torch.Tensor], torch.Tensor]
 Build = Callable[[torch.Tensor, Boundary], Callable[[int, int], torch.Tensor]]
 
 
+def _as_it_is(shared: torch.Tensor) -> torch.Tensor:
+    """The boundary where there is none."""
+    return shared
+
+
 class Side:
     """One model's vectors of a step, as scores are taken from them: own rows, distinct passages, distinct queries."""
 
-    def __init__(self, vectors: torch.Tensor, step: Step, blocks: Sequence[str], boundary: Boundary = lambda shared: shared):
+    def __init__(self, vectors: torch.Tensor, step: Step, blocks: Sequence[str], boundary: Boundary = _as_it_is):
         start, stop = step.own
         self.query = boundary(vectors[index(step.query[start:stop], vectors)])  # (B, D)
         self.positive = boundary(vectors[index(step.positive[start:stop], vectors)])  # (B, D)
@@ -58,7 +63,7 @@ def over_rows(build: Build, step: Step, size: int, embeddings: torch.Tensor) -> 
 
     Args:
         build: (embeddings, boundary) -> chunk, and chunk(first, last) -> (b, n), rows counted from the first own one; the first
-            column is a loss, further ones are counts. What several chunks take from the embeddings should pass through
+            column is a loss, further ones are counts. What chunks take from the embeddings must pass through
             `boundary` (a tensor to a tensor of the same values), where its gradients are added up.
         step: the step.
         size: rows of a chunk at most.
@@ -71,7 +76,7 @@ def over_rows(build: Build, step: Step, size: int, embeddings: torch.Tensor) -> 
     size = min(size, max(1, SCORES.get(device.type, SCORES["cpu"]) // max(1, len(step.passage))))
     weights = torch.from_numpy(step.weight[slice(*step.own)]).to(device, non_blocking=True)
     if rows <= size:
-        return _weighted(build(embeddings, lambda shared: shared), weights, 0, rows)
+        return _weighted(build(embeddings, _as_it_is), weights, 0, rows)
     return _Chunks.apply(embeddings, build, weights, [(start, min(start + size, rows)) for start in range(0, rows, size)])
 
 
@@ -88,7 +93,7 @@ class _Chunks(torch.autograd.Function):
     def forward(ctx, embeddings, build, weights, bounds):
         ctx.save_for_backward(embeddings, weights)
         ctx.given = build, bounds
-        chunk = build(embeddings.detach(), lambda shared: shared)
+        chunk = build(embeddings.detach(), _as_it_is)
         total = _weighted(chunk, weights, *bounds[0])
         for first, last in bounds[1:]:
             total += _weighted(chunk, weights, first, last)
