@@ -1,5 +1,6 @@
 """Rows read, checked, tokenised, and found again: rates, memory, and the time to the first micro-batch."""
 
+import os
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def start(folder: Path, *, target: str) -> dict:
         largest memory after these that is no page of a mapped file, which the kernel takes back when it is needed.
     """
     path, cache = Path(target) / "rows.jsonl", Path(target) / "cache"
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # as in train.py; compared encoders leave it off, on both sides
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     marks = [(time.perf_counter(), time.process_time(), _own_mb())]
     store = load_rows(str(path), Columns(), cache)

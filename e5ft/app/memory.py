@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from e5ft.errors import E5ftError, OutOfMemory
-from e5ft.modeling.encoder import CPU_TOKENS
+from e5ft.modeling import cpu
 from e5ft.training.fitting import cuts, out_of_memory
 
 
@@ -76,11 +76,11 @@ def _of_encoding(config: DictConfig) -> Iterator[tuple[str, str]]:
     for field in ("evaluation.batch_tokens", "batch_tokens"):
         tokens = OmegaConf.select(config, field)
         if tokens is not None and tokens > 1:
-            tokens = tokens if torch.accelerator.is_available() else min(tokens, CPU_TOKENS)  # as Encoder.encode has it
+            tokens = tokens if torch.accelerator.is_available() else min(tokens, cpu.TOKENS)  # as Encoder.encode has it
             yield f"{field}={tokens // 2}", "tokens of one forward pass while encoding"
 
 
 def _while_encoding(error: BaseException) -> bool:
     """Whether vectors for ranking were being made, also in the middle of a training."""
     places = {(frame.f_globals.get("__name__"), frame.f_code.co_name) for frame, _ in traceback.walk_tb(error.__traceback__)}
-    return ("e5ft.modeling.encoder", "encode") in places
+    return ("e5ft.modeling.encoder", "encode_tokens") in places

@@ -15,9 +15,13 @@ from transformers import AttentionInterface
 from e5ft.modeling.dropout import hide, keep_mask
 
 UNPADDED = "e5ft_unpadded"
-# Lengths at which two products and a softmax are faster than torch's CPU kernel (docs/log.md): in bfloat16 by 20 to 50 %.
-# The kernel keeps scores in float32 where these round them to bfloat16, as transformers' eager attention does.
-PRODUCTS = {torch.bfloat16: (64, 512)}
+# Where two products are faster than torch's CPU kernel (docs/log.md), in bfloat16: tokens of a run at least, of a text at
+# most (the kernel's memory does not grow with the square). They round scores to bfloat16, as transformers' eager attention
+# does, where the kernel keeps float32.
+PRODUCTS_FROM, PRODUCTS_TO = 40, 512
+# exp() of a score up to this, summed over a text or dividing a gradient, stays far from the ends of bfloat16's range (e to the
+# 87): no maximum needs to be sought and taken off, which is most of a softmax's time in bfloat16.
+SAFE_SCORE = 40.0
 
 
 def unpadded_attention(
@@ -88,19 +92,24 @@ class _TextByText(torch.autograd.Function):
         heads, tokens, size = query.shape
         output = query.new_empty(tokens, heads, size)
         masks = _masks(runs, heads, dropout)
+        bounded = _bounded(query, key, scale)
+        sums = query.new_empty(tokens, heads, 1) if bounded else None
         kept, start = [], 0
         with torch.autocast("cpu", enabled=False):
             for number, run in enumerate(runs):
                 q, k, v = (_cut(x, start, run) for x in (query, key, value))  # (H * n, L, d)
-                # The softmax is taken in at least float32 inside its kernel; its result is as wide as its input.
-                weights = torch.softmax(_product(q, k.transpose(1, 2), scale), dim=-1)
+                weights, total = _weights(q, k, scale, bounded)
                 if masks is not None:
                     hide(weights, masks[number])
                 kept.append(weights)
                 dropped = weights if masks is None else weights.relu()
-                _place(output.transpose(0, 1), start, run, _product(dropped, v, 1 / (1 - dropout)))
+                found = _product(dropped, v, 1 / (1 - dropout))
+                if bounded:
+                    found.div_(total)
+                    _place(sums.transpose(0, 1), start, run, total)
+                _place(output.transpose(0, 1), start, run, found)
                 start += run[0] * run[1]
-        ctx.save_for_backward(query, key, value, output, *kept)
+        ctx.save_for_backward(query, key, value, output, sums, *kept)
         ctx.given = runs, dropout, scale
         return output
 
@@ -108,19 +117,21 @@ class _TextByText(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         runs, dropout, scale = ctx.given
-        query, key, value, output, *kept = ctx.saved_tensors
+        query, key, value, output, sums, *kept = ctx.saved_tensors
         heads, tokens, size = query.shape
         found = [query.new_empty(tokens, heads, size) for _ in range(3)]
-        gradient = gradient.transpose(0, 1)  # (T, H, d) -> (H, T, d)
         # Of the softmax's Jacobian: the weighted mean of the weights' gradients is what the output's gradient is along the output.
         wide = torch.promote_types(query.dtype, torch.float32)
-        mean = (gradient.to(wide) * output.transpose(0, 1)).sum(-1, keepdim=True).to(query.dtype)  # (H, T, 1)
+        mean = (gradient.to(wide) * output).sum(-1, keepdim=True)  # (T, H, 1)
+        if sums is not None:  # every product below with weights that were not divided by their sum is linear in one of these
+            gradient, mean = gradient / sums, mean / sums
+        gradient, mean = gradient.transpose(0, 1), mean.to(query.dtype).transpose(0, 1)  # (H, T, d), (H, T, 1)
         start, larger = 0, 1 / (1 - dropout)
         for run, marked in zip(runs, kept, strict=True):
             q, k, v, g, m = (_cut(x, start, run) for x in (query, key, value, gradient, mean))
             weights, dropped = (marked.abs(), marked.relu()) if dropout else (marked, marked)
             _place(found[2].transpose(0, 1), start, run, _product(dropped.transpose(1, 2), g, larger))
-            scores = _product(g, v.transpose(1, 2), larger).mul_(dropped).addcmul_(weights, m, value=-1)  # d loss / d score
+            scores = _product(g, _across(v), larger).mul_(dropped).addcmul_(weights, m, value=-1)  # d loss / d score
             _place(found[0].transpose(0, 1), start, run, _product(scores, k, scale))
             _place(found[1].transpose(0, 1), start, run, _product(scores.transpose(1, 2), q, scale))
             start += run[0] * run[1]
@@ -130,6 +141,11 @@ class _TextByText(torch.autograd.Function):
 def _product(left: torch.Tensor, right: torch.Tensor, factor: float) -> torch.Tensor:
     """factor * left @ right, (n, i, j) and (n, j, k) -> (n, i, k), without a pass over the result for the factor."""
     return torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=factor)
+
+
+def _across(values: torch.Tensor) -> torch.Tensor:
+    """(n, i, j) -> (n, j, i) for a product. In bfloat16 torch copies what is not contiguous: along rows it is cheaper."""
+    return (values.contiguous() if values.dtype == torch.bfloat16 else values).transpose(1, 2)
 
 
 def _masks(runs: list[tuple[int, int]], heads: int, dropout: float) -> list[torch.Tensor] | None:
@@ -157,18 +173,39 @@ def _by_length(query, key, value, text_lengths, scale):
     """Without gradient and dropout: runs of neighbours of equal length at once; the collator sorts texts so that runs are long."""
     heads, tokens, size = query.shape
     output, start = query.new_empty(tokens, heads, size), 0
+    half, bounded = query.dtype == torch.bfloat16, _bounded(query, key, scale)
     for run in _runs(text_lengths):
         length, count = run
         q, k, v = (_cut(x, start, run) for x in (query, key, value))  # (H * n, L, d)
-        if query.dtype in PRODUCTS and PRODUCTS[query.dtype][0] <= length <= PRODUCTS[query.dtype][1]:
+        if half and length <= PRODUCTS_TO and length * count >= PRODUCTS_FROM:
             with torch.autocast("cpu", enabled=False):  # it would widen the softmax
-                found = torch.bmm(torch.softmax(_product(q, k.transpose(1, 2), scale), dim=-1), v)
+                weights, total = _weights(q, k, scale, bounded)
+                found = torch.bmm(weights, v)
+            found = found.div_(total) if bounded else found  # L * d divisions instead of L * L
         else:
             q, k, v = (x.view(heads, count, length, size) for x in (q, k, v))
             found = scaled_dot_product_attention(q, k, v, scale=scale)
         _place(output.transpose(0, 1), start, run, found)
         start += length * count
     return output
+
+
+def _weights(query: torch.Tensor, key: torch.Tensor, scale: float, bounded: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A run's attention weights: (n, L, d) twice -> (n, L, L), and the sum (n, L, 1) that they are still to be divided by, if any."""
+    scores = _product(query, _across(key), scale)
+    if bounded:
+        weights = scores.exp_()
+        return weights, weights.sum(dim=-1, keepdim=True)
+    # The softmax is taken in at least float32 inside its kernel; its result is as wide as its input.
+    return torch.softmax(scores, dim=-1), None
+
+
+def _bounded(query: torch.Tensor, key: torch.Tensor, scale: float) -> bool:
+    """Whether the vectors' lengths, (H, T, d) each, allow no score above `SAFE_SCORE`, in bfloat16."""
+    if query.dtype != torch.bfloat16:
+        return False  # in float32 a softmax is as fast as exp()
+    longest = [torch.linalg.vector_norm(x, dim=-1).amax(dim=-1) for x in (query, key)]  # (H,) each
+    return abs(scale) * float((longest[0] * longest[1]).amax()) <= SAFE_SCORE
 
 
 def _cuda(query, key, value, cu_seq_lens, max_length, dropout, scaling):
@@ -182,6 +219,22 @@ def _cuda(query, key, value, cu_seq_lens, max_length, dropout, scaling):
     q, k, v = (torch.nested.nested_tensor_from_jagged(x, offsets, max_seqlen=max_length).transpose(1, 2) for x in (q, k, v))
     output = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
     return output.transpose(1, 2).values().unsqueeze(0)  # (1, T, H, d)
+
+
+def with_one_cast(model: torch.nn.Module) -> None:
+    """Under autocast, cast what query, key and value are made of once instead of three times, and keep one copy for the backward pass.
+
+    Their three gradients are then added up in the half precision that each of them has.
+    """
+    for module in model.modules():
+        if all(isinstance(getattr(module, name, None), torch.nn.Linear) for name in ("query", "key", "value")):
+            module.register_forward_pre_hook(_cast)
+
+
+def _cast(module: torch.nn.Module, inputs: tuple) -> tuple | None:
+    if not inputs or not torch.is_autocast_enabled(inputs[0].device.type):
+        return None
+    return inputs[0].to(torch.get_autocast_dtype(inputs[0].device.type)), *inputs[1:]
 
 
 AttentionInterface.register(UNPADDED, unpadded_attention)

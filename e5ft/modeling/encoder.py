@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
-from e5ft.modeling.attention import UNPADDED
+from e5ft.modeling import cpu
+from e5ft.modeling.attention import UNPADDED, with_one_cast
 from e5ft.modeling.dropout import with_cheap_masks
 
 POOLINGS = ("mean", "cls", "last")
@@ -19,8 +20,6 @@ RECORD = "e5ft"  # the key of config.json under which the contract is stored
 # Where the first position id of a text lies: RoBERTa's family counts from its padding index + 1, BERT from 0.
 _ROBERTA_FAMILY = ("xlm-roberta", "roberta", "camembert")
 UNPADDED_MODELS = ("bert", *_ROBERTA_FAMILY)
-# Of a forward pass on a CPU while encoding: activations of more tokens leave its caches (docs/log.md).
-CPU_TOKENS = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +74,7 @@ class Encoder(nn.Module):
         self.padded = not supported if padded is None else padded
         self.backbone.set_attn_implementation("sdpa" if self.padded else UNPADDED)
         with_cheap_masks(self.backbone)
+        with_one_cast(self.backbone)
         self.pooler = [getattr(backbone, "pooler", None)]  # in a list: kept, but no parameter of this module
         if self.pooler[0] is not None:
             backbone.pooler = None
@@ -179,7 +179,7 @@ class Encoder(nn.Module):
         Args:
             texts: raw texts.
             role: "query" or "passage".
-            batch_tokens: tokens of one forward pass (at least one text); bounds the memory. On a CPU 2,048 at most.
+            batch_tokens: tokens of one forward pass (at least one text); bounds the memory. On a CPU less, see `cpu.batch_tokens`.
             window: texts that are sorted by length together, so that attention runs over even lengths.
 
         Returns:
@@ -195,18 +195,25 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def encode_tokens(self, tokens: Sequence[Sequence[int] | np.ndarray], *, batch_tokens: int = 16384) -> np.ndarray:
         """As `encode`, of texts that `tokenize` has cut into tokens before."""
-        if self.device.type == "cpu":
-            batch_tokens = min(batch_tokens, CPU_TOKENS)
         vectors = np.empty((len(tokens), self.dimension), dtype=np.float32)
         sizes = [len(ids) for ids in tokens]
+        device, on_cpu = self.device, self.device.type == "cpu"
+
+        def work(batch: list[int]) -> None:
+            flat = torch.from_numpy(np.concatenate([np.asarray(tokens[n], dtype=np.int64) for n in batch]))
+            vectors[batch] = self(flat.to(device), [sizes[n] for n in batch]).float().cpu().numpy()
+
+        order = sorted(range(len(tokens)), key=sizes.__getitem__, reverse=True)
+        batches = pack(order, sizes, cpu.batch_tokens(sum(sizes), batch_tokens) if on_cpu else batch_tokens)
         was_training = self.training
         self.eval()
         try:
-            order = sorted(range(len(tokens)), key=sizes.__getitem__, reverse=True)
-            for batch in pack(order, sizes, batch_tokens):
-                flat = torch.from_numpy(np.concatenate([np.asarray(tokens[n], dtype=np.int64) for n in batch]))
-                rows = self(flat.to(self.device), [sizes[n] for n in batch])
-                vectors[batch] = rows.float().cpu().numpy()
+            if on_cpu:
+                with cpu.packed(self.backbone, sum(sizes)):
+                    cpu.on_every_core(work, list(batches))
+            else:
+                for batch in batches:
+                    work(batch)
         finally:
             self.train(was_training)
         return vectors

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from e5ft.errors import ConfigurationError, DataError, NonFiniteError
+from e5ft.modeling.cpu import product
 
 SLACK = 32
 RESCORED_VALUES = 500_000  # float64 products held at once while candidates are scored anew: 4 MB, which stay in a CPU's cache
@@ -72,7 +73,7 @@ class _Best:
 
     def merge(self, passages: torch.Tensor, start: int) -> None:
         """Take in the passages start, start + 1, ...: (P', D)."""
-        scores = self.queries @ passages.T  # (Q', D) x (D, P') -> (Q', P')
+        scores = product(self.queries, passages)  # (Q', D) and (P', D) -> (Q', P')
         indices = torch.arange(start, start + len(passages), device=scores.device).expand_as(scores)
         if self.indices.shape[1] == self.kept:
             scores, indices = _above(scores, indices, self.scores.amin(dim=1, keepdim=True))

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from e5ft.modeling.attention import _by_length, _masks, _runs, _TextByText
+from e5ft.modeling import attention
+from e5ft.modeling.attention import SAFE_SCORE, _by_length, _masks, _runs, _TextByText
+from tests.conftest import make_encoder
 
 HEADS, SIZE, LENGTHS = 2, 4, (3, 3, 1, 5, 2, 2, 2)
 
@@ -22,8 +24,10 @@ def _plain(query, key, value, masks, dropout, scale):
     return torch.cat(pieces, dim=1).transpose(0, 1)
 
 
+@pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_output_and_gradient_equal_the_plain_formula(dropout):
+def test_output_and_gradient_equal_the_plain_formula(dropout, bounded, monkeypatch):
+    monkeypatch.setattr(attention, "_bounded", lambda *_: bounded)  # either way in float64, where it shows to the last digits
     torch.manual_seed(0)
     given = [torch.randn(sum(LENGTHS), HEADS, SIZE, dtype=torch.float64) for _ in range(3)]
     ours, theirs = ([x.clone().requires_grad_() for x in given] for _ in range(2))
@@ -54,9 +58,57 @@ def test_bfloat16_stays_near_float64():
         torch.testing.assert_close(mine.grad.double(), other.grad, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("size", [0.9 * SAFE_SCORE, 1.1 * SAFE_SCORE, 300.0])
+def test_large_scores_in_bfloat16_neither_overflow_nor_vanish(size):
+    torch.manual_seed(0)
+    query, key, value = (torch.nn.functional.normalize(torch.randn(sum(LENGTHS), HEADS, SIZE), dim=-1) for _ in range(3))
+    given = [x.bfloat16().requires_grad_() for x in (query * size, key, value)]
+    assert attention._bounded(*(x.detach().transpose(0, 1) for x in given[:2]), 1.0) == (size < SAFE_SCORE)
+    found = _TextByText.apply(*(x.transpose(0, 1) for x in given), _runs(LENGTHS), 0.0, 1.0)
+    with torch.no_grad():
+        again = _by_length(*(x.transpose(0, 1) for x in given), LENGTHS, 1.0)
+    exact = [x.detach().double().requires_grad_() for x in given]
+    wanted = _plain(*(x.transpose(0, 1) for x in exact), None, 0.0, 1.0)
+    rounded = size / 256  # of a score near `size` in bfloat16
+    torch.testing.assert_close(found.double(), wanted, rtol=0.02, atol=rounded)
+    torch.testing.assert_close(again, found, rtol=0.02, atol=rounded)
+    weight = torch.randn_like(found)
+    (found * weight * 1e-6).sum().backward()
+    (wanted * weight * 1e-6).sum().backward()
+    torch.testing.assert_close(given[2].grad.double(), exact[2].grad, rtol=0.02, atol=1e-6 * max(rounded, 0.02))
+    assert all(torch.isfinite(x.grad).all() for x in given)
+
+
+def test_without_a_bound_on_scores_a_softmax_is_taken(monkeypatch):
+    query = key = torch.full((HEADS, 60, SIZE), float("nan"), dtype=torch.bfloat16)
+    assert not attention._bounded(query, key, 1.0)
+    assert not attention._bounded(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), 1.0), "float32 has the faster softmax"
+
+
+def test_under_autocast_query_key_and_value_are_made_of_one_cast():
+    encoder = make_encoder()
+    ids, given = torch.arange(4, 12), []
+    layer = encoder.backbone.encoder.layer[0].attention.self
+    for name in ("query", "key", "value"):
+        getattr(layer, name).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = encoder(ids, [5, 3])
+        for module in encoder.modules():
+            if module is not layer and hasattr(module, "query"):
+                module._forward_pre_hooks.clear()
+        layer._forward_pre_hooks.clear()
+        assert torch.equal(encoder(ids, [5, 3]), found), "the same vectors as with a cast each"
+    first = given[:3]
+    assert len(given) == 6 and all(x.dtype == torch.bfloat16 and x.data_ptr() == first[0].data_ptr() for x in first)
+    assert given[3].dtype == torch.float32
+    given.clear()
+    encoder(ids, [5, 3])
+    assert given[0].dtype == torch.float32
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
 def test_without_gradient_each_text_is_attended_to_by_itself_at_every_length(dtype, tolerance):
-    lengths = (3, 3, 63, 64, 64, 130)  # below, at and above where bfloat16 changes its way
+    lengths = (3, 3, 39, 40, 40, 20, 20, 130, 512, 513)  # below, at and above where bfloat16 changes its way
     torch.manual_seed(0)
     query, key, value = (torch.randn(HEADS, sum(lengths), SIZE).to(dtype) for _ in range(3))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):

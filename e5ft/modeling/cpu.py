@@ -1,0 +1,109 @@
+"""Encoding on a CPU: every core takes texts of its own, and matrices are laid out as oneDNN wants them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers.activations import GELUActivation
+
+# Of a forward pass on one core: activations of more tokens leave its cache, fewer make the products small (docs/log.md).
+TOKENS = 1024
+FEWEST = 256
+# Laying weights out costs as much time as some hundred tokens: a lone query is faster without.
+PACK_FROM = 2048
+# Python runs one thread at a time; its share of a pass lets no more threads than this gain anything.
+WORKERS = 16
+
+
+def batch_tokens(tokens: int, limit: int) -> int:
+    """How many tokens to give to a forward pass, at most `limit`, so that all of `tokens` are even work for every core."""
+    workers = _workers()
+    rounds = max(1, -(-tokens // (workers * TOKENS)))
+    return min(limit, max(FEWEST, -(-tokens // (workers * rounds))))
+
+
+def on_every_core(work: Callable[[list[int]], None], batches: Sequence[list[int]]) -> None:
+    """Run `work` on each batch, several at a time, each on its share of torch's threads.
+
+    An operation split over the cores makes all of them wait at its end, and small ones are not split at all. Gradient is
+    off in the threads; autocast is what `work` itself sets. The first error is raised here, when running work has ended.
+    """
+    threads, workers = torch.get_num_threads(), min(_workers(), len(batches))
+    if workers <= 1:
+        for batch in batches:
+            work(batch)
+        return
+    pool = ThreadPoolExecutor(workers, "encode", initializer=torch.set_num_threads, initargs=(threads // workers,))
+    try:
+        list(pool.map(torch.no_grad()(work), batches))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # for threads to come; this one's number never was another
+
+
+@contextmanager
+def packed(model: nn.Module, tokens: int) -> Iterator[None]:
+    """Within, linear layers without gradient have their weights in oneDNN's own layout, and GELU is part of its product.
+
+    The layout is made anew each time: nothing here remembers weights that training changes. What runs with gradient, and
+    half precision that oneDNN does not know here, is as it was.
+
+    Args:
+        model: on a CPU.
+        tokens: how many will pass; for few of them the layers stay as they are.
+    """
+    changed = []
+    if tokens >= PACK_FROM and torch.backends.mkldnn.is_available():
+        for module in model.modules():
+            if type(module) is nn.Linear:
+                changed.append((module, _Packed(module, module.forward, "none")))
+            elif type(getattr(module, "dense", None)) is nn.Linear and _is_gelu(getattr(module, "intermediate_act_fn", None)):
+                changed.append((module, _Packed(module.dense, module.forward, "gelu")))
+    try:
+        for module, forward in changed:
+            module.forward = forward
+        yield
+    finally:
+        for module, _ in changed:
+            module.__dict__.pop("forward", None)
+
+
+def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left @ right.T in float32, (n, D) and (m, D) -> (n, m); oneDNN's, on a CPU, where torch would take another library's (docs/log.md)."""
+    if left.device.type == "cpu" and torch.backends.mkldnn.is_available() and len(left) and len(right):
+        return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "none")
+    return left @ right.T
+
+
+class _Packed:
+    """Forward pass of a linear layer and the activation after it; `plain` is what it stands in for."""
+
+    def __init__(self, linear: nn.Linear, plain: Callable[[torch.Tensor], torch.Tensor], activation: str):
+        self.linear, self.plain, self.activation, self.weights = linear, plain, activation, {}
+
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.linear.weight.dtype
+        if torch.is_grad_enabled() or not _known(dtype):
+            return self.plain(values)
+        if dtype not in self.weights:  # two threads may both do it, with the same result
+            bias = self.linear.bias
+            weight = torch.ops.mkldnn._reorder_linear_weight(self.linear.weight.to(dtype), TOKENS)
+            self.weights[dtype] = weight, None if bias is None else bias.to(dtype)
+        return torch.ops.mkldnn._linear_pointwise(values.to(dtype), *self.weights[dtype], self.activation, [], "none")
+
+
+def _known(dtype: torch.dtype) -> bool:
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _is_gelu(module: nn.Module | None) -> bool:
+    """The exact one, by the error function."""
+    if type(module) is GELUActivation:
+        return module.act is nn.functional.gelu
+    return type(module) is nn.GELU and module.approximate == "none"
+
+
+def _workers() -> int:
+    return min(torch.get_num_threads(), WORKERS)
