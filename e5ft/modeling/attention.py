@@ -105,9 +105,8 @@ class _TextByText(torch.autograd.Function):
                 dropped = weights if masks is None else weights.relu()
                 found = _product(dropped, v, 1 / (1 - dropout))
                 if bounded:
-                    found.div_(total)
                     _place(sums.transpose(0, 1), start, run, total)
-                _place(output.transpose(0, 1), start, run, found)
+                _place(output.transpose(0, 1), start, run, found, total)
                 start += run[0] * run[1]
         ctx.save_for_backward(query, key, value, output, sums, *kept)
         ctx.given = runs, dropout, scale
@@ -163,10 +162,16 @@ def _cut(values: torch.Tensor, start: int, run: tuple[int, int]) -> torch.Tensor
     return values[:, start : start + length * count].reshape(-1, length, values.shape[-1])
 
 
-def _place(target: torch.Tensor, start: int, run: tuple[int, int], values: torch.Tensor) -> None:
-    """Write (H * n, L, d) into its place in (H, T, d)."""
+def _place(
+    target: torch.Tensor, start: int, run: tuple[int, int], values: torch.Tensor, sums: torch.Tensor | None = None
+) -> None:
+    """Write (H * n, L, d), divided by (H * n, L, 1) where there is one, into its place in (H, T, d)."""
     length, count = run
-    target[:, start : start + length * count] = values.view(target.shape[0], length * count, target.shape[-1])
+    place, shape = target[:, start : start + length * count], (target.shape[0], length * count, -1)
+    if sums is None:
+        place.copy_(values.view(shape))
+    else:
+        torch.div(values.view(shape), sums.view(shape), out=place)
 
 
 def _by_length(query, key, value, text_lengths, scale):
@@ -181,11 +186,10 @@ def _by_length(query, key, value, text_lengths, scale):
             with torch.autocast("cpu", enabled=False):  # it would widen the softmax
                 weights, total = _weights(q, k, scale, bounded)
                 found = torch.bmm(weights, v)
-            found = found.div_(total) if bounded else found  # L * d divisions instead of L * L
         else:
             q, k, v = (x.view(heads, count, length, size) for x in (q, k, v))
-            found = scaled_dot_product_attention(q, k, v, scale=scale)
-        _place(output.transpose(0, 1), start, run, found)
+            found, total = scaled_dot_product_attention(q, k, v, scale=scale), None
+        _place(output.transpose(0, 1), start, run, found, total)  # L * d divisions instead of L * L
         start += length * count
     return output
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers.activations import GELUActivation
 
-# Of a forward pass on one core: activations of more tokens leave its cache, fewer make the products small (docs/log.md).
-TOKENS = 1024
+# Of a forward pass on one core at most: more gains nothing (docs/log.md). Of fewer than `FEWEST` the products are small.
+TOKENS = 4096
 FEWEST = 256
 # Laying weights out costs as much time as some hundred tokens: a lone query is faster without.
 PACK_FROM = 2048
@@ -17,11 +17,17 @@ PACK_FROM = 2048
 WORKERS = 16
 
 
+def at_once(limit: int) -> int:
+    """Tokens of all passes that run at once, where at most `limit` are allowed."""
+    return min(limit, _workers() * TOKENS)
+
+
 def batch_tokens(tokens: int, limit: int) -> int:
-    """How many tokens to give to a forward pass, at most `limit`, so that all of `tokens` are even work for every core."""
+    """Tokens of a forward pass, such that all of `tokens` are even work for every core and at most `limit` run at once."""
     workers = _workers()
-    rounds = max(1, -(-tokens // (workers * TOKENS)))
-    return min(limit, max(FEWEST, -(-tokens // (workers * rounds))))
+    largest = max(1, at_once(limit) // workers)
+    rounds = max(1, -(-tokens // (workers * largest)))
+    return min(largest, max(FEWEST, -(-tokens // (workers * rounds))))
 
 
 def on_every_core(work: Callable[[list[int]], None], batches: Sequence[list[int]]) -> None:

@@ -179,7 +179,7 @@ class Encoder(nn.Module):
         Args:
             texts: raw texts.
             role: "query" or "passage".
-            batch_tokens: tokens of one forward pass (at least one text); bounds the memory. On a CPU less, see `cpu.batch_tokens`.
+            batch_tokens: tokens of a forward pass (at least one text), on a CPU of those of all cores; bounds the memory.
             window: texts that are sorted by length together, so that attention runs over even lengths.
 
         Returns:

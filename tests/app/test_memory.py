@@ -60,14 +60,14 @@ def test_while_encoding_the_message_names_the_tokens_of_a_forward_pass(trained, 
     plain = Encoder.forward
 
     def forward(self, input_ids, lengths):
-        if len(input_ids) > 900:
+        if len(input_ids) > 1500:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory")
         return plain(self, input_ids, lengths)
 
     monkeypatch.setattr(Encoder, "forward", forward)
     with pytest.raises(OutOfMemory, match="while encoding: .*DefaultCPUAllocator") as raised:
         trained(*SETTINGS)
-    assert "evaluation.batch_tokens=512" in str(raised.value) and "train_batch_size" not in str(raised.value)
+    assert "evaluation.batch_tokens=2048" in str(raised.value) and "train_batch_size" not in str(raised.value)
 
 
 def raised_by(config) -> str:
@@ -89,7 +89,7 @@ def test_what_is_on_already_or_changes_the_meaning_is_not_named(composed):
     assert "loss.chunk_size" not in raised_by(composed("train", "loss=triplet"))
 
 
-@pytest.mark.parametrize(("script", "field"), [("eval", "evaluation.batch_tokens=512"), ("mine", "batch_tokens=512")])
+@pytest.mark.parametrize(("script", "field"), [("eval", "evaluation.batch_tokens=2048"), ("mine", "batch_tokens=2048")])
 def test_the_other_scripts_name_theirs(composed, script, field):
     message = raised_by(composed(script))
     assert field in message and "training." not in message and "resume" not in message

@@ -28,10 +28,11 @@ def always_packed(monkeypatch):
     ("threads", "tokens", "limit", "expected"),
     [
         (1, 100, 16384, cpu.FEWEST),
-        (1, 1000, 16384, 1000),
-        (1, 1100, 16384, 550),
-        (4, 10_000, 16384, 834),  # three rounds of four
-        (4, 10_000, 64, 64),
+        (1, 4000, 16384, 4000),
+        (1, 5000, 16384, 2500),
+        (4, 33_000, 16384, 2750),  # three rounds of four
+        (4, 10_000, 64, 16),
+        (4, 10_000, 2, 1),
         (100, 32_768, 16384, 1024),  # more cores than threads of Python pay for
         (1, 0, 16384, cpu.FEWEST),
     ],
@@ -64,9 +65,9 @@ def test_an_error_in_a_thread_is_raised_and_threads_are_as_before(two_threads):
 
 def test_threads_give_the_vectors_of_one_thread(two_threads, monkeypatch):
     encoder, texts = make_encoder("xlm-roberta"), random_texts(40, longest=40)
-    found = encoder.encode(texts, "passage", batch_tokens=64)
+    found = encoder.encode(texts, "passage", batch_tokens=128)
     torch.set_num_threads(1)
-    np.testing.assert_allclose(found, encoder.encode(texts, "passage", batch_tokens=64), atol=1e-6)
+    np.testing.assert_allclose(found, encoder.encode(texts, "passage", batch_tokens=128), atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "gelu_pytorch_tanh"])
