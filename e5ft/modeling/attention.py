@@ -231,7 +231,7 @@ def with_one_cast(model: torch.nn.Module) -> None:
     Their three gradients are then added up in the half precision that each of them has.
     """
     for module in model.modules():
-        if all(isinstance(getattr(module, name, None), torch.nn.Linear) for name in ("query", "key", "value")):
+        if all(isinstance(getattr(module, name, None), torch.nn.Module) for name in ("query", "key", "value")):
             module.register_forward_pre_hook(_cast)
 
 
