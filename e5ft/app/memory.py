@@ -77,7 +77,7 @@ def _of_encoding(config: DictConfig) -> Iterator[tuple[str, str]]:
         tokens = OmegaConf.select(config, field)
         if tokens is not None and tokens > 1:
             tokens = tokens if torch.accelerator.is_available() else cpu.at_once(tokens)  # as Encoder.encode has it
-            yield f"{field}={tokens // 2}", "tokens of one forward pass while encoding"
+            yield f"{field}={tokens // 2}", "tokens that are encoded at once"
 
 
 def _while_encoding(error: BaseException) -> bool:

@@ -53,8 +53,8 @@ def on_every_core(work: Callable[[list[int]], None], batches: Sequence[list[int]
 def packed(model: nn.Module, tokens: int) -> Iterator[None]:
     """Within, linear layers without gradient have their weights in oneDNN's own layout, and GELU is part of its product.
 
-    The layout is made anew each time: nothing here remembers weights that training changes. What runs with gradient, and
-    half precision that oneDNN does not know here, is as it was.
+    The layout is made anew each time: nothing here remembers weights that training changes. What runs with gradient,
+    half precision that oneDNN does not know here, and all where torch has no oneDNN, is as it was: slower, the same result.
 
     Args:
         model: on a CPU.

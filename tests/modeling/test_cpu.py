@@ -1,8 +1,11 @@
 """Encoding on every core and with packed weights: the same vectors as by plain modules, and nothing left changed."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel
 
 from e5ft.modeling import cpu
@@ -22,6 +25,19 @@ def two_threads():
 @pytest.fixture
 def always_packed(monkeypatch):
     monkeypatch.setattr(cpu, "PACK_FROM", 0)
+
+
+class Activations(TorchDispatchMode):
+    """What follows each packed product."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.mkldnn._linear_pointwise.default:
+            self.seen.append(args[3])
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -63,11 +79,14 @@ def test_an_error_in_a_thread_is_raised_and_threads_are_as_before(two_threads):
     assert torch.get_num_threads() == 2
 
 
-def test_threads_give_the_vectors_of_one_thread(two_threads, monkeypatch):
-    encoder, texts = make_encoder("xlm-roberta"), random_texts(40, longest=40)
+def test_threads_give_the_vectors_of_one_thread(two_threads):
+    encoder, texts, threads = make_encoder("xlm-roberta"), random_texts(40, longest=40), set()
+    encoder.backbone.register_forward_pre_hook(lambda *_: threads.add(threading.current_thread().name))
     found = encoder.encode(texts, "passage", batch_tokens=128)
+    assert threads and threads <= {"encode_0", "encode_1"}
     torch.set_num_threads(1)
     np.testing.assert_allclose(found, encoder.encode(texts, "passage", batch_tokens=128), atol=1e-6)
+    assert threading.current_thread().name in threads
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "gelu_pytorch_tanh"])
@@ -82,7 +101,12 @@ def test_packed_layers_give_the_vectors_of_plain_ones(activation, padded, always
     encoder = Encoder(AutoModel.from_config(config), twin.tokenizer, EncoderSpec(text=twin.spec.text), padded or None)
     for layer in encoder.backbone.encoder.layer:  # wide values: where one activation differs from the other
         torch.nn.init.normal_(layer.intermediate.dense.weight)
-    packed = encoder.encode(random_texts(), "query")
+    with Activations() as activations:
+        packed = encoder.encode(random_texts(), "query")
+    fused = ["gelu", "none"] if activation == "gelu" else ["none", "none"]
+    assert activations.seen == ["none", "none", "none", "none", *fused] * 2, (
+        "query, key, value, output, and both of the inner layer"
+    )
     monkeypatch.setattr(cpu, "PACK_FROM", 10**9)
     np.testing.assert_allclose(packed, encoder.encode(random_texts(), "query"), atol=1e-6)
 
@@ -96,7 +120,9 @@ def test_packed_layers_in_bfloat16(autocast, always_packed):
         encoder.forward = lambda *given: torch.autocast("cpu", dtype=torch.bfloat16)(plain)(*given)
     else:
         encoder = encoder.bfloat16()
-    found = encoder.encode(random_texts(), "query")
+    with Activations() as activations:
+        found = encoder.encode(random_texts(), "query")
+    assert activations.seen.count("gelu") == 2 and len(activations.seen) == 12
     assert not np.array_equal(found, exact)
     assert ((exact * found).sum(axis=1) > 0.999).all()
 
