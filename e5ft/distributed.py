@@ -1,8 +1,13 @@
-"""Ground floor: ranks, barriers, and a gather through which gradients flow."""
+"""Ground floor: ranks, barriers, and gathers, one of them through which gradients flow.
+
+What lies on the host goes from host to host (gloo), also where tensors go from GPU to GPU (NCCL): so no process waits for its GPU
+to tell the others which texts it has.
+"""
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,17 +40,12 @@ def barrier() -> None:
         dist.barrier()
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set on any process; every process gets the same answer.
-
-    Args:
-        flag: this process's.
-        device: where the backend communicates (the GPU for NCCL).
-    """
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on any process; every process gets the same answer."""
     if not active():
         return flag
-    everyone = torch.tensor([int(flag)], device=device)
-    dist.all_reduce(everyone, dist.ReduceOp.MAX)
+    everyone = torch.tensor([int(flag)])
+    dist.all_reduce(everyone, dist.ReduceOp.MAX, group=_hosts(dist.group.WORLD))
     return bool(everyone.item())
 
 
@@ -53,6 +53,7 @@ def shutdown() -> None:
     """Leave the process group, so that torch does not warn at exit."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        _hosts.cache_clear()
 
 
 @contextlib.contextmanager
@@ -67,30 +68,21 @@ def main_process_first() -> Iterator[None]:
             barrier()
 
 
-def gather_arrays(array: np.ndarray, device: torch.device) -> list[np.ndarray]:
-    """Every process's int64 array, in the order of ranks; lengths may differ.
-
-    Args:
-        array: (n,) int64.
-        device: where the backend communicates (the GPU for NCCL).
-    """
+def gather_arrays(array: np.ndarray) -> list[np.ndarray]:
+    """Every process's int64 array, (n,), in the order of ranks; lengths may differ."""
     if not active():
         return [array]
-    own = torch.from_numpy(np.ascontiguousarray(array)).to(device)
-    sizes = _sizes(len(array), device)
+    own = torch.from_numpy(np.ascontiguousarray(array))
+    sizes = _sizes([len(array)])[:, 0].tolist()
     padded = own.new_zeros(max(sizes))
     padded[: len(own)] = own
     everyone = own.new_empty(world_size() * max(sizes))
-    _all_gather(everyone, padded)
-    return [part[:size].cpu().numpy() for part, size in zip(everyone.view(world_size(), -1), sizes, strict=True)]
+    _all_gather(everyone, padded, group=_hosts(dist.group.WORLD))
+    return [part[:size].numpy() for part, size in zip(everyone.view(world_size(), -1), sizes, strict=True)]
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Every process's rows below each other, in the order of ranks, with gradient.
-
-    The gradient that comes back to a process is the sum of what all processes have for its rows, so with each process
-    scoring its own queries and DDP averaging, the parameters see the gradient of the mean over all queries.
-    (`torch.distributed.nn.all_gather` aborts when counts differ between ranks.)
+    """Every process's rows below each other, in the order of ranks, with gradient; see `Gathering`.
 
     Args:
         rows: (n, D); n may differ between processes.
@@ -98,26 +90,90 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
     Returns:
         (sum of n, D).
     """
-    return _GatherRows.apply(rows) if active() else rows
+    gathering = Gathering([len(rows)])
+    gathering.send(0, rows)
+    return gathering.rows(rows)
 
 
-def _sizes(own: int, device: torch.device) -> list[int]:
-    sizes = torch.empty(world_size(), dtype=torch.int64, device=device)
-    _all_gather(sizes, torch.tensor([own], dtype=torch.int64, device=device))
-    return sizes.tolist()
+class Gathering:
+    """Every process's rows below each other, sent piece by piece: a piece travels while the next one is made.
+
+    The gradient that comes back to a process is the sum of what all processes have for its rows, so with each process
+    scoring its own queries and DDP averaging, the parameters see the gradient of the mean over all queries.
+    (`torch.distributed.nn.all_gather` aborts when counts differ between ranks.)
+
+    Args:
+        sizes: rows of each piece of this process; others may have other rows, and must have as many pieces.
+    """
+
+    def __init__(self, sizes: Sequence[int]):
+        self.sizes = _sizes(sizes) if active() else None  # (processes, pieces)
+        self._sent: dict[int, tuple] = {}
+
+    def send(self, piece: int, rows: torch.Tensor) -> None:
+        """Let the other processes have a piece. All processes send their pieces in the same order.
+
+        Args:
+            piece: its number.
+            rows: (n, D), n as said; what becomes of it afterwards does not matter.
+        """
+        if self.sizes is None:
+            return
+        most = int(self.sizes[:, piece].max())
+        padded = rows.new_zeros(most, rows.shape[1])
+        padded[: len(rows)] = rows.detach()
+        everyone = rows.new_empty(world_size() * most, rows.shape[1])
+        self._sent[piece] = everyone, padded, _all_gather(everyone, padded, async_op=True)
+
+    def rows(self, own: torch.Tensor) -> torch.Tensor:
+        """All rows, when all pieces have been sent.
+
+        Args:
+            own: (n, D), the rows of this process, piece after piece; the gradient flows to it.
+
+        Returns:
+            (sum of n, D), in the order of ranks and pieces; alone, `own` itself.
+        """
+        return own if self.sizes is None else _Gathered.apply(own, self)
+
+    def _received(self, like: torch.Tensor) -> torch.Tensor:
+        all_rows = like.new_empty(int(self.sizes.sum()), like.shape[1])
+        places = all_rows.split(self.sizes.flatten().tolist())
+        pieces = self.sizes.shape[1]
+        for piece in range(pieces):
+            everyone, _, work = self._sent.pop(piece)
+            work.wait()
+            parts = everyone.view(world_size(), -1, like.shape[1]) if len(everyone) else everyone.new_empty(world_size(), 0, 1)
+            for number, part in enumerate(parts):
+                place = places[number * pieces + piece]
+                place.copy_(part[: len(place)])
+        return all_rows
 
 
-class _GatherRows(torch.autograd.Function):
+@functools.lru_cache(maxsize=1)
+def _hosts(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """The processes of a group, where what lies on the host is sent."""
+    if dist.get_backend(world) == "gloo":
+        return world
+    kind = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Whoever made the group said how long one process may wait for another; torch has no public way to ask for it.
+    timeout = getattr(getattr(world._get_backend(kind), "options", None), "_timeout", None)
+    return dist.new_group(backend="gloo", timeout=timeout)
+
+
+def _sizes(own: Sequence[int]) -> torch.Tensor:
+    """(processes, numbers) of every process's numbers, as many on each."""
+    own = torch.tensor(list(own), dtype=torch.int64)
+    sizes = own.new_empty(world_size() * len(own))
+    _all_gather(sizes, own, group=_hosts(dist.group.WORLD))
+    return sizes.view(world_size(), -1)
+
+
+class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(context, rows):
-        sizes = _sizes(len(rows), rows.device)
-        context.sizes = sizes
-        padded = rows.new_zeros(max(sizes), rows.shape[1])
-        padded[: len(rows)] = rows
-        everyone = rows.new_empty(world_size() * max(sizes), rows.shape[1])
-        _all_gather(everyone, padded)
-        parts = everyone.view(world_size(), max(sizes), rows.shape[1])  # -1 has no answer when nobody has rows
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    def forward(context, own, gathering):
+        context.sizes = gathering.sizes.sum(dim=1).tolist()
+        return gathering._received(own)
 
     @staticmethod
     def backward(context, gradient):
@@ -127,7 +183,7 @@ class _GatherRows(torch.autograd.Function):
             part[: len(piece)] = piece
         own = gradient.new_empty(max(sizes), gradient.shape[1])
         _reduce_scatter(own, padded.flatten(0, 1))
-        return own[: sizes[rank()]]
+        return own[: sizes[rank()]], None
 
 
 # The *_single functions replace the *_tensor ones from torch 2.13 on, which warn at every first call.

@@ -42,6 +42,19 @@ def test_processes_without_rows_take_part_in_a_gather(found):
             assert torch.equal(gradient, torch.full((counts[rank], 4), 10.0))  # 1 + 2 + 3 + 4
 
 
+def test_rows_sent_in_pieces_stand_as_if_sent_at_once(found):
+    wanted = torch.cat([four_processes.rows_of(rank, sum(sizes)) for rank, sizes in enumerate(four_processes.PIECES)])
+    for rank, each in enumerate(found):
+        everyone, gradient, _ = each["pieces"]
+        assert torch.equal(everyone, wanted)
+        assert torch.equal(gradient, torch.full((sum(four_processes.PIECES[rank]), 4), 10.0))
+
+
+def test_a_piece_travels_while_a_process_goes_on(found):
+    """The last process sends nothing before it has seen another one go on."""
+    assert all(each["pieces"][2] for each in found)
+
+
 @pytest.mark.parametrize("case", range(len(four_processes.TEXT_COUNTS)))
 def test_encoding_is_shared_and_everyone_gets_all_vectors(found, case):
     wanted = make_encoder().encode(four_processes.texts_of(four_processes.TEXT_COUNTS[case]), "query")

@@ -57,7 +57,7 @@ def mine(config: DictConfig) -> float:
     finders, scorer = _finders(config, selection, encoder, data.problem)
     candidates, documents = find_candidates(data.problem, finders, selection, scorer)
     apply_filters(data.problem, candidates, documents, limits, teacher)
-    candidates, documents = gathered(candidates, device), gathered(documents, device)
+    candidates, documents = gathered(candidates), gathered(documents)
     chosen = select(data.problem, candidates, selection)
     summary = summarise(data.problem, selection, candidates, documents, chosen)
     if distributed.is_main():

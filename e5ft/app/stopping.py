@@ -86,17 +86,17 @@ class StopAtStepEnd(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         """Called by Trainer after the optimizer step, before it logs, evaluates and saves."""
-        if self._anyone(args):
+        if self._anyone():
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args, state, control, **kwargs):
         """Called by Trainer after a checkpoint was written: one that came meanwhile needs no further step."""
-        if self._anyone(args):
+        if self._anyone():
             control.should_training_stop = True
 
-    def _anyone(self, args) -> bool:
+    def _anyone(self) -> bool:
         # The signal comes to processes at different moments: one that stopped a step earlier would leave the others waiting.
-        asked = distributed.any_process(self._asked is not None, args.device)
+        asked = distributed.any_process(self._asked is not None)
         if asked:
             self.stopped = self._asked[0] if self._asked is not None else "a signal to another process"
         return asked

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from e5ft import distributed
 from e5ft.modeling.cross_encoder import CrossEncoder
@@ -97,9 +96,9 @@ def apply_filters(
         _judge(problem, candidates, documents, limits, teacher)
 
 
-def gathered(lines: np.ndarray, device: torch.device) -> np.ndarray:
+def gathered(lines: np.ndarray) -> np.ndarray:
     """The lines of all processes, ascending by row as in one process."""
-    everyone = distributed.gather_arrays(np.ascontiguousarray(lines).view(np.int64), device)
+    everyone = distributed.gather_arrays(np.ascontiguousarray(lines).view(np.int64))
     lines = np.concatenate(everyone).view(LINE)
     return lines[np.argsort(lines["row"], kind="stable")]
 

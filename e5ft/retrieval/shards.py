@@ -82,7 +82,7 @@ def search_shards(
     scores = np.pad(scores.astype(np.float32), missing, constant_values=-np.inf)
     indices = np.pad(indices.astype(np.int64), missing, constant_values=-1)
     everyone = distributed.gather_rows(torch.from_numpy(scores).to(device)).cpu().numpy()  # (size x Q, width)
-    places = distributed.gather_arrays(indices.ravel(), torch.device(device))
+    places = distributed.gather_arrays(indices.ravel())
     return merge(list(zip(np.split(everyone, size), (p.reshape(-1, width) for p in places), strict=True)), width)
 
 

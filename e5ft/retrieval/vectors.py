@@ -57,7 +57,7 @@ def encode_collection(
             cache.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(f"{path}.lock"))
         # The main process alone decides: another one may look at the disk a moment later, and see something else.
-        there = int(distributed.gather_arrays(np.array([_shards_there(path)]), encoder.device)[0][0])
+        there = int(distributed.gather_arrays(np.array([_shards_there(path)]))[0][0])
         size, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
         count = there or min(size, len(texts))
         if not there and rank < count:

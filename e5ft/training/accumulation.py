@@ -34,12 +34,12 @@ class Share:
     embeddings: torch.Tensor | None = None
 
 
-def whole_step(steps: Sequence[Step], device: torch.device) -> Step:
+def whole_step(steps: Sequence[Step]) -> Step:
     """The step over all micro-batches and processes, of which this process scores its own rows."""
     own = join(steps)
     if not distributed.active():
         return own
-    everyone = [Step.unpack(packed) for packed in distributed.gather_arrays(own.pack(), device)]
+    everyone = [Step.unpack(packed) for packed in distributed.gather_arrays(own.pack())]
     return join(everyone, own=distributed.rank())
 
 
@@ -60,18 +60,21 @@ def distribute(
         The shares in the order of the micro-batches (the first with its graph), and the step.
     """
     sizes = [len(batch.lengths) for batch in micro_batches]
+    gathering = distributed.Gathering(sizes)
     leaf = None  # (own N, D), made at once: vectors kept one by one between activations would keep the memory around them
     with torch.no_grad():  # micro-batches 2..k first, so that only one graph ever stands
         for number in range(1, len(micro_batches)):
             found = embed(micro_batches[number], number)
             leaf = found.new_empty(sum(sizes), found.shape[1], dtype=torch.float32) if leaf is None else leaf
             leaf.split(sizes)[number].copy_(found)
+            gathering.send(number, leaf.split(sizes)[number])
     first = embed(micro_batches[0], 0)
     leaf = first.new_empty(sizes[0], first.shape[1], dtype=torch.float32) if leaf is None else leaf
     leaf.split(sizes)[0].copy_(first.detach())
+    gathering.send(0, leaf.split(sizes)[0])
     leaf.requires_grad_()
-    step = whole_step([batch.step for batch in micro_batches], first.device)
-    value = loss(distributed.gather_rows(leaf), step)
+    step = whole_step([batch.step for batch in micro_batches])
+    value = loss(gathering.rows(leaf), step)
     (gradient,) = torch.autograd.grad(value, leaf)
     slices = gradient.split(sizes)
     shares = [

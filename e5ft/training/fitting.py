@@ -61,7 +61,7 @@ def fit_micro_batch(trainer: ContrastiveTrainer) -> tuple[int, int]:
     trainer.make_sampler()  # refuses fewer rows than one step
     for batch, accumulation in cuts(args.per_device_train_batch_size, args.gradient_accumulation_steps):
         failed = not _fits(trainer, batch, accumulation)
-        if not distributed.any_process(failed, args.device):
+        if not distributed.any_process(failed):
             args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
             trainer._train_batch_size = args.train_batch_size  # Trainer keeps a copy
             return batch, accumulation

@@ -5,7 +5,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +51,7 @@ def mine(rows=ROWS, corpus=tuple(SCORES), *, scores=SCORES, limits=None, teacher
     finders = {"dense": dense, "random": random_finder(problem, selection.seed), **(extra(problem) if extra else {})}
     lines, documents = find_candidates(problem, finders, selection, lambda queries, passages: value[passages])
     apply_filters(problem, lines, documents, limits or Limits(), teacher)
-    lines, documents = gathered(lines, torch.device("cpu")), gathered(documents, torch.device("cpu"))
+    lines, documents = gathered(lines), gathered(documents)
     chosen = select(problem, lines, selection)
     mined = list(mined_rows(rows, problem, selection, lines, documents, chosen))
     return mined, summarise(problem, selection, lines, documents, chosen), lines

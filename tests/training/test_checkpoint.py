@@ -5,18 +5,16 @@ import os
 import shutil
 
 import pytest
-import torch
 
 from e5ft.errors import StorageError
 from e5ft.files import MANIFEST, check_manifest
 from e5ft.training import checkpoint
 
-CPU = torch.device("cpu")
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
 def write(run, step, best=None):
-    with checkpoint.writing(run, step, CPU) as folder:
+    with checkpoint.writing(run, step) as folder:
         for name in FILES:
             (folder / name).write_bytes(f"{name} of step {step}".encode() * 50)
         named = None if best is None else f"/elsewhere/checkpoint-{best}"
@@ -29,7 +27,7 @@ def names(run):
 
 
 def test_a_checkpoint_appears_whole_and_at_once(tmp_path):
-    with checkpoint.writing(tmp_path, 3, CPU) as folder:
+    with checkpoint.writing(tmp_path, 3) as folder:
         (folder / "model.safetensors").write_bytes(b"x")
         assert checkpoint.visible(tmp_path) == []
     assert names(tmp_path) == ["checkpoint-3"]
@@ -44,7 +42,7 @@ def test_a_checkpoint_appears_whole_and_at_once(tmp_path):
 def test_a_full_disk_leaves_what_was_there_and_says_so(tmp_path, error):
     write(tmp_path, 2)
     with pytest.raises(StorageError, match="step 4: .*Complete before it: checkpoint-2.*resume=true"):  # noqa: SIM117
-        with checkpoint.writing(tmp_path, 4, CPU) as folder:
+        with checkpoint.writing(tmp_path, 4) as folder:
             (folder / "model.safetensors").write_bytes(b"half")
             raise error
     assert names(tmp_path) == ["checkpoint-2"]
@@ -111,7 +109,7 @@ def test_nothing_to_go_on_from(tmp_path):
 
 
 def test_only_what_was_resumable_when_written_is(tmp_path):
-    with checkpoint.writing(tmp_path, 1, CPU) as folder:
+    with checkpoint.writing(tmp_path, 1) as folder:
         (folder / checkpoint.STATE).write_text('{"best_model_checkpoint": null}')
     assert checkpoint.fault(tmp_path / "checkpoint-1") == "optimizer.pt is missing"
 

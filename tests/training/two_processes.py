@@ -32,7 +32,6 @@ ROW_COUNTS = ((3, 5), (4, 0))  # rows of each process
 ARRAY_COUNTS = ((3, 7), (0, 2), (0, 0))
 CUTS = ((16, 1), (8, 2), (4, 4))  # times two processes: 32 rows a step
 SHARDED_TEXTS = (23, 1)  # of which each process encodes its half; one text is one process's
-CPU = torch.device("cpu")
 
 
 def guided() -> dict:
@@ -80,7 +79,7 @@ def gathered_rows(rank: int) -> list:
 
 
 def gathered_arrays(rank: int) -> list:
-    return [distributed.gather_arrays(array_of(rank, counts[rank]), CPU) for counts in ARRAY_COUNTS]
+    return [distributed.gather_arrays(array_of(rank, counts[rank])) for counts in ARRAY_COUNTS]
 
 
 def order(rank: int, folder: Path) -> list[str]:
@@ -121,7 +120,7 @@ def same_rows(rows_file: str, folder: Path) -> dict:
     trainer = make_trainer(rows_file, folder, batch=4, accumulation=1, dropout=0.2)
     batch = collate([trainer.train_dataset[row, 0] for row in range(4)])
     with torch.no_grad():
-        return {"dropout": [trainer._embed(batch, 0), trainer._embed(batch, 0)], "step": whole_step([batch.step], CPU)}
+        return {"dropout": [trainer._embed(batch, 0), trainer._embed(batch, 0)], "step": whole_step([batch.step])}
 
 
 def fitted(rows_file: str, folder: Path, room: int) -> dict:
