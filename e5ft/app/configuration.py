@@ -24,6 +24,7 @@ from e5ft.data.remote import check_url
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.loading import ModelSource
 from e5ft.modeling.lora import LoraSettings
+from e5ft.training.sharding import NO_DEEPSPEED, NO_FSDP
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +98,7 @@ def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
     given = OmegaConf.to_container(config.training, resolve=True)
     defaults = training_argument_fields()
     check_training(given, {**defaults, **_OWN_FIELDS})
+    _check_sharding(given)
     for own in _OWN_FIELDS:
         given.pop(own)
     changed = {key: value for key, value in given.items() if value != defaults[key]}
@@ -123,6 +125,21 @@ def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
         raise ConfigurationError(f"training: {str(error).strip() or repr(error)}") from error
     _check_schedule(arguments)
     return arguments
+
+
+def _check_sharding(given: dict) -> None:
+    """Refuse ways to shard a model that would do nothing, or that exact accumulation cannot go."""
+    if given["deepspeed"] is not None:
+        raise ConfigurationError(f"training.deepspeed={shown(given['deepspeed'])}: {NO_DEEPSPEED}")
+    if not given["fsdp"]:
+        return
+    if given["use_cpu"] or not torch.cuda.is_available():
+        raise ConfigurationError(f"training.fsdp={shown(given['fsdp'])}: {NO_FSDP}")
+    if given["fit_micro_batch"]:
+        raise ConfigurationError(
+            "training.fit_micro_batch=true with training.fsdp: it measures a model that is not sharded yet; set "
+            "training.per_device_train_batch_size yourself"
+        )
 
 
 def _check_schedule(arguments: TrainingArguments) -> None:

@@ -119,7 +119,7 @@ class _Job:
             report.say(self._fit(trainer))
         report.say(report.preflight(trainer, data, tokens, row_tokens, pace, plan))
         self._train(trainer)
-        best, encoder = self._best(trainer, encoder)
+        best, encoder = self._best(trainer)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
             measured.after, measured.cuts = score_sizes(encoder, retrieval_set, config.evaluation, "after", seed=config.seed)
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
@@ -221,7 +221,7 @@ class _Job:
                 log.warning(f"not gone on from {line}; it is kept as damaged-{line.partition(':')[0]}")
             step = 0 if found is None else checkpoint.step_of(found)
             report.say(f"going on from step {step:,}" if step else "there is no checkpoint to go on from: the run begins anew")
-        step = int(distributed.gather_arrays(np.array([step]), self.arguments.device)[0][0])
+        step = int(distributed.gather_arrays(np.array([step]))[0][0])
         self.arguments.eval_on_start = not step and self.arguments.eval_strategy != "no"
         return checkpoint.path_of(self.folder.path, step) if step else None
 
@@ -258,7 +258,7 @@ class _Job:
                 f"Go on with: name={self.config.name} resume=true"
             )
 
-    def _best(self, trainer: ContrastiveTrainer, encoder: Encoder) -> tuple[dict, Encoder]:
+    def _best(self, trainer: ContrastiveTrainer) -> tuple[dict, Encoder]:
         """Which weights the run ends with: the best checkpoint's, the last ones, or the base's when nothing beat it."""
         state = trainer.state
         choosing = self.arguments.load_best_model_at_end and state.best_metric is not None
@@ -270,8 +270,7 @@ class _Job:
             best = {"score": scores[-1] if scores else None, "step": state.global_step}
         if choosing and not state.best_global_step:
             return best, load_encoder(self.source, self.arguments.device)
-        # accelerate leaves the forward pass wrapped in autocast: final scores and the export are of the float32 weights.
-        return best, trainer.accelerator.unwrap_model(encoder, keep_fp32_wrapper=False)
+        return best, trainer.trained()
 
     def _summary(
         self, trainer: ContrastiveTrainer, data: TrainingData, tokens: TokenStore, scores: Scores, best: dict, seconds: float

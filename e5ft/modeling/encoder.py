@@ -87,6 +87,11 @@ class Encoder(nn.Module):
         return self.backbone.config
 
     @property
+    def _no_split_modules(self) -> list[str]:
+        """Names of the classes of which accelerate shards each module by itself."""
+        return self.backbone._no_split_modules
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.backbone.parameters()).device

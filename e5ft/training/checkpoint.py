@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 
 from e5ft import distributed
@@ -19,8 +18,9 @@ from e5ft.errors import StorageError
 from e5ft.files import check_manifest, flush_folder, read_json, write_manifest
 
 STATE = "trainer_state.json"
+STATES = OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
 _NAME = re.compile(r"checkpoint-(\d+)")
-_NEEDED = (STATE, "optimizer.pt", "scheduler.pt")
+_NEEDED = (STATE, *STATES)
 
 
 def path_of(run: Path, step: int) -> Path:
@@ -39,27 +39,26 @@ def visible(run: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def writing(run: Path, step: int, device: torch.device) -> Iterator[Path]:
+def writing(run: Path, step: int) -> Iterator[Path]:
     """Yield, on every process, the hidden folder that takes its place as `checkpoint-N` once all of them have written.
 
     Args:
         run: the run's folder, on a file system that all processes see.
         step: N. An older folder of that name is replaced.
-        device: where the processes' backend communicates.
 
     Raises:
         StorageError: something could not be written, by whichever process; the hidden folder is removed, and nothing else is
             touched.
     """
     hidden = run / f".checkpoint-{step}.partial"
-    with _together(run, step, device):
+    with _together(run, step):
         if distributed.is_main():
             shutil.rmtree(hidden, ignore_errors=True)
             hidden.mkdir(parents=True)
     try:
-        with _together(run, step, device):
+        with _together(run, step):
             yield hidden
-        with _together(run, step, device):
+        with _together(run, step):
             if distributed.is_main():
                 _show(hidden, path_of(run, step))
     except StorageError:
@@ -68,7 +67,7 @@ def writing(run: Path, step: int, device: torch.device) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _together(run: Path, step: int, device: torch.device) -> Iterator[None]:
+def _together(run: Path, step: int) -> Iterator[None]:
     """Wait for all processes at the end of the block; where one of them could not write, all fail: none waits for it."""
     failed: Exception | None = None
     try:
@@ -76,7 +75,7 @@ def _together(run: Path, step: int, device: torch.device) -> Iterator[None]:
     # torch.save tells of a full disk as a RuntimeError, safetensors with an error of its own.
     except (OSError, RuntimeError, SafetensorError) as error:
         failed = error
-    if distributed.any_process(failed is not None, device):
+    if distributed.any_process(failed is not None):
         whole = [path.name for path in visible(run) if path.name != path_of(run, step).name]
         raise StorageError(
             f"step {step}: the checkpoint could not be written ({failed or 'by another process'}). "

@@ -1,5 +1,7 @@
 """Saving whole checkpoints and going on from one as if nothing had happened: what `ContrastiveTrainer` builds upon."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -7,13 +9,15 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
-from e5ft.errors import NonFiniteError, StorageError
+from e5ft.errors import ConfigurationError, NonFiniteError, StorageError
 from e5ft.files import check_manifest
 from e5ft.modeling.compact import save_scale
+from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_weights, save_encoder
 from e5ft.modeling.lora import save_adapters
 from e5ft.training import checkpoint
 from e5ft.training.progress import Progress
+from e5ft.training.sharding import NO_DEEPSPEED, NO_FSDP, Twin, load_optimizer_state, optimizer_state
 
 SKIPPED_IN_A_ROW = 25  # the scaler begins at 2**16 and halves its scale each time: by then it is far below 1
 
@@ -37,10 +41,58 @@ class ResumableTrainer(Trainer):
         self._resumed: Path | None = None  # the checkpoint that this call of train() goes on from
         self._counted = 0  # the last step that `_progress` has counted as taken or skipped
         self._saved: int | None = None  # the last step of which this process wrote a checkpoint
+        self._twin: Twin | None = None  # where the model is sharded
 
     def _some_rows(self) -> str:
         """Rows of the step under way, for messages."""
         raise NotImplementedError
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As Trainer's, for what this trainer knows how to shard.
+
+        Raises:
+            ConfigurationError: DeepSpeed, FSDP1, or FSDP where accelerate would not shard.
+        """
+        super().create_accelerator_and_postprocess()
+        self._check_sharding()
+
+    def _check_sharding(self) -> None:
+        if self.is_deepspeed_enabled:
+            raise ConfigurationError(f"DeepSpeed: {NO_DEEPSPEED}")
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            raise ConfigurationError(f"training.fsdp: {NO_FSDP}")
+        if not self.is_fsdp_enabled:
+            return
+        if not self.accelerator.is_fsdp2:
+            raise ConfigurationError(
+                "FSDP: version 2 is needed (training.fsdp_config.version=2, or fsdp_version: 2 for accelerate)"
+            )
+        plugin = self.accelerator.state.fsdp_plugin
+        # Every process has read the weights already, and this would ask the compact table for a whole one.
+        plugin.cpu_ram_efficient_loading = False
+        # Else the vectors would leave the encoder in half precision: at cosine .8 that rounds a logit by .4. Autocast does the rest.
+        plugin.mixed_precision_policy = None
+
+    def _prepare_for_training(self, *args, **kwargs) -> tuple:
+        if self.is_fsdp_enabled and self._twin is None:
+            self._twin = Twin(self.model)
+        return super()._prepare_for_training(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def whole_model(self) -> Iterator[Encoder]:
+        """The encoder with all of its weights, to evaluate or to save; where it is sharded all processes come here together."""
+        if self._twin is None:
+            yield self.model
+            return
+        with self._twin.whole() as encoder, self.accelerator.autocast():
+            yield encoder
+
+    def trained(self) -> Encoder:
+        """The encoder after training, with the weights as they are and all of its work in float32; called by all processes."""
+        if self._twin is not None:
+            return self._twin.gather()
+        # accelerate leaves the forward pass wrapped in autocast.
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs) -> TrainOutput:
         """As Trainer's; what it logs after a resume is what it would have logged without the interruption.
@@ -114,8 +166,8 @@ class ResumableTrainer(Trainer):
             checkpoint.rotate(run, self.args.save_total_limit, best)
 
     def _write_checkpoint(self, run: Path, step: int) -> None:
-        with checkpoint.writing(run, step, self.args.device) as folder:
-            self.save_model(str(folder), _internal_call=True)
+        with checkpoint.writing(run, step) as folder:
+            self._save(str(folder))
             self._save_optimizer_and_scheduler(str(folder))
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
@@ -144,14 +196,36 @@ class ResumableTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # Not Trainer's: it would add training_args.bin, a pickle that holds the hub token in clear.
+        folder = output_dir or self.args.output_dir
+        with self.whole_model() as encoder:
+            if self.args.should_save:
+                save_encoder(encoder, folder)
+                save_adapters(encoder, folder)
+                save_scale(encoder, folder)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._twin is None:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        state = optimizer_state(self.optimizer)
         if self.args.should_save:
-            folder = output_dir or self.args.output_dir
-            save_encoder(self.model, folder)
-            save_adapters(self.model, folder)
-            save_scale(self.model, folder)
+            torch.save(state, Path(output_dir) / checkpoint.OPTIMIZER)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / checkpoint.SCHEDULER)
+
+    def _load_optimizer_and_scheduler(self, resumed: str | None) -> None:
+        if self._twin is None or resumed is None:
+            return super()._load_optimizer_and_scheduler(resumed)
+        read = {name: torch.load(Path(resumed) / name, map_location="cpu", weights_only=True) for name in checkpoint.STATES}
+        load_optimizer_state(self.optimizer, read[checkpoint.OPTIMIZER])
+        self.lr_scheduler.load_state_dict(read[checkpoint.SCHEDULER])
+
+    def _load_weights(self, folder: str | Path) -> None:
+        if self._twin is None:
+            load_weights(self.model, folder)
+        else:
+            self._twin.load(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        load_weights(self.model, resume_from_checkpoint)
+        self._load_weights(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         best = Path(self.args.output_dir) / Path(self.state.best_model_checkpoint).name  # the run may have been moved
@@ -160,4 +234,4 @@ class ResumableTrainer(Trainer):
             raise StorageError(
                 f"{best}: the best checkpoint is damaged ({reason}); resume=true makes it again from an earlier one"
             )
-        load_weights(self.model, best)
+        self._load_weights(best)

@@ -186,7 +186,7 @@ class ContrastiveTrainer(ResumableTrainer):
             loss = self.loss(embeddings, inputs.micro_batch.step) / self.current_gradient_accumulation_steps
             self._note(loss * self.current_gradient_accumulation_steps, inputs.micro_batch.step)
         else:
-            step = whole_step([inputs.micro_batch.step], embeddings.device)
+            step = whole_step([inputs.micro_batch.step])
             loss = self.loss(distributed.gather_rows(embeddings), step)
             self._note(loss, step)
         return (loss, {"embeddings": embeddings}) if return_outputs else loss
@@ -194,7 +194,9 @@ class ContrastiveTrainer(ResumableTrainer):
     def _embed(self, batch: MicroBatch, number: int, model: torch.nn.Module | None = None) -> torch.Tensor:
         """Embed a micro-batch with the dropout of (seed, step, micro-batch, rank): the same in both passes and after a resume."""
         device = self.args.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # accelerate wraps a forward pass in autocast, but not that of a model that it shards.
+        precision = contextlib.nullcontext() if self._twin is None else self.accelerator.autocast()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), precision:
             torch.manual_seed(_seed(self.args.seed, self.state.global_step, number, self.args.process_index))
             return (self.model_wrapped if model is None else model)(batch.input_ids, batch.lengths)
 
@@ -277,7 +279,8 @@ class ContrastiveTrainer(ResumableTrainer):
         best one. (Trainer starts from minus infinity, so that the base never competes.)
         """
         start = time.monotonic()
-        found = self.eval_dataset(self.model)
+        with self.whole_model() as encoder:
+            found = self.eval_dataset(encoder)
         if self.state.global_step:
             self.evaluation_seconds += time.monotonic() - start
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 from transformers import TrainingArguments
 
 from e5ft.app import configuration
@@ -45,6 +46,16 @@ def test_a_field_of_training_arguments_is_set_without_plus(composed, tmp_path):
     assert arguments.remove_unused_columns is False
 
 
+def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
+    monkeypatch.setattr(configuration.torch.cuda, "is_available", lambda: True)
+    given = ["training.fsdp=true", "training.fsdp_config={version: 2}"]
+    configuration._check_sharding(OmegaConf.to_container(composed("train", *given).training))
+    with pytest.raises(ConfigurationError, match="fit_micro_batch=true with training.fsdp.*per_device_train_batch_size"):
+        configuration.training_arguments(composed("train", *given, "training.fit_micro_batch=true"), tmp_path)
+    with pytest.raises(ConfigurationError, match="training.fsdp='true'|training.fsdp=True"):
+        configuration.training_arguments(composed("train", *given, "training.use_cpu=true"), tmp_path)
+
+
 @pytest.mark.parametrize("field", ["learning_rate", "remove_unused_columns", "no_such_field"])
 def test_owned_pinned_and_unknown_fields_are_refused(composed, field):
     with pytest.raises(ConfigCompositionException) as caught:
@@ -65,6 +76,8 @@ def test_owned_pinned_and_unknown_fields_are_refused(composed, field):
         ("training.eval_steps=0", "training.eval_steps=0"),
         ("training.bf16=maybe", "training.bf16='maybe'"),
         ("training.fp16=true", "training.bf16=true"),
+        ("training.fsdp=full_shard", "training.fsdp='full_shard': accelerate shards nothing here"),
+        ("training.deepspeed={}", "training.fsdp=true shards as much"),
         ("training.early_stopping_patience=0", "training.early_stopping_patience=0"),
         ("training.eval_strategy=sometimes", "training:"),
         ("training.lr_scheduler_kwargs={a: 1}", "training.lr_scheduler_kwargs={'a': 1}"),

@@ -1,0 +1,105 @@
+"""FSDP2 (`training.fsdp=true`): weights, gradients and the optimizer's state are spread over the processes.
+
+Only a step's forward and backward passes are sharded. All else sees a plain encoder, and the files of a checkpoint are those of a run
+that is not sharded: either kind of run can go on from them. Evaluation could not use the sharded encoder: its processes make different
+numbers of forward passes, and each would wait for the others in every layer.
+"""
+
+import contextlib
+import copy
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from e5ft import distributed
+from e5ft.modeling.compact import compacted
+from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.loading import load_weights
+
+# Why a way to shard is refused, and what to do instead.
+NO_DEEPSPEED = "its engine runs forward and backward passes in pairs, and exact accumulation does not; training.fsdp=true shards as much as ZeRO-3 does"
+NO_FSDP = "accelerate shards nothing here, it needs several GPUs and a process for each (torchrun --nproc_per_node); leave it out"
+
+
+class Twin:
+    """A plain encoder beside a sharded one; it takes memory only while its weights are asked for.
+
+    Args:
+        encoder: before it is sharded, which happens in place.
+    """
+
+    def __init__(self, encoder: Encoder):
+        memo = {id(shared): shared for shared in (encoder.tokenizer, *encoder.pooler, *encoder.buffers())}
+        memo |= {id(p): nn.Parameter(p.new_empty(0), requires_grad=p.requires_grad) for p in encoder.parameters()}
+        self.sharded, self.plain = encoder, copy.deepcopy(encoder, memo)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[Encoder]:
+        """The plain encoder with the sharded one's weights; all processes come here together."""
+        try:
+            yield self.gather()
+        finally:
+            for weight in self.plain.parameters():
+                weight.data = weight.new_empty(0)
+
+    @torch.no_grad()
+    def gather(self) -> Encoder:
+        """As `whole`, to keep."""
+        for weight, shard in self._pairs():
+            weight.data = _whole(shard)
+        if compacted(self.plain) is not None:
+            compacted(self.plain).scale = compacted(self.sharded).scale
+        return self.plain
+
+    def load(self, folder: str | os.PathLike) -> None:
+        """Read the weights of a checkpoint into the sharded encoder, on every process; errors as of `load_weights`."""
+        with self.whole() as plain, torch.no_grad():
+            load_weights(plain, folder)
+            for weight, shard in self._pairs():
+                shard.copy_(_cut(weight.detach(), shard))
+            if compacted(plain) is not None:
+                compacted(self.sharded).scale = compacted(plain).scale
+
+    def _pairs(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+        for module in self.sharded.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # the outermost keeps its weights whole after a forward pass
+        return zip(self.plain.parameters(), self.sharded.parameters(), strict=True)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
+    """As `optimizer.state_dict()`, with whole tensors on the host; all processes come here together, the main one gets them."""
+    state = optimizer.state_dict()
+    whole = {}
+    for number, values in state["state"].items():
+        found = {name: _whole(value) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+        if distributed.is_main():
+            whole[number] = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in found.items()}
+    return {**state, "state": whole}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Take a state with whole tensors; each process keeps its part."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    cut = {
+        number: {
+            name: _cut(value, weights[number]) if isinstance(value, torch.Tensor) else value for name, value in values.items()
+        }
+        for number, values in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": cut})
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def _cut(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The part of a tensor that this process holds of `like`; whatever has another shape (a counter of steps) stays whole."""
+    if not isinstance(like, DTensor) or whole.shape != like.shape:
+        return whole
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

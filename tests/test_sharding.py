@@ -1,0 +1,71 @@
+"""FSDP2 on two gloo processes against the same training unsharded: the real accelerate, made to shard without a GPU."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.test_distributed import launched, rows_file  # noqa: F401  (a fixture)
+from tests.training import sharded_processes
+
+KINDS = ("plain", "compact", "lora")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sharded")
+
+
+@pytest.fixture(scope="module")
+def found(rows_file, folder):  # noqa: F811
+    """What each of two processes found."""
+    return launched(sharded_processes.__name__, 2, rows_file, folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", [batch for batch, _ in sharded_processes.CUTS])
+def test_a_sharded_step_is_the_unsharded_one(found, kind, batch):
+    for each in found:
+        ours, theirs = each[kind, batch, True], each[kind, batch, False]
+        torch.testing.assert_close(ours["losses"], theirs["losses"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours["norms"], theirs["norms"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours["weights"], theirs["weights"], rtol=0, atol=1e-5)
+        assert len(ours["losses"]) == 4 and len(set(ours["losses"])) == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_process_holds_half_of_the_weights(found, kind):
+    for each in found:
+        assert each[kind, 16, True]["held"] < 0.55
+        assert each[kind, 16, False]["held"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_holds_what_an_unsharded_one_holds(found, folder, kind):
+    files = [folder / f"{kind}-saved-{sharded}" / "checkpoint-2" for sharded in (True, False)]
+    assert {path.name for path in files[0].iterdir()} == {path.name for path in files[1].iterdir()}
+    ours, theirs = (load_file(path / "model.safetensors") for path in files)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-5)
+    ours, theirs = (torch.load(path / "optimizer.pt", weights_only=True) for path in files)
+    assert ours["state"].keys() == theirs["state"].keys() and ours["state"]
+    for number, values in theirs["state"].items():
+        for name, tensor in values.items():
+            torch.testing.assert_close(ours["state"][number][name], tensor, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("sharded", "before"), [(True, True), (True, False), (False, True)])
+def test_either_goes_on_from_either(found, kind, sharded, before):
+    """Dropout on. From its own kind of checkpoint to the last bit."""
+    for each in found:
+        resumed, whole = each[kind, "resumed", sharded, before], each[kind, "saved", sharded]
+        close = {"rtol": 0, "atol": 0 if sharded is before else 1e-5}
+        torch.testing.assert_close(resumed["losses"], whole["losses"], **close)
+        torch.testing.assert_close(resumed["weights"], whole["weights"], **close)
+
+
+def test_evaluation_needs_no_common_number_of_forward_passes_and_the_best_weights_come_back(found):
+    for each in found:
+        torch.testing.assert_close(each["best", True]["losses"], each["best", False]["losses"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(each["best", True]["weights"], each["best", False]["weights"], rtol=0, atol=1e-5)
