@@ -18,6 +18,7 @@ from e5ft.errors import ConfigurationError, DataError, NonFiniteError
 from e5ft.modeling.cpu import product
 
 SLACK = 32
+_BLOCK = 16  # scores of which the largest is looked at first
 RESCORED_VALUES = 500_000  # float64 products held at once while candidates are scored anew: 4 MB, which stay in a CPU's cache
 
 
@@ -28,7 +29,7 @@ def top_k(
     *,
     device: str | torch.device = "cpu",
     query_chunk: int = 512,
-    passage_chunk: int = 8192,
+    passage_chunk: int = 16384,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k passages with the largest dot product for every query.
 
@@ -57,6 +58,8 @@ def top_k(
             for block in best:
                 block.merge(chunk, start)
             start += len(chunk)
+        for block in best:
+            block.choose()
         results = [rescore(block.queries, passages, block.indices, min(k, len(passages))) for block in best]
     scores = [scores for scores, _ in results] or [np.empty((0, min(k, len(passages))), np.float32)]
     indices = [indices for _, indices in results] or [np.empty((0, min(k, len(passages))), np.int64)]
@@ -64,40 +67,75 @@ def top_k(
 
 
 class _Best:
-    """The running best `kept` candidates of one chunk of queries; positions are always in ascending index order."""
+    """The running best `kept` candidates of one chunk of queries, and some more; positions are always in ascending index order."""
 
     def __init__(self, queries: torch.Tensor, kept: int):
         self.queries, self.kept = queries, kept
         self.scores = queries.new_empty((len(queries), 0))
         self.indices = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
+        self.least: torch.Tensor | None = None  # (Q', 1): what is not above it cannot be among the best
 
     def merge(self, passages: torch.Tensor, start: int) -> None:
         """Take in the passages start, start + 1, ...: (P', D)."""
         scores = product(self.queries, passages)  # (Q', D) and (P', D) -> (Q', P')
-        indices = torch.arange(start, start + len(passages), device=scores.device).expand_as(scores)
-        if self.indices.shape[1] == self.kept:
-            scores, indices = _above(scores, indices, self.scores.amin(dim=1, keepdim=True))
+        scores, indices = _above(scores, start, self._below(scores) if self.least is None else self.least)
         # What stands here already has the smaller indices: behind one another, position order is index order.
-        scores, indices = torch.cat([self.scores, scores], dim=1), torch.cat([self.indices, indices], dim=1)
-        positions = _largest(scores, min(self.kept, scores.shape[1]))
-        self.scores, self.indices = scores.gather(1, positions), indices.gather(1, positions)
+        self.scores, self.indices = torch.cat([self.scores, scores], dim=1), torch.cat([self.indices, indices], dim=1)
+        if self.scores.shape[1] > 2 * self.kept or self.least is None:
+            self.choose()
+
+    def choose(self) -> None:
+        """Leave the best alone."""
+        positions = _largest(self.scores, min(self.kept, self.scores.shape[1]))
+        self.scores, self.indices = self.scores.gather(1, positions), self.indices.gather(1, positions)
+        if self.scores.shape[1] == self.kept:
+            self.least = self.scores.amin(dim=1, keepdim=True)
+
+    def _below(self, scores: torch.Tensor) -> torch.Tensor | None:
+        """(Q', 1), below at least `kept` of the first scores: below as many of the largest of some blocks."""
+        if scores.shape[1] % _BLOCK or scores.shape[1] < _BLOCK * self.kept:
+            return None
+        largest = _blocks(scores).amax(dim=1).topk(self.kept, dim=1, sorted=False).values
+        return torch.nextafter(largest.amin(dim=1, keepdim=True), largest.new_tensor(-torch.inf))
 
 
-def _above(scores: torch.Tensor, indices: torch.Tensor, least: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The scores (Q', P') above each row's `least` (Q', 1), in order, and their indices; rows are filled up with -inf.
+def _above(scores: torch.Tensor, start: int, least: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scores (Q', P') above each row's `least` (Q', 1), in order, and their indices, counted from `start`; rows are filled
+    up with -inf.
 
     Where many passages have been seen few new ones are above: choosing among these is cheap, and choosing among all took
     longer than the matrix product. An equal score is not above: the index that is held already is the smaller one.
     """
-    rows, columns = (scores > least).nonzero(as_tuple=True)  # row by row, ascending
-    counts = rows.bincount(minlength=len(scores))
-    width = int(counts.max())
-    if width > scores.shape[1] // 4:  # ascending scores, say: nothing is gained
-        return scores, indices
-    places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    found, their = scores.new_full((len(scores), width), -torch.inf), indices.new_zeros((len(scores), width))
-    found[rows, places], their[rows, places] = scores[rows, columns], indices[rows, columns]
-    return found, their
+    if least is not None:
+        places = _places_above(scores, least)
+        rows = places // scores.shape[1]
+        counts = rows.bincount(minlength=len(scores))
+        width = int(counts.max())
+    if least is None or width > scores.shape[1] // 4:  # ascending scores, say: nothing is gained
+        return scores, torch.arange(start, start + scores.shape[1], device=scores.device).expand_as(scores)
+    found = scores.new_full((len(scores), width), -torch.inf)
+    indices = places.new_zeros((len(scores), width))
+    to = rows * width + torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    found.view(-1).scatter_(0, to, scores.view(-1).index_select(0, places))
+    indices.view(-1).scatter_(0, to, places % scores.shape[1] + start)
+    return found, indices
+
+
+def _places_above(scores: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """Places in `scores.view(-1)`, ascending, of those above each row's `least`."""
+    width = scores.shape[1]
+    if width % _BLOCK:
+        return (scores > least).view(-1).nonzero()[:, 0]
+    blocks = _blocks(scores)
+    rows, block = (blocks.amax(dim=1) > least).nonzero(as_tuple=True)
+    hit, within = (blocks[rows, :, block] > least[rows]).nonzero(as_tuple=True)
+    return ((rows * width + block)[hit] + within * (width // _BLOCK)).sort().values
+
+
+def _blocks(scores: torch.Tensor) -> torch.Tensor:
+    """(Q', `_BLOCK`, P' / `_BLOCK`): a block is what one place of the last dimension shows; its largest score is a tenth of the
+    work of comparing all of them, for they lie far from one another."""
+    return scores.view(len(scores), _BLOCK, -1)
 
 
 def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -181,9 +219,11 @@ def _float32_chunks(vectors, size: int, device, name: str) -> Iterator[torch.Ten
 
 def _float32(vectors, rows: slice | torch.Tensor, device="cpu") -> torch.Tensor:
     """Some rows as float32 on the device; of a memory map only these are read."""
+    if type(vectors) is np.ndarray and vectors.flags.writeable and min(vectors.strides) > 0:
+        vectors = torch.from_numpy(vectors)  # which picks rows faster
     if isinstance(vectors, torch.Tensor):
-        chosen = vectors[rows if isinstance(rows, slice) else rows.to(vectors.device)]
-        return chosen.detach().to(device=device, dtype=torch.float32)
+        chosen = vectors[rows] if isinstance(rows, slice) else vectors.index_select(0, rows.to(vectors.device))
+        return chosen.detach().to(device).float()  # moved first: half as many bytes travel
     chosen = vectors[rows if isinstance(rows, slice) else rows.numpy()]
     # Copied: what is no plain array (a memory map, shards), and what torch cannot share (not to be written, or running backwards).
     if type(chosen) is not np.ndarray or not chosen.flags.writeable or min(chosen.strides) < 0:

@@ -54,6 +54,29 @@ def test_scores_and_order_do_not_depend_on_the_chunks(chunks):
     assert np.array_equal(scores, expected_scores)
 
 
+@pytest.mark.parametrize("spread", [1, 2, 40], ids=["nearly all tied", "many tied", "few tied"])
+@pytest.mark.parametrize("chunk", [640, 1024, 1111, 16_384])
+@pytest.mark.parametrize("k", [1, 8])
+def test_choosing_by_blocks_is_choosing_among_all(spread, chunk, k):
+    """Chunks long enough that the largest of each block bounds what is chosen from, whole numbers, the best ones anywhere."""
+    generator = np.random.default_rng(chunk + spread)
+    queries = generator.integers(-spread, spread + 1, (9, 4)).astype(np.float32)
+    passages = generator.integers(-spread, spread + 1, (4_500, 4)).astype(np.float32)
+    scores, indices = top_k(queries, passages, k, query_chunk=4, passage_chunk=chunk)
+    expected_scores, expected_indices = brute_force(queries, passages, k)
+    assert np.array_equal(indices, expected_indices)
+    assert np.array_equal(scores, expected_scores)
+
+
+def test_few_scores_are_looked_at_one_by_one(monkeypatch):
+    """What is chosen from is a few times what is asked for, not a chunk: so neither the bound of the first chunk nor that of later ones is lost."""
+    widths, original = [], search._largest
+    monkeypatch.setattr(search, "_largest", lambda scores, count: widths.append(scores.shape[1]) or original(scores, count))
+    generator = np.random.default_rng(4)
+    top_k(unit(generator, 30, 16), unit(generator, 40_000, 16), 10, passage_chunk=4096)
+    assert max(widths) < 4 * (10 + search.SLACK) and len(widths) < 10
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_memory_map_and_tensor_give_what_the_array_gives(tmp_path, dtype):
     generator = np.random.default_rng(1)
