@@ -10,7 +10,7 @@ from torch.nn.functional import log_softmax
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.training.losses import InfoNCE
-from e5ft.training.scoring import Boundary, Build, check_positive, check_weight, index, over_rows
+from e5ft.training.scoring import Build, Vectors, check_positive, check_weight, index, over_rows
 
 TEACHERS = ("scores", "guide")
 CANDIDATES = ("own", "step")
@@ -101,12 +101,11 @@ class Distillation(nn.Module):
         queries = index(step.query[slice(*step.own)], embeddings)
         teacher = self._teacher_scores(step, columns, places, queries, embeddings)
 
-        def build(vectors: torch.Tensor, boundary: Boundary) -> Callable[[int, int], torch.Tensor]:
-            vectors = boundary(vectors)
-
+        def build(vectors: Vectors) -> Callable[[int, int], torch.Tensor]:
             def chunk(first: int, last: int) -> torch.Tensor:
                 rows = slice(first, last)
-                student = (vectors[queries[rows], None] * vectors[places[rows]]).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
+                query, candidates = vectors.take(queries[rows]), vectors.take(places[rows])
+                student = (query[:, None] * candidates).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
                 return kl(student / temperatures[0], teacher(rows) / temperatures[1], valid[rows])[:, None]
 
             return chunk
@@ -176,11 +175,11 @@ def divergence_over_step(
 
     theirs = other[passages]  # (P, D')
 
-    def build(vectors: torch.Tensor, boundary: Boundary) -> Callable[[int, int], torch.Tensor]:
-        query, candidates = boundary(vectors[queries]), boundary(vectors[passages])
+    def build(vectors: Vectors) -> Callable[[int, int], torch.Tensor]:
+        candidates = vectors.take(passages)
 
         def chunk(first: int, last: int) -> torch.Tensor:
-            student = query[first:last] @ candidates.T / temperature  # (b, P)
+            student = vectors.take(queries[first:last]) @ candidates.T / temperature  # (b, P)
             return kl(student, other[queries[first:last]] @ theirs.T / teacher_temperature)[:, None]
 
         return chunk

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize, relu
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.training.scoring import Boundary, Side, check_positive, index, over_rows, pairs_between
+from e5ft.training.scoring import Side, Vectors, check_positive, index, over_rows, pairs_between
 
 BLOCKS = ("query_passage", "passage_query", "query_query", "passage_passage")
 # What a candidate may score above the positive before it counts as a false negative: Qwen3-Embedding's 0.1, GISTEmbed's 0.
@@ -117,15 +117,15 @@ class InfoNCE(nn.Module):
             judge = {}
             if self.false_negatives == "guide":
                 guide = torch.from_numpy(step.need("guide")).to(embeddings.device, non_blocking=True)
-                judge = {"judge": Side(normalize(guide, dim=1), step, self.blocks)}
+                judge = {"judge": Side(Vectors(normalize(guide, dim=1)), step, self.blocks)}
 
-            def build(vectors: torch.Tensor, boundary: Boundary) -> Callable[[int, int], torch.Tensor]:
-                sides = {"student": Side(vectors, step, self.blocks, boundary), **judge}
+            def build(vectors: Vectors) -> Callable[[int, int], torch.Tensor]:
+                sides = {"student": Side(vectors, step, self.blocks), **judge}
 
                 def chunk(first: int, last: int) -> torch.Tensor:
                     rows = slice(first, last)
-                    excluded = [self._excluded(block, step, first, last, vectors.device) for block in self.blocks]
-                    hard = pairs_between(step.own_negatives, step.own[0] + first, step.own[0] + last, vectors.device)
+                    excluded = [self._excluded(block, step, first, last, embeddings.device) for block in self.blocks]
+                    hard = pairs_between(step.own_negatives, step.own[0] + first, step.own[0] + last, embeddings.device)
                     return self._chunk({name: side.rows(rows) for name, side in sides.items()}, excluded, hard)
 
                 return chunk

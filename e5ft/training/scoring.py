@@ -12,37 +12,64 @@ from e5ft.errors import ConfigurationError
 # Of a chunk at most. On a CPU 4 MB in float32, and ten times that with what is made of them; on a GPU more, whose kernels wait for work.
 SCORES = {"cpu": 2**20, "cuda": 2**24}
 
-Boundary = Callable[[torch.Tensor], torch.Tensor]
-Build = Callable[[torch.Tensor, Boundary], Callable[[int, int], torch.Tensor]]
+
+class Vectors:
+    """A step's vectors, of which a loss takes rows.
+
+    Args:
+        values: (N, D), float32.
+        gradient: (N, D), to which the gradients of what is taken are added by `settle`; None leaves that to torch, whose way takes
+            as much memory as all vectors for every time that some are taken.
+    """
+
+    def __init__(self, values: torch.Tensor, gradient: torch.Tensor | None = None):
+        self.values, self.gradient = values, gradient
+        self._taken: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n, D) vectors of (n,) rows, or (n, m, D) of (n, m)."""
+        found = self.values[rows]
+        if self.gradient is not None:
+            self._taken.append((rows, found.requires_grad_()))
+        return found
+
+    def kept(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """What was taken since the last time, to be settled later."""
+        taken, self._taken = self._taken, []
+        return taken
+
+    def settle(self, taken: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Add up the gradients of what was taken."""
+        for rows, found in taken:
+            if found.grad is not None:
+                # Not index_add_, whose sums have another order each time on a GPU.
+                self.gradient.index_put_((rows,), found.grad, accumulate=True)
 
 
-def _as_it_is(shared: torch.Tensor) -> torch.Tensor:
-    """The boundary where there is none."""
-    return shared
+Build = Callable[[Vectors], Callable[[int, int], torch.Tensor]]
 
 
 class Side:
-    """One model's vectors of a step, as scores are taken from them: own rows, distinct passages, distinct queries."""
+    """One model's vectors of a step, as scores are taken from them: distinct passages and queries, and own rows when asked for."""
 
-    def __init__(self, vectors: torch.Tensor, step: Step, blocks: Sequence[str], boundary: Boundary = _as_it_is):
-        start, stop = step.own
-        self.query = boundary(vectors[index(step.query[start:stop], vectors)])  # (B, D)
-        self.positive = boundary(vectors[index(step.positive[start:stop], vectors)])  # (B, D)
-        self.passages = boundary(vectors[index(step.passage, vectors)])  # (P, D)
+    def __init__(self, vectors: Vectors, step: Step, blocks: Sequence[str]):
+        self._vectors, like = vectors, vectors.values
+        self._query, self._positive = (index(part[slice(*step.own)], like) for part in (step.query, step.positive))
+        self.passages = vectors.take(index(step.passage, like))  # (P, D)
         self.queries = None
         if "passage_query" in blocks or "query_query" in blocks:
-            self.queries = boundary(vectors[index(step.query[step.distinct_query], vectors)])  # (Q, D)
+            self.queries = vectors.take(index(step.query[step.distinct_query], like))  # (Q, D)
 
-    def rows(self, rows: slice) -> "Side":
-        """The same for some of the own rows."""
-        side = object.__new__(Side)
-        side.query, side.positive, side.passages, side.queries = (
-            self.query[rows],
-            self.positive[rows],
-            self.passages,
-            self.queries,
-        )
-        return side
+    def rows(self, rows: slice) -> "Rows":
+        """Scores of some of the own rows."""
+        return Rows(self, self._vectors.take(self._query[rows]), self._vectors.take(self._positive[rows]))
+
+
+class Rows:
+    """Some of a side's own rows, b of them: their queries' and positives' vectors, (b, D)."""
+
+    def __init__(self, side: Side, query: torch.Tensor, positive: torch.Tensor):
+        self.side, self.query, self.positive = side, query, positive
 
     def own(self) -> torch.Tensor:
         """(b, 1) cosines of each query and its positive."""
@@ -51,7 +78,8 @@ class Side:
     def scores(self, block: str) -> torch.Tensor:
         """(b, C) cosines of a block."""
         anchor, _, candidate = block.partition("_")
-        return (self.query if anchor == "query" else self.positive) @ (self.queries if candidate == "query" else self.passages).T
+        candidates = self.side.queries if candidate == "query" else self.side.passages
+        return (self.query if anchor == "query" else self.positive) @ candidates.T
 
 
 def over_rows(build: Build, step: Step, size: int, embeddings: torch.Tensor) -> torch.Tensor:
@@ -62,9 +90,8 @@ def over_rows(build: Build, step: Step, size: int, embeddings: torch.Tensor) -> 
     fewer rows make a chunk, so that memory does not grow with the step.
 
     Args:
-        build: (embeddings, boundary) -> chunk, and chunk(first, last) -> (b, n), rows counted from the first own one; the first
-            column is a loss, further ones are counts. What chunks take from the embeddings must pass through
-            `boundary` (a tensor to a tensor of the same values), where its gradients are added up.
+        build: vectors -> chunk, and chunk(first, last) -> (b, n), rows counted from the first own one; the first column is a loss,
+            further ones are counts. What a loss needs of the vectors it takes from them: for all chunks in `build`, for one in `chunk`.
         step: the step.
         size: rows of a chunk at most.
         embeddings: (N, D), float32.
@@ -76,7 +103,7 @@ def over_rows(build: Build, step: Step, size: int, embeddings: torch.Tensor) -> 
     size = min(size, max(1, SCORES.get(device.type, SCORES["cpu"]) // max(1, len(step.passage))))
     weights = torch.from_numpy(step.weight[slice(*step.own)]).to(device, non_blocking=True)
     if rows <= size:
-        return _weighted(build(embeddings, _as_it_is), weights, 0, rows)
+        return _weighted(build(Vectors(embeddings)), weights, 0, rows)
     return _Chunks.apply(embeddings, build, weights, [(start, min(start + size, rows)) for start in range(0, rows, size)])
 
 
@@ -93,7 +120,7 @@ class _Chunks(torch.autograd.Function):
     def forward(ctx, embeddings, build, weights, bounds):
         ctx.save_for_backward(embeddings, weights)
         ctx.given = build, bounds
-        chunk = build(embeddings.detach(), _as_it_is)
+        chunk = build(Vectors(embeddings.detach()))
         total = _weighted(chunk, weights, *bounds[0])
         for first, last in bounds[1:]:
             total += _weighted(chunk, weights, first, last)
@@ -104,20 +131,15 @@ class _Chunks(torch.autograd.Function):
     def backward(ctx, gradient):
         embeddings, weights = ctx.saved_tensors
         build, bounds = ctx.given
-        shared = []
-
-        def boundary(tensor: torch.Tensor) -> torch.Tensor:
-            shared.append((tensor, tensor.detach().requires_grad_()))
-            return shared[-1][1]
-
+        vectors = Vectors(embeddings.detach(), torch.zeros_like(embeddings))
         with torch.enable_grad(), torch.autocast(embeddings.device.type, enabled=False):
-            leaf = embeddings.detach().requires_grad_()
-            chunk = build(leaf, boundary)
+            chunk = build(vectors)
+            shared = vectors.kept()
             for first, last in bounds:
                 _weighted(chunk, weights, first, last)[0].backward(gradient[0])
-            used = [(tensor, copy.grad) for tensor, copy in shared if copy.grad is not None]
-            torch.autograd.backward([tensor for tensor, _ in used], [found for _, found in used])
-        return leaf.grad, None, None, None
+                vectors.settle(vectors.kept())
+            vectors.settle(shared)
+        return vectors.gradient, None, None, None
 
 
 def index(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
