@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
@@ -149,6 +150,7 @@ class TrainingRows(Dataset):
 def _known_positives(store: RowStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(group of each row, all groups' identities end to end, where each group begins); a group is a distinct query."""
     _, group = np.unique(store.query_ids(), return_inverse=True)
+    group = group.astype(np.int32)  # these stay in memory as long as the rows do
     ids, counts = store.positive_ids()
     owners = np.repeat(group, counts)
     order = np.lexsort((ids, owners))
@@ -156,7 +158,8 @@ def _known_positives(store: RowStore) -> tuple[np.ndarray, np.ndarray, np.ndarra
     first = np.ones(len(ids), dtype=bool)
     first[1:] = (ids[1:] != ids[:-1]) | (owners[1:] != owners[:-1])
     starts = np.concatenate([[0], np.cumsum(np.bincount(owners[first], minlength=group.max() + 1))])
-    return group, ids[first], starts
+    pa.default_memory_pool().release_unused()  # the columns, which are read from the disk when they are needed again
+    return group, ids[first], starts.astype(np.int32 if len(ids) < 2**31 else np.int64)
 
 
 def collate(examples: Sequence[tuple[int, Example]], vectors: Mapping[str, Vectors] | None = None) -> MicroBatch:
