@@ -47,7 +47,7 @@ log = logging.getLogger("e5ft")
 # Fields of the `training` group that may differ when a run goes on: they change how a step is computed, or what is said of it,
 # not what it holds. The rows of a step, a product of three of them, are compared by themselves.
 _FREE = re.compile(
-    r"per_device_train_batch_size|gradient_accumulation_steps|activation_checkpointing.*|fit_micro_batch|dataloader_.*|ddp_.*|"
+    r"per_device_train_batch_size|gradient_accumulation_steps|activation_checkpointing.*|fit_micro_batch|dataloader_.*|ddp_.*|fsdp.*|"
     r"logging_.*|log_.*|save_total_limit|disable_tqdm|use_cpu|skip_memory_metrics|torch_empty_cache_steps"
 )
 
