@@ -10,7 +10,8 @@ from torch.nn.functional import log_softmax
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.training.losses import InfoNCE
-from e5ft.training.scoring import Build, Vectors, check_positive, check_weight, index, over_rows
+from e5ft.training.scoring import Take, check_positive, check_weight, index, mean_over_rows
+from e5ft.training.tiles import Block, kl_sum
 
 TEACHERS = ("scores", "guide")
 CANDIDATES = ("own", "step")
@@ -101,16 +102,11 @@ class Distillation(nn.Module):
         queries = index(step.query[slice(*step.own)], embeddings)
         teacher = self._teacher_scores(step, columns, places, queries, embeddings)
 
-        def build(vectors: Vectors) -> Callable[[int, int], torch.Tensor]:
-            def chunk(first: int, last: int) -> torch.Tensor:
-                rows = slice(first, last)
-                query, candidates = vectors.take(queries[rows]), vectors.take(places[rows])
-                student = (query[:, None] * candidates).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
-                return kl(student / temperatures[0], teacher(rows) / temperatures[1], valid[rows])[:, None]
+        def chunk(take: Take, rows: slice) -> torch.Tensor:
+            student = (take(queries[rows])[:, None] * take(places[rows])).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
+            return kl(student / temperatures[0], teacher(rows) / temperatures[1], valid[rows])
 
-            return chunk
-
-        return _mean_over_rows(build, step, self.infonce.chunk_size, embeddings)
+        return mean_over_rows(chunk, step, self.infonce.chunk_size, embeddings)
 
     def _teacher_scores(self, step, columns, places, queries, embeddings) -> Callable[[slice], torch.Tensor]:
         """rows -> (b, K) scores."""
@@ -170,21 +166,11 @@ def divergence_over_step(
         temperature, teacher_temperature: of the model's and the other's cosines.
         chunk_size: rows whose scores stand in memory at once.
     """
-    other = torch.from_numpy(step.need(name)).to(embeddings.device, non_blocking=True)
-    queries, passages = index(step.query[slice(*step.own)], embeddings), index(step.passage, embeddings)
-
-    theirs = other[passages]  # (P, D')
-
-    def build(vectors: Vectors) -> Callable[[int, int], torch.Tensor]:
-        candidates = vectors.take(passages)
-
-        def chunk(first: int, last: int) -> torch.Tensor:
-            student = vectors.take(queries[first:last]) @ candidates.T / temperature  # (b, P)
-            return kl(student, other[queries[first:last]] @ theirs.T / teacher_temperature)[:, None]
-
-        return chunk
-
-    return _mean_over_rows(build, step, chunk_size, embeddings)
+    own, device = slice(*step.own), embeddings.device
+    others = torch.from_numpy(step.need(name)).to(device, non_blocking=True)
+    weight = torch.from_numpy(step.weight[own]).to(device, non_blocking=True)
+    block = Block(index(step.query[own], embeddings), index(step.passage, embeddings))
+    return kl_sum(embeddings, block, others, (temperature, teacher_temperature), weight, chunk_size) / weight.sum()
 
 
 def kl(student: torch.Tensor, teacher: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
@@ -211,7 +197,3 @@ def own_candidates(step: Step) -> np.ndarray:
     columns[:, 0] = step.positive[slice(*step.own)]
     columns[:, 1:][np.arange(columns.shape[1] - 1) < counts[:, None]] = step.negative[slice(*step.own_range)]
     return columns
-
-
-def _mean_over_rows(build: Build, step: Step, size: int, embeddings: torch.Tensor) -> torch.Tensor:
-    return over_rows(build, step, size, embeddings)[0] / float(step.weight[slice(*step.own)].sum())

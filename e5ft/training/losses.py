@@ -10,7 +10,7 @@ A loss may have two attributes more. `needs`, a set of names, says what steps mu
 the loss fills at each call, goes into the training log.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from torch.nn.functional import normalize, relu
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.training.scoring import Side, Vectors, check_positive, index, over_rows, pairs_between
+from e5ft.training.scoring import check_positive, from_own, index
+from e5ft.training.tiles import Block, Contrast, Judge, contrast
 
 BLOCKS = ("query_passage", "passage_query", "query_query", "passage_passage")
 # What a candidate may score above the positive before it counts as a false negative: Qwen3-Embedding's 0.1, GISTEmbed's 0.
@@ -114,59 +115,37 @@ class InfoNCE(nn.Module):
             )
         with torch.autocast(embeddings.device.type, enabled=False):
             # Not in half precision: at cosine .8 it rounds a logit by .05 (fp16) or .4 (bf16).
-            judge = {}
+            total, masked = contrast(embeddings.float(), self._problem(step, embeddings))
+        self._note(step, masked)
+        return total / float(step.weight[slice(*step.own)].sum())
+
+    def _problem(self, step: Step, like: torch.Tensor) -> Contrast:
+        own = slice(*step.own)
+        query, positive = (index(places[own], like) for places in (step.query, step.positive))
+        candidates = {"passage": step.passage, "query": step.query[step.distinct_query]}
+        blocks = []
+        for name in self.blocks:
+            anchor, _, candidate = name.partition("_")
+            pairs = from_own(self._pairs(name, step), step)
+            blocks.append(Block(query if anchor == "query" else positive, index(candidates[candidate], like), pairs))
+        judge = None
+        if self.false_negatives != "none":
+            guide = None
             if self.false_negatives == "guide":
-                guide = torch.from_numpy(step.need("guide")).to(embeddings.device, non_blocking=True)
-                judge = {"judge": Side(Vectors(normalize(guide, dim=1)), step, self.blocks)}
+                guide = normalize(torch.from_numpy(step.need("guide")).to(like.device, non_blocking=True), dim=1)
+            judge = Judge(guide, self.margin, self.hard_margin, from_own(step.own_negatives, step))
+        weight = torch.from_numpy(step.weight[own]).to(like.device, non_blocking=True)
+        return Contrast(query, positive, tuple(blocks), self.temperature, weight, self.chunk_size, judge)
 
-            def build(vectors: Vectors) -> Callable[[int, int], torch.Tensor]:
-                sides = {"student": Side(vectors, step, self.blocks), **judge}
-
-                def chunk(first: int, last: int) -> torch.Tensor:
-                    rows = slice(first, last)
-                    excluded = [self._excluded(block, step, first, last, embeddings.device) for block in self.blocks]
-                    hard = pairs_between(step.own_negatives, step.own[0] + first, step.own[0] + last, embeddings.device)
-                    return self._chunk({name: side.rows(rows) for name, side in sides.items()}, excluded, hard)
-
-                return chunk
-
-            found = over_rows(build, step, self.chunk_size, embeddings.float())  # loss, masked in batch, masked hard
-        self._note(step, found)
-        return found[0] / float(step.weight[slice(*step.own)].sum())
-
-    def _chunk(self, sides: dict, excluded: list, hard: tuple) -> torch.Tensor:
-        """(b, 3): each row's loss, and how many of its in-batch and hard negatives were masked as false."""
-        student, judge = sides["student"], sides.get("judge", sides["student"])
-        own = student.own()  # (b, 1) cosines
-        columns, masked = [own / self.temperature], own.new_zeros(len(own), 2)
-        for block, pairs in zip(self.blocks, excluded, strict=True):
-            scores = student.scores(block)  # (b, C) cosines
-            logits = (scores / self.temperature).index_put(pairs, scores.new_tensor(float("-inf")))
-            if self.false_negatives != "none":
-                with torch.no_grad():
-                    judged = scores if judge is student else judge.scores(block)
-                    false = judged > judge.own() + self.margin
-                    if block == "query_passage":
-                        false[hard] = judged[hard] > judge.own()[hard[0], 0] + self.hard_margin
-                    false[pairs] = False  # no candidates in the first place
-                    if block == "query_passage":
-                        masked[:, 1].index_add_(0, hard[0], false[hard].float())
-                        masked[:, 0] = false.sum(dim=1) - masked[:, 1]
-                logits = logits.masked_fill(false, float("-inf"))
-            columns.append(logits)
-        loss = torch.logsumexp(torch.cat(columns, dim=1), dim=1) - columns[0][:, 0]
-        return torch.cat([loss[:, None], masked], dim=1)
-
-    def _note(self, step: Step, found: torch.Tensor) -> None:
+    def _note(self, step: Step, masked: torch.Tensor) -> None:
         """The share of in-batch and of hard negatives that were masked as false."""
         if self.false_negatives == "none":
             return
         hard = 0 if self.mask_hard else len(step.own_negatives[0])
         in_batch = self._count("query_passage", step) - hard
-        found = found.detach()
-        self.statistics = {"false_negative_share": found[1] / max(in_batch, 1)}
+        self.statistics = {"false_negative_share": masked[0] / max(in_batch, 1)}
         if hard:
-            self.statistics["false_hard_negative_share"] = found[2] / hard
+            self.statistics["false_hard_negative_share"] = masked[1] / hard
 
     def _pairs(self, block: str, step: Step) -> tuple[np.ndarray, np.ndarray]:
         """Pairs (own row, column) that are no candidates, by row."""
@@ -184,9 +163,6 @@ class InfoNCE(nn.Module):
     def _count(self, block: str, step: Step) -> int:
         columns = len(step.passage) if block.endswith("passage") else len(step.distinct_query)
         return (step.own[1] - step.own[0]) * columns - len(self._pairs(block, step)[0])
-
-    def _excluded(self, block: str, step: Step, first: int, last: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-        return pairs_between(self._pairs(block, step), step.own[0] + first, step.own[0] + last, device)
 
 
 class Triplet(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from e5ft.errors import ConfigurationError, DataError
+from e5ft.training import tiles
 from e5ft.training.distillation import Distillation, Regularised, own_candidates
 from e5ft.training.losses import InfoNCE, Triplet
 from tests.training.test_losses import make_step, masked_reference, random_rows, value_and_gradient, vectors
@@ -50,7 +51,9 @@ def reference(embeddings, step, rows, temperature, teacher_temperature, teacher,
 
 @pytest.mark.parametrize(("teacher", "candidates"), [("scores", "own"), ("guide", "own"), ("guide", "step")])
 @pytest.mark.parametrize("chunk_size", [4, 100])
-def test_kl_and_its_gradient_against_a_loop(teacher, candidates, chunk_size):
+@pytest.mark.parametrize("scores", [12, 2**20], ids=["3 columns a tile", "all"])
+def test_kl_and_its_gradient_against_a_loop(teacher, candidates, chunk_size, scores, monkeypatch):
+    monkeypatch.setitem(tiles.SCORES, "cpu", scores)
     for seed in range(6):
         step, rows, text_ids, embeddings = scored_step(seed)
         loss = Distillation(0.3, teacher, 0.7, weight=0.0, candidates=candidates, chunk_size=chunk_size)

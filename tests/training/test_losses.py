@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.training import scoring
+from e5ft.training import tiles
 from e5ft.training.losses import BLOCKS, InfoNCE, Triplet
 
 BLOCK_SETS = [("query_passage", *more) for n in range(4) for more in itertools.combinations(BLOCKS[1:], n)]
@@ -168,11 +168,13 @@ def test_the_rows_of_the_double_loop_hold_every_case():
     assert len(seen) == 6
 
 
+@pytest.mark.parametrize("scores", [1, 9, 2**20])
 @pytest.mark.parametrize("chunk_size", [1, 2, 4, 8])
-def test_infonce_does_not_depend_on_the_chunk_size(chunk_size):
+def test_infonce_does_not_depend_on_the_tiles(chunk_size, scores, monkeypatch):
     rows, text_ids = random_rows(3)
     embeddings, step = vectors(len(text_ids)).float(), make_step(rows, text_ids)
     whole = value_and_gradient(lambda e: InfoNCE(0.1, BLOCKS)(e, step), embeddings)
+    monkeypatch.setitem(tiles.SCORES, "cpu", scores)
     cut = value_and_gradient(lambda e: InfoNCE(0.1, BLOCKS, chunk_size)(e, step), embeddings)
     torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
 
@@ -191,7 +193,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_with_a_chunk_size_the_score_matrix_never_stands_whole(monkeypatch):
-    """64 rows x 192 passages are 12,288 scores; in chunks of 8 rows 1,536, and the column of the own positive."""
+    """64 rows x 192 passages are 12,288 scores; of 8 rows 1,536. Nor do the vectors of all passages (768 numbers) where a tile has fewer."""
     rows = [(i, 64 + i, [128 + i, 192 + i], i, [64 + i]) for i in range(64)]
     step, embeddings = make_step(rows, list(range(256))), vectors(256, dimension=4).float()
 
@@ -211,10 +213,10 @@ def test_with_a_chunk_size_the_score_matrix_never_stands_whole(monkeypatch):
 
     saved, made = largest(8)
     assert saved <= 256 * 4  # the vectors: no chunk's scores outlive it
-    assert made <= 8 * 193
-    assert min(largest(64)) >= 64 * 192
-    monkeypatch.setitem(scoring.SCORES, "cpu", 8 * 192)  # a step with so many passages that 8 rows of theirs are enough
-    assert largest(64) == (saved, made)
+    assert made == 8 * 192
+    assert largest(64) == (saved, 64 * 192)
+    monkeypatch.setitem(tiles.SCORES, "cpu", 64 * 16)
+    assert largest(64) == (saved, 256 * 4)  # the gradient
 
 
 def test_infonce_is_float32_under_autocast():
@@ -360,7 +362,9 @@ def masked_reference(embeddings, judge, rows, text_ids, temperature, blocks, mar
 @pytest.mark.parametrize("mode", ["margin", "guide"])
 @pytest.mark.parametrize("blocks", [("query_passage",), BLOCKS], ids=["one", "all"])
 @pytest.mark.parametrize(("margin", "hard_margin"), [(0.1, 0.1), (0.0, -0.2), (-0.1, 2.0)])
-def test_masks_against_the_double_loop(mode, blocks, margin, hard_margin):
+@pytest.mark.parametrize("scores", [12, 2**20], ids=["3 columns a tile", "all"])
+def test_masks_against_the_double_loop(mode, blocks, margin, hard_margin, scores, monkeypatch):
+    monkeypatch.setitem(tiles.SCORES, "cpu", scores)
     masked = [0, 0]
     for seed in range(8):
         rows, text_ids = random_rows(seed)
@@ -378,6 +382,7 @@ def test_masks_against_the_double_loop(mode, blocks, margin, hard_margin):
         for place, (name, kind) in enumerate((("false_negative_share", "in_batch"), ("false_hard_negative_share", "hard"))):
             masked[place] += counts[kind][0]
             if counts[kind][1]:
+                assert not loss.statistics[name].requires_grad
                 assert float(loss.statistics[name]) == pytest.approx(counts[kind][0] / counts[kind][1])
     assert masked[0] > 0 and (masked[1] > 0) == (hard_margin < 2)  # the masks did something; 2 masks no hard negative
 
