@@ -14,8 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from e5ft.training.scoring import add_rows, row_slices
 
-# Scores of a tile at most. On a CPU 4 MB in float32; on a GPU more, whose kernels wait for work.
-SCORES = {"cpu": 2**20, "cuda": 2**24}
+# Candidates of a tile at most: with 1,024 rows 4 MB of scores on a CPU; on a GPU, whose kernels wait for work, 64.
+COLUMNS = {"cpu": 2**10, "cuda": 2**14}
 
 Pairs = tuple[np.ndarray, np.ndarray]  # rows ascending, columns
 
@@ -196,8 +196,7 @@ def _scored(vectors: torch.Tensor, block: Block, rows: slice) -> Iterator[_Tile]
     """The tiles of some rows, with cosines for logits."""
     anchor_places = block.anchor[rows]
     anchor = vectors[anchor_places]
-    width = max(1, SCORES.get(vectors.device.type, SCORES["cpu"]) // len(anchor))
-    for columns in row_slices(len(block.candidates), width):
+    for columns in row_slices(len(block.candidates), COLUMNS.get(vectors.device.type, COLUMNS["cpu"])):
         places = block.candidates[columns]
         candidates = vectors[places]
         yield _Tile((anchor_places, places), (anchor, candidates), anchor @ candidates.T)
