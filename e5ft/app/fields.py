@@ -220,6 +220,7 @@ TRAINING_RULES = {
     "ddp_timeout": whole(1, 10**9),
     "ddp_bucket_cap_mb": null_or(whole(1, 1_000_000)),
     "metric_for_best_model": null_or(WORD),
+    "fsdp": null_or(BOOLEAN),  # TrainingArguments' own annotation still names the strings of version 1
     "compact_embedding": BOOLEAN,
     "group_by_length": BOOLEAN,
 }

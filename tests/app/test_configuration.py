@@ -49,10 +49,12 @@ def test_a_field_of_training_arguments_is_set_without_plus(composed, tmp_path):
 def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
     monkeypatch.setattr(configuration.torch.cuda, "is_available", lambda: True)
     given = ["training.fsdp=true", "training.fsdp_config={version: 2}"]
-    configuration._check_sharding(OmegaConf.to_container(composed("train", *given).training))
+    config = composed("train", *given)
+    configuration._check_sharding(OmegaConf.to_container(config.training))
+    assert configuration.training_arguments(config, tmp_path).fsdp_plugin_args["fsdp_version"] == 2
     with pytest.raises(ConfigurationError, match="fit_micro_batch=true with training.fsdp.*per_device_train_batch_size"):
         configuration.training_arguments(composed("train", *given, "training.fit_micro_batch=true"), tmp_path)
-    with pytest.raises(ConfigurationError, match="training.fsdp='true'|training.fsdp=True"):
+    with pytest.raises(ConfigurationError, match="training.fsdp=True: accelerate shards nothing"):
         configuration.training_arguments(composed("train", *given, "training.use_cpu=true"), tmp_path)
 
 
@@ -76,7 +78,8 @@ def test_owned_pinned_and_unknown_fields_are_refused(composed, field):
         ("training.eval_steps=0", "training.eval_steps=0"),
         ("training.bf16=maybe", "training.bf16='maybe'"),
         ("training.fp16=true", "training.bf16=true"),
-        ("training.fsdp=full_shard", "training.fsdp='full_shard': accelerate shards nothing here"),
+        ("training.fsdp=true", "training.fsdp=True: accelerate shards nothing here"),
+        ("training.fsdp=full_shard", "training.fsdp='full_shard': true or false, or null is needed"),
         ("training.deepspeed={}", "training.fsdp=true shards as much"),
         ("training.early_stopping_patience=0", "training.early_stopping_patience=0"),
         ("training.eval_strategy=sometimes", "training:"),
