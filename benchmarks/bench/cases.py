@@ -157,7 +157,7 @@ def search(quick: bool) -> Iterator[Line]:
     """Exact top 100."""
     for passages, queries in ((20_000, 100),) if quick else ((100_000, 1000), (1_000_000, 200)):
         sizes = {"passages": passages, "queries": queries}
-        repetitions = 2 if quick else 5 if passages > 100_000 else 15  # short ones vary more
+        repetitions = 2 if quick else 5 if passages > 100_000 else 11  # short ones vary more
         found = measure("search:compare", repetitions=repetitions, **sizes)
         for other in (FAISS, MATMUL):
             values = tuple(found["wall"][OUR_SEARCH]), other, tuple(found["wall"][other])
