@@ -9,14 +9,16 @@ import torch
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def training_memory(weights: int, trained: int) -> int:
-    """Bytes of weights, gradient and AdamW's two moments, in float32; activations come on top.
+def training_memory(weights: int, trained: int, shards: int = 1) -> int:
+    """Bytes of weights, gradient and AdamW's two moments that a process holds, in float32; activations come on top.
 
     Args:
         weights: parameters in all.
         trained: those with a gradient.
+        shards: processes over which they are spread (training.fsdp); each then holds whole weights too, while it evaluates.
     """
-    return 4 * weights + 12 * trained
+    everything = 4 * weights + 12 * trained
+    return everything if shards == 1 else everything // shards + 4 * weights
 
 
 def checkpoint_disk(weights: int, trained: int, checkpoints: int) -> int:

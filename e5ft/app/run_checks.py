@@ -156,7 +156,8 @@ def check_memory(config: DictConfig) -> Finding:
         return ok(f"{size(free)} free; what the model needs is known once it is here")
     total, trained, spared = found
     processes = 1 if uses_gpu(config) else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    most, least = (processes * training_memory(total, trained - less) for less in (0, spared))
+    shards = int(os.environ.get("WORLD_SIZE", 1)) if config.training.fsdp else 1
+    most, least = (processes * training_memory(total, trained - less, shards) for less in (0, spared))
     text = f"{total:,} parameters: {size(most)} for weights, gradient and optimizer, more for activations; {size(free)} free"
     smaller = "a smaller model, or model.lora.rank=16"
     if free and least > free:

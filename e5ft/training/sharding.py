@@ -50,7 +50,7 @@ class Twin:
     def gather(self) -> Encoder:
         """As `whole`, to keep."""
         for weight, shard in self._pairs():
-            weight.data = _whole(shard)
+            weight.data = _whole(shard).to(weight.device)
         if compacted(self.plain) is not None:
             compacted(self.plain).scale = compacted(self.sharded).scale
         return self.plain

@@ -110,6 +110,15 @@ def test_memory(monkeypatch, config, free, overrides, state):
     assert checks.check_memory(config("model=e5_small", *overrides)).state == state
 
 
+def test_memory_of_a_shard(monkeypatch, config):
+    """1.9 GB over eight processes, and .47 GB of whole weights in each."""
+    monkeypatch.setattr(checks, "free_memory", lambda device: 1e9)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    overrides = ["model=e5_small", "training.compact_embedding=false"]
+    assert checks.check_memory(config(*overrides)).state == "fault"
+    assert checks.check_memory(config(*overrides, "training.fsdp=true")).state == "ok"
+
+
 @pytest.mark.parametrize(
     ("free", "overrides", "state"),
     [
