@@ -69,3 +69,10 @@ def test_evaluation_needs_no_common_number_of_forward_passes_and_the_best_weight
     for each in found:
         torch.testing.assert_close(each["best", True]["losses"], each["best", False]["losses"], rtol=0, atol=1e-6)
         torch.testing.assert_close(each["best", True]["weights"], each["best", False]["weights"], rtol=0, atol=1e-5)
+
+
+def test_a_full_disk_ends_all_processes(found):
+    for rank, each in enumerate(found):
+        for message in each["full"]:
+            assert "step 1: the checkpoint could not be written" in message
+            assert ("No space left" if rank == 0 else "by another process") in message

@@ -110,7 +110,13 @@ def _parse(place: str, number: int, line: bytes | None) -> dict:
     except UnicodeDecodeError as error:
         raise Fault(place, f"not UTF-8 (byte {error.start}); convert the file, for instance from CP949") from None
     try:
-        value = _DECODER.decode(text)
+        # Not decode(), which looks for white space with regular expressions.
+        text = text.strip(_WHITE)
+        value, end = _DECODER.scan_once(text, 0)
+        if end != len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+    except StopIteration:
+        raise Fault(place, f"not JSON (Expecting value): {text[:60]!r}") from None
     except RecursionError:
         raise Fault(place, "not usable: nested too deeply") from None
     except ValueError as error:  # JSONDecodeError is one
@@ -135,6 +141,7 @@ def _unique_keys(pairs: list) -> dict:
 
 
 # Made once: json.loads would make one for every line.
+_WHITE = " \t\n\r"  # JSON's
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
@@ -148,7 +155,7 @@ def check_text(place: str, field: str, value: object) -> str:
         raise Fault(place, f"{field} is missing (null)")
     if not isinstance(value, str):
         raise Fault(place, f"{field} must be a string, this is {type(value).__name__}: {str(value)[:60]!r}")
-    if not value.strip():
+    if not value or value.isspace():
         raise Fault(place, f"{field} is blank")
     if "\x00" in value:
         raise Fault(place, f"{field} holds a NUL character: {value[:60]!r}")

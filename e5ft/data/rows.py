@@ -7,6 +7,7 @@ them. Every row read is either accepted or a `Fault` with its place; nothing is 
 import contextlib
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -52,6 +53,11 @@ class Columns:
             raise ConfigurationError(
                 f"data.columns: query, document, hard_negative and scores need four different names, not {names}"
             )
+
+    @functools.cached_property
+    def known(self) -> frozenset[str]:
+        """Every column that may be there."""
+        return frozenset((self.query, self.document, self.hard_negative, self.scores, MINING, *self.ignore))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +116,9 @@ def validate(place: str, raw: Mapping, columns: Columns) -> Row:
         Fault: an unknown column, a missing, blank or mistyped field, a document that is its own hard negative, or scores
             that are not as many as the texts they belong to.
     """
-    known = {columns.query, columns.document, columns.hard_negative, columns.scores, MINING, *columns.ignore}
-    for name in raw:
-        if name not in known:
-            raise Fault(place, f"unknown column {name!r}; map it in data.columns or name it in data.columns.ignore")
+    if not columns.known.issuperset(raw):
+        unknown = next(name for name in raw if name not in columns.known)
+        raise Fault(place, f"unknown column {unknown!r}; map it in data.columns or name it in data.columns.ignore")
     for name in (columns.query, columns.document):
         if name not in raw:
             raise Fault(

@@ -5,8 +5,8 @@ import dataclasses
 import json
 import logging
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import datasets
@@ -154,7 +154,7 @@ def _write_rows(folder: Path, found: Iterable[tuple[str, Row | Fault]]) -> None:
     read = rejected = 0
     faults: list[str] = []
 
-    def accepted() -> Iterator[dict]:
+    def accepted() -> Iterator[tuple[int, Row]]:
         nonlocal read, rejected
         for place, row in found:
             read += 1
@@ -163,21 +163,33 @@ def _write_rows(folder: Path, found: Iterable[tuple[str, Row | Fault]]) -> None:
                 if len(faults) < _SHOWN_FAULTS:
                     faults.append(str(row))
                 continue
-            yield {
-                "line": int(place.rpartition(":")[2]),
-                "query": row.query,
-                "positives": row.positives,
-                "negatives": row.negatives,
-                "query_id": text_id(row.query),
-                "positive_ids": [text_id(text) for text in row.positives],
-                "negative_ids": [text_id(text) for text in row.negatives],
-                "scores": row.scores,
-            }
+            yield int(place.rpartition(":")[2]), row
 
     with new_folder(folder) as temporary:
-        _write_arrow(temporary / "rows.arrow", _ROWS, accepted())
+        _write_arrow(temporary / "rows.arrow", _ROWS, accepted(), _batch_of_rows)
         digest = digest_of_file(temporary / "rows.arrow")
         write_json(temporary / "report.json", {"read": read, "rejected": rejected, "faults": faults, "digest": digest})
+
+
+def _batch_of_rows(found: list[tuple[int, Row]]) -> pa.RecordBatch:
+    """Column by column: a dictionary for every row takes a quarter longer."""
+    rows = [row for _, row in found]
+    columns = [pa.array([line for line, _ in found], pa.int64()), pa.array([row.query for row in rows], pa.string())]
+    passages = [_lists([getattr(row, name) for row in rows]) for name in ("positives", "negatives")]
+    columns += [_list_array(*flat, pa.string()) for flat in passages]
+    columns.append(pa.array([text_id(row.query) for row in rows], pa.int64()))
+    columns += [_list_array(borders, [text_id(text) for text in texts], pa.int64()) for borders, texts in passages]
+    columns.append(_list_array(*_lists([row.scores for row in rows]), pa.float32()))
+    return pa.RecordBatch.from_arrays(columns, schema=_ROWS)
+
+
+def _lists(rows: list[tuple]) -> tuple[np.ndarray, list]:
+    """Where each row's values begin and the last ones end, and all values end to end."""
+    return np.cumsum([0, *map(len, rows)], dtype=np.int32), list(chain.from_iterable(rows))
+
+
+def _list_array(borders: np.ndarray, values: list, kind: pa.DataType) -> pa.ListArray:
+    return pa.ListArray.from_arrays(borders, pa.array(values, kind))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,10 +295,11 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write_arrow(path: Path, schema: pa.Schema, rows: Iterator[dict]) -> None:
+def _write_arrow(path: Path, schema: pa.Schema, rows: Iterator, batch_of: Callable[[list], pa.RecordBatch] | None = None) -> None:
+    """Rows are mappings, or whatever `batch_of` makes a record batch of."""
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         while batch := list(islice(rows, _BATCH)):
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+            writer.write_batch(batch_of(batch) if batch_of else pa.RecordBatch.from_pylist(batch, schema=schema))
 
 
 def _map(path: Path) -> datasets.Dataset:

@@ -23,7 +23,7 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-@functools.lru_cache(maxsize=1024)  # a row's texts are asked for twice in a row: when it is checked, and when it is stored
+@functools.lru_cache(maxsize=8192)  # a row's texts are asked for twice: when it is checked, and when it is stored with 999 others
 def text_id(text: str) -> int:
     """A 64-bit identity of a normalised text: equal texts have equal ids, in every process and run.
 

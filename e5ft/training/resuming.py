@@ -84,8 +84,12 @@ class ResumableTrainer(Trainer):
         if self._twin is None:
             yield self.model
             return
-        with self._twin.whole() as encoder, self.accelerator.autocast():
+        with self._twin.whole() as encoder:
             yield encoder
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        """What a forward pass runs in. accelerate wraps that of the model in autocast, but not where it shards it."""
+        return contextlib.nullcontext() if self._twin is None else self.accelerator.autocast()
 
     def trained(self) -> Encoder:
         """The encoder after training, with the weights as they are and all of its work in float32; called by all processes."""
@@ -166,9 +170,17 @@ class ResumableTrainer(Trainer):
             checkpoint.rotate(run, self.args.save_total_limit, best)
 
     def _write_checkpoint(self, run: Path, step: int) -> None:
-        with checkpoint.writing(run, step) as folder:
-            self._save(str(folder))
-            self._save_optimizer_and_scheduler(str(folder))
+        with contextlib.ExitStack() as stack:
+            # What processes do together comes before what one of them may fail at: the others would wait for it.
+            encoder = stack.enter_context(self.whole_model())
+            sharded = None if self._twin is None else optimizer_state(self.optimizer)
+            folder = stack.enter_context(checkpoint.writing(run, step))
+            self._save_encoder(encoder, folder)
+            if sharded is None:
+                self._save_optimizer_and_scheduler(str(folder))
+            elif self.args.should_save:
+                torch.save(sharded, folder / checkpoint.OPTIMIZER)
+                torch.save(self.lr_scheduler.state_dict(), folder / checkpoint.SCHEDULER)
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
             self._progress.loss, self._progress.logged = float(self._tr_loss), self._globalstep_last_logged
@@ -196,20 +208,14 @@ class ResumableTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # Not Trainer's: it would add training_args.bin, a pickle that holds the hub token in clear.
-        folder = output_dir or self.args.output_dir
         with self.whole_model() as encoder:
-            if self.args.should_save:
-                save_encoder(encoder, folder)
-                save_adapters(encoder, folder)
-                save_scale(encoder, folder)
+            self._save_encoder(encoder, Path(output_dir or self.args.output_dir))
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self._twin is None:
-            return super()._save_optimizer_and_scheduler(output_dir)
-        state = optimizer_state(self.optimizer)
+    def _save_encoder(self, encoder: Encoder, folder: Path) -> None:
         if self.args.should_save:
-            torch.save(state, Path(output_dir) / checkpoint.OPTIMIZER)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / checkpoint.SCHEDULER)
+            save_encoder(encoder, folder)
+            save_adapters(encoder, folder)
+            save_scale(encoder, folder)
 
     def _load_optimizer_and_scheduler(self, resumed: str | None) -> None:
         if self._twin is None or resumed is None:

@@ -194,9 +194,7 @@ class ContrastiveTrainer(ResumableTrainer):
     def _embed(self, batch: MicroBatch, number: int, model: torch.nn.Module | None = None) -> torch.Tensor:
         """Embed a micro-batch with the dropout of (seed, step, micro-batch, rank): the same in both passes and after a resume."""
         device = self.args.device
-        # accelerate wraps a forward pass in autocast, but not that of a model that it shards.
-        precision = contextlib.nullcontext() if self._twin is None else self.accelerator.autocast()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), precision:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), self._precision():
             torch.manual_seed(_seed(self.args.seed, self.state.global_step, number, self.args.process_index))
             return (self.model_wrapped if model is None else model)(batch.input_ids, batch.lengths)
 
@@ -279,7 +277,7 @@ class ContrastiveTrainer(ResumableTrainer):
         best one. (Trainer starts from minus infinity, so that the base never competes.)
         """
         start = time.monotonic()
-        with self.whole_model() as encoder:
+        with self.whole_model() as encoder, self._precision():
             found = self.eval_dataset(encoder)
         if self.state.global_step:
             self.evaluation_seconds += time.monotonic() - start

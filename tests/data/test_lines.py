@@ -15,7 +15,7 @@ GOOD = '{"query": "한국어"}'
 BAD_LINES = {
     "cp949": (GOOD.encode("cp949"), "not UTF-8 (byte 11); convert the file, for instance from CP949"),
     "utf16": (GOOD.encode("utf-16-le"), "not UTF-8 (byte 23); convert the file, for instance from CP949"),
-    "cut": (b'{"query": "a", "docum', "not JSON (Invalid control character at): '{\"query\": \"a\", \"docum'"),
+    "cut": (b'{"query": "a", "docum', "not JSON (Unterminated string starting at): '{\"query\": \"a\", \"docum'"),
     "cut within a letter": (GOOD.encode()[:-3], "not UTF-8 (byte 17); convert the file, for instance from CP949"),
     "nan": (b'{"query": NaN}', "not JSON (NaN is not a JSON value): '{\"query\": NaN}'"),
     "infinity": (b'{"query": -Infinity}', "not JSON (-Infinity is not a JSON value): '{\"query\": -Infinity}'"),

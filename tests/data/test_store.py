@@ -267,10 +267,10 @@ def test_two_processes_on_a_cold_cache_agree_and_one_of_them_writes(write_rows, 
     context = multiprocessing.get_context("fork")
     together, results, write_arrow = context.Barrier(2), context.SimpleQueue(), store_module._write_arrow
 
-    def noted(target, schema, rows):
+    def noted(target, schema, rows, *more):
         with open(cache.parent / "written", "a") as file:
             file.write(f"{target.name}\n")
-        write_arrow(target, schema, rows)
+        write_arrow(target, schema, rows, *more)
 
     def run():
         together.wait()

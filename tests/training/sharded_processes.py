@@ -6,6 +6,8 @@ Rank r leaves what it found in FOLDER/found-r.pt.
 """
 
 import sys
+import unittest.mock
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor
 
+from e5ft.errors import StorageError
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.lora import LoraSettings, add_adapters
@@ -21,6 +24,7 @@ from e5ft.training.trainer import ContrastiveTrainer
 from tests.conftest import make_encoder
 from tests.training.conftest import losses_of, make_trainer, norms_of
 
+WRITERS = ("e5ft.training.resuming.save_encoder", "torch.save")  # of weights, and of the optimizer's state
 CUTS = ((16, 1), (4, 4))  # times two processes: 32 rows a step
 
 
@@ -72,6 +76,20 @@ def ragged(encoder: Encoder) -> dict[str, float]:
     return {"ndcg@10": float(vectors[0][0]) / 2 + 0.5}
 
 
+def full_disk(rows_file: str, folder: Path, name: str) -> str:
+    """What a process says when the main one cannot write: all of them end, and none waits for another."""
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with unittest.mock.patch(name, fail) if dist.get_rank() == 0 else nullcontext():
+        try:
+            trained(rows_file, folder, sharded=True, batch=4, accumulation=2, steps=2, save_strategy="steps", save_steps=1)
+        except StorageError as error:
+            return str(error)
+    return "no error"
+
+
 def main(rows_file: str, folder: Path) -> None:
     dist.init_process_group("gloo")
     found = {}
@@ -102,6 +120,7 @@ def main(rows_file: str, folder: Path) -> None:
             rows_file, folder / f"best-{sharded}", sharded=sharded, batch=4, accumulation=2, steps=4, evaluator=ragged,
             load_best_model_at_end=True, **best,
         )  # fmt: skip
+    found["full"] = [full_disk(rows_file, folder / f"full-{number}", name) for number, name in enumerate(WRITERS)]
     torch.save(found, folder / f"found-{dist.get_rank()}.pt")
     dist.destroy_process_group()
 
