@@ -21,7 +21,9 @@ from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_weights
 
 # Why a way to shard is refused, and what to do instead.
-NO_DEEPSPEED = "its engine runs forward and backward passes in pairs, and exact accumulation does not; training.fsdp=true shards as much as ZeRO-3 does"
+NO_DEEPSPEED = (
+    "its checkpoints are files of its own, which no run here could go on from; training.fsdp=true shards as much as ZeRO-3 does"
+)
 NO_FSDP = "accelerate shards nothing here, it needs several GPUs and a process for each (torchrun --nproc_per_node); leave it out"
 
 
