@@ -38,6 +38,8 @@ def faults(source: str) -> list[str]:
                 wanted = {"trust_remote_code": "False", "allow_pickle": "False", "weights_only": "True", "shell": "False"}
                 if value != wanted.get(keyword.arg, value):
                     found.append(f"{node.lineno}: {keyword.arg}={value}")
+            if name == "torch.load" and any(k.arg == "weights_only" for k in node.keywords):  # seen to be True above
+                names = []
             if name == "evaluate.load" and ast.unparse(node.args[0]) != "str(METRIC_FILE)":
                 found.append(f"{node.lineno}: a metric from elsewhere")
             model = name.endswith(".from_pretrained") and name.startswith("AutoModel")
@@ -63,6 +65,7 @@ def test_no_file_loads_code(path):
         "AutoModel.from_pretrained(x)",
         "AutoModelForSequenceClassification.from_pretrained(x, use_safetensors=None)",
         "torch.load(x)",
+        "torch.load(x, weights_only=False)",
         "from torch import load",
         "import pickle",
         "np.load(x, allow_pickle=True)",
