@@ -106,6 +106,10 @@ def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
         raise ConfigurationError(
             "training.fp16=true needs a GPU (on a CPU it would silently train in float32); use training.bf16=true"
         )
+    if given["torch_compile"] and (changed.get("use_cpu") or not torch.cuda.is_available()):
+        raise ConfigurationError(
+            "training.torch_compile=true: not on a CPU, where dropout's masks cannot be compiled and the rest gains nothing; leave it out"
+        )
     pinned = {key: value for key, (value, _) in PINNED.items()}
     changed.setdefault("use_cpu", not torch.accelerator.is_available())  # bf16 on a CPU is refused without it
     changed.setdefault("disable_tqdm", True)  # ours says the same in fewer lines

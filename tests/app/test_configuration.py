@@ -80,6 +80,7 @@ def test_owned_pinned_and_unknown_fields_are_refused(composed, field):
         ("training.fp16=true", "training.bf16=true"),
         ("training.fsdp=true", "training.fsdp=True: accelerate shards nothing here"),
         ("training.fsdp=full_shard", "training.fsdp='full_shard': true or false, or null is needed"),
+        ("training.torch_compile=true", "training.torch_compile=true: not on a CPU"),
         ("training.deepspeed={}", "training.fsdp=true shards as much"),
         ("training.early_stopping_patience=0", "training.early_stopping_patience=0"),
         ("training.eval_strategy=sometimes", "training:"),
