@@ -106,7 +106,9 @@ def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
         raise ConfigurationError(
             "training.fp16=true needs a GPU (on a CPU it would silently train in float32); use training.bf16=true"
         )
-    if given["torch_compile"] and (changed.get("use_cpu") or not torch.cuda.is_available()):
+    if any(given[f"torch_compile{rest}"] for rest in ("", "_backend", "_mode")) and (
+        changed.get("use_cpu") or not torch.cuda.is_available()
+    ):
         raise ConfigurationError(
             "training.torch_compile=true: not on a CPU, where dropout's masks cannot be compiled and the rest gains nothing; leave it out"
         )

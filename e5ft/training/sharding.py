@@ -52,7 +52,7 @@ class Twin:
     def gather(self) -> Encoder:
         """As `whole`, to keep."""
         for weight, shard in self._pairs():
-            weight.data = _whole(shard).to(weight.device)
+            weight.data = whole_tensor(shard).to(weight.device)
         if compacted(self.plain) is not None:
             compacted(self.plain).scale = compacted(self.sharded).scale
         return self.plain
@@ -78,7 +78,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
     state = optimizer.state_dict()
     whole = {}
     for number, values in state["state"].items():
-        found = {name: _whole(value) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+        found = {name: whole_tensor(value) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
         if distributed.is_main():
             whole[number] = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in found.items()}
     return {**state, "state": whole}
@@ -96,7 +96,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict) -> None:
     optimizer.load_state_dict({**state, "state": cut})
 
 
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or what all processes hold of it put together; then all come here."""
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 

@@ -1,6 +1,7 @@
 """`ContrastiveTrainer`: transformers' Trainer with whole steps, exact accumulation and retrieval evaluation."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,6 +22,7 @@ from e5ft.modeling.compact import follow_decay
 from e5ft.modeling.encoder import Encoder
 from e5ft.training.accumulation import Share, distribute, surrogate, whole_step
 from e5ft.training.resuming import ResumableTrainer
+from e5ft.training.sharding import whole_tensor
 
 
 class ContrastiveTrainer(ResumableTrainer):
@@ -83,6 +85,7 @@ class ContrastiveTrainer(ResumableTrainer):
         dense = [p for name, p in model.named_parameters() if "embeddings" not in name]
         self._work = sum((6 if p.requires_grad else 4) * p.numel() for p in dense)  # operations a token
         self._rows_in_step: list[int] = []
+        self._losses: list[torch.Tensor] = []  # of the step under way
 
     # -- which rows meet -------------------------------------------------------------------------------------------------
 
@@ -172,10 +175,7 @@ class ContrastiveTrainer(ResumableTrainer):
             num_items_in_batch: unused; part of Trainer's interface.
 
         Returns:
-            A scalar; the k scalars of a step sum to its loss.
-
-        Raises:
-            NonFiniteError: the loss is NaN or infinite; raised before any weight changes.
+            A scalar; the k scalars of a step sum to its loss. Whether it is finite is looked at before the optimizer's step.
         """
         embeddings = inputs.embeddings
         if embeddings is None:
@@ -203,13 +203,8 @@ class ContrastiveTrainer(ResumableTrainer):
         return self.accelerator.no_sync(self.model_wrapped)
 
     def _note(self, loss: torch.Tensor, step: Step) -> None:
-        """Refuse a non-finite loss; remember what a step looked like for the log."""
-        if not self._scaled and not torch.isfinite(loss):
-            raise NonFiniteError(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}. The weights are as they were before it. "
-                f"Rows of the step: {self._some_rows()}. "
-                "Likely remedies: a lower optimizer.lr, a higher loss.temperature, bf16 instead of fp16."
-            )
+        """Remember what a step looked like, for the log and for `_get_grad_norm`."""
+        self._losses.append(loss.detach())
         rows = step.own[1] - step.own[0]
         pairs = rows * len(step.passage)
         numbers = {
@@ -243,11 +238,18 @@ class ContrastiveTrainer(ResumableTrainer):
         return shown + (f" and {more} more" if more > 0 else "")
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: object = None) -> object:
+        # Once a step, and as late as can be: until here no process waits for its GPU, nor for one that has given up.
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and not self._scaled and not torch.isfinite(torch.as_tensor(norm)):
+        losses, self._losses = self._losses, []
+        if self._scaled or norm is None:
+            return norm
+        seen = [float(value) for value in torch.stack([*losses, whole_tensor(torch.as_tensor(norm)).to(losses[0])]).tolist()]
+        if not all(map(math.isfinite, seen)):
+            broken = next((value for value in seen[:-1] if not math.isfinite(value)), None)
+            what = f"the gradient norm is {seen[-1]}" if broken is None else f"the loss is {broken}"
             raise NonFiniteError(
-                f"step {self.state.global_step + 1}: the gradient norm is {float(norm)}. The weights are as they were before it. "
-                f"Rows of the step: {self._some_rows()}. Likely remedies: a lower optimizer.lr or a higher loss.temperature."
+                f"step {self.state.global_step + 1}: {what}. The weights are as they were before it. "
+                f"Rows of the step: {self._some_rows()}. Likely remedies: a lower optimizer.lr, a higher loss.temperature."
             )
         return norm
 
