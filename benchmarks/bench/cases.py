@@ -36,7 +36,7 @@ def training(quick: bool) -> Iterator[Line]:
 
 
 def base(quick: bool) -> Iterator[Line]:
-    """mE5-base's shape: not part of the whole, it alone takes six minutes. With 8 rows MNRL in bf16 does not fit into 24 GB."""
+    """mE5-base's shape: not part of the whole, it alone takes five minutes. With 8 rows MNRL in bf16 does not fit into 24 GB."""
     for bf16 in BOTH:
         yield from _steps("e5_base", "ko-wiki", bf16, 6, (PLAIN,), 0.1, timed=2 if quick else 5)
 

@@ -134,7 +134,7 @@ def training_arguments(config: DictConfig, folder: Path) -> TrainingArguments:
 
 
 def _check_sharding(given: dict) -> None:
-    """Refuse ways to shard a model that would do nothing, or that exact accumulation cannot go."""
+    """Refuse ways to shard a model that would do nothing, or after which no run could go on."""
     if given["deepspeed"] is not None:
         raise ConfigurationError(f"training.deepspeed={shown(given['deepspeed'])}: {NO_DEEPSPEED}")
     if not given["fsdp"]:

@@ -63,9 +63,8 @@ def preflight(trainer, data, tokens, row_tokens: float, pace: float, plan: Evalu
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     disk = checkpoint_disk(weights, trained, checkpoints if args.save_strategy != "no" else 0)
     free_disk = shutil.disk_usage(args.output_dir).free
-    memory = training_memory(weights, trained, args.world_size if trainer.is_fsdp_enabled else 1) + (
-        0 if table is None else 4 * table.weight.numel()
-    )
+    memory = training_memory(weights, trained, args.world_size if trainer.is_fsdp_enabled else 1)
+    memory += 0 if table is None else 4 * table.weight.numel()
     shown = row_tokens * sampler.step_rows * steps / args.world_size
     passes = 4 - 1 / args.gradient_accumulation_steps if args.gradient_accumulation_steps > 1 else 3
     micro = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}" + (

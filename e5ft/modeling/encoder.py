@@ -256,7 +256,7 @@ def pack(order: Sequence[int], sizes: Sequence[int], limit: int) -> Iterable[lis
 
 
 def _pool(hidden: torch.Tensor, lengths: tuple[int, ...], pooling: str) -> torch.Tensor:
-    sizes = torch.tensor(lengths, device=hidden.device)
+    sizes = torch.tensor(lengths).to(hidden.device, non_blocking=True)
     ends = sizes.cumsum(0)
     if pooling == "cls":
         return hidden[ends - sizes]

@@ -247,6 +247,9 @@ def _within(pairs: Pairs, rows: slice) -> Callable[[slice, torch.device], tuple[
 
     def of(columns: slice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         here = (column >= columns.start) & (column < columns.stop)
-        return torch.from_numpy(row[here]).to(device), torch.from_numpy(column[here] - columns.start).to(device)
+        found = row[here], column[here] - columns.start
+        return tuple(
+            torch.from_numpy(part).to(device, non_blocking=True) for part in found
+        )  # a copy that waits, waits for all before it
 
     return of
