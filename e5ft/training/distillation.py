@@ -10,7 +10,7 @@ from torch.nn.functional import log_softmax
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.training.losses import InfoNCE
-from e5ft.training.scoring import Take, check_positive, check_weight, index, mean_over_rows
+from e5ft.training.scoring import Take, check_positive, check_weight, mean_over_rows, placed
 from e5ft.training.tiles import Block, kl_sum
 
 TEACHERS = ("scores", "guide")
@@ -98,8 +98,8 @@ class Distillation(nn.Module):
             return divergence_over_step(embeddings, step, "guide", *temperatures, self.infonce.chunk_size)
         columns = own_candidates(step)  # (B, K)
         valid = torch.from_numpy(columns >= 0).to(embeddings.device)
-        places = index(np.maximum(columns, 0), embeddings)
-        queries = index(step.query[slice(*step.own)], embeddings)
+        places = placed(np.maximum(columns, 0), embeddings)
+        queries = placed(step.query[slice(*step.own)], embeddings)
         teacher = self._teacher_scores(step, columns, places, queries, embeddings)
 
         def chunk(take: Take, rows: slice) -> torch.Tensor:
@@ -111,7 +111,7 @@ class Distillation(nn.Module):
     def _teacher_scores(self, step, columns, places, queries, embeddings) -> Callable[[slice], torch.Tensor]:
         """rows -> (b, K) scores."""
         if self.teacher == "guide":
-            guide = torch.from_numpy(step.need("guide")).to(embeddings.device, non_blocking=True)
+            guide = placed(step.need("guide"), embeddings)
             return lambda rows: (guide[queries[rows], None] * guide[places[rows]]).sum(dim=2)
         scores = np.zeros(columns.shape, dtype=np.float32)
         scores[:, 0] = step.need("teacher_positive")[slice(*step.own)]
@@ -166,10 +166,9 @@ def divergence_over_step(
         temperature, teacher_temperature: of the model's and the other's cosines.
         chunk_size: rows whose scores stand in memory at once.
     """
-    own, device = slice(*step.own), embeddings.device
-    others = torch.from_numpy(step.need(name)).to(device, non_blocking=True)
-    weight = torch.from_numpy(step.weight[own]).to(device, non_blocking=True)
-    block = Block(index(step.query[own], embeddings), index(step.passage, embeddings))
+    own = slice(*step.own)
+    others, weight = placed(step.need(name), embeddings), placed(step.weight[own], embeddings)
+    block = Block(placed(step.query[own], embeddings), placed(step.passage, embeddings))
     return kl_sum(embeddings, block, others, (temperature, teacher_temperature), weight, chunk_size) / weight.sum()
 
 

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize, relu
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.training.scoring import check_positive, from_own, index
+from e5ft.training.scoring import check_positive, from_own, placed
 from e5ft.training.tiles import Block, Contrast, Judge, contrast
 
 BLOCKS = ("query_passage", "passage_query", "query_query", "passage_passage")
@@ -121,20 +121,20 @@ class InfoNCE(nn.Module):
 
     def _problem(self, step: Step, like: torch.Tensor) -> Contrast:
         own = slice(*step.own)
-        query, positive = (index(places[own], like) for places in (step.query, step.positive))
+        query, positive = (placed(places[own], like) for places in (step.query, step.positive))
         candidates = {"passage": step.passage, "query": step.query[step.distinct_query]}
         blocks = []
         for name in self.blocks:
             anchor, _, candidate = name.partition("_")
             pairs = from_own(self._pairs(name, step), step)
-            blocks.append(Block(query if anchor == "query" else positive, index(candidates[candidate], like), pairs))
+            blocks.append(Block(query if anchor == "query" else positive, placed(candidates[candidate], like), pairs))
         judge = None
         if self.false_negatives != "none":
             guide = None
             if self.false_negatives == "guide":
-                guide = normalize(torch.from_numpy(step.need("guide")).to(like.device, non_blocking=True), dim=1)
+                guide = normalize(placed(step.need("guide"), like), dim=1)
             judge = Judge(guide, self.margin, self.hard_margin, from_own(step.own_negatives, step))
-        weight = torch.from_numpy(step.weight[own]).to(like.device, non_blocking=True)
+        weight = placed(step.weight[own], like)
         return Contrast(query, positive, tuple(blocks), self.temperature, weight, self.chunk_size, judge)
 
     def _note(self, step: Step, masked: torch.Tensor) -> None:
@@ -203,8 +203,8 @@ class Triplet(nn.Module):
         rows = np.repeat(np.arange(start, stop), step.negative_count[start:stop])
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
-            query = embeddings[index(step.query[rows], embeddings)]
-            positive = (query * embeddings[index(step.positive[rows], embeddings)]).sum(dim=1)
-            negative = (query * embeddings[index(negatives, embeddings)]).sum(dim=1)
+            query = embeddings[placed(step.query[rows], embeddings)]
+            positive = (query * embeddings[placed(step.positive[rows], embeddings)]).sum(dim=1)
+            negative = (query * embeddings[placed(negatives, embeddings)]).sum(dim=1)
             share = float(step.weight[start:stop].sum() / step.weight.sum())  # 1 / number of processes
             return relu(negative - positive + self.margin).sum() / (len(step.negative) * share)

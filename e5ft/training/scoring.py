@@ -26,7 +26,7 @@ def mean_over_rows(chunk: Chunk, step: Step, size: int, embeddings: torch.Tensor
         size: rows of a chunk at most.
         embeddings: (N, D), float32.
     """
-    weight = torch.from_numpy(step.weight[slice(*step.own)]).to(embeddings.device, non_blocking=True)
+    weight = placed(step.weight[slice(*step.own)], embeddings)
     return _Chunks.apply(embeddings, chunk, weight, size) / weight.sum()
 
 
@@ -69,8 +69,8 @@ def add_rows(total: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) -> N
     total.index_put_((places,), rows, accumulate=True)
 
 
-def index(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-    """An index array where `like` is."""
+def placed(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """An array where `like` is; the host does not wait for the device (a copy that waits, waits for all work before it)."""
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device, non_blocking=True)
 
 

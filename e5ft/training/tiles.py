@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from e5ft.training.scoring import add_rows, row_slices
+from e5ft.training.scoring import add_rows, placed, row_slices
 
 # Candidates of a tile at most: with 1,024 rows 4 MB of scores on a CPU; on a GPU, whose kernels wait for work, 64.
 COLUMNS = {"cpu": 2**10, "cuda": 2**14}
@@ -215,14 +215,14 @@ def _tiles(vectors: torch.Tensor, problem: Contrast, rows: slice) -> Iterator[_T
         judged, first = iter(judged), 0
         for tile in _scored(vectors, block, rows):
             columns = slice(first, first + tile.logits.shape[1])
-            first, pairs = columns.stop, excluded(columns, vectors.device)
+            first, pairs = columns.stop, excluded(columns, vectors)
             tile.masked = vectors.new_zeros(2)
             false = None
             if judge is not None:
                 scores = tile.logits if judging is vectors else next(judged).logits
                 false = scores > own + judge.margin
                 if hard is not None:
-                    places = hard(columns, vectors.device)
+                    places = hard(columns, vectors)
                     false[places] = scores[places] > own[places[0], 0] + judge.hard_margin
                 false[pairs] = False  # no candidates in the first place
                 if hard is not None:  # counted where every passage stands
@@ -240,16 +240,13 @@ def _own(vectors: torch.Tensor, problem: Contrast, rows: slice) -> torch.Tensor:
     return (vectors[problem.query[rows]] * vectors[problem.positive[rows]]).sum(dim=1)
 
 
-def _within(pairs: Pairs, rows: slice) -> Callable[[slice, torch.device], tuple[torch.Tensor, torch.Tensor]]:
+def _within(pairs: Pairs, rows: slice) -> Callable[[slice, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """columns -> the pairs of some rows in these columns, both counted from the tile's first."""
     low, high = np.searchsorted(pairs[0], [rows.start, rows.stop])
     row, column = pairs[0][low:high] - rows.start, pairs[1][low:high]
 
-    def of(columns: slice, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def of(columns: slice, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         here = (column >= columns.start) & (column < columns.stop)
-        found = row[here], column[here] - columns.start
-        return tuple(
-            torch.from_numpy(part).to(device, non_blocking=True) for part in found
-        )  # a copy that waits, waits for all before it
+        return placed(row[here], like), placed(column[here] - columns.start, like)
 
     return of
