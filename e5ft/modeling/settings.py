@@ -99,3 +99,15 @@ class ModelSource(Settings):
             return str(self.path)
         name = self.hub or "mini"
         return name if self.init == "pretrained" else f"{name} shape, random weights"
+
+
+def model_folder(name: str, field: str) -> str:
+    """The model's folder that a setting names: itself, or that of a run which ended with a model.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    path = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
+    if not path.is_dir():
+        raise ConfigurationError(f"{field}={name}: no such folder; must be a model or a run")
+    return str(path)

@@ -1,18 +1,15 @@
 """From settings to the loss with its wrappers, and to what it needs beside the texts: other models' vectors."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from e5ft.data.store import RowStore
-from e5ft.errors import ConfigurationError, DataError, E5ftError
+from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
-from e5ft.modeling.loading import load_encoder, model_folder
-from e5ft.modeling.settings import ModelSource
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.guide import Guide, guide_vectors
 from e5ft.training.distillation import Regularised
 from e5ft.training.matryoshka import Matryoshka
@@ -66,35 +63,34 @@ class LossSetup:
 
 
 def loss_setup(
-    loss: Mapping[str, Any], matryoshka: MatryoshkaSettings, keep: KeepSettings, guide: str | None, base: ModelSource
+    loss: torch.nn.Module, matryoshka: MatryoshkaSettings, keep: KeepSettings, guide: str | None, base: ModelSource
 ) -> LossSetup:
-    """Make a loss and put its wrappers around it.
+    """Put wrappers around a loss, and find the models whose vectors it needs.
 
     Args:
-        loss: `_target_`, the class, and its parameters.
+        loss: over (embeddings, step).
         matryoshka, keep: the wrappers.
         guide: a model's folder or hub name; None takes the base.
         base: the model before training.
 
     Raises:
-        ConfigurationError: the loss cannot be made, a guide that nothing uses, or a guide or base with random weights.
+        ConfigurationError: a guide that nothing uses, or a guide or base with random weights.
     """
-    module = _instantiated(loss)
-    temperature = keep.temperature if keep.temperature is not None else getattr(module, "temperature", None)
+    temperature = keep.temperature if keep.temperature is not None else getattr(loss, "temperature", None)
     if matryoshka.dimensions is not None:
-        module = Matryoshka(module, matryoshka.dimensions, matryoshka.weights)
+        loss = Matryoshka(loss, matryoshka.dimensions, matryoshka.weights)
     if keep.weight:
         if temperature is None:
             raise ConfigurationError("keep.temperature=null: must be given, since the loss has no temperature")
         if base.init == "random":
             raise ConfigurationError("keep.weight: must be 0: the model before training has random weights, nothing to keep")
-        module = Regularised(module, keep.weight, temperature)
-    needs = frozenset(getattr(module, "needs", ()))
+        loss = Regularised(loss, keep.weight, temperature)
+    needs = frozenset(getattr(loss, "needs", ()))
     if guide is not None and "guide" not in needs:
         raise ConfigurationError(
             f"step.guide={guide}: nothing uses it; add loss.false_negatives=guide, or loss=distill loss.teacher=guide"
         )
-    return LossSetup(module, base, _guide(guide, base) if "guide" in needs else None)
+    return LossSetup(loss, base, _guide(guide, base) if "guide" in needs else None)
 
 
 def _guide(name: str | None, base: ModelSource) -> ModelSource:
@@ -112,13 +108,3 @@ def _check_scores(rows: RowStore) -> None:
             f"{rows.source}:{without[0]}: no scores; the loss learns from a teacher's, and {len(without):,} of {len(rows.rows):,} "
             "rows have none. Write them (python mine.py cross_encoder.path=DIR ...), or learn from a guide: loss.teacher=guide"
         )
-
-
-def _instantiated(values: Mapping[str, Any]) -> torch.nn.Module:
-    try:
-        return instantiate(dict(values), _convert_="all")
-    except Exception as error:
-        cause = error.__cause__
-        if isinstance(cause, E5ftError):
-            raise cause from error
-        raise ConfigurationError(f"loss: {values['_target_']} could not be made: {cause or error}") from error

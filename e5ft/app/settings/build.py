@@ -4,19 +4,23 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, TrainSettings
 from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
 from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
-from e5ft.errors import ConfigurationError
+from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import MiningSettings
 from e5ft.settings import Settings, Word, build, check_value, hints, leaves, nearest, nested_settings, number, shown
+
+if TYPE_CHECKING:
+    import torch
 
 SCRIPTS = {"train": TrainSettings, "eval": EvalSettings, "mine": MineSettings, "export": ExportSettings}
 _PARAMETERS = ("loss", "optimizer")  # groups whose fields are the parameters of a class
@@ -75,6 +79,42 @@ def plain(settings: Settings) -> dict:
     if "lora" in values:
         values["model"]["lora"] = values.pop("lora") or {"rank": None}
     return without_secrets(_listed(values))
+
+
+def make_loss(values: Mapping[str, Any]) -> "torch.nn.Module":
+    """The loss of the class that `_target_` names.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    try:
+        return instantiate(dict(values), _convert_="all")
+    except Exception as error:
+        cause = error.__cause__
+        if isinstance(cause, E5ftError):
+            raise cause from error
+        raise ConfigurationError(f"loss: {values['_target_']} could not be made: {cause or error}") from error
+
+
+def optimizer_class(values: Mapping[str, Any]) -> tuple[type, dict]:
+    """The optimizer's class and arguments, as transformers.Trainer takes them (an instance would fail under FSDP).
+
+    Raises:
+        ConfigurationError: there is no such class, or it refuses an argument.
+    """
+    import torch
+
+    arguments = {name: value for name, value in values.items() if name != "_target_"}
+    try:
+        kind = get_class(values["_target_"])
+    except Exception as error:
+        raise ConfigurationError(f"optimizer._target_={values['_target_']}: no such class ({error})") from error
+    try:  # its own checks, now: the Trainer makes it when everything is loaded
+        kind([torch.nn.Parameter(torch.zeros(1))], **arguments)
+    except Exception as error:
+        given = ", ".join(f"optimizer.{field}={shown(value)}" for field, value in arguments.items())
+        raise ConfigurationError(f"optimizer: {values['_target_']} does not take {given}: {error}") from error
+    return kind, arguments
 
 
 def field_names(script: str) -> list[str]:
