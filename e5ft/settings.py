@@ -148,6 +148,8 @@ def words(hint: Any) -> str:
         return " or ".join(filter(None, [", ".join(map(_word, arguments[:-1])), _word(arguments[-1])]))
     if origin is tuple:
         return f"a list, each item {words(arguments[0])}"
+    if hint is Any:
+        return ""
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "a mapping", list: "a list"}
     return names.get(origin or hint, "null" if hint is type(None) else "a mapping")
 
