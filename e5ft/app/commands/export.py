@@ -172,9 +172,7 @@ def _sets(settings: ExportSettings, folders: list[Path]) -> list[RetrievalSet]:
     return [cut(whole, size, seed=settings.seed) for whole in (target, *keep)]
 
 
-def _measure(
-    settings: ExportSettings, base: Encoder, tuned: Encoder, alpha: float, sets: list[RetrievalSet]
-) -> list[Evaluation]:
+def _measure(settings: ExportSettings, base: Encoder, tuned: Encoder, alpha: float, sets: list[RetrievalSet]) -> list[Evaluation]:
     """Score one alpha on every set; its vectors are used once, and not kept."""
     encoder = merge(base, tuned, alpha).to(device_of(settings.device))
     label = f"alpha {alpha:g}"
@@ -197,9 +195,7 @@ def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) 
         {
             "alpha": alpha,
             "qualifies": alpha in qualifying,
-            "sets": {
-                e.set_name: _figures(e, base, metric, settings.seed) for e, base in zip(found, measured[0.0], strict=True)
-            },
+            "sets": {e.set_name: _figures(e, base, metric, settings.seed) for e, base in zip(found, measured[0.0], strict=True)},
         }
         for alpha, found in measured.items()
     ]
