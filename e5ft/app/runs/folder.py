@@ -281,7 +281,7 @@ def progress_of(path: Path) -> dict:
     """
     rounds = sorted(path.glob("round-[0-9]*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     path = rounds[-1] if rounds else path
-    complete = [folder for folder in path.glob("checkpoint-*") if (folder / MANIFEST).is_file()]
+    complete = [folder for folder in path.glob("checkpoint-[0-9]*") if (folder / MANIFEST).is_file()]
     newest = max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
     progress = {"folder": relative(path), "step": 0, "loss": None, "dev": None, "checkpoint": newest and newest.name}
     file = path / "metrics.jsonl"
