@@ -5,18 +5,7 @@ python export.py model.path=outputs/latest/model output_dir=my-model push=me/my-
 python export.py model.path=outputs/latest/model merge.base=DIR merge.alpha=0.5 output_dir=merged
 """
 
-import hydra
-from omegaconf import DictConfig
-
-from e5ft.app.exporting import export
-from e5ft.app.job import run_job, run_script
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="export")
-def main(config: DictConfig) -> None:
-    """Compose, write, check, and push if asked."""
-    return run_job(export, config)
-
+from e5ft.app.runs.script import run
 
 if __name__ == "__main__":
-    run_script(main)
+    run("export")

@@ -5,19 +5,7 @@ python train.py model=e5_small data.train_file=mine.jsonl   the real one on your
 python train.py -m loss.temperature=0.01,0.02,0.05          a sweep
 """
 
-import hydra
-from omegaconf import DictConfig
-
-from e5ft.app.doctor import examine
-from e5ft.app.job import run_job, run_script
-from e5ft.app.rounds import train_rounds
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(config: DictConfig) -> float | None:
-    """Compose, train, evaluate; the dev score is the objective of a sweep."""
-    return run_job(examine if config.doctor else train_rounds, config)
-
+from e5ft.app.runs.script import run
 
 if __name__ == "__main__":
-    run_script(main)
+    run("train")
