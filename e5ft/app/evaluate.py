@@ -7,12 +7,13 @@ from omegaconf import DictConfig
 from e5ft.app import configuration
 from e5ft.app.datasets import load_evaluation_set
 from e5ft.app.report import relative, say
-from e5ft.app.scoring import headline, main_metric, score_bm25, score_sizes
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import ModelSource, load_encoder
-from e5ft.retrieval.evaluation import Evaluation, format_table, paired_difference
+from e5ft.retrieval.comparison import paired_differences
+from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.tables import difference_text, format_table, headline, main_metric
 
 
 def evaluate(config: DictConfig) -> float:
@@ -81,10 +82,8 @@ def _check_free(folder: Path) -> None:
 def _compare(model: Evaluation, rival: Evaluation, metrics: list[str], path: Path, seed: int) -> None:
     say(f"\nagainst {rival.label}, paired over queries:")
     written = {}
-    for metric in metrics:
-        difference = paired_difference(model, rival, metric, seed=seed)
+    for metric, difference in paired_differences(model, rival, metrics, seed=seed).items():
         written[metric] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p_value}
-        say(
-            f"  {metric:<10} {difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]  p = {difference.p_value:.2g}"
-        )
+        text = difference_text(difference.mean, difference.low, difference.high)
+        say(f"  {metric:<10} {text}  p = {difference.p_value:.2g}")
     write_json(path, written)

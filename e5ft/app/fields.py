@@ -94,7 +94,7 @@ _MINING = {
     "choose": choice("top", "sample"),
     "max_uses": null_or(whole(1)),
     "bm25": _TOKENISATION,
-    "search": choice("exact", "flat", "ivf", "ivfpq"),
+    "search": choice("exact", "ivfpq"),
     "filters.near_duplicate": null_or(MAPPING),
     "filters.near_duplicate.ngram": whole(1, 100),
     "filters.near_duplicate.threshold": null_or(number(above=0, most=1)),

@@ -10,15 +10,15 @@ from e5ft.app import configuration
 from e5ft.app.datasets import keep_folders, load_keep_sets, load_set
 from e5ft.app.pacing import AUTO, LARGEST
 from e5ft.app.report import inline, plain_card, say
-from e5ft.app.scoring import headline, main_metric, score_model
 from e5ft.data.remote import Fetched
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.modeling.merging import check_alpha, check_mergeable, merge
-from e5ft.retrieval.evaluation import Evaluation, paired_difference
+from e5ft.retrieval.comparison import paired_differences
+from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet, cut
-from e5ft.retrieval.table import aligned, short_number
+from e5ft.retrieval.tables import aligned, headline, interval_text, main_metric
 
 RULE = (
     "of the alphas whose score on every keep set is not below the lower end of the base's (alpha 0) 95 % interval there, "
@@ -199,11 +199,11 @@ def _outcome(measured: dict[float, list[Evaluation]], given: float | list[float]
 
 def _figures(evaluation: Evaluation, base: Evaluation, metric: str, seed: int) -> dict:
     return {
-        "queries": len(evaluation.per_query),
+        "queries": len(evaluation.scored),
         "passages": evaluation.passages,
         "metrics": evaluation.metrics,
         "intervals": evaluation.intervals,
-        "difference_to_base": dataclasses.asdict(paired_difference(evaluation, base, metric, seed=seed)),
+        "difference_to_base": dataclasses.asdict(paired_differences(evaluation, base, [metric], seed=seed)[metric]),
     }
 
 
@@ -234,8 +234,7 @@ def _card_section(record: dict) -> str:
 
 
 def _cell(figures: dict, metric: str) -> str:
-    low, high = map(short_number, figures["intervals"][metric])
-    return f"{short_number(figures['metrics'][metric])} [{low}, {high}]"
+    return interval_text(figures["metrics"][metric], figures["intervals"][metric])
 
 
 def _alpha_label(alpha: float) -> str:

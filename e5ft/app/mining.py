@@ -25,7 +25,7 @@ from e5ft.modeling.cross_encoder import CrossEncoder
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.retrieval import candidates as sources
-from e5ft.retrieval.approximate import approximate, check_method, search
+from e5ft.retrieval.approximate import check_method, search
 from e5ft.retrieval.bm25 import BM25
 from e5ft.retrieval.candidates import Finder, Problem, Scorer
 from e5ft.retrieval.mined import examples, mined_rows, summarise
@@ -215,7 +215,7 @@ def _provenance(config: DictConfig, source: ModelSource | None, encoder: Encoder
         "source": data.label,
         "model": None if source is None else source.label,
         "model_digest": None if encoder is None else digest_of_weights(encoder),
-        "approximate": approximate(config.search) and encoder is not None,
+        "approximate": config.search != "exact" and encoder is not None,
         "dropped_hard_negatives": data.dropped,
         "input": dataclasses.asdict(data.counts),
         "settings": configuration.plain(config),

@@ -8,15 +8,13 @@ from omegaconf import DictConfig
 from e5ft import distributed
 from e5ft.app.configuration import plain
 from e5ft.app.estimate import bf16_is_emulated, checkpoint_disk, free_memory, size, training_memory
-from e5ft.app.keeping import gain_and_loss, gain_and_loss_rows
 from e5ft.app.pacing import EvaluationPlan
-from e5ft.app.scoring import headline, main_metric
 from e5ft.app.tracking import duration
 from e5ft.data.mixing import MixSampler
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.compact import CompactEmbedding, compacted
 from e5ft.modeling.encoder import Encoder
-from e5ft.retrieval.evaluation import format_table
+from e5ft.retrieval.tables import difference_text, format_table, gain_and_loss, gain_and_loss_rows, headline, main_metric
 
 _REAL_ONE = "python train.py model=e5_small data.train_file=mine.jsonl"
 
@@ -127,7 +125,7 @@ def _sources(sampler) -> list[str]:
 def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     """The table and what to do next."""
     training, data, shown = summary["training"], summary["data"], relative(folder)
-    metrics = headline(sorted({int(name.rpartition("@")[2]) for name in scores.after.metrics}))
+    metrics = headline(scores.after.cutoffs)
     rows = list(scores.named().values())
     main = main_metric(metrics)
     difference = summary["differences"][main]
@@ -135,11 +133,11 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     lines = [
         "",
         f"{summary['model']}: {training['steps']:,} steps on {data['train_rows']:,} rows of {data['source']}, {duration(training['seconds'])}{speed}",
-        f"{summary['test_set']}, {len(scores.after.per_query):,} queries, {scores.after.passages:,} passages, 95 % intervals",
+        f"{summary['test_set']}, {len(scores.after.scored):,} queries, {scores.after.passages:,} passages, 95 % intervals",
         "",
         format_table(rows, metrics),
         "",
-        f"{main}: {difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}] after against before, p = {difference['p_value']:.2g}",
+        f"{main}: {difference_text(difference['mean'], difference['low'], difference['high'])} after against before, p = {difference['p_value']:.2g}",
     ]
     if summary["keep"]:
         lines += ["", gain_and_loss(summary), ""]

@@ -16,7 +16,6 @@ from e5ft.app.memory import explained
 from e5ft.app.mining import mine
 from e5ft.app.report import relative, say
 from e5ft.app.run_folder import RunFolder
-from e5ft.app.scoring import headline, main_metric
 from e5ft.app.training import train
 from e5ft.data.remote import is_url, local_file
 from e5ft.data.rows import Columns
@@ -25,7 +24,7 @@ from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError
 from e5ft.files import digest_of_file, read_json, replace_link, write_json, write_lines, write_text
 from e5ft.retrieval.beir import has_split, set_folder
-from e5ft.retrieval.table import aligned
+from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, headline, main_metric
 
 # What may differ when going on with rounds.
 _FREE = ("name", "resume", "sweep", "doctor", "tracking", "cache_dir")
@@ -173,7 +172,7 @@ def _finish(summaries: list[dict], path: Path) -> float | None:
     measured = [i for i, score in enumerate(scores) if score is not None]
     taken = max(measured, key=scores.__getitem__) if measured else len(scores) - 1
     reason = "the best on the dev set" if measured else "the last: nothing was measured on the dev set (training.eval_strategy)"
-    metric = main_metric(headline(sorted({int(name.rpartition("@")[2]) for name in summaries[0]["scores"]["after"]["metrics"]})))
+    metric = main_metric(headline(cutoffs_of(summaries[0]["scores"]["after"]["metrics"])))
     head = ["round", f"dev {summaries[0]['objective']}", f"{summaries[0]['test_set']} {metric}", "against the round's start"]
     head += [f"{entry['set']} {metric}" for entry in summaries[0]["keep"]]
     rows = [_line(number, summary, metric) for number, summary in enumerate(summaries, start=1)]
@@ -195,6 +194,6 @@ def _line(number: int, summary: dict, metric: str) -> list[str]:
         str(number),
         "" if score is None else f"{score:.3f}",
         f"{summary['scores']['after']['metrics'][metric]:.3f}",
-        f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]",
+        difference_text(difference["mean"], difference["low"], difference["high"]),
         *(f"{entry['scores']['after']['metrics'][metric]:.3f}" for entry in summary["keep"]),
     ]

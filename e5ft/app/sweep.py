@@ -15,7 +15,7 @@ from e5ft.app.run_folder import hold, holds_work, status_of
 from e5ft.app.secrets import without_secrets
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, replace_link, write_text
-from e5ft.retrieval.table import aligned
+from e5ft.retrieval.tables import HEADLINE, aligned
 
 _failed = 0
 _held: tuple[int, IO] | None = None  # the process that started a multirun, and the lock of its folder
@@ -147,7 +147,7 @@ def collect(folder: Path) -> list[dict]:
             summary = read_json(job / "summary.json")
             if summary["best"]["score"] is not None:  # training.eval_strategy=no measures nothing on the dev set
                 row[f"dev {summary['objective']}"] = summary["best"]["score"]
-            for name in ("hit@1", "recall@10", "ndcg@10", "mrr@10"):
+            for name in HEADLINE:
                 if name in summary["scores"]["after"]["metrics"]:
                     row[f"{summary['test_set']} {name}"] = summary["scores"]["after"]["metrics"][name]
             for kept in summary["keep"]:  # gain and loss side by side in a sweep too

@@ -18,13 +18,11 @@ from e5ft.app import report, sweep
 from e5ft.app.configuration import lora_settings, model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
 from e5ft.app.ending import recorded
-from e5ft.app.keeping import Scores, keep_record
 from e5ft.app.memory import explained
 from e5ft.app.mirror import wandb_run
 from e5ft.app.objective import objective, side_vectors
 from e5ft.app.pacing import planned_dev
 from e5ft.app.run_folder import RunFolder
-from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
 from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.tracking import MetricsFile, Progress
 from e5ft.data.collator import TrainingRows
@@ -37,6 +35,8 @@ from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.modeling.lora import add_adapters
+from e5ft.retrieval.comparison import Scores, keep_record
+from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training import checkpoint
 from e5ft.training.fitting import fit_micro_batch

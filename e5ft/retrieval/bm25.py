@@ -56,23 +56,26 @@ class BM25:
             self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
             self._index.index((documents, self._vocabulary), create_empty_token=False, show_progress=False)
 
-    def search(self, queries: Iterable[str], k: int) -> list[list[tuple[int, float]]]:
+    def search(self, queries: Iterable[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """The best passages of every query.
 
         Args:
             queries: the queries; normalised and tokenised as the passages were.
-            k: passages a query, at least 1; fewer come back where fewer share a token with the query.
+            k: passages a query, at least 1.
 
         Returns:
-            Per query, (index of the passage, score above 0): score descending, index ascending where scores are equal.
-            A query without a known token has an empty list.
+            Scores float32 (Q, min(k, P)), descending, and indices int64, as `search.top_k` gives them; where fewer passages
+            share a token with the query, the rest has the score -inf and the index -1.
 
         Raises:
             ConfigurationError: k is below 1.
         """
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-            raise ConfigurationError(f"k={k!r}: a whole number of at least 1 is needed")
-        return [best(scores, k) for scores in self.scores(queries)]
+            raise ConfigurationError(f"k={k!r}: must be a whole number of at least 1")
+        width = min(k, self._passages)
+        rows = [best(scores, width) for scores in self.scores(queries)]
+        scores, indices = ([row[part] for row in rows] for part in (0, 1))
+        return np.array(scores, np.float32).reshape(-1, width), np.array(indices, np.int64).reshape(-1, width)
 
     def scores(self, queries: Iterable[str]) -> Iterator[np.ndarray]:
         """The scores of all passages for every query, one query at a time.
@@ -93,26 +96,27 @@ class BM25:
         return array("i", [vocabulary.setdefault(token, len(vocabulary)) for token in tokens])
 
 
-def best(scores: np.ndarray, k: int) -> list[tuple[int, float]]:
+def best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k largest scores above 0.
 
     Args:
-        scores: (P,) of one query.
+        scores: (P,) float32, of one query.
         k: at least 1.
 
     Returns:
-        (index, score), score descending, index ascending where scores are equal.
+        Scores (k,), descending, and indices (k,) int64, equal scores by index; -inf and -1 where there are no more.
     """
-    found = np.flatnonzero(scores > 0)
-    values = scores[found]
-    if len(found) > k:
+    indices = np.flatnonzero(scores > 0)
+    values = scores[indices]
+    if len(indices) > k:
         threshold = np.partition(values, len(values) - k)[len(values) - k]  # the k-th largest
         above = np.flatnonzero(values > threshold)
         equal = np.flatnonzero(values == threshold)[: k - len(above)]  # of equal scores the smaller index
         chosen = np.concatenate([above, equal])
-        found, values = found[chosen], values[chosen]
-    order = np.lexsort((found, -values))
-    return list(zip(found[order].tolist(), values[order].tolist(), strict=True))
+        indices, values = indices[chosen], values[chosen]
+    order = np.lexsort((indices, -values))
+    missing = (0, k - len(order))
+    return np.pad(values[order], missing, constant_values=-np.inf), np.pad(indices[order], missing, constant_values=-1)
 
 
 def _tokeniser(tokenisation: str) -> Callable[[Iterable[str]], Iterator[list[str]]]:

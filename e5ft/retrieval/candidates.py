@@ -123,7 +123,7 @@ def bm25_finder(bm25: BM25, problem: Problem) -> Finder:
 
     def find(queries: np.ndarray, depth: int) -> np.ndarray:
         scores = bm25.scores(problem.queries.take(queries))
-        return _padded(([index for index, _ in best(row[: problem.candidates], depth)] for row in scores), depth)
+        return _padded((best(row[: problem.candidates], depth)[1] for row in scores), depth)
 
     return find
 

@@ -1,56 +1,97 @@
-"""Evaluation: a retrieval set and a run -> metrics through `evaluate`, intervals, files, comparisons and tables."""
+"""Evaluation: a model or BM25 on a retrieval set -> metrics of every query, means, intervals and files."""
 
 import dataclasses
 import json
-import logging
 import os
-import tempfile
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from e5ft.data.lines import Fault, read_json_lines
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.files import new_folder, read_json, write_json
-from e5ft.retrieval.metrics import check_cutoffs, ordered
-from e5ft.retrieval.runs import Run, bm25_run, dense_run, read_trec, write_trec
-from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.significance import bootstrap_interval, bootstrap_intervals, sign_flip_p
-from e5ft.retrieval.table import format_table
+from e5ft.files import new_folder, write_json
+from e5ft.modeling.encoder import Encoder
+from e5ft.retrieval.metrics import check_cutoffs, means, metric_values
+from e5ft.retrieval.runs import Run, bm25_run, dense_run, write_trec
+from e5ft.retrieval.sets import RetrievalSet, pair_keys
+from e5ft.retrieval.significance import LEVEL, bootstrap_intervals
+from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 
-__all__ = [
-    "Difference", "Evaluation", "bm25_run", "bootstrap_interval", "dense_run", "evaluate_run", "format_table",
-    "load_evaluation", "load_metric", "paired_difference",
-]  # fmt: skip
-
-METRIC_FILE = Path(__file__).with_name("retrieval_metrics.py")
-LEVEL = 0.95
-logger = logging.getLogger(__name__)
+_CUT_ROWS = 65_536  # rows of which the components that are cut off stand in memory
 
 
-@dataclasses.dataclass(frozen=True)
+class Judgements:
+    """A set's relevance judgements as arrays. A query without a relevant passage is left out, as trec_eval does.
+
+    Args:
+        retrieval_set: the set.
+        cutoffs: the ranks K of the metrics.
+
+    Attributes:
+        cutoffs: the same, ascending.
+        queries: (Q',) indices of the scored queries in the set, ascending.
+
+    Raises:
+        DataError: no query has a relevant passage.
+        ConfigurationError: a cutoff is no rank.
+    """
+
+    def __init__(self, retrieval_set: RetrievalSet, cutoffs: Sequence[int]):
+        self.cutoffs = check_cutoffs(cutoffs)
+        relevant = [{p: value for p, value in judged.items() if value > 0} for judged in retrieval_set.qrels.values()]
+        self.queries = np.flatnonzero([bool(passages) for passages in relevant])
+        if not len(self.queries):
+            raise DataError(f"none of the {len(relevant)} queries has a relevant passage: there is nothing to score")
+        self._relevant = [list(relevant[query].values()) for query in self.queries]
+        positions = retrieval_set.passage_ids.positions_of(p for passages in relevant for p in passages)
+        triples = [
+            (q, positions[p], value) for q, passages in enumerate(relevant) for p, value in passages.items() if p in positions
+        ]
+        queries, passages, gains = np.array(sorted(triples), np.int64).reshape(-1, 3).T
+        self._keys, self._gains = pair_keys(queries, passages), gains.astype(np.float64)
+
+    def values(self, run: Run) -> np.ndarray:
+        """(Q', M): `metric_values` of a run of the set, for the scored queries."""
+        ranked = run[1][self.queries, : self.cutoffs[-1]]  # (Q', K)
+        keys = pair_keys(self.queries[:, None], ranked)
+        positions = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        gains = np.where((self._keys[positions] == keys) & (ranked >= 0), self._gains[positions], 0.0)
+        return metric_values(gains, self._relevant, self.cutoffs)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
     """What one system scored on one retrieval set.
 
     Attributes:
-        set_name: of the retrieval set.
-        label: of the system, as tables show it.
-        passages: size of the corpus searched; scores over different corpora do not compare.
+        retrieval_set: the set.
+        label: names the system, as tables show it.
+        cutoffs: the ranks K of the metrics, ascending.
         metrics: name@K -> mean over the scored queries.
         intervals: name@K -> (low, high), the bootstrap interval at 95 %.
-        per_query: query id -> name@K -> value; queries with a relevant passage only.
-        run: query id -> passage id -> score.
+        scored: (Q',) indices of the scored queries: those that have a relevant passage.
+        values: (Q', M), float64, a row a scored query, a column a metric in the order of `metrics`.
+        run: scores and indices (Q, K) of all queries.
     """
 
-    set_name: str
+    retrieval_set: RetrievalSet
     label: str
-    passages: int
+    cutoffs: tuple[int, ...]
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    per_query: dict[str, dict[str, float]]
+    scored: np.ndarray
+    values: np.ndarray
     run: Run
+
+    @property
+    def set_name(self) -> str:
+        """The name of the retrieval set."""
+        return self.retrieval_set.name
+
+    @property
+    def passages(self) -> int:
+        """The size of the corpus searched; scores over different corpora do not compare."""
+        return len(self.retrieval_set.passages)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write metrics.json, per_query.jsonl and run.trec; the folder appears complete, and replaces an older one."""
@@ -58,181 +99,134 @@ class Evaluation:
             summary = {
                 "set": self.set_name,
                 "label": self.label,
-                "queries": len(self.per_query),
+                "queries": len(self.scored),
                 "passages": self.passages,
                 "metrics": self.metrics,
                 "interval_level": LEVEL,
                 "intervals": {name: list(ends) for name, ends in self.intervals.items()},
             }
             write_json(temporary / "metrics.json", summary)
+            query_ids = self.retrieval_set.query_ids.take(self.scored)
             with open(temporary / "per_query.jsonl", "w", encoding="utf-8") as file:
-                for query_id, values in self.per_query.items():
-                    file.write(json.dumps({"query": query_id, **values}, ensure_ascii=False, allow_nan=False) + "\n")
-            write_trec(temporary / "run.trec", self.run, self.label)
-
-
-def load_evaluation(folder: str | os.PathLike) -> Evaluation:
-    """Read what `Evaluation.save` wrote.
-
-    Raises:
-        DataError: a file is missing or not as `save` writes it.
-    """
-    folder, per_query = Path(folder), {}
-    for _, value in read_json_lines(folder / "per_query.jsonl"):
-        if isinstance(value, Fault):
-            raise DataError(str(value))
-        per_query[value.pop("query", None)] = value
-    try:
-        summary = read_json(folder / "metrics.json")
-        return Evaluation(
-            set_name=summary["set"],
-            label=summary["label"],
-            passages=summary["passages"],
-            metrics=summary["metrics"],
-            intervals={name: (low, high) for name, (low, high) in summary["intervals"].items()},
-            per_query=per_query,
-            run=read_trec(folder / "run.trec"),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / 'metrics.json'}: not as an evaluation is saved ({error!r}); evaluate again") from error
-
-
-def load_metric():
-    """Load this project's `evaluate` module from its file in the package: no hub, no lock, nothing left behind.
-
-    Returns:
-        The `evaluate.Metric`; it keeps its inputs in memory, so that any number of processes may compute at a time.
-    """
-    import evaluate  # here, since it takes seconds and mining needs none of it
-
-    with tempfile.TemporaryDirectory() as scratch:  # it insists on making a folder, and keeps nothing there
-        arguments = {"cache_dir": scratch, "keep_in_memory": True, "experiment_id": uuid.uuid4().hex}
-        try:
-            return evaluate.load(str(METRIC_FILE), module_type="metric", **arguments)
-        except OSError as error:
-            # `evaluate` copies the file to its cache (HF_MODULES_CACHE) first, which is read-only in some containers.
-            # The class imported from where it stands is the same class: a run of days must not end over a copy.
-            logger.warning("evaluate's module cache cannot be written (%s); the metric is imported in place", error)
-            from e5ft.retrieval.retrieval_metrics import RetrievalMetrics
-
-            return RetrievalMetrics(**arguments)
+                for query_id, values in zip(query_ids, self.values.tolist(), strict=True):
+                    line = {"query": query_id, **dict(zip(self.metrics, values, strict=True))}
+                    file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            write_trec(temporary / "run.trec", self.retrieval_set, self.run, self.label)
 
 
 def evaluate_run(
-    retrieval_set: RetrievalSet,
-    run: Mapping[str, Mapping[str, float]],
-    cutoffs: Sequence[int],
-    label: str,
-    *,
-    samples: int = 2000,
-    seed: int = 0,
+    retrieval_set: RetrievalSet, run: Run, cutoffs: Sequence[int], label: str, *, samples: int = 2000, seed: int = 0
 ) -> Evaluation:
     """Score a run against the judgements of its set.
 
     Args:
         retrieval_set: the set.
-        run: query id -> passage id -> score; a query that is missing counts as zero.
+        run: scores and indices (Q, K), a row for each query of the set; K should reach the largest cutoff.
         cutoffs: the ranks K, each at least 1.
         label: names the system.
         samples: bootstrap resamples for the intervals, at least 1.
         seed: fixes the resamples.
 
-    Returns:
-        The evaluation.
-
     Raises:
-        DataError: the run names a query or passage that the set does not have, a score is NaN, or nothing is judged.
+        DataError: no query has a relevant passage.
         ConfigurationError: a cutoff is no rank.
     """
-    cutoffs = check_cutoffs(cutoffs)
-    _check_run(retrieval_set, run)
-    qrels = retrieval_set.qrels
-    result = load_metric().compute(
-        predictions=[ordered(run.get(query_id, {}))[: cutoffs[-1]] for query_id in qrels],
-        references=[{"passage_ids": list(judged), "relevance": list(judged.values())} for judged in qrels.values()],
-        cutoffs=list(cutoffs),
-        per_query=True,
-    )
-    per_query = {query_id: values for query_id, values in zip(qrels, result.pop("per_query"), strict=True) if values}
-    table = np.array([list(values.values()) for values in per_query.values()])  # (Q, M)
-    ends = bootstrap_intervals(table, level=LEVEL, samples=samples, seed=seed).tolist()  # (M, 2)
-    return Evaluation(
-        set_name=retrieval_set.name,
-        label=label,
-        passages=len(retrieval_set.passages),
-        metrics=result,
-        intervals={name: (low, high) for name, (low, high) in zip(result, ends, strict=True)},
-        per_query=per_query,
-        run={query_id: dict(scores) for query_id, scores in run.items()},
-    )
+    judgements = Judgements(retrieval_set, cutoffs)
+    values = judgements.values(run)
+    metrics = means(values, judgements.cutoffs)
+    ends = bootstrap_intervals(values, level=LEVEL, samples=samples, seed=seed).tolist()  # (M, 2)
+    intervals = {name: (low, high) for name, (low, high) in zip(metrics, ends, strict=True)}
+    return Evaluation(retrieval_set, label, judgements.cutoffs, metrics, intervals, judgements.queries, values, run)
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """A paired comparison on one metric.
-
-    Attributes:
-        mean: mean over the queries of a's value minus b's.
-        low: lower end of the bootstrap interval of the mean.
-        high: its upper end.
-        p_value: two-sided p of the sign-flip test.
-    """
-
-    mean: float
-    low: float
-    high: float
-    p_value: float
+def score_model(
+    encoder: Encoder, retrieval_set: RetrievalSet, evaluation, label: str, *, seed: int = 0, cache: Path | None = None
+) -> Evaluation:
+    """Rank the set's whole corpus for each query and score it; see `score_sizes` for the arguments."""
+    return _scored(encoder, retrieval_set, evaluation, label, [None], seed, cache)[0]
 
 
-def paired_difference(
-    a: Evaluation, b: Evaluation, metric: str, *, level: float = LEVEL, samples: int = 2000, seed: int = 0
-) -> Difference:
-    """Compare two systems query by query: a minus b.
+def score_sizes(
+    encoder: Encoder, retrieval_set: RetrievalSet, evaluation, label: str, *, seed: int = 0, cache: Path | None = None
+) -> tuple[Evaluation, dict[int, Evaluation]]:
+    """Score a model, and the same with vectors cut to each of `evaluation.dimensions`; the texts are encoded once.
 
     Args:
-        a: one evaluation, for instance of the fine-tuned model.
-        b: the other, for instance of the base; of the same set, corpus size and queries.
-        metric: name@K, in both.
-        level: coverage of the interval, between 0 and 1.
-        samples: bootstrap resamples, at least 1; the test takes five times as many sign patterns.
-        seed: fixes both.
+        encoder: the model.
+        retrieval_set: the set.
+        evaluation: the settings of the `evaluation` group: cutoffs, bm25, batch_tokens, intervals, dimensions.
+        label: the model's name in tables.
+        seed: of the bootstrap.
+        cache: where the passages' vectors are kept; None keeps them in memory, once.
 
     Returns:
-        The difference.
+        The evaluation of whole vectors, and those of the cuts by dimension.
+    """
+    sizes = dimensions(evaluation, encoder.dimension)
+    whole, *cuts = _scored(encoder, retrieval_set, evaluation, label, [None, *sizes], seed, cache)
+    return whole, dict(zip(sizes, cuts, strict=True))
+
+
+def dimensions(evaluation, largest: int) -> list[int]:
+    """The cuts of the vectors that are measured beside the whole, in descending order.
 
     Raises:
-        DataError: set, corpus or queries differ.
-        ConfigurationError: a metric that one of them lacks, or level or samples out of range.
+        ConfigurationError: one is no whole number from 1 to the model's dimension.
     """
-    _check_pair(a, b, metric)
-    values = [a.per_query[query_id][metric] - b.per_query[query_id][metric] for query_id in sorted(a.per_query)]
-    low, high = bootstrap_interval(values, level=level, samples=samples, seed=seed)
-    return Difference(float(np.mean(values)), low, high, sign_flip_p(values, permutations=5 * samples, seed=seed))
+    chosen = list(evaluation.dimensions or ())
+    for dimension in chosen:
+        if isinstance(dimension, bool) or not isinstance(dimension, int) or not 1 <= dimension <= largest:
+            raise ConfigurationError(f"evaluation.dimensions={chosen}: must be whole numbers from 1 to {largest}, the model's")
+    return sorted({dimension for dimension in chosen if dimension < largest}, reverse=True)
 
 
-def _check_run(retrieval_set: RetrievalSet, run: Mapping[str, Mapping[str, float]]) -> None:
-    for query_id in run:
-        if query_id not in retrieval_set.qrels:
-            raise DataError(f"the run has the query {query_id!r}, which the set {retrieval_set.name!r} does not have")
-    found = {passage_id: None for scores in run.values() for passage_id in scores}
-    absent = found.keys() - retrieval_set.passage_ids.positions_of(found).keys()
-    if absent:
-        raise DataError(
-            f"the run has the passage {min(absent)!r}, which the corpus of {retrieval_set.name!r} does not have "
-            f"({len(absent)} such passages)"
-        )
+def score_bm25(retrieval_set: RetrievalSet, evaluation, *, seed: int = 0) -> Evaluation | None:
+    """Score the lexical reference; None when `evaluation.bm25` switches it off."""
+    if evaluation.bm25 is None:
+        return None
+    run = bm25_run(retrieval_set, max(evaluation.cutoffs), evaluation.bm25)
+    label = f"BM25 ({evaluation.bm25})"
+    return evaluate_run(retrieval_set, run, list(evaluation.cutoffs), label, samples=evaluation.intervals, seed=seed)
 
 
-def _check_pair(a: Evaluation, b: Evaluation, metric: str) -> None:
-    for field in ("set_name", "passages"):
-        if getattr(a, field) != getattr(b, field):
-            raise DataError(
-                f"{a.label!r} and {b.label!r} do not compare: {field} {getattr(a, field)!r} and {getattr(b, field)!r}"
-            )
-    if a.per_query.keys() != b.per_query.keys():
-        only = sorted(a.per_query.keys() ^ b.per_query.keys())
-        raise DataError(f"{a.label!r} and {b.label!r} were not scored on the same queries: {only[0]!r} is in one only")
-    for evaluation in (a, b):
-        if metric not in evaluation.metrics:
-            known = ", ".join(evaluation.metrics)
-            raise ConfigurationError(f"{evaluation.label!r} has no metric {metric!r}; it has {known}")
+def evaluator(retrieval_set: RetrievalSet, evaluation) -> Callable[[Encoder], dict[str, float]]:
+    """The function that `ContrastiveTrainer` calls at each evaluation: it returns the means only and writes no file."""
+    judgements = Judgements(retrieval_set, list(evaluation.cutoffs))
+    queries = RepeatedTexts(retrieval_set.queries, "query", evaluation.batch_tokens)
+    passages = RepeatedTexts(retrieval_set.passages, "passage", evaluation.batch_tokens)
+
+    def evaluate(encoder: Encoder) -> dict[str, float]:
+        vectors, measured = (queries.vectors(encoder), passages.vectors(encoder)), {}
+        for size in [None, *dimensions(evaluation, encoder.dimension)]:
+            values = judgements.values(_run(*vectors, size, retrieval_set, evaluation, encoder))
+            prefix = "" if size is None else f"{size}d_"
+            measured.update({prefix + name: mean for name, mean in means(values, judgements.cutoffs).items()})
+        return measured
+
+    return evaluate
+
+
+def _scored(encoder, retrieval_set, evaluation, label, sizes, seed, cache) -> list[Evaluation]:
+    """An evaluation for each size of the vectors; None is the whole."""
+    tokens, evaluations = evaluation.batch_tokens, []
+    passages = encode_collection(encoder, retrieval_set.passages, "passage", batch_tokens=tokens, cache=cache)
+    queries = encode_collection(encoder, retrieval_set.queries, "query", batch_tokens=tokens)
+    for size in sizes:
+        run = _run(queries, passages, size, retrieval_set, evaluation, encoder)
+        name = label if size is None else f"{label}, first {size} dimensions"
+        cutoffs = list(evaluation.cutoffs)
+        evaluations.append(evaluate_run(retrieval_set, run, cutoffs, name, samples=evaluation.intervals, seed=seed))
+    return evaluations
+
+
+def _run(queries, passages, size: int | None, retrieval_set: RetrievalSet, evaluation, encoder: Encoder) -> Run:
+    if size is not None:
+        queries, passages = (_first_components(vectors, size) for vectors in (queries, passages))
+    return dense_run(queries, passages, retrieval_set, max(evaluation.cutoffs), device=encoder.device)
+
+
+def _first_components(vectors: np.ndarray, size: int) -> np.ndarray:
+    """The first components (n, size) of vectors (n, D), at length 1 again."""
+    chunks = (np.asarray(vectors[start : start + _CUT_ROWS])[:, :size] for start in range(0, len(vectors), _CUT_ROWS))
+    cut = np.concatenate([np.array(chunk) for chunk in chunks])
+    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)

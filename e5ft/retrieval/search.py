@@ -1,7 +1,7 @@
 """Exact nearest-neighbour search by dot product, in chunks: memory does not grow with the corpus.
 
 What is guaranteed. Candidates are found with float32 matrix products, `SLACK` more than asked for; the dot products of the
-candidates are then summed anew in float64 and rounded to float32, and these decide the order. So scores and order do not
+candidates are then summed again in float64 and rounded to float32, and these decide the order. So scores and order do not
 depend on chunk sizes, device or thread count, although matrix products of different shapes differ in their last bits.
 Equal scores are ordered by index. Two limits, both of the size of rounding errors: the choice at the k-th place is exact
 unless more than `SLACK` passages lie within the float32 error (about 1e-6 for unit vectors) of it; and where every dot
@@ -19,7 +19,7 @@ from e5ft.modeling.cpu import product
 
 SLACK = 32
 _BLOCK = 16  # scores of which the largest is looked at first
-RESCORED_VALUES = 500_000  # float64 products held at once while candidates are scored anew: 4 MB, which stay in a CPU's cache
+RESCORED_VALUES = 500_000  # float64 products held at once while candidates are scored again: 4 MB, which stay in a CPU's cache
 
 
 def top_k(
@@ -50,8 +50,8 @@ def top_k(
         DataError: there are no passages.
         NonFiniteError: a vector holds NaN or an infinity.
     """
-    _check(queries, passages, k, query_chunk, passage_chunk)
-    best = [_Best(rows, k + SLACK) for rows in _float32_chunks(queries, query_chunk, device, "queries")]
+    check_search(queries, passages, k=k, query_chunk=query_chunk, passage_chunk=passage_chunk)
+    best = [RunningTopK(rows, k + SLACK) for rows in _float32_chunks(queries, query_chunk, device, "queries")]
     with torch.inference_mode(), _full_precision(device):
         start = 0
         for chunk in _float32_chunks(passages, passage_chunk, device, "passages"):
@@ -66,22 +66,24 @@ def top_k(
     return np.concatenate(scores), np.concatenate(indices)
 
 
-class _Best:
+class RunningTopK:
     """The running best `kept` candidates of one chunk of queries, and some more; positions are always in ascending index order."""
 
     def __init__(self, queries: torch.Tensor, kept: int):
         self.queries, self.kept = queries, kept
         self.scores = queries.new_empty((len(queries), 0))
         self.indices = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
-        self.least: torch.Tensor | None = None  # (Q', 1): what is not above it cannot be among the best
+        self.threshold: torch.Tensor | None = None  # (Q', 1): what is not above it cannot be among the best
 
     def merge(self, passages: torch.Tensor, start: int) -> None:
         """Take in the passages start, start + 1, ...: (P', D)."""
         scores = product(self.queries, passages)  # (Q', D) and (P', D) -> (Q', P')
-        scores, indices = _above(scores, start, self._below(scores) if self.least is None else self.least)
+        scores, indices = _candidates_above(
+            scores, start, self._threshold_from_blocks(scores) if self.threshold is None else self.threshold
+        )
         # What stands here already has the smaller indices: behind one another, position order is index order.
         self.scores, self.indices = torch.cat([self.scores, scores], dim=1), torch.cat([self.indices, indices], dim=1)
-        if self.scores.shape[1] > 2 * self.kept or self.least is None:
+        if self.scores.shape[1] > 2 * self.kept or self.threshold is None:
             self.choose()
 
     def choose(self) -> None:
@@ -89,9 +91,9 @@ class _Best:
         positions = _largest(self.scores, min(self.kept, self.scores.shape[1]))
         self.scores, self.indices = self.scores.gather(1, positions), self.indices.gather(1, positions)
         if self.scores.shape[1] == self.kept:
-            self.least = self.scores.amin(dim=1, keepdim=True)
+            self.threshold = self.scores.amin(dim=1, keepdim=True)
 
-    def _below(self, scores: torch.Tensor) -> torch.Tensor | None:
+    def _threshold_from_blocks(self, scores: torch.Tensor) -> torch.Tensor | None:
         """(Q', 1), below at least `kept` of the first scores: below as many of the largest of some blocks."""
         if scores.shape[1] % _BLOCK or scores.shape[1] < _BLOCK * self.kept:
             return None
@@ -99,49 +101,48 @@ class _Best:
         return torch.nextafter(largest.amin(dim=1, keepdim=True), largest.new_tensor(-torch.inf))
 
 
-def _above(scores: torch.Tensor, start: int, least: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The scores (Q', P') above each row's `least` (Q', 1), in order, and their indices, counted from `start`; rows are filled
+def _candidates_above(scores: torch.Tensor, start: int, threshold: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scores (Q', P') above each row's threshold (Q', 1), in order, and their indices, counted from `start`; rows are filled
     up with -inf.
 
     Where many passages have been seen few new ones are above: choosing among these is cheap, and choosing among all took
     longer than the matrix product. An equal score is not above: the index that is held already is the smaller one.
     """
-    if least is not None:
-        places = _places_above(scores, least)
-        rows = places // scores.shape[1]
+    if threshold is not None:
+        positions = _positions_above(scores, threshold)
+        rows = positions // scores.shape[1]
         counts = rows.bincount(minlength=len(scores))
         width = int(counts.max())
-    if least is None or width > scores.shape[1] // 4:  # ascending scores, say: nothing is gained
+    if threshold is None or width > scores.shape[1] // 4:  # ascending scores, say: nothing is gained
         return scores, torch.arange(start, start + scores.shape[1], device=scores.device).expand_as(scores)
-    found = scores.new_full((len(scores), width), -torch.inf)
-    indices = places.new_zeros((len(scores), width))
+    chosen = scores.new_full((len(scores), width), -torch.inf)
+    indices = positions.new_zeros((len(scores), width))
     to = rows * width + torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    found.view(-1).scatter_(0, to, scores.view(-1).index_select(0, places))
-    indices.view(-1).scatter_(0, to, places % scores.shape[1] + start)
-    return found, indices
+    chosen.view(-1).scatter_(0, to, scores.view(-1).index_select(0, positions))
+    indices.view(-1).scatter_(0, to, positions % scores.shape[1] + start)
+    return chosen, indices
 
 
-def _places_above(scores: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
-    """Places in `scores.view(-1)`, ascending, of those above each row's `least`."""
+def _positions_above(scores: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+    """Positions in `scores.view(-1)`, ascending, of the scores above each row's threshold."""
     width = scores.shape[1]
     if width % _BLOCK:
-        return (scores > least).view(-1).nonzero()[:, 0]
+        return (scores > threshold).view(-1).nonzero()[:, 0]
     blocks = _blocks(scores)
-    rows, block = (blocks.amax(dim=1) > least).nonzero(as_tuple=True)
-    hit, within = (blocks[rows, :, block] > least[rows]).nonzero(as_tuple=True)
+    rows, block = (blocks.amax(dim=1) > threshold).nonzero(as_tuple=True)
+    hit, within = (blocks[rows, :, block] > threshold[rows]).nonzero(as_tuple=True)
     return ((rows * width + block)[hit] + within * (width // _BLOCK)).sort().values
 
 
 def _blocks(scores: torch.Tensor) -> torch.Tensor:
-    """(Q', `_BLOCK`, P' / `_BLOCK`): a block is what one place of the last dimension shows; its largest score is a tenth of the
-    work of comparing all of them, for they lie far from one another."""
+    """Scores viewed as (Q', `_BLOCK`, P' / `_BLOCK`): reducing over the strided axis is ten times cheaper than comparing all."""
     return scores.view(len(scores), _BLOCK, -1)
 
 
 def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Positions (Q', count), ascending, of the largest scores of each row; of equal ones the first.
 
-    torch.topk chooses among equal values as it likes: rows in which a tie straddles the last place are chosen anew.
+    torch.topk chooses among equal values as it likes: rows in which a tie straddles the last place are chosen again.
     """
     if count == scores.shape[1]:
         return torch.arange(count, device=scores.device).expand(len(scores), -1)
@@ -158,7 +159,7 @@ def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def merge(parts: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The best of what was found in parts of a corpus, searched one by one: the same as searching the whole.
+    """Merge what was found in parts of a corpus, searched one by one, into the same as searching the whole.
 
     Args:
         parts: of each part scores (Q, any) and indices into the whole, as `top_k` gives them; no passage is in two parts.
@@ -177,7 +178,7 @@ def merge(parts: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.nd
 def rescore(
     queries: np.ndarray | torch.Tensor, passages: np.ndarray | torch.Tensor, indices: np.ndarray | torch.Tensor, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best k of candidates that were found in whatever way, by their true scores.
+    """Take the best k of candidates that were found in whatever way, by their true scores.
 
     Args:
         queries: (Q, D).
@@ -196,8 +197,8 @@ def rescore(
     blocks = []
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
-        places = indices[rows].clamp(max=none - 1)
-        candidates = _float32(passages, places.reshape(-1)).view(*places.shape, -1)  # (q, C, D)
+        positions = indices[rows].clamp(max=none - 1)
+        candidates = _float32(passages, positions.reshape(-1)).view(*positions.shape, -1)  # (q, C, D)
         products = candidates.double() * queries[rows, None, :].double()
         blocks.append(products.sum(dim=2).float())
     scores = torch.cat(blocks) if blocks else torch.empty(indices.shape)  # (Q, C)
@@ -247,12 +248,13 @@ def _full_precision(device) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def _check(queries, passages, k: int, query_chunk: int, passage_chunk: int) -> None:
-    for name, value in (("k", k), ("query_chunk", query_chunk), ("passage_chunk", passage_chunk)):
+def check_search(queries, passages, **counts: int) -> None:
+    """Raise unless the shapes go together, there are passages, and each count, by its name, is a whole number of at least 1."""
+    for name, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(f"{name}={value!r}: a whole number of at least 1 is needed")
+            raise ConfigurationError(f"{name}={value!r}: must be a whole number of at least 1")
     shapes = tuple(queries.shape), tuple(passages.shape)
     if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][1] != shapes[1][1]:
-        raise ConfigurationError(f"queries {shapes[0]} and passages {shapes[1]}: (Q, D) and (P, D) are needed")
+        raise ConfigurationError(f"queries {shapes[0]} and passages {shapes[1]}: must be (Q, D) and (P, D)")
     if not len(passages):
         raise DataError("the corpus is empty: there is nothing to search")

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -138,8 +138,9 @@ def cut(
     judged = (passage_id for judgements in retrieval_set.qrels.values() for passage_id in judgements)
     kept = set(retrieval_set.passage_ids.positions_of(judged).values())
     if len(kept) < size:
-        found = BM25(retrieval_set.passages, tokenisation=tokenisation).search(retrieval_set.queries, depth)
-        for position in itertools.chain(_round_robin(found), np.random.default_rng(seed).permutation(total).tolist()):
+        _, indices = BM25(retrieval_set.passages, tokenisation=tokenisation).search(retrieval_set.queries, depth)
+        in_turns = indices.T[indices.T >= 0]  # every query's first, then every query's second, ...
+        for position in itertools.chain(in_turns.tolist(), np.random.default_rng(seed).permutation(total).tolist()):
             if len(kept) >= size:
                 break
             kept.add(position)
@@ -218,7 +219,6 @@ def _known(judgements: list, field: int, kind: str, ids: StringColumn, file: str
     return positions
 
 
-def _round_robin(found: list[list[tuple[int, float]]]) -> Iterator[int]:
-    """Every query's first passage, then every query's second, ..."""
-    for rank in itertools.zip_longest(*found):
-        yield from (hit[0] for hit in rank if hit is not None)
+def pair_keys(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
+    """One int64 for each pair of indices below 2^31, ascending as the pairs are; queries and passages are broadcast."""
+    return (queries.astype(np.int64) << 32) | passages.astype(np.int64)

@@ -45,17 +45,6 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     assert (out / "mine/model/run.trec").is_file()
 
 
-def test_the_main_metric_is_ndcg_whatever_the_cutoffs():
-    from e5ft.app.scoring import headline, main_metric
-
-    assert [main_metric(headline(cutoffs)) for cutoffs in ([1, 10, 100], [10], [5], [1])] == [
-        "ndcg@10",
-        "ndcg@10",
-        "ndcg@5",
-        "ndcg@1",
-    ]
-
-
 def test_eval_errors(run, composed):
     with pytest.raises(ConfigurationError, match="compare=nowhere"):
         evaluate(composed("eval", f"model.path={run}/model", "compare=nowhere"))

@@ -7,7 +7,6 @@ import pytest
 
 from e5ft.app.configuration import PROJECT
 from e5ft.app.datasets import load_training_data
-from e5ft.app.keeping import gain_and_loss, verdict
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
 from tests.app.conftest import TINY
@@ -63,40 +62,6 @@ def test_without_keep_sets_nothing_is_said(trained, capsys):
     _, folder = trained("training.max_steps=1")
     assert read_json(folder / "summary.json")["keep"] == []
     assert "elsewhere" not in (folder / "model/README.md").read_text() and "kept" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [
-        (0.01, 0.03, "gained"),
-        (-0.03, -0.01, "lost"),
-        (-0.01, 0.03, "kept"),
-        (0.0, 0.03, "kept"),
-        (-0.03, 0.0, "kept"),
-        (0, 0, "kept"),
-    ],
-)
-def test_a_change_counts_when_its_interval_excludes_zero(low, high, word):
-    assert verdict({"mean": (low + high) / 2, "low": low, "high": high}) == word
-
-
-def entry(before: float, after: float, low: float, high: float) -> dict:
-    scores = {"before": {"metrics": {"ndcg@10": before, "mrr@10": 0}}, "after": {"metrics": {"ndcg@10": after, "mrr@10": 0}}}
-    return {"scores": scores, "differences": {"ndcg@10": {"mean": after - before, "low": low, "high": high}}}
-
-
-def test_the_table_shows_gain_and_loss_together():
-    summary = {
-        "test_set": "ko-prec-test",
-        **entry(0.5, 0.6, 0.05, 0.15),
-        "keep": [{"set": "wiki-test", **entry(0.7, 0.65, -0.07, -0.03)}, {"set": "law-test", **entry(0.4, 0.41, -0.01, 0.03)}],
-    }
-    rows = [line.split() for line in gain_and_loss(summary).splitlines()[2:5]]
-    assert rows == [
-        ["ko-prec-test", "target", ".500", ".600", "+0.100", "[+0.050,", "+0.150]", "gained"],
-        ["wiki-test", "keep", ".700", ".650", "-0.050", "[-0.070,", "-0.030]", "lost"],
-        ["law-test", "keep", ".400", ".410", "+0.010", "[-0.010,", "+0.030]", "kept"],
-    ]
 
 
 def test_one_folder_or_a_list_or_nothing(composed, keep):

@@ -176,5 +176,5 @@ def test_optional_packages(monkeypatch, cpu):
     found = checks.check_optional(cpu("evaluation.bm25=kiwi", "model.lora.rank=4"))
     assert found.state == "fault" and found.remedy == "pip install kiwipiepy peft"
     replaced(monkeypatch, _importable=lambda module: False)
-    config = cpu("rounds.count=2", "rounds.mining.search=ivf")
+    config = cpu("rounds.count=2", "rounds.mining.search=ivfpq")
     assert checks.check_optional(config).remedy == "pip install faiss-cpu"

@@ -175,7 +175,7 @@ def test_all_filtered_is_told_and_written(job, model, capsys):
         (["sources=bm25"], r"sources=\[bm25\]"),
         (["sources=[bm25]", "window=[9,3]"], "window="),
         (["sources=[bm25]", "bm25=nouns"], "tokenisation='nouns'"),
-        (["sources=[bm25]", "search=hnsw"], "search='hnsw'"),
+        (["sources=[bm25]", "search=flat"], "search='flat': must be one of exact, ivfpq"),
         (["sources=[bm25]", "held_out=all"], "held_out='all'"),
         (["sources=[bm25]", "rows_dir=x"], "name one of the two"),
         (["sources=[bm25]", "data=mix", "data.sources={a: a.jsonl}", "data.train_file=null"], "data=mix .*a.jsonl.*mine each"),
@@ -197,7 +197,7 @@ def test_random_weights_are_left_out_of_lexical_mining(job):
 
 
 @pytest.mark.parametrize(
-    ("module", "overrides"), [("kiwipiepy", ["sources=[bm25]", "bm25=kiwi"]), ("faiss", ["sources=[bm25]", "search=flat"])]
+    ("module", "overrides"), [("kiwipiepy", ["sources=[bm25]", "bm25=kiwi"]), ("faiss", ["sources=[bm25]", "search=ivfpq"])]
 )
 def test_what_is_not_installed_is_named(job, monkeypatch, module, overrides):
     from e5ft.retrieval import bm25

@@ -2,13 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.retrieval.metrics import ordered, query_metrics, run_metrics
+from e5ft.retrieval.evaluation import Judgements
+from e5ft.retrieval.metrics import check_cutoffs, means, metric_names, metric_values
+from tests.retrieval.conftest import make_run, make_set
 
 CUTOFFS = (1, 3, 5, 10)
 PASSAGES = [f"d{i:02}" for i in range(15)]
@@ -25,75 +28,56 @@ runs = st.dictionaries(
 )
 
 
-def test_ordered_is_score_descending_then_id_ascending():
-    assert ordered({"b": 1.0, "c": 2.0, "a": 1.0, "d": -math.inf}) == ["c", "a", "b", "d"]
-
-
-def test_ordered_refuses_nan():
-    with pytest.raises(DataError, match="'b' is NaN"):
-        ordered({"a": 1.0, "b": math.nan})
-
-
 def test_every_metric_by_hand():
-    """Ranking x a x b; relevant a (gain 2), b (1), c (1).
+    """Ranking x a y b; relevant a (gain 2), b (1), c (1).
 
     At 4: 2 of 3 found; first at rank 2; DCG = 2/log2(3) + 1/log2(5); ideal = 2 + 1/log2(3) + 1/2;
-    AP = (1/2 + 2/4) / 3. At 2: ideal = 2 + 1/log2(3), AP = (1/2) / 3.
+    AP = (1/2 + 2/4) / 3. At 2: ideal = 2 + 1/log2(3), AP = (1/2) / 3. A ranking that ends changes nothing at 9.
     """
-    values = query_metrics(["x", "a", "y", "b"], {"a": 2, "b": 1, "c": 1, "y": 0}, [1, 2, 4])
+    values = metric_values(np.array([[0, 2, 0, 1]]), [[1, 2, 1]], [1, 2, 4, 9])
     third, fifth = 1 / math.log2(3), 1 / math.log2(5)
-    expected = {
-        "recall@1": 0, "hit@1": 0, "mrr@1": 0, "ndcg@1": 0, "map@1": 0,
-        "recall@2": 1 / 3, "hit@2": 1, "mrr@2": 1 / 2, "ndcg@2": 2 * third / (2 + third), "map@2": 1 / 6,
-        "recall@4": 2 / 3, "hit@4": 1, "mrr@4": 1 / 2, "ndcg@4": (2 * third + fifth) / (2 + third + 0.5), "map@4": 1 / 3,
-    }  # fmt: skip
-    assert values == pytest.approx(expected)
+    at_4 = [2 / 3, 1, 1 / 2, (2 * third + fifth) / (2 + third + 0.5), 1 / 3]
+    expected = [[0] * 5, [1 / 3, 1, 1 / 2, 2 * third / (2 + third), 1 / 6], at_4, at_4]
+    assert values == pytest.approx(np.array([sum(expected, [])]))
+    assert metric_names([1, 2])[4:7] == ["map@1", "recall@2", "hit@2"]
 
 
 @settings(deadline=None, derandomize=True)
-@given(run=runs, qrels=qrels_of_sets)
-def test_equal_to_trec_eval(run, qrels):
+@given(scores=runs, qrels=qrels_of_sets)
+def test_equal_to_trec_eval(scores, qrels):
     """trec_eval gets distinct scores that follow our order, since it breaks ties by descending id."""
-    judged = {query for query, relevance in qrels.items() if any(value > 0 for value in relevance.values())}
+    retrieval_set = make_set(dict(sorted(qrels.items())), PASSAGES)
+    judged = [query for query, relevance in retrieval_set.qrels.items() if any(value > 0 for value in relevance.values())]
     if not judged:
-        with pytest.raises(DataError):
-            run_metrics(run, qrels, CUTOFFS)
+        with pytest.raises(DataError, match="nothing to score"):
+            Judgements(retrieval_set, CUTOFFS)
         return
-    means, per_query = run_metrics(run, qrels, CUTOFFS)
-    assert set(per_query) == judged
-    distinct = {query: {p: float(-rank) for rank, p in enumerate(ordered(scores))} for query, scores in run.items()}
+    judgements, run = Judgements(retrieval_set, CUTOFFS), make_run(retrieval_set, scores)
+    values = judgements.values(run)
+    assert [retrieval_set.query_ids[query] for query in judgements.queries] == judged and len(values) == len(judged)
+    ranked = {q: [PASSAGES[i] for i in row if i >= 0] for q, row in zip(retrieval_set.query_ids, run[1], strict=True)}
+    distinct = {query: {p: -float(rank) for rank, p in enumerate(names)} for query, names in ranked.items() if names}
     names = {"recall": "recall", "hit": "success", "ndcg": "ndcg_cut", "map": "map_cut"}
     cutoffs = ",".join(map(str, CUTOFFS))
     measures = {f"{name}.{cutoffs}" for name in names.values()} | {"recip_rank"}
     theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(distinct)
-    for query, values in per_query.items():
+    for query, row in zip(judged, values.tolist(), strict=True):
+        ours = dict(zip(metric_names(CUTOFFS), row, strict=True))
+        reference = theirs.get(query)  # absent from the run: absent from their mean, zero in ours
         for cutoff in CUTOFFS:
-            reference = theirs.get(query)  # absent from the run: absent from their mean, zero in ours
-            for ours, name in names.items():
+            for metric, name in names.items():
                 expected = reference[f"{name}_{cutoff}"] if reference else 0.0
-                assert values[f"{ours}@{cutoff}"] == pytest.approx(expected, abs=1e-9), (ours, cutoff)
+                assert ours[f"{metric}@{cutoff}"] == pytest.approx(expected, abs=1e-9), (metric, cutoff)
             reciprocal = reference["recip_rank"] if reference else 0.0
-            expected = reciprocal if reciprocal >= 1 / cutoff - 1e-9 else 0.0
-            assert values[f"mrr@{cutoff}"] == pytest.approx(expected, abs=1e-9)
-    for name, mean in means.items():
-        assert mean == pytest.approx(sum(values[name] for values in per_query.values()) / len(judged))
-
-
-def test_a_missing_query_counts_as_zero_and_an_unjudged_one_does_not_count():
-    qrels = {"found": {"a": 1}, "missing": {"a": 1}, "irrelevant": {"a": 0}}
-    means, per_query = run_metrics({"found": {"a": 1.0}, "stranger": {"a": 1.0}}, qrels, [1])
-    assert means["recall@1"] == 0.5
-    assert set(per_query) == {"found", "missing"}
+            assert ours[f"mrr@{cutoff}"] == pytest.approx(reciprocal if reciprocal >= 1 / cutoff - 1e-9 else 0.0, abs=1e-9)
+    assert list(means(values, CUTOFFS).values()) == pytest.approx(values.mean(axis=0))
 
 
 @pytest.mark.parametrize("cutoffs", [[], [0], [-1], [1.0], [True], ["10"]])
 def test_a_cutoff_is_a_rank(cutoffs):
     with pytest.raises(ConfigurationError, match="cutoffs"):
-        query_metrics(["a"], {"a": 1}, cutoffs)
+        check_cutoffs(cutoffs)
 
 
-def test_faulty_input_is_named():
-    with pytest.raises(DataError, match="twice: 'b'"):
-        query_metrics(["a", "b", "c", "b"], {"a": 1}, [1])
-    with pytest.raises(DataError, match="without a relevant passage"):
-        query_metrics(["a"], {"a": 0}, [1])
+def test_cutoffs_are_put_in_order():
+    assert check_cutoffs([10, 1, 10]) == (1, 10)

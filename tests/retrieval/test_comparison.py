@@ -1,0 +1,55 @@
+"""Paired comparisons of two evaluations."""
+
+import numpy as np
+import pytest
+
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.retrieval.comparison import Scores, paired_differences
+from e5ft.retrieval.evaluation import evaluate_run
+from e5ft.retrieval.significance import bootstrap_intervals
+from tests.retrieval.conftest import make_run, make_set
+
+QRELS = {f"q{i}": {"d1": 1} for i in range(4)}
+
+
+def evaluation(hits, label="x", qrels=QRELS, cutoffs=(1,), name="small"):
+    """An evaluation in which the queries have these values of hit@1."""
+    retrieval_set = make_set(qrels, name=name)
+    scores = {query: {"d1" if hit else "d2": 1.0} for query, hit in zip(retrieval_set.query_ids, hits, strict=True)}
+    return evaluate_run(retrieval_set, make_run(retrieval_set, scores), cutoffs, label, samples=10)
+
+
+def test_each_query_is_held_against_itself():
+    """Differences (1, -1, 0, 0): the mean is 0, and every pattern of signs reaches it; sorted values would differ nowhere."""
+    difference = paired_differences(evaluation((1, 0, 1, 0)), evaluation((0, 1, 1, 0)), ["hit@1"])["hit@1"]
+    assert (difference.mean, difference.p_value) == (0.0, 1.0)
+    assert (difference.low, difference.high) == tuple(bootstrap_intervals(np.array([[1.0], [-1], [0], [0]]))[0])
+    assert difference.low < 0 < difference.high
+
+
+def test_it_is_a_minus_b_and_of_every_metric():
+    good, poor = evaluation((1, 1, 1, 0), cutoffs=(1, 2)), evaluation((0, 0, 1, 0), cutoffs=(2, 1))
+    differences = paired_differences(good, poor)
+    assert list(differences) == list(good.metrics) and differences["recall@2"] == differences["hit@1"]
+    assert differences["hit@1"].mean == 0.5
+    assert differences["hit@1"].p_value == 0.5  # signs of (1, 1, 0, 0): half of all patterns reach |2|
+    opposite = paired_differences(poor, good)["hit@1"]
+    assert opposite.mean == -0.5 and opposite.p_value == 0.5
+
+
+def test_what_does_not_compare_is_refused():
+    one = evaluation((1, 0, 1, 0), "one")
+    with pytest.raises(DataError, match="'q3' is in one only"):
+        paired_differences(one, evaluation((1, 0, 1), qrels={f"q{i}": {"d1": 1} for i in range(3)}))
+    with pytest.raises(DataError, match="set_name 'small' and 'other'"):
+        paired_differences(one, evaluation((1, 0, 1, 0), name="other"))
+    with pytest.raises(ConfigurationError, match="no metric 'ndcg@10'"):
+        paired_differences(one, one, ["ndcg@10"])
+
+
+def test_the_names_of_a_set_s_evaluations():
+    before, after = evaluation((0, 0, 1, 0), "before"), evaluation((1, 0, 1, 0), "after")
+    scores = Scores(before, None, after, {8: after})
+    assert list(scores.named()) == ["before", "after", "after_8d"] and list(scores.files) == ["base", "final", "after_8d"]
+    assert scores.record()["after"] == {"label": "after", "metrics": after.metrics, "intervals": after.intervals}
+    assert scores.differences(3)["hit@1"]["mean"] == 0.25

@@ -1,0 +1,115 @@
+"""Tables stay aligned, whatever the width of the names."""
+
+import unicodedata
+from types import SimpleNamespace
+
+import pytest
+
+from e5ft.errors import DataError
+from e5ft.retrieval.tables import (
+    aligned,
+    cutoffs_of,
+    difference_text,
+    display_width,
+    format_table,
+    gain_and_loss,
+    headline,
+    main_metric,
+    short_number,
+    verdict,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "width"), [("", 0), ("abc", 3), ("한국어", 6), ("mE5-한국", 8), ("e\u0301", 1), ("Ａ", 2), ("हिन्दी में", 7)]
+)
+def test_display_width(text, width):
+    assert display_width(text) == width
+
+
+def test_a_hangul_syllable_written_in_jamo_is_as_wide():
+    assert display_width(unicodedata.normalize("NFD", "한국어")) == 6
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.8124, ".812"), (1.0, "1.000"), (0.9996, "1.000"), (0.0, ".000"), (-0.0341, "-.034"), (-0.0001, ".000"), (12.5, "12.500")],
+)
+def test_short_number(value, text):
+    assert short_number(value) == text
+
+
+def row(label, set_name="s", **metrics):
+    return SimpleNamespace(
+        label=label, set_name=set_name, metrics=metrics, intervals={k: (v - 0.03, v + 0.03) for k, v in metrics.items()}
+    )
+
+
+def test_columns_are_aligned_with_korean_names():
+    table = format_table([row("기본 모델", ndcg=0.8), row("bm25", ndcg=0.75, extra=0.1), row("조정한 모델 한국어", ndcg=0.97)])
+    header, rule, *lines = table.splitlines()
+    ends = {display_width(line) for line in (header, rule, *lines)}
+    assert len(ends) == 1, table
+    assert lines[0].endswith(".800 [.770, .830]") and lines[2].endswith(".970 [.940, 1.000]")
+    assert lines[0].startswith("기본 모델  ")
+
+
+def test_a_missing_metric_is_a_dash_and_several_sets_are_a_column():
+    table = format_table([row("a", "wiki", x=0.5), row("a", "prec", y=0.5)], ["x"])
+    lines = table.splitlines()
+    assert lines[0].split() == ["set", "model", "x"]
+    assert lines[2].split()[:3] == ["wiki", "a", ".500"] and lines[3].split() == ["prec", "a", "-"]
+
+
+def test_no_row():
+    with pytest.raises(DataError):
+        format_table([])
+
+
+def test_numbers_are_aligned_right():
+    assert aligned([["m", "x"], ["ab", "10.5"], ["c", "1"]]).splitlines()[-1] == "c      1"
+
+
+def test_which_metrics_a_short_table_shows():
+    cases = {(1, 10, 100): "ndcg@10", (10,): "ndcg@10", (5,): "ndcg@5", (1,): "ndcg@1"}
+    assert {cutoffs: main_metric(headline(cutoffs)) for cutoffs in cases} == cases
+    assert headline([1, 10]) == ["hit@1", "recall@10", "ndcg@10", "mrr@10"]
+    assert cutoffs_of(["hit@100", "hit@5", "map@5"]) == [5, 100]
+
+
+def test_a_difference_and_its_interval():
+    assert difference_text(0.1456, 0.111, -0.18) == "+0.146 [+0.111, -0.180]"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.01, 0.03, "gained"),
+        (-0.03, -0.01, "lost"),
+        (-0.01, 0.03, "kept"),
+        (0.0, 0.03, "kept"),
+        (-0.03, 0.0, "kept"),
+        (0, 0, "kept"),
+    ],
+)
+def test_a_change_counts_when_its_interval_excludes_zero(low, high, word):
+    assert verdict({"mean": (low + high) / 2, "low": low, "high": high}) == word
+
+
+def entry(before: float, after: float, low: float, high: float) -> dict:
+    scores = {"before": {"metrics": {"ndcg@10": before, "mrr@10": 0}}, "after": {"metrics": {"ndcg@10": after, "mrr@10": 0}}}
+    return {"scores": scores, "differences": {"ndcg@10": {"mean": after - before, "low": low, "high": high}}}
+
+
+def test_the_table_shows_gain_and_loss_together():
+    summary = {
+        "test_set": "ko-prec-test",
+        **entry(0.5, 0.6, 0.05, 0.15),
+        "keep": [{"set": "wiki-test", **entry(0.7, 0.65, -0.07, -0.03)}, {"set": "law-test", **entry(0.4, 0.41, -0.01, 0.03)}],
+    }
+    rows = [line.split() for line in gain_and_loss(summary).splitlines()[2:5]]
+    assert rows == [
+        ["ko-prec-test", "target", ".500", ".600", "+0.100", "[+0.050,", "+0.150]", "gained"],
+        ["wiki-test", "keep", ".700", ".650", "-0.050", "[-0.070,", "-0.030]", "lost"],
+        ["law-test", "keep", ".400", ".410", "+0.010", "[-0.010,", "+0.030]", "kept"],
+    ]
