@@ -16,7 +16,7 @@ from e5ft.data.step import Step, join
 
 
 @dataclasses.dataclass
-class Share:
+class CachedMicroBatch:
     """A micro-batch with what the whole step's loss asks of it.
 
     Attributes:
@@ -40,14 +40,14 @@ def whole_step(steps: Sequence[Step]) -> Step:
     if not distributed.active():
         return own
     everyone = [Step.unpack(packed) for packed in distributed.gather_arrays(own.pack())]
-    return join(everyone, own=distributed.rank())
+    return join(everyone, local=distributed.rank())
 
 
-def distribute(
+def first_pass(
     micro_batches: Sequence[MicroBatch],
     embed: Callable[[MicroBatch, int], torch.Tensor],
     loss: Callable[[torch.Tensor, Step], torch.Tensor],
-) -> tuple[list[Share], Step]:
+) -> tuple[list[CachedMicroBatch], Step]:
     """Run the step's first half and give each micro-batch its share.
 
     Args:
@@ -78,14 +78,14 @@ def distribute(
     (gradient,) = torch.autograd.grad(value, leaf)
     slices = gradient.split(sizes)
     shares = [
-        Share(batch, number, value.detach() / len(micro_batches), piece)
+        CachedMicroBatch(batch, number, value.detach() / len(micro_batches), piece)
         for number, (batch, piece) in enumerate(zip(micro_batches, slices, strict=True))
     ]
     shares[0].embeddings = first
     return shares, step
 
 
-def surrogate(embeddings: torch.Tensor, share: Share) -> torch.Tensor:
+def surrogate(embeddings: torch.Tensor, share: CachedMicroBatch) -> torch.Tensor:
     """A scalar with the value of the share's loss and, by the chain rule, the gradient of the whole step's.
 
     In float32: it runs outside autocast, and a half precision sum of many small products would lose them.

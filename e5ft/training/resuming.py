@@ -16,8 +16,8 @@ from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_weights, save_encoder
 from e5ft.modeling.lora import save_adapters
 from e5ft.training import checkpoint
-from e5ft.training.progress import Progress
-from e5ft.training.sharding import NO_DEEPSPEED, NO_FSDP, Twin, load_optimizer_state, optimizer_state
+from e5ft.training.log_sums import LogSums
+from e5ft.training.sharding import NO_DEEPSPEED, NO_FSDP, UnshardedCopy, load_optimizer_state, optimizer_state
 
 SKIPPED_IN_A_ROW = 25  # the scaler begins at 2**16 and halves its scale each time: by then it is far below 1
 
@@ -25,7 +25,7 @@ SKIPPED_IN_A_ROW = 25  # the scaler begins at 2**16 and halves its scale each ti
 class ResumableTrainer(Trainer):
     """transformers' Trainer whose checkpoints are complete or not there, and whose resumed runs log what uninterrupted ones do.
 
-    It trains an `Encoder`; what a step is, a subclass says, and adds to `_progress` what its log lines are to show.
+    It trains an `Encoder`; what a step is, a subclass says, and adds to `_log_sums` what its log lines are to show.
 
     Args:
         args, kwargs: as of transformers' Trainer.
@@ -37,11 +37,11 @@ class ResumableTrainer(Trainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.saving = False
-        self._progress = Progress()
+        self._log_sums = LogSums()
         self._resumed: Path | None = None  # the checkpoint that this call of train() goes on from
-        self._counted = 0  # the last step that `_progress` has counted as taken or skipped
+        self._counted = 0  # the last step that `_log_sums` has counted as taken or skipped
         self._saved: int | None = None  # the last step of which this process wrote a checkpoint
-        self._twin: Twin | None = None  # where the model is sharded
+        self._unsharded: UnshardedCopy | None = None  # where the model is sharded
 
     def _some_rows(self) -> str:
         """Rows of the step under way, for messages."""
@@ -74,27 +74,27 @@ class ResumableTrainer(Trainer):
         plugin.mixed_precision_policy = None
 
     def _prepare_for_training(self, *args, **kwargs) -> tuple:
-        if self.is_fsdp_enabled and self._twin is None:
-            self._twin = Twin(self.model)
+        if self.is_fsdp_enabled and self._unsharded is None:
+            self._unsharded = UnshardedCopy(self.model)
         return super()._prepare_for_training(*args, **kwargs)
 
     @contextlib.contextmanager
     def whole_model(self) -> Iterator[Encoder]:
         """The encoder with all of its weights, to evaluate or to save; where it is sharded all processes come here together."""
-        if self._twin is None:
+        if self._unsharded is None:
             yield self.model
             return
-        with self._twin.whole() as encoder:
+        with self._unsharded.whole() as encoder:
             yield encoder
 
     def _precision(self) -> contextlib.AbstractContextManager:
         """What a forward pass runs in. accelerate wraps that of the model in autocast, but not where it shards it."""
-        return contextlib.nullcontext() if self._twin is None else self.accelerator.autocast()
+        return contextlib.nullcontext() if self._unsharded is None else self.accelerator.autocast()
 
     def trained(self) -> Encoder:
         """The encoder after training, with the weights as they are and all of its work in float32; called by all processes."""
-        if self._twin is not None:
-            return self._twin.gather()
+        if self._unsharded is not None:
+            return self._unsharded.gather()
         # accelerate leaves the forward pass wrapped in autocast.
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
@@ -110,9 +110,9 @@ class ResumableTrainer(Trainer):
 
     def _run_epoch(self, *, epoch: int, **kwargs) -> None:
         if self._resumed is not None:
-            self._progress = Progress.load(self._resumed, self.args.process_index)
-            self._tr_loss.fill_(self._progress.loss)
-            self._globalstep_last_logged = self._progress.logged
+            self._log_sums = LogSums.load(self._resumed, self.args.process_index)
+            self._tr_loss.fill_(self._log_sums.loss)
+            self._globalstep_last_logged = self._log_sums.logged
             self._resumed = None
             # Trainer looks only after a step whether it was the last: going on from the last one would make one more.
             if self.state.global_step >= self.state.max_steps or self._patience_is_over():
@@ -128,7 +128,7 @@ class ResumableTrainer(Trainer):
     def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
         if self._scaled and self.state.global_step != self._counted:  # at the end of an epoch Trainer comes here twice
             self._counted = self.state.global_step
-            in_a_row = self._progress.step_done(self.accelerator.optimizer_step_was_skipped)
+            in_a_row = self._log_sums.step_done(self.accelerator.optimizer_step_was_skipped)
             if in_a_row > SKIPPED_IN_A_ROW:
                 raise NonFiniteError(
                     f"step {self.state.global_step}: fp16 gave no finite gradient in {in_a_row} steps, however low its scale. The "
@@ -141,9 +141,9 @@ class ResumableTrainer(Trainer):
         """Add what the steps since the last line looked like, on average."""
         logs = {name: value for name, value in logs.items() if name != "train_loss"}  # a mean since the last interruption
         if "loss" in logs:
-            logs = {**logs, **self._progress.means()}
+            logs = {**logs, **self._log_sums.means()}
             if self._scaled:
-                logs["skipped_steps"] = self._progress.skipped
+                logs["skipped_steps"] = self._log_sums.skipped
         super().log(logs, start_time)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
@@ -173,7 +173,7 @@ class ResumableTrainer(Trainer):
         with contextlib.ExitStack() as stack:
             # What processes do together comes before what one of them may fail at: the others would wait for it.
             encoder = stack.enter_context(self.whole_model())
-            sharded = None if self._twin is None else optimizer_state(self.optimizer)
+            sharded = None if self._unsharded is None else optimizer_state(self.optimizer)
             folder = stack.enter_context(checkpoint.writing(run, step))
             self._save_encoder(encoder, folder)
             if sharded is None:
@@ -183,8 +183,8 @@ class ResumableTrainer(Trainer):
                 torch.save(self.lr_scheduler.state_dict(), folder / checkpoint.SCHEDULER)
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
-            self._progress.loss, self._progress.logged = float(self._tr_loss), self._globalstep_last_logged
-            self._progress.save(folder, self.args.process_index)
+            self._log_sums.loss, self._log_sums.logged = float(self._tr_loss), self._globalstep_last_logged
+            self._log_sums.save(folder, self.args.process_index)
             if self.args.should_save:
                 self._keep_callback_states()
                 self.state.save_to_json(str(folder / checkpoint.STATE))
@@ -218,17 +218,17 @@ class ResumableTrainer(Trainer):
             save_scale(encoder, folder)
 
     def _load_optimizer_and_scheduler(self, resumed: str | None) -> None:
-        if self._twin is None or resumed is None:
+        if self._unsharded is None or resumed is None:
             return super()._load_optimizer_and_scheduler(resumed)
         read = {name: torch.load(Path(resumed) / name, map_location="cpu", weights_only=True) for name in checkpoint.STATES}
         load_optimizer_state(self.optimizer, read[checkpoint.OPTIMIZER])
         self.lr_scheduler.load_state_dict(read[checkpoint.SCHEDULER])
 
     def _load_weights(self, folder: str | Path) -> None:
-        if self._twin is None:
+        if self._unsharded is None:
             load_weights(self.model, folder)
         else:
-            self._twin.load(folder)
+            self._unsharded.load(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         self._load_weights(resume_from_checkpoint)

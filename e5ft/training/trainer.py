@@ -14,13 +14,13 @@ from transformers import TrainerCallback, TrainingArguments
 from e5ft import distributed
 from e5ft.data.collator import MicroBatch, TrainingRows, collate
 from e5ft.data.mixing import MixSampler
-from e5ft.data.sampler import DealtSteps, StepSampler
+from e5ft.data.sampler import DistributedStepSampler, StepSampler
 from e5ft.data.sources import Mix
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
 from e5ft.modeling.compact import follow_decay
 from e5ft.modeling.encoder import Encoder
-from e5ft.training.accumulation import Share, distribute, surrogate, whole_step
+from e5ft.training.accumulation import CachedMicroBatch, first_pass, surrogate, whole_step
 from e5ft.training.resuming import ResumableTrainer
 from e5ft.training.sharding import whole_tensor
 
@@ -79,17 +79,17 @@ class ContrastiveTrainer(ResumableTrainer):
         self.negatives, self.group_by_length, self.mix = negatives, group_by_length, mix
         # The k losses of a step sum to the step's loss already: Trainer must not divide by k again.
         self.loss_is_scaled_for_ga = True
-        self.sampler: DealtSteps | None = None
+        self.sampler: DistributedStepSampler | None = None
         self.tokens_seen = 0  # by this process, in this call of train()
         self.evaluation_seconds = 0.0  # of evaluations after the first step, in this call of train()
         dense = [p for name, p in model.named_parameters() if "embeddings" not in name]
-        self._work = sum((6 if p.requires_grad else 4) * p.numel() for p in dense)  # operations a token
+        self._flops_per_token = sum((6 if p.requires_grad else 4) * p.numel() for p in dense)  # operations a token
         self._rows_in_step: list[int] = []
         self._losses: list[torch.Tensor] = []  # of the step under way
 
     # -- which rows meet -------------------------------------------------------------------------------------------------
 
-    def make_sampler(self) -> DealtSteps:
+    def make_sampler(self) -> DistributedStepSampler:
         """The sampler of this process.
 
         Raises:
@@ -145,8 +145,8 @@ class ContrastiveTrainer(ResumableTrainer):
         self.sampler.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **kwargs)
 
-    def _prepare_inputs(self, inputs: MicroBatch | Share) -> MicroBatch | Share:
-        return inputs if isinstance(inputs, Share) else inputs.to(self.args.device)
+    def _prepare_inputs(self, inputs: MicroBatch | CachedMicroBatch) -> MicroBatch | CachedMicroBatch:
+        return inputs if isinstance(inputs, CachedMicroBatch) else inputs.to(self.args.device)
 
     # -- the step --------------------------------------------------------------------------------------------------------
 
@@ -155,16 +155,16 @@ class ContrastiveTrainer(ResumableTrainer):
         batches = [batch.to(device) for batch in islice(epoch_iterator, num_batches)]
         self._rows_in_step = [row for batch in batches for row in batch.rows]
         if len(batches) <= 1 or self.negatives == "micro_batch":
-            return [Share(batch, number) for number, batch in enumerate(batches)], None
+            return [CachedMicroBatch(batch, number) for number, batch in enumerate(batches)], None
         # Trainer sets train mode only in training_step: without this the first pass after an evaluation had no dropout.
         self.model_wrapped.train()
         with self._no_gradient_sync():
-            shares, step = distribute(batches, self._embed, self.loss)
-        self._note(shares[0].loss * len(shares), step)
+            shares, step = first_pass(batches, self._embed, self.loss)
+        self._record_statistics(shares[0].loss * len(shares), step)
         return shares, None
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: Share, return_outputs: bool = False, num_items_in_batch: object = None
+        self, model: torch.nn.Module, inputs: CachedMicroBatch, return_outputs: bool = False, num_items_in_batch: object = None
     ) -> torch.Tensor | tuple[torch.Tensor, dict]:
         """The loss of one micro-batch of the step.
 
@@ -184,11 +184,11 @@ class ContrastiveTrainer(ResumableTrainer):
             loss = surrogate(embeddings, inputs)
         elif self.negatives == "micro_batch":
             loss = self.loss(embeddings, inputs.micro_batch.step) / self.current_gradient_accumulation_steps
-            self._note(loss * self.current_gradient_accumulation_steps, inputs.micro_batch.step)
+            self._record_statistics(loss * self.current_gradient_accumulation_steps, inputs.micro_batch.step)
         else:
             step = whole_step([inputs.micro_batch.step])
             loss = self.loss(distributed.gather_rows(embeddings), step)
-            self._note(loss, step)
+            self._record_statistics(loss, step)
         return (loss, {"embeddings": embeddings}) if return_outputs else loss
 
     def _embed(self, batch: MicroBatch, number: int, model: torch.nn.Module | None = None) -> torch.Tensor:
@@ -202,10 +202,10 @@ class ContrastiveTrainer(ResumableTrainer):
         # The first micro-batch's graph is made here but used in Trainer's loop, which syncs at the last one.
         return self.accelerator.no_sync(self.model_wrapped)
 
-    def _note(self, loss: torch.Tensor, step: Step) -> None:
+    def _record_statistics(self, loss: torch.Tensor, step: Step) -> None:
         """Remember what a step looked like, for the log and for `_get_grad_norm`."""
         self._losses.append(loss.detach())
-        rows = step.own[1] - step.own[0]
+        rows = step.local_rows[1] - step.local_rows[0]
         pairs = rows * len(step.passage)
         numbers = {
             "negatives_per_query": step.negatives / rows,
@@ -214,9 +214,9 @@ class ContrastiveTrainer(ResumableTrainer):
             **getattr(self.loss, "statistics", {}),
         }
         for name, value in numbers.items():
-            self._progress.note(name, value)
+            self._log_sums.add(name, value)
 
-    def floating_point_ops(self, inputs: Share) -> int:
+    def floating_point_ops(self, inputs: CachedMicroBatch) -> int:
         """6 operations a token and weight outside the embedding tables (forward 2, backward 4, or 2 where the weight is
         frozen); attention left out.
 
@@ -224,9 +224,9 @@ class ContrastiveTrainer(ResumableTrainer):
         """
         tokens = len(inputs.micro_batch.input_ids)
         self.tokens_seen += tokens
-        return tokens * self._work
+        return tokens * self._flops_per_token
 
-    def _track_num_input_tokens(self, inputs: Share) -> None:
+    def _track_num_input_tokens(self, inputs: CachedMicroBatch) -> None:
         # Trainer's own looks for a key in a dictionary. No token is padding, so its two ways to count agree.
         if self.args.include_num_input_tokens_seen != "no":
             tokens = torch.tensor(len(inputs.micro_batch.input_ids), device=self.args.device)

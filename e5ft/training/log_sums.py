@@ -10,7 +10,7 @@ from e5ft.files import read_json, write_json
 
 
 @dataclasses.dataclass
-class Progress:
+class LogSums:
     """Sums of one process.
 
     Attributes:
@@ -29,13 +29,13 @@ class Progress:
 
     def note(self, name: str, value: torch.Tensor | float) -> None:
         """Add a step's value."""
-        total, count = self.noted.get(name, (0.0, 0))
-        self.noted[name] = total + value, count + 1
+        total, count = self.sums.get(name, (0.0, 0))
+        self.sums[name] = total + value, count + 1
 
     def means(self) -> dict[str, float]:
         """The mean of every sum since the last log line; they begin anew."""
-        found = {name: float(total) / count for name, (total, count) in self.noted.items()}
-        self.noted = {}
+        found = {name: float(total) / count for name, (total, count) in self.sums.items()}
+        self.sums = {}
         return found
 
     def step_done(self, skipped: bool) -> int:
@@ -46,11 +46,11 @@ class Progress:
 
     def save(self, folder: Path, rank: int) -> None:
         """Write this process's part into a checkpoint."""
-        noted = {name: [float(total), count] for name, (total, count) in self.noted.items()}
+        noted = {name: [float(total), count] for name, (total, count) in self.sums.items()}
         write_json(folder / f"progress_{rank}.json", {**dataclasses.asdict(self), "noted": noted})
 
     @classmethod
-    def load(cls, folder: Path, rank: int) -> "Progress":
+    def load(cls, folder: Path, rank: int) -> "LogSums":
         """What `save` wrote for this process.
 
         With another number of processes than then, each takes the mean of all, for log lines are means over processes.
