@@ -1,4 +1,4 @@
-"""What log lines add up over steps: kept with a checkpoint, so that a resumed run logs what the uninterrupted one would have."""
+"""The sums behind log lines. A checkpoint holds them, so that a resumed run logs what the uninterrupted one would have logged."""
 
 import dataclasses
 from pathlib import Path
@@ -16,51 +16,51 @@ class LogSums:
     Attributes:
         logged: the step of the last log line.
         loss: sum of the losses since then.
-        noted: further sums since then, by name: (sum, number of steps).
-        skipped: steps that the fp16 scaler skipped, in all.
-        skipped_in_a_row: of them, those without a good step since.
+        sums: further sums since then, by name: (sum, number of steps).
+        skipped: number of all steps that the fp16 scaler skipped.
+        skipped_in_a_row: number of them since the last step that was taken.
     """
 
     logged: int = 0
     loss: float = 0.0
-    noted: dict[str, tuple[torch.Tensor | float, int]] = dataclasses.field(default_factory=dict)
+    sums: dict[str, tuple[torch.Tensor | float, int]] = dataclasses.field(default_factory=dict)
     skipped: int = 0
     skipped_in_a_row: int = 0
 
-    def note(self, name: str, value: torch.Tensor | float) -> None:
+    def add(self, name: str, value: torch.Tensor | float) -> None:
         """Add a step's value."""
         total, count = self.sums.get(name, (0.0, 0))
         self.sums[name] = total + value, count + 1
 
     def means(self) -> dict[str, float]:
-        """The mean of every sum since the last log line; they begin anew."""
-        found = {name: float(total) / count for name, (total, count) in self.sums.items()}
-        self.sums = {}
-        return found
+        """Return the mean of every sum since the last log line, and start the sums again."""
+        sums, self.sums = self.sums, {}
+        return {name: float(total) / count for name, (total, count) in sums.items()}
 
     def step_done(self, skipped: bool) -> int:
-        """Count a step that fp16's scaler took or skipped; returns how many were skipped in a row."""
+        """Count a step that fp16's scaler took or skipped; return how many were skipped in a row."""
         self.skipped += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         return self.skipped_in_a_row
 
     def save(self, folder: Path, rank: int) -> None:
-        """Write this process's part into a checkpoint."""
-        noted = {name: [float(total), count] for name, (total, count) in self.sums.items()}
-        write_json(folder / f"progress_{rank}.json", {**dataclasses.asdict(self), "noted": noted})
+        """Write this process's sums into a checkpoint."""
+        sums = {name: [float(total), count] for name, (total, count) in self.sums.items()}
+        write_json(folder / f"progress_{rank}.json", {**dataclasses.asdict(self), "sums": sums})
 
     @classmethod
     def load(cls, folder: Path, rank: int) -> "LogSums":
-        """What `save` wrote for this process.
+        """Read what `save` wrote for this process.
 
-        With another number of processes than then, each takes the mean of all, for log lines are means over processes.
+        If the number of processes has changed, each process takes the mean of all: log lines are means over processes.
         """
         parts = [read_json(path) for path in sorted(folder.glob("progress_*.json"))]
         if len(parts) == distributed.world_size():
             parts = [read_json(folder / f"progress_{rank}.json")]
-        first = parts[0]
-        noted = {
-            name: (sum(part["noted"][name][0] for part in parts) / len(parts), count)
-            for name, (_, count) in first["noted"].items()
+        for part in parts:
+            part["sums"] = part.pop("noted", part.get("sums"))  # the former name of the key
+        means = {
+            name: (sum(part["sums"][name][0] for part in parts) / len(parts), count)
+            for name, (_, count) in parts[0]["sums"].items()
         }
-        return cls(**{**first, "loss": sum(part["loss"] for part in parts) / len(parts), "noted": noted})
+        return cls(**{**parts[0], "loss": sum(part["loss"] for part in parts) / len(parts), "sums": means})

@@ -9,21 +9,21 @@ from e5ft.training.log_sums import LogSums
 def test_saved_and_loaded_it_goes_on_bit_for_bit(tmp_path):
     one = LogSums(logged=3, loss=float(torch.tensor(0.1) + torch.tensor(0.7)))
     for value in (torch.tensor(1 / 3), torch.tensor(1e-7)):
-        one.note("share", value)
-    one.note("negatives", 31.0)
+        one.add("share", value)
+    one.add("negatives", 31.0)
     one.step_done(True)
     one.save(tmp_path, 0)
     other = LogSums.load(tmp_path, 0)
     assert (other.logged, other.loss, other.skipped, other.skipped_in_a_row) == (3, one.loss, 1, 1)
     for progress in (one, other):
-        progress.note("share", torch.tensor(0.2))
+        progress.add("share", torch.tensor(0.2))
     assert one.means() == other.means() != {} and one.means() == {}
 
 
 def test_another_number_of_processes_takes_the_mean(tmp_path):
     for rank, (loss, share) in enumerate([(1.0, 0.2), (3.0, 0.4)]):
         progress = LogSums(logged=2, loss=loss)
-        progress.note("share", share)
+        progress.add("share", share)
         progress.save(tmp_path, rank)
     found = LogSums.load(tmp_path, 0)
     assert found.loss == 2.0 and found.means() == {"share": pytest.approx(0.3)}
