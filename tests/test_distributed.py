@@ -196,7 +196,7 @@ def test_all_processes_take_the_cut_that_fits_the_smallest_memory(found, one_pro
 def test_each_process_scores_its_own_rows_against_everyones_passages(found):
     """Scoring all rows on both would give the same numbers for twice the work."""
     first, second = (each["step"] for each in found)
-    assert (first.own, second.own) == ((0, 4), (4, 8))
+    assert (first.local_rows, second.local_rows) == ((0, 4), (4, 8))
     assert len(first.query) == len(second.query) == 8
     assert len(first.passage) == len(set(first.text_id[[*first.positive, *first.negative]]))  # each passage once
 

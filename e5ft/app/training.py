@@ -25,8 +25,7 @@ from e5ft.app.pacing import planned_dev
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.tracking import MetricsFile, Progress
-from e5ft.data.collator import TrainingRows
-from e5ft.data.longest import most_tokens
+from e5ft.data.collator import TrainingRows, most_tokens
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import ConfigurationError, Terminated
 from e5ft.files import digest_of, read_json, write_json, write_text

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from e5ft.data.longest import most_tokens
 from e5ft.data.step import Step
 from e5ft.data.store import RowStore, TokenStore
 from e5ft.errors import ConfigurationError
@@ -193,7 +193,7 @@ def collate(examples: Sequence[tuple[int, Example]], vectors: Mapping[str, Vecto
         known=np.concatenate([e.known for e, _ in pairs]),
         known_count=_array(len(e.known) for e, _ in pairs),
         positive_count=_array(len(e.positive_ids) for e, _ in pairs),
-        own=(0, len(pairs)),
+        local_rows=(0, len(pairs)),
         side={**_teacher(examples), **_side(order, text_id, vectors or {})},
     )
     flat = np.concatenate([np.asarray(texts[key], dtype=np.int64) for key in order])
@@ -229,3 +229,32 @@ def _side(order: Sequence[tuple[str, int, int]], text_id: np.ndarray, vectors: M
 
 def _array(values: Iterable[int]) -> np.ndarray:
     return np.fromiter(values, dtype=np.int64)
+
+
+def most_tokens(tokens: datasets.Dataset, *, positives: int | None, negatives: int | None) -> np.ndarray:
+    """Return the largest number of tokens that each row shows in any epoch.
+
+    Args:
+        tokens: columns query, positives and negatives of a `TokenStore`.
+        positives, negatives: how many of a row's a micro-batch holds at most; None for all.
+
+    Returns:
+        (rows,) int64.
+    """
+    columns = tokens.data
+    query = np.concatenate([chunk.value_lengths().to_numpy() for chunk in columns.column("query").chunks])
+    return query + _longest(columns.column("positives"), positives) + _longest(columns.column("negatives"), negatives)
+
+
+def _longest(column: pa.ChunkedArray, count: int | None) -> np.ndarray:
+    """Return (rows,) tokens of the `count` longest texts of each row, straight from Arrow: rows may be millions."""
+    totals = []
+    for chunk in column.chunks:
+        counts, lengths = chunk.value_lengths().to_numpy(), chunk.flatten().value_lengths().to_numpy().astype(np.int64)
+        owners = np.repeat(np.arange(len(counts)), counts)
+        if count is not None and counts.max(initial=0) > count:
+            lengths = lengths[np.lexsort((-lengths, owners))]  # the owners stay in order
+            rank = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+            lengths = np.where(rank < count, lengths, 0)
+        totals.append(np.bincount(owners, weights=lengths, minlength=len(counts)).astype(np.int64))
+    return np.concatenate(totals)

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 
-from e5ft.data.sampler import DealtSteps
+from e5ft.data.sampler import DistributedStepSampler
 from e5ft.data.sources import Mix
 from e5ft.errors import DataError
 
 
-class MixSampler(DealtSteps):
-    """Whole steps from several sources; see `DealtSteps` for how a step is dealt out.
+class MixSampler(DistributedStepSampler):
+    """Whole steps from several sources; see `DistributedStepSampler` for how a step is spread over processes.
 
     In every epoch each source gets its share of the steps, or of the rows where sources meet in a step, up to one: a
     systematic sample (one random offset, equal distances) whose expectation is the share itself. No row of a source comes
@@ -21,7 +21,7 @@ class MixSampler(DealtSteps):
     Args:
         sources: (rows,) int, the source of each row.
         mix: how they are mixed.
-        micro_batch, accumulation, world_size, rank, tokens: as for `DealtSteps`.
+        micro_batch, accumulation, world_size, rank, tokens: as for `DistributedStepSampler`.
         seed: of the order.
 
     Raises:

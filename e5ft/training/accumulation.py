@@ -16,15 +16,15 @@ from e5ft.data.step import Step, join
 
 
 @dataclasses.dataclass
-class Share:
-    """A micro-batch with what the whole step's loss asks of it.
+class CachedMicroBatch:
+    """A micro-batch with its part of the whole step's loss and gradient.
 
     Attributes:
         micro_batch: the micro-batch.
-        number: its place in the step, which seeds its dropout.
-        loss: its share of the step's loss (a detached scalar; the shares sum to the loss).
-        gradient: (N, D) float32, d loss / d vector; None when the loss is taken from this micro-batch directly.
-        embeddings: (N, D) with graph, when its first pass was kept; None when it must be embedded again.
+        number: its position in the step, which seeds its dropout.
+        loss: its part of the step's loss (a detached scalar; the parts sum to the loss).
+        gradient: (N, D) float32, d loss / d vector; None if the loss is computed from this micro-batch directly.
+        embeddings: (N, D) with graph, if its first pass was kept; None if it must be embedded again.
     """
 
     micro_batch: MicroBatch
@@ -33,63 +33,68 @@ class Share:
     gradient: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
 
+    def __len__(self) -> int:
+        """Return the number of texts; Trainer refuses an empty batch."""
+        return len(self.micro_batch.lengths)
+
 
 def whole_step(steps: Sequence[Step]) -> Step:
-    """The step over all micro-batches and processes, of which this process scores its own rows."""
-    own = join(steps)
+    """Return the step over all micro-batches and processes, of which this process scores its local rows."""
+    local = join(steps)
     if not distributed.active():
-        return own
-    everyone = [Step.unpack(packed) for packed in distributed.gather_arrays(own.pack())]
-    return join(everyone, own=distributed.rank())
+        return local
+    return join([Step.unpack(packed) for packed in distributed.gather_arrays(local.pack())], local=distributed.rank())
 
 
-def distribute(
+def first_pass(
     micro_batches: Sequence[MicroBatch],
     embed: Callable[[MicroBatch, int], torch.Tensor],
     loss: Callable[[torch.Tensor, Step], torch.Tensor],
-) -> tuple[list[Share], Step]:
-    """Run the step's first half and give each micro-batch its share.
+) -> tuple[list[CachedMicroBatch], Step]:
+    """Compute the step's loss and the gradient of every vector.
 
     Args:
         micro_batches: k of them, on the device.
-        embed: (micro-batch, its number) -> (N, D) vectors; called twice for a micro-batch it must give the same
+        embed: (micro-batch, its number) -> (N, D) vectors. Called twice for a micro-batch it must give the same
             result (the caller seeds its dropout), the second time with gradient.
-        loss: (all vectors, step) -> scalar mean over the own rows.
+        loss: (all vectors, step) -> scalar mean over the local rows.
 
     Returns:
-        The shares in the order of the micro-batches (the first with its graph), and the step.
+        The cached micro-batches in order (the first with its graph), and the step.
     """
     sizes = [len(batch.lengths) for batch in micro_batches]
     gathering = distributed.Gathering(sizes)
-    leaf = None  # (own N, D), made at once: vectors kept one by one between activations would keep the memory around them
-    with torch.no_grad():  # micro-batches 2..k first, so that only one graph ever stands
+    leaf = None  # (local N, D), made at once: vectors kept one by one between activations would keep the memory around them
+
+    def store(number: int, vectors: torch.Tensor) -> None:
+        nonlocal leaf
+        if leaf is None:
+            leaf = vectors.new_empty(sum(sizes), vectors.shape[1], dtype=torch.float32)
+        leaf.split(sizes)[number].copy_(vectors)
+        gathering.send(number, leaf.split(sizes)[number])
+
+    with torch.no_grad():  # micro-batches 2..k first, so that there is only one graph at a time
         for number in range(1, len(micro_batches)):
-            found = embed(micro_batches[number], number)
-            leaf = found.new_empty(sum(sizes), found.shape[1], dtype=torch.float32) if leaf is None else leaf
-            leaf.split(sizes)[number].copy_(found)
-            gathering.send(number, leaf.split(sizes)[number])
+            store(number, embed(micro_batches[number], number))
     first = embed(micro_batches[0], 0)
-    leaf = first.new_empty(sizes[0], first.shape[1], dtype=torch.float32) if leaf is None else leaf
-    leaf.split(sizes)[0].copy_(first.detach())
-    gathering.send(0, leaf.split(sizes)[0])
+    store(0, first.detach())
     leaf.requires_grad_()
     step = whole_step([batch.step for batch in micro_batches])
     value = loss(gathering.rows(leaf), step)
     (gradient,) = torch.autograd.grad(value, leaf)
-    slices = gradient.split(sizes)
-    shares = [
-        Share(batch, number, value.detach() / len(micro_batches), piece)
-        for number, (batch, piece) in enumerate(zip(micro_batches, slices, strict=True))
+    cached = [
+        CachedMicroBatch(batch, number, value.detach() / len(micro_batches), piece)
+        for number, (batch, piece) in enumerate(zip(micro_batches, gradient.split(sizes), strict=True))
     ]
-    shares[0].embeddings = first
-    return shares, step
+    cached[0].embeddings = first
+    return cached, step
 
 
-def surrogate(embeddings: torch.Tensor, share: Share) -> torch.Tensor:
-    """A scalar with the value of the share's loss and, by the chain rule, the gradient of the whole step's.
+def surrogate(embeddings: torch.Tensor, cached: CachedMicroBatch) -> torch.Tensor:
+    """Return a scalar with the value of the micro-batch's loss and, by the chain rule, the gradient of the whole step's.
 
-    In float32: it runs outside autocast, and a half precision sum of many small products would lose them.
+    It is float32 and runs outside autocast: a half precision sum of many small products would lose them.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
-        product = (embeddings.float() * share.gradient).sum()
-    return product - product.detach() + share.loss
+        product = (embeddings.float() * cached.gradient).sum()
+    return product - product.detach() + cached.loss

@@ -134,7 +134,7 @@ def newest(run: Path) -> tuple[Path | None, list[str]]:
     """
     passed, found = [], None
     for path in reversed(visible(run)):
-        reason = fault(path)
+        reason = why_unusable(path)
         if reason is None:
             found = path
             break
@@ -142,12 +142,12 @@ def newest(run: Path) -> tuple[Path | None, list[str]]:
     return found, passed
 
 
-def fault(checkpoint: Path) -> str | None:
+def why_unusable(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be gone on from; None where it can."""
-    reason = _fault_of_one(checkpoint)
+    reason = _why_unusable_alone(checkpoint)
     best = None if reason else best_of(checkpoint)
     if best is not None and best != checkpoint:
-        reason = _fault_of_one(best)
+        reason = _why_unusable_alone(best)
         reason = reason and f"the best checkpoint so far, {best.name}, is damaged: {reason}"
     return reason
 
@@ -158,7 +158,7 @@ def best_of(checkpoint: Path) -> Path | None:
     return None if best is None else checkpoint.with_name(Path(best).name)
 
 
-def _fault_of_one(checkpoint: Path) -> str | None:
+def _why_unusable_alone(checkpoint: Path) -> str | None:
     reason = check_manifest(checkpoint)
     missing = [name for name in _NEEDED if not (checkpoint / name).is_file()]
     return reason or (f"{missing[0]} is missing" if missing else None)

@@ -9,8 +9,8 @@ from torch.nn.functional import log_softmax
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
+from e5ft.training.chunking import Take, check_positive, check_weight, mean_over_rows, to_device
 from e5ft.training.losses import InfoNCE
-from e5ft.training.scoring import Take, check_positive, check_weight, mean_over_rows, placed
 from e5ft.training.tiles import Block, kl_sum
 
 TEACHERS = ("scores", "guide")
@@ -98,8 +98,8 @@ class Distillation(nn.Module):
             return divergence_over_step(embeddings, step, "guide", *temperatures, self.infonce.chunk_size)
         columns = own_candidates(step)  # (B, K)
         valid = torch.from_numpy(columns >= 0).to(embeddings.device)
-        places = placed(np.maximum(columns, 0), embeddings)
-        queries = placed(step.query[slice(*step.own)], embeddings)
+        places = to_device(np.maximum(columns, 0), embeddings)
+        queries = to_device(step.query[slice(*step.local_rows)], embeddings)
         teacher = self._teacher_scores(step, columns, places, queries, embeddings)
 
         def chunk(take: Take, rows: slice) -> torch.Tensor:
@@ -111,11 +111,11 @@ class Distillation(nn.Module):
     def _teacher_scores(self, step, columns, places, queries, embeddings) -> Callable[[slice], torch.Tensor]:
         """rows -> (b, K) scores."""
         if self.teacher == "guide":
-            guide = placed(step.need("guide"), embeddings)
+            guide = to_device(step.side_array("guide"), embeddings)
             return lambda rows: (guide[queries[rows], None] * guide[places[rows]]).sum(dim=2)
         scores = np.zeros(columns.shape, dtype=np.float32)
-        scores[:, 0] = step.need("teacher_positive")[slice(*step.own)]
-        scores[:, 1:][columns[:, 1:] >= 0] = step.need("teacher_negative")[slice(*step.own_range)]
+        scores[:, 0] = step.side_array("teacher_positive")[slice(*step.local_rows)]
+        scores[:, 1:][columns[:, 1:] >= 0] = step.side_array("teacher_negative")[slice(*step.local_range)]
         scores = torch.from_numpy(scores).to(embeddings.device)
         return lambda rows: scores[rows]
 
@@ -166,9 +166,9 @@ def divergence_over_step(
         temperature, teacher_temperature: of the model's and the other's cosines.
         chunk_size: rows whose scores stand in memory at once.
     """
-    own = slice(*step.own)
-    others, weight = placed(step.need(name), embeddings), placed(step.weight[own], embeddings)
-    block = Block(placed(step.query[own], embeddings), placed(step.passage, embeddings))
+    own = slice(*step.local_rows)
+    others, weight = to_device(step.side_array(name), embeddings), to_device(step.weight[own], embeddings)
+    block = Block(to_device(step.query[own], embeddings), to_device(step.passage, embeddings))
     return kl_sum(embeddings, block, others, (temperature, teacher_temperature), weight, chunk_size) / weight.sum()
 
 
@@ -191,8 +191,8 @@ def kl(student: torch.Tensor, teacher: torch.Tensor, valid: torch.Tensor | None 
 
 def own_candidates(step: Step) -> np.ndarray:
     """(B, 1 + most hard negatives of a row): indices of each own row's positive and hard negatives, -1 where there are fewer."""
-    counts = step.negative_count[slice(*step.own)]
+    counts = step.negative_count[slice(*step.local_rows)]
     columns = np.full((len(counts), 1 + int(counts.max(initial=0))), -1, dtype=np.int64)
-    columns[:, 0] = step.positive[slice(*step.own)]
-    columns[:, 1:][np.arange(columns.shape[1] - 1) < counts[:, None]] = step.negative[slice(*step.own_range)]
+    columns[:, 0] = step.positive[slice(*step.local_rows)]
+    columns[:, 1:][np.arange(columns.shape[1] - 1) < counts[:, None]] = step.negative[slice(*step.local_range)]
     return columns

@@ -14,10 +14,10 @@ import torch
 
 from e5ft import distributed
 from e5ft.data.collator import Example, MicroBatch, TrainingRows, collate
-from e5ft.data.longest import dealt_evenly
+from e5ft.data.sampler import balanced_partition
 from e5ft.data.step import Step, join
 from e5ft.errors import ConfigurationError, OutOfMemory
-from e5ft.training.accumulation import Share, surrogate
+from e5ft.training.accumulation import CachedMicroBatch, surrogate
 from e5ft.training.trainer import ContrastiveTrainer
 
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
@@ -80,7 +80,7 @@ def worst_step(trainer: ContrastiveTrainer, batch: int, accumulation: int) -> li
     rows = trainer.train_dataset
     tokens = rows.most_tokens
     longest = np.argsort(-tokens, kind="stable")[: batch * accumulation]
-    parts = dealt_evenly(longest, tokens, accumulation)
+    parts = balanced_partition(longest, tokens, accumulation)
     parts = parts[np.argsort(-tokens[parts].sum(axis=1), kind="stable")]
     vectors = {name: _Constant(rows, name) for name in rows.vectors}
     numbers = iter(range(len(longest)))
@@ -152,7 +152,9 @@ def _run(trainer: ContrastiveTrainer, micro_batches: Sequence[MicroBatch]) -> No
         leaf = torch.cat([first.detach(), others]).float().requires_grad_()
         value = trainer.loss(torch.cat([leaf] * processes), step)
         (gradient,) = torch.autograd.grad(value, leaf)
-        loss = surrogate(first, Share(micro_batches[0], 0, value.detach() / len(micro_batches), gradient[: len(first)]))
+        loss = surrogate(
+            first, CachedMicroBatch(micro_batches[0], 0, value.detach() / len(micro_batches), gradient[: len(first)])
+        )
     torch.autograd.grad(loss, weights, allow_unused=True)
     del beside
 
@@ -163,7 +165,7 @@ def _everyones(own: Step, processes: int) -> Step:
         dataclasses.replace(own, **{name: getattr(own, name) + (rank << 48) for name in ("text_id", "query_id", "known")})
         for rank in range(processes)
     ]
-    return own if processes == 1 else join(moved, own=0)
+    return own if processes == 1 else join(moved, local=0)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from torch.nn.functional import normalize, relu
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.training.scoring import check_positive, from_own, placed
-from e5ft.training.tiles import Block, Contrast, Judge, contrast
+from e5ft.training.chunking import check_positive, relative_to_local_rows, to_device
+from e5ft.training.tiles import Block, ContrastiveProblem, FalseNegativeMask, contrast
 
 BLOCKS = ("query_passage", "passage_query", "query_query", "passage_passage")
 # What a candidate may score above the positive before it counts as a false negative: Qwen3-Embedding's 0.1, GISTEmbed's 0.
@@ -116,32 +116,32 @@ class InfoNCE(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             # Not in half precision: at cosine .8 it rounds a logit by .05 (fp16) or .4 (bf16).
             total, masked = contrast(embeddings.float(), self._problem(step, embeddings))
-        self._note(step, masked)
-        return total / float(step.weight[slice(*step.own)].sum())
+        self._record_statistics(step, masked)
+        return total / float(step.weight[slice(*step.local_rows)].sum())
 
-    def _problem(self, step: Step, like: torch.Tensor) -> Contrast:
-        own = slice(*step.own)
-        query, positive = (placed(places[own], like) for places in (step.query, step.positive))
+    def _problem(self, step: Step, like: torch.Tensor) -> ContrastiveProblem:
+        own = slice(*step.local_rows)
+        query, positive = (to_device(places[own], like) for places in (step.query, step.positive))
         candidates = {"passage": step.passage, "query": step.query[step.distinct_query]}
         blocks = []
         for name in self.blocks:
             anchor, _, candidate = name.partition("_")
-            pairs = from_own(self._pairs(name, step), step)
-            blocks.append(Block(query if anchor == "query" else positive, placed(candidates[candidate], like), pairs))
+            pairs = relative_to_local_rows(self._pairs(name, step), step)
+            blocks.append(Block(query if anchor == "query" else positive, to_device(candidates[candidate], like), pairs))
         judge = None
         if self.false_negatives != "none":
             guide = None
             if self.false_negatives == "guide":
-                guide = normalize(placed(step.need("guide"), like), dim=1)
-            judge = Judge(guide, self.margin, self.hard_margin, from_own(step.own_negatives, step))
-        weight = placed(step.weight[own], like)
-        return Contrast(query, positive, tuple(blocks), self.temperature, weight, self.chunk_size, judge)
+                guide = normalize(to_device(step.side_array("guide"), like), dim=1)
+            judge = FalseNegativeMask(guide, self.margin, self.hard_margin, relative_to_local_rows(step.local_negatives, step))
+        weight = to_device(step.weight[own], like)
+        return ContrastiveProblem(query, positive, tuple(blocks), self.temperature, weight, self.chunk_size, judge)
 
-    def _note(self, step: Step, masked: torch.Tensor) -> None:
+    def _record_statistics(self, step: Step, masked: torch.Tensor) -> None:
         """The share of in-batch and of hard negatives that were masked as false."""
         if self.false_negatives == "none":
             return
-        hard = 0 if self.mask_hard else len(step.own_negatives[0])
+        hard = 0 if self.mask_hard else len(step.local_negatives[0])
         in_batch = self._count("query_passage", step) - hard
         self.statistics = {"false_negative_share": masked[0] / max(in_batch, 1)}
         if hard:
@@ -150,7 +150,7 @@ class InfoNCE(nn.Module):
     def _pairs(self, block: str, step: Step) -> tuple[np.ndarray, np.ndarray]:
         """Pairs (own row, column) that are no candidates, by row."""
         if block == "query_passage" and self.mask_hard:
-            pairs = [np.concatenate(part) for part in zip(step.answers, step.own_negatives, strict=True)]
+            pairs = [np.concatenate(part) for part in zip(step.answers, step.local_negatives, strict=True)]
             order = np.argsort(pairs[0], kind="stable")
             return pairs[0][order], pairs[1][order]
         return {
@@ -162,7 +162,7 @@ class InfoNCE(nn.Module):
 
     def _count(self, block: str, step: Step) -> int:
         columns = len(step.passage) if block.endswith("passage") else len(step.distinct_query)
-        return (step.own[1] - step.own[0]) * columns - len(self._pairs(block, step)[0])
+        return (step.local_rows[1] - step.local_rows[0]) * columns - len(self._pairs(block, step)[0])
 
 
 class Triplet(nn.Module):
@@ -196,15 +196,15 @@ class Triplet(nn.Module):
         Raises:
             DataError: no row of the step has a hard negative.
         """
-        start, stop = step.own
-        negatives = step.negative[slice(*step.own_range)]
+        start, stop = step.local_rows
+        negatives = step.negative[slice(*step.local_range)]
         if len(step.negative) == 0:
             raise DataError("triplet loss: no row of the step has a hard negative; mine them, or use loss=infonce")
         rows = np.repeat(np.arange(start, stop), step.negative_count[start:stop])
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
-            query = embeddings[placed(step.query[rows], embeddings)]
-            positive = (query * embeddings[placed(step.positive[rows], embeddings)]).sum(dim=1)
-            negative = (query * embeddings[placed(negatives, embeddings)]).sum(dim=1)
+            query = embeddings[to_device(step.query[rows], embeddings)]
+            positive = (query * embeddings[to_device(step.positive[rows], embeddings)]).sum(dim=1)
+            negative = (query * embeddings[to_device(negatives, embeddings)]).sum(dim=1)
             share = float(step.weight[start:stop].sum() / step.weight.sum())  # 1 / number of processes
             return relu(negative - positive + self.margin).sum() / (len(step.negative) * share)

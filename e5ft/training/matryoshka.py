@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError
-from e5ft.training.scoring import check_weight
+from e5ft.training.chunking import check_weight
 
 
 class Matryoshka(nn.Module):

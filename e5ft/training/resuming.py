@@ -1,12 +1,11 @@
-"""Saving whole checkpoints and going on from one as if nothing had happened: what `ContrastiveTrainer` builds upon."""
+"""Atomic checkpoints and exact resume: what `ContrastiveTrainer` builds upon."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import EarlyStoppingCallback, Trainer
-from transformers.trainer_callback import ExportableState
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from e5ft.errors import ConfigurationError, NonFiniteError, StorageError
@@ -16,16 +15,17 @@ from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_weights, save_encoder
 from e5ft.modeling.lora import save_adapters
 from e5ft.training import checkpoint
-from e5ft.training.progress import Progress
-from e5ft.training.sharding import NO_DEEPSPEED, NO_FSDP, Twin, load_optimizer_state, optimizer_state
+from e5ft.training.log_sums import LogSums
+from e5ft.training.sharding import NO_DEEPSPEED, NO_FSDP, UnshardedCopy, load_optimizer_state, optimizer_state
+from e5ft.training.trainer_internals import TrainerInternals
 
-SKIPPED_IN_A_ROW = 25  # the scaler begins at 2**16 and halves its scale each time: by then it is far below 1
+SKIPPED_IN_A_ROW = 25  # the scaler begins at 2**16 and halves its scale at each skipped step: 2**-9 by then
 
 
-class ResumableTrainer(Trainer):
-    """transformers' Trainer whose checkpoints are complete or not there, and whose resumed runs log what uninterrupted ones do.
+class ResumableTrainer(TrainerInternals):
+    """transformers' Trainer with checkpoints that are complete or absent, and resumed runs that log what uninterrupted ones log.
 
-    It trains an `Encoder`; what a step is, a subclass says, and adds to `_progress` what its log lines are to show.
+    It trains an `Encoder`. A subclass defines the step, and adds to `_log_sums` what log lines show.
 
     Args:
         args, kwargs: as of transformers' Trainer.
@@ -37,18 +37,26 @@ class ResumableTrainer(Trainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.saving = False
-        self._progress = Progress()
-        self._resumed: Path | None = None  # the checkpoint that this call of train() goes on from
-        self._counted = 0  # the last step that `_progress` has counted as taken or skipped
+        self._log_sums = LogSums()
+        self._resumed: Path | None = None  # the checkpoint from which train() resumes, until its sums are read
+        self._is_over = False
         self._saved: int | None = None  # the last step of which this process wrote a checkpoint
-        self._twin: Twin | None = None  # where the model is sharded
+        self._unsharded: UnshardedCopy | None = None  # where the model is sharded
+        self.args.restore_callback_states_from_checkpoint = False  # it would restore "stop now" of a stopped run, too
+        self.add_callback(_Events(self))
 
-    def _some_rows(self) -> str:
-        """Rows of the step under way, for messages."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before an epoch's first step is fetched."""
         raise NotImplementedError
 
+    def rows_of_step(self) -> str:
+        """Rows of the current step, for messages."""
+        raise NotImplementedError
+
+    # -- sharding ----------------------------------------------------------------------------------------------------------
+
     def create_accelerator_and_postprocess(self) -> None:
-        """As Trainer's, for what this trainer knows how to shard.
+        """As Trainer's, for the ways of sharding that are supported.
 
         Raises:
             ConfigurationError: DeepSpeed, FSDP1, or FSDP where accelerate would not shard.
@@ -65,7 +73,7 @@ class ResumableTrainer(Trainer):
             return
         if not self.accelerator.is_fsdp2:
             raise ConfigurationError(
-                "FSDP: version 2 is needed (training.fsdp_config.version=2, or fsdp_version: 2 for accelerate)"
+                "FSDP: must be version 2 (training.fsdp_config.version=2, or fsdp_version: 2 for accelerate)"
             )
         plugin = self.accelerator.state.fsdp_plugin
         # Every process has read the weights already, and this would ask the compact table for a whole one.
@@ -73,87 +81,92 @@ class ResumableTrainer(Trainer):
         # Else the vectors would leave the encoder in half precision: at cosine .8 that rounds a logit by .4. Autocast does the rest.
         plugin.mixed_precision_policy = None
 
-    def _prepare_for_training(self, *args, **kwargs) -> tuple:
-        if self.is_fsdp_enabled and self._twin is None:
-            self._twin = Twin(self.model)
-        return super()._prepare_for_training(*args, **kwargs)
+    def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
+        """As Trainer's; the last moment before accelerate shards the model."""
+        if self.is_fsdp_enabled and self._unsharded is None:
+            self._unsharded = UnshardedCopy(self.model)
+        return super().create_optimizer(*args, **kwargs)
 
     @contextlib.contextmanager
     def whole_model(self) -> Iterator[Encoder]:
-        """The encoder with all of its weights, to evaluate or to save; where it is sharded all processes come here together."""
-        if self._twin is None:
+        """Yield the encoder with all of its weights, to evaluate or to save. If it is sharded, every rank must call this."""
+        if self._unsharded is None:
             yield self.model
             return
-        with self._twin.whole() as encoder:
+        with self._unsharded.whole() as encoder:
             yield encoder
 
     def _precision(self) -> contextlib.AbstractContextManager:
-        """What a forward pass runs in. accelerate wraps that of the model in autocast, but not where it shards it."""
-        return contextlib.nullcontext() if self._twin is None else self.accelerator.autocast()
+        """The context of a forward pass: accelerate wraps the model's in autocast, but not where it shards the model."""
+        return contextlib.nullcontext() if self._unsharded is None else self.accelerator.autocast()
 
     def trained(self) -> Encoder:
-        """The encoder after training, with the weights as they are and all of its work in float32; called by all processes."""
-        if self._twin is not None:
-            return self._twin.gather()
+        """Return the encoder after training, with its current weights, computing in float32. Every rank must call this."""
+        if self._unsharded is not None:
+            return self._unsharded.gather()
         # accelerate leaves the forward pass wrapped in autocast.
         return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
+    # -- resuming ----------------------------------------------------------------------------------------------------------
+
     def train(self, resume_from_checkpoint: str | None = None, **kwargs) -> TrainOutput:
-        """As Trainer's; what it logs after a resume is what it would have logged without the interruption.
+        """As Trainer's; after a resume it logs what it would have logged without the interruption.
 
         Args:
-            resume_from_checkpoint: a checkpoint that `e5ft.training.checkpoint.newest` found whole.
+            resume_from_checkpoint: a checkpoint that `e5ft.training.checkpoint.newest` found complete.
             kwargs: Trainer's own.
         """
         self._resumed = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        self._is_over = False
         return super().train(resume_from_checkpoint, **kwargs)
 
-    def _run_epoch(self, *, epoch: int, **kwargs) -> None:
-        if self._resumed is not None:
-            self._progress = Progress.load(self._resumed, self.args.process_index)
-            self._tr_loss.fill_(self._progress.loss)
-            self._globalstep_last_logged = self._progress.logged
-            self._resumed = None
-            # Trainer looks only after a step whether it was the last: going on from the last one would make one more.
-            if self.state.global_step >= self.state.max_steps or self._patience_is_over():
-                self.control.should_training_stop = True
-                return
-        super()._run_epoch(epoch=epoch, **kwargs)
+    def is_over(self) -> bool:
+        """Whether the run was resumed from its last step."""
+        return self._is_over
+
+    def _resume(self) -> None:
+        """Read what Trainer does not restore: the sums of the next log line, and the counter of early stopping."""
+        if self._resumed is None:
+            return
+        self._log_sums, self._resumed = LogSums.load(self._resumed, self.args.process_index), None
+        self.log_state = self._log_sums.loss, self._log_sums.logged
+        stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+        for stopper in stoppers:
+            saved = self.state.stateful_callbacks.get(type(stopper).__name__, {})
+            vars(stopper).update(saved.get("attributes", {}))
+        patience_is_over = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stoppers)
+        if self.state.global_step >= self.state.max_steps or patience_is_over:
+            self._is_over = self.control.should_training_stop = True
+
+    # -- logging -----------------------------------------------------------------------------------------------------------
 
     @property
     def _scaled(self) -> bool:
-        """fp16: a scaler skips a step whose gradient is not finite, and lowers its scale; now and then that is normal."""
+        """Whether fp16 scales the loss: its scaler skips a step with a non-finite gradient and lowers the scale, which is normal."""
         return getattr(self.accelerator, "scaler", None) is not None
 
-    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
-        if self._scaled and self.state.global_step != self._counted:  # at the end of an epoch Trainer comes here twice
-            self._counted = self.state.global_step
-            in_a_row = self._progress.step_done(self.accelerator.optimizer_step_was_skipped)
-            if in_a_row > SKIPPED_IN_A_ROW:
-                raise NonFiniteError(
-                    f"step {self.state.global_step}: fp16 gave no finite gradient in {in_a_row} steps, however low its scale. The "
-                    f"weights are as they were before them. Rows of the last step: {self._some_rows()}. "
-                    "Likely remedies: training.bf16=true instead of fp16, a lower optimizer.lr, a higher loss.temperature."
-                )
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+    def _count_skipped(self) -> None:
+        in_a_row = self._log_sums.step_done(self._scaled and self.accelerator.optimizer_step_was_skipped)
+        if in_a_row > SKIPPED_IN_A_ROW:
+            raise NonFiniteError(
+                f"step {self.state.global_step}: fp16 gave no finite gradient in {in_a_row} steps, however low its scale. The "
+                f"weights are as they were before them. Rows of the last step: {self.rows_of_step()}. "
+                "Likely remedies: training.bf16=true instead of fp16, a lower optimizer.lr, a higher loss.temperature."
+            )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the steps since the last line looked like, on average."""
+        """Add the means of the step statistics since the last line."""
         logs = {name: value for name, value in logs.items() if name != "train_loss"}  # a mean since the last interruption
         if "loss" in logs:
-            logs = {**logs, **self._progress.means()}
+            logs = {**logs, **self._log_sums.means()}
             if self._scaled:
-                logs["skipped_steps"] = self._progress.skipped
+                logs["skipped_steps"] = self._log_sums.skipped
         super().log(logs, start_time)
 
-    def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
-        better = super()._determine_best_metric(metrics, trial)
-        if better and self.args.load_best_model_at_end:
-            self.control.should_save = True  # also where training.save_steps would not: the best weights must be there at the end
-        return better
+    # -- saving and loading ------------------------------------------------------------------------------------------------
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
-        # Not Trainer's, which writes into the visible folder, file by file.
+    def save_checkpoint(self) -> None:
+        """Write the checkpoint of the current step, whole or not at all, and remove the ones that are too many."""
         step, run = self.state.global_step, Path(self.args.output_dir)
         if self._saved == step:  # at the end of an epoch Trainer asks twice
             return
@@ -171,73 +184,71 @@ class ResumableTrainer(Trainer):
 
     def _write_checkpoint(self, run: Path, step: int) -> None:
         with contextlib.ExitStack() as stack:
-            # What processes do together comes before what one of them may fail at: the others would wait for it.
+            # Collective calls come before anything at which one process may fail: the others would wait for it.
             encoder = stack.enter_context(self.whole_model())
-            sharded = None if self._twin is None else optimizer_state(self.optimizer)
+            optimizer = self.optimizer.state_dict() if self._unsharded is None else optimizer_state(self.optimizer)
             folder = stack.enter_context(checkpoint.writing(run, step))
             self._save_encoder(encoder, folder)
-            if sharded is None:
-                self._save_optimizer_and_scheduler(str(folder))
-            elif self.args.should_save:
-                torch.save(sharded, folder / checkpoint.OPTIMIZER)
-                torch.save(self.lr_scheduler.state_dict(), folder / checkpoint.SCHEDULER)
-            self._save_scaler(str(folder))
-            self._save_rng_state(str(folder))
-            self._progress.loss, self._progress.logged = float(self._tr_loss), self._globalstep_last_logged
-            self._progress.save(folder, self.args.process_index)
             if self.args.should_save:
-                self._keep_callback_states()
+                torch.save(optimizer, folder / checkpoint.OPTIMIZER)
+                torch.save(self.lr_scheduler.state_dict(), folder / checkpoint.SCHEDULER)
+            self.save_random_state(folder)
+            self._log_sums.loss, self._log_sums.logged = self.log_state
+            self._log_sums.save(folder, self.args.process_index)
+            if self.args.should_save:
+                for stopper in (c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)):
+                    self.state.stateful_callbacks[type(stopper).__name__] = stopper.state()
                 self.state.save_to_json(str(folder / checkpoint.STATE))
 
-    def _keep_callback_states(self) -> None:
-        for stateful in (c for c in [*self.callback_handler.callbacks, self.control] if isinstance(c, ExportableState)):
-            self.state.stateful_callbacks[type(stateful).__name__] = stateful.state()
-
-    def _load_callback_state(self) -> None:
-        # Trainer's own is all or nothing: it would restore "stop now" of a run that was stopped, too.
-        for stopping in self._early_stopping():
-            kept = self.state.stateful_callbacks.get(type(stopping).__name__, {})
-            for name, value in kept.get("attributes", {}).items():
-                setattr(stopping, name, value)
-
-    def _early_stopping(self) -> list[EarlyStoppingCallback]:
-        return [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
-
-    def _patience_is_over(self) -> bool:
-        return any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in self._early_stopping())
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # Not Trainer's: it would add training_args.bin, a pickle that holds the hub token in clear.
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the encoder. Trainer's would add training_args.bin, a pickle that holds the hub token in clear."""
         with self.whole_model() as encoder:
             self._save_encoder(encoder, Path(output_dir or self.args.output_dir))
 
     def _save_encoder(self, encoder: Encoder, folder: Path) -> None:
         if self.args.should_save:
-            save_encoder(encoder, folder)
-            save_adapters(encoder, folder)
-            save_scale(encoder, folder)
+            for save in (save_encoder, save_adapters, save_scale):
+                save(encoder, folder)
 
-    def _load_optimizer_and_scheduler(self, resumed: str | None) -> None:
-        if self._twin is None or resumed is None:
-            return super()._load_optimizer_and_scheduler(resumed)
-        read = {name: torch.load(Path(resumed) / name, map_location="cpu", weights_only=True) for name in checkpoint.STATES}
-        load_optimizer_state(self.optimizer, read[checkpoint.OPTIMIZER])
-        self.lr_scheduler.load_state_dict(read[checkpoint.SCHEDULER])
+    def load_optimizer(self, folder: Path) -> None:
+        """Load the states of the optimizer and of the scheduler; each process keeps its shard."""
+        optimizer, scheduler = (torch.load(folder / name, map_location="cpu", weights_only=True) for name in checkpoint.STATES)
+        load_optimizer_state(self.optimizer, optimizer)
+        self.lr_scheduler.load_state_dict(scheduler)
 
-    def _load_weights(self, folder: str | Path) -> None:
-        if self._twin is None:
+    def load_weights(self, folder: str | Path) -> None:
+        """Load the model's weights from a checkpoint."""
+        if self._unsharded is None:
             load_weights(self.model, folder)
         else:
-            self._twin.load(folder)
+            self._unsharded.load(folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        self._load_weights(resume_from_checkpoint)
+    def load_best(self) -> None:
+        """Load the weights of the best checkpoint.
 
-    def _load_best_model(self) -> None:
+        Raises:
+            StorageError: it is damaged.
+        """
         best = Path(self.args.output_dir) / Path(self.state.best_model_checkpoint).name  # the run may have been moved
         reason = check_manifest(best)
         if reason is not None:
             raise StorageError(
                 f"{best}: the best checkpoint is damaged ({reason}); resume=true makes it again from an earlier one"
             )
-        self._load_weights(best)
+        self.load_weights(best)
+
+
+class _Events(TrainerCallback):
+    """Calls the trainer where Trainer has an event for it."""
+
+    def __init__(self, trainer: ResumableTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, *_, **__) -> None:
+        self.trainer._resume()
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        self.trainer.begin_epoch(state.global_step // self.trainer.sampler.steps)
+
+    def on_step_end(self, *_, **__) -> None:
+        self.trainer._count_skipped()

@@ -27,7 +27,7 @@ NO_DEEPSPEED = (
 NO_FSDP = "accelerate shards nothing here, it needs several GPUs and a process for each (torchrun --nproc_per_node); leave it out"
 
 
-class Twin:
+class UnshardedCopy:
     """A plain encoder beside a sharded one; it takes memory only while its weights are asked for.
 
     Args:

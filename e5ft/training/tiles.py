@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from e5ft.training.scoring import add_rows, placed, row_slices
+from e5ft.training.chunking import add_rows, row_slices, to_device
 
 # Candidates of a tile at most: with 1,024 rows 4 MB of scores on a CPU; on a GPU, whose kernels wait for work, 64.
 COLUMNS = {"cpu": 2**10, "cuda": 2**14}
@@ -36,7 +36,7 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
+class FalseNegativeMask:
     """Which candidates look like false negatives: those whose cosine is above the row's own and a margin.
 
     Attributes:
@@ -53,7 +53,7 @@ class Judge:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contrast:
+class ContrastiveProblem:
     """What `contrast` is to compute.
 
     Attributes:
@@ -71,10 +71,10 @@ class Contrast:
     temperature: float
     weight: torch.Tensor
     rows: int
-    judge: Judge | None = None
+    judge: FalseNegativeMask | None = None
 
 
-def contrast(vectors: torch.Tensor, problem: Contrast) -> tuple[torch.Tensor, torch.Tensor]:
+def contrast(vectors: torch.Tensor, problem: ContrastiveProblem) -> tuple[torch.Tensor, torch.Tensor]:
     """The weighted sum over rows of -log softmax of the own pair.
 
     Args:
@@ -84,7 +84,7 @@ def contrast(vectors: torch.Tensor, problem: Contrast) -> tuple[torch.Tensor, to
     Returns:
         A scalar with gradient; and (2,): how many candidates the judge has masked, first those of other rows, then own hard negatives.
     """
-    return _Contrast.apply(vectors, problem)
+    return _ContrastiveLoss.apply(vectors, problem)
 
 
 def kl_sum(
@@ -106,7 +106,7 @@ def kl_sum(
     return _Divergence.apply(vectors, block, others, temperatures, weight, rows)
 
 
-class _Contrast(torch.autograd.Function):
+class _ContrastiveLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, vectors, problem):
         losses, denominators = torch.empty_like(problem.weight), torch.empty_like(problem.weight)
@@ -202,7 +202,7 @@ def _scored(vectors: torch.Tensor, block: Block, rows: slice) -> Iterator[_Tile]
         yield _Tile((anchor_places, places), (anchor, candidates), anchor @ candidates.T)
 
 
-def _tiles(vectors: torch.Tensor, problem: Contrast, rows: slice) -> Iterator[_Tile]:
+def _tiles(vectors: torch.Tensor, problem: ContrastiveProblem, rows: slice) -> Iterator[_Tile]:
     """The tiles of some rows in all blocks, with what is no candidate at minus infinity."""
     judge = problem.judge
     if judge is not None:
@@ -235,7 +235,7 @@ def _tiles(vectors: torch.Tensor, problem: Contrast, rows: slice) -> Iterator[_T
             yield tile
 
 
-def _own(vectors: torch.Tensor, problem: Contrast, rows: slice) -> torch.Tensor:
+def _own(vectors: torch.Tensor, problem: ContrastiveProblem, rows: slice) -> torch.Tensor:
     """(b,) cosines of each query and its positive."""
     return (vectors[problem.query[rows]] * vectors[problem.positive[rows]]).sum(dim=1)
 
@@ -247,6 +247,6 @@ def _within(pairs: Pairs, rows: slice) -> Callable[[slice, torch.Tensor], tuple[
 
     def of(columns: slice, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         here = (column >= columns.start) & (column < columns.stop)
-        return placed(row[here], like), placed(column[here] - columns.start, like)
+        return to_device(row[here], like), to_device(column[here] - columns.start, like)
 
     return of

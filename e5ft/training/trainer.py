@@ -10,17 +10,18 @@ from itertools import islice
 import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_utils import seed_worker
 
 from e5ft import distributed
 from e5ft.data.collator import MicroBatch, TrainingRows, collate
 from e5ft.data.mixing import MixSampler
-from e5ft.data.sampler import DealtSteps, StepSampler
+from e5ft.data.sampler import DistributedStepSampler, StepSampler
 from e5ft.data.sources import Mix
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
 from e5ft.modeling.compact import follow_decay
 from e5ft.modeling.encoder import Encoder
-from e5ft.training.accumulation import Share, distribute, surrogate, whole_step
+from e5ft.training.accumulation import CachedMicroBatch, first_pass, surrogate, whole_step
 from e5ft.training.resuming import ResumableTrainer
 from e5ft.training.sharding import whole_tensor
 
@@ -79,17 +80,17 @@ class ContrastiveTrainer(ResumableTrainer):
         self.negatives, self.group_by_length, self.mix = negatives, group_by_length, mix
         # The k losses of a step sum to the step's loss already: Trainer must not divide by k again.
         self.loss_is_scaled_for_ga = True
-        self.sampler: DealtSteps | None = None
+        self.sampler: DistributedStepSampler | None = None
         self.tokens_seen = 0  # by this process, in this call of train()
         self.evaluation_seconds = 0.0  # of evaluations after the first step, in this call of train()
         dense = [p for name, p in model.named_parameters() if "embeddings" not in name]
-        self._work = sum((6 if p.requires_grad else 4) * p.numel() for p in dense)  # operations a token
+        self._flops_per_token = sum((6 if p.requires_grad else 4) * p.numel() for p in dense)  # operations a token
         self._rows_in_step: list[int] = []
         self._losses: list[torch.Tensor] = []  # of the step under way
 
     # -- which rows meet -------------------------------------------------------------------------------------------------
 
-    def make_sampler(self) -> DealtSteps:
+    def make_sampler(self) -> DistributedStepSampler:
         """The sampler of this process.
 
         Raises:
@@ -112,15 +113,18 @@ class ContrastiveTrainer(ResumableTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Micro-batches of whole steps. Not handed to accelerate, whose shards would change which rows meet."""
         self.sampler = self.make_sampler()
-        workers = self.args.dataloader_num_workers
+        args, workers = self.args, self.args.dataloader_num_workers
         return DataLoader(
             self.train_dataset,
             batch_sampler=self.sampler,
             collate_fn=self.data_collator,
             num_workers=workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
-            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
-            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            prefetch_factor=args.dataloader_prefetch_factor if workers else None,
+            persistent_workers=args.dataloader_persistent_workers and workers > 0,
+            multiprocessing_context=args.dataloader_multiprocessing_context if workers else None,
+            in_order=args.dataloader_in_order,
+            worker_init_fn=partial(seed_worker, num_workers=workers, rank=args.process_index),
+            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
         )
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
@@ -140,13 +144,9 @@ class ContrastiveTrainer(ResumableTrainer):
             ) from None
         return scheduler
 
-    def _run_epoch(self, *, epoch: int, **kwargs) -> None:
-        # Trainer's own set_epoch does not reach a sampler behind skip_first_batches when processes are several.
+    def begin_epoch(self, epoch: int) -> None:
+        """Choose the epoch's order. Trainer does not reach the sampler in every case."""
         self.sampler.set_epoch(epoch)
-        super()._run_epoch(epoch=epoch, **kwargs)
-
-    def _prepare_inputs(self, inputs: MicroBatch | Share) -> MicroBatch | Share:
-        return inputs if isinstance(inputs, Share) else inputs.to(self.args.device)
 
     # -- the step --------------------------------------------------------------------------------------------------------
 
@@ -155,16 +155,16 @@ class ContrastiveTrainer(ResumableTrainer):
         batches = [batch.to(device) for batch in islice(epoch_iterator, num_batches)]
         self._rows_in_step = [row for batch in batches for row in batch.rows]
         if len(batches) <= 1 or self.negatives == "micro_batch":
-            return [Share(batch, number) for number, batch in enumerate(batches)], None
+            return [CachedMicroBatch(batch, number) for number, batch in enumerate(batches)], None
         # Trainer sets train mode only in training_step: without this the first pass after an evaluation had no dropout.
         self.model_wrapped.train()
         with self._no_gradient_sync():
-            shares, step = distribute(batches, self._embed, self.loss)
-        self._note(shares[0].loss * len(shares), step)
+            shares, step = first_pass(batches, self._embed, self.loss)
+        self._record_statistics(shares[0].loss * len(shares), step)
         return shares, None
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: Share, return_outputs: bool = False, num_items_in_batch: object = None
+        self, model: torch.nn.Module, inputs: CachedMicroBatch, return_outputs: bool = False, num_items_in_batch: object = None
     ) -> torch.Tensor | tuple[torch.Tensor, dict]:
         """The loss of one micro-batch of the step.
 
@@ -184,11 +184,11 @@ class ContrastiveTrainer(ResumableTrainer):
             loss = surrogate(embeddings, inputs)
         elif self.negatives == "micro_batch":
             loss = self.loss(embeddings, inputs.micro_batch.step) / self.current_gradient_accumulation_steps
-            self._note(loss * self.current_gradient_accumulation_steps, inputs.micro_batch.step)
+            self._record_statistics(loss * self.current_gradient_accumulation_steps, inputs.micro_batch.step)
         else:
             step = whole_step([inputs.micro_batch.step])
             loss = self.loss(distributed.gather_rows(embeddings), step)
-            self._note(loss, step)
+            self._record_statistics(loss, step)
         return (loss, {"embeddings": embeddings}) if return_outputs else loss
 
     def _embed(self, batch: MicroBatch, number: int, model: torch.nn.Module | None = None) -> torch.Tensor:
@@ -202,10 +202,10 @@ class ContrastiveTrainer(ResumableTrainer):
         # The first micro-batch's graph is made here but used in Trainer's loop, which syncs at the last one.
         return self.accelerator.no_sync(self.model_wrapped)
 
-    def _note(self, loss: torch.Tensor, step: Step) -> None:
+    def _record_statistics(self, loss: torch.Tensor, step: Step) -> None:
         """Remember what a step looked like, for the log and for `_get_grad_norm`."""
         self._losses.append(loss.detach())
-        rows = step.own[1] - step.own[0]
+        rows = step.local_rows[1] - step.local_rows[0]
         pairs = rows * len(step.passage)
         numbers = {
             "negatives_per_query": step.negatives / rows,
@@ -214,9 +214,9 @@ class ContrastiveTrainer(ResumableTrainer):
             **getattr(self.loss, "statistics", {}),
         }
         for name, value in numbers.items():
-            self._progress.note(name, value)
+            self._log_sums.add(name, value)
 
-    def floating_point_ops(self, inputs: Share) -> int:
+    def floating_point_ops(self, inputs: CachedMicroBatch) -> int:
         """6 operations a token and weight outside the embedding tables (forward 2, backward 4, or 2 where the weight is
         frozen); attention left out.
 
@@ -224,34 +224,34 @@ class ContrastiveTrainer(ResumableTrainer):
         """
         tokens = len(inputs.micro_batch.input_ids)
         self.tokens_seen += tokens
-        return tokens * self._work
-
-    def _track_num_input_tokens(self, inputs: Share) -> None:
-        # Trainer's own looks for a key in a dictionary. No token is padding, so its two ways to count agree.
         if self.args.include_num_input_tokens_seen != "no":
-            tokens = torch.tensor(len(inputs.micro_batch.input_ids), device=self.args.device)
-            self.state.num_input_tokens_seen += self.accelerator.gather(tokens).sum().item()
+            everyone = self.accelerator.gather(torch.tensor(tokens, device=self.args.device))
+            self.state.num_input_tokens_seen += everyone.sum().item()
+        return tokens * self._flops_per_token
 
-    def _some_rows(self) -> str:
-        shown = ", ".join(self.train_dataset.place(row) for row in self._rows_in_step[:8])
+    def rows_of_step(self) -> str:
+        """Locations of the current step's first eight rows, for messages."""
+        locations = ", ".join(self.train_dataset.place(row) for row in self._rows_in_step[:8])
         more = len(self._rows_in_step) - 8
-        return shown + (f" and {more} more" if more > 0 else "")
+        return locations + (f" and {more} more" if more > 0 else "")
 
-    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: object = None) -> object:
-        # Once a step, and as late as can be: until here no process waits for its GPU, nor for one that has given up.
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+    def check_step(self, norm: torch.Tensor | float | None) -> None:
+        """Refuse a step whose loss or gradient is not finite. Checked here, once a step, to avoid an earlier device sync.
+
+        Raises:
+            NonFiniteError: the loss or the gradient norm is NaN or infinite.
+        """
         losses, self._losses = self._losses, []
         if self._scaled or norm is None:
-            return norm
-        seen = [float(value) for value in torch.stack([*losses, whole_tensor(torch.as_tensor(norm)).to(losses[0])]).tolist()]
-        if not all(map(math.isfinite, seen)):
-            broken = next((value for value in seen[:-1] if not math.isfinite(value)), None)
-            what = f"the gradient norm is {seen[-1]}" if broken is None else f"the loss is {broken}"
+            return
+        *losses, norm = torch.stack([*losses, whole_tensor(torch.as_tensor(norm)).to(losses[0])]).tolist()
+        broken = [f"the loss is {loss}" for loss in losses if not math.isfinite(loss)]
+        broken += [] if math.isfinite(norm) else [f"the gradient norm is {norm}"]
+        if broken:
             raise NonFiniteError(
-                f"step {self.state.global_step + 1}: {what}. The weights are as they were before it. "
-                f"Rows of the step: {self._some_rows()}. Likely remedies: a lower optimizer.lr, a higher loss.temperature."
+                f"step {self.state.global_step + 1}: {broken[0]}. The weights are as they were before it. "
+                f"Rows of the step: {self.rows_of_step()}. Likely remedies: a lower optimizer.lr, a higher loss.temperature."
             )
-        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each source's share of the rows so far."""
@@ -280,21 +280,28 @@ class ContrastiveTrainer(ResumableTrainer):
         """
         start = time.monotonic()
         with self.whole_model() as encoder, self._precision():
-            found = self.eval_dataset(encoder)
+            scores = self.eval_dataset(encoder)
         if self.state.global_step:
             self.evaluation_seconds += time.monotonic() - start
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
-        wanted = self.args.metric_for_best_model
-        key = wanted if wanted is None or wanted.startswith("eval_") else f"eval_{wanted}"
-        if key is not None and key not in metrics:
-            names = ", ".join(name.removeprefix("eval_") for name in metrics)
-            raise ConfigurationError(f"training.metric_for_best_model={wanted}: not measured; choose one of {names}")
+        metrics = {f"{metric_key_prefix}_{name}": score for name, score in scores.items()}
+        name = self.args.metric_for_best_model
+        score = None if name is None else metrics.get(f"eval_{name.removeprefix('eval_')}")
+        if name is not None and score is None:
+            raise ConfigurationError(f"training.metric_for_best_model={name}: not measured; must be one of {', '.join(scores)}")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if key is not None and self.state.global_step == 0:
+        if name is None:
+            return metrics
+        if self.state.global_step == 0:
             # After the callbacks: early stopping would count the base as no better than itself.
-            self.state.best_metric = metrics[key]
+            self.state.best_metric = score
+        elif self.args.load_best_model_at_end and self._is_best(score):
+            self.control.should_save = True  # also where training.save_steps would not: the best weights must exist at the end
         return metrics
+
+    def _is_best(self, score: float) -> bool:
+        best = self.state.best_metric
+        return best is None or (score > best if self.args.greater_is_better else score < best)
 
 
 def _seed(*parts: int) -> int:

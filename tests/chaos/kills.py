@@ -87,7 +87,7 @@ IN_A_SAVE = (
     Place("checkpoint: half the optimizer", "torch:save", "half", "optimizer.pt"),
     Place("checkpoint: before the scheduler", "torch:save", "before", "scheduler.pt"),
     Place("checkpoint: half the random state", "torch:save", "half", ".pth"),
-    Place("checkpoint: before the progress", "e5ft.training.progress:Progress.save"),
+    Place("checkpoint: before the progress", "e5ft.training.log_sums:LogSums.save"),
     Place("checkpoint: before the trainer's state", "transformers.trainer_callback:TrainerState.save_to_json"),
     Place("checkpoint: half the trainer's state", "transformers.trainer_callback:TrainerState.save_to_json", "half", ".json"),
     Place("checkpoint: before the manifest", _C + "write_manifest"),

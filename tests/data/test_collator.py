@@ -1,5 +1,6 @@
 """Rows to micro-batches: every text once, no false negative, rotation over the epochs."""
 
+import json
 import unicodedata
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 import torch
 
 from e5ft.data.collator import Example, TrainingRows, collate
-from e5ft.data.store import tokenize_rows
+from e5ft.data.rows import Columns
+from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError
-from tests.conftest import make_rows, make_tokenizer
+from tests.conftest import make_encoder, make_rows, make_tokenizer
 
 
 def ids(*texts: str) -> list[int]:
@@ -172,7 +174,7 @@ def test_each_text_stands_once_and_the_indices_point_at_it(seed, make_training_r
     # Every row's known positives.
     ends = np.cumsum(step.known_count)
     assert [sorted(part) for part in np.split(step.known, ends[:-1])] == [sorted(rows.known(i)) for i in numbers]
-    assert step.own == (0, 32)
+    assert step.local_rows == (0, 32)
 
 
 def test_one_string_as_a_query_and_as_a_passage_is_two_texts(make_training_rows):
@@ -220,3 +222,40 @@ def test_one_text_with_two_prefixes_is_two_texts_and_one_identity():
         assert tokens[step.negative[row]] == (200 + row, 9)
     assert step.text_id[step.passage].tolist() == [7, 9]  # once each, however written
     assert step.answers[0].tolist() == [0, 1] and step.negatives == 2
+
+
+# -- the largest number of tokens --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """60 rows of 1 to 3 documents and 0 to 3 negatives of different lengths."""
+    folder = tmp_path_factory.mktemp("rows")
+    rows = make_rows(60)
+    for i, row in enumerate(rows):
+        row["document"] = [row["document"] + f" w{i}" * n for n in range(i % 3 + 1)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    encoder = make_encoder()
+    store = load_rows(str(folder / "rows.jsonl"), Columns(), folder / "cache")
+    return store, tokenize_rows(store, encoder.tokenizer, encoder.spec.text, folder / "cache")
+
+
+def shown(rows: TrainingRows, row: int, epoch: int) -> int:
+    example = rows[row, epoch][1]
+    return sum(map(len, [example.query, *example.positives, *example.negatives]))
+
+
+@pytest.mark.parametrize("positives", ["sample", "all"])
+@pytest.mark.parametrize("limit", [None, 0, 1, 2])
+def test_no_epoch_shows_more_than_the_bound(stores, positives, limit):
+    rows = TrainingRows(*stores, limit, positives=positives)
+    bound = rows.most_tokens
+    for row in range(len(rows)):
+        tokens = rows.tokens[row]
+        longest = [sorted(map(len, tokens[name]), reverse=True) for name in ("positives", "negatives")]
+        by_hand = len(tokens["query"]) + sum(longest[0][: 1 if positives == "sample" else None]) + sum(longest[1][:limit])
+        assert bound[row] == by_hand >= max(shown(rows, row, epoch) for epoch in range(6))
+    if limit is None and positives == "all":
+        np.testing.assert_array_equal(bound, rows.lengths)
+    else:
+        assert (bound < rows.lengths).any()

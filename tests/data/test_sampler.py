@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from e5ft.data.sampler import StepSampler
+from e5ft.data.sampler import StepSampler, balanced_partition
 from e5ft.errors import DataError
 
 LENGTHS = np.random.default_rng(0).integers(5, 500, size=1000).astype(np.int32)
@@ -112,3 +112,27 @@ def test_rows_are_dealt_to_micro_batches_by_their_tokens(micro_batch, accumulati
             found.append(max(LENGTHS[batch].sum() for rank in dealt for batch in rank))
     assert len(plain) == 20 and np.mean(largest[1]) < 0.9 * np.mean(largest[0])
     assert even == steps(320, micro_batch, accumulation, world_size, seed=3, tokens=LENGTHS[:320])
+
+
+def test_a_balanced_partition_holds_each_row_once():
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(5, 500, size=1000)
+    for parts, size in ((1, 8), (2, 8), (8, 2), (8, 1), (4, 16), (3, 5)):
+        rows = generator.permutation(1000)[: parts * size]
+        dealt = balanced_partition(rows, tokens, parts)
+        assert dealt.shape == (parts, size) and sorted(dealt.ravel()) == sorted(rows)
+        if parts > 1 and size > 2:
+            sums, plain = tokens[dealt].sum(axis=1), tokens[rows.reshape(parts, size)].sum(axis=1)
+            assert np.ptp(sums) < np.ptp(plain) and sums.max() < plain.max()
+
+
+def test_longer_rows_make_a_larger_largest_part():
+    """What `worst_step` rests on: rank by rank shorter rows never give a larger largest part."""
+    generator = np.random.default_rng(1)
+    for _ in range(200):
+        parts, size = generator.integers(1, 6, size=2)
+        tokens = generator.integers(1, 100, size=60)
+        longest = np.argsort(-tokens, kind="stable")[: parts * size]
+        some = generator.permutation(60)[: parts * size]
+        largest = [tokens[balanced_partition(rows, tokens, parts)].sum(axis=1).max() for rows in (longest, some)]
+        assert largest[0] >= largest[1]

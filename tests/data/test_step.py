@@ -112,12 +112,12 @@ def test_parts_joined_have_the_relations_of_the_whole_and_each_part_those_of_its
     steps = [step_of(part, known) for part in parts]
     joined = join(steps)
     check_indices(joined, data)
-    assert joined.own == (0, len(data))
+    assert joined.local_rows == (0, len(data))
     assert named(joined) == named(step_of(data, known))
     start = 0
     for number, part in enumerate(parts):
-        own = join(steps, own=number)
-        assert own.own == (start, start + len(part))
+        own = join(steps, local=number)
+        assert own.local_rows == (start, start + len(part))
         assert named(own) == reference(data, known, start, start + len(part))
         start += len(part)
 
@@ -145,14 +145,14 @@ def test_packing_and_unpacking_changes_nothing(data, elsewhere):
     for field in dataclasses.fields(Step):
         before, after = getattr(step, field.name), getattr(unpacked, field.name)
         assert np.array_equal(before, after)
-        assert field.name in ("own", "side") or after.dtype == np.int64
+        assert field.name in ("local_rows", "side") or after.dtype == np.int64
 
 
-def test_unpacked_rows_are_all_own():
+def test_unpacked_rows_are_all_local():
     data = [(0, 1, []), (1, 2, [3])]
-    part = join([step_of([row], answers_of(data, [])) for row in data], own=1)
-    assert part.own == (1, 2)
-    assert Step.unpack(part.pack()).own == (0, 2)
+    part = join([step_of([row], answers_of(data, [])) for row in data], local=1)
+    assert part.local_rows == (1, 2)
+    assert Step.unpack(part.pack()).local_rows == (0, 2)
 
 
 def test_a_step_worked_by_hand():
@@ -187,12 +187,12 @@ def test_side_arrays_are_joined_and_packed_with_the_rest():
     assert set(join(steps).side) == {"teacher_positive", "teacher_negative"}
 
 
-def test_own_negatives_are_the_rows_own_hard_negatives():
+def test_local_negatives_are_the_rows_own_hard_negatives():
     data = [(0, 1, [2, 3]), (1, 4, []), (2, 6, [5, 2])]
     step = step_of(data, answers_of(data, []))
     for number, wanted in ((None, {(0, 2), (0, 3), (2, 5), (2, 2)}), (2, {(2, 5), (2, 2)}), (1, set())):
-        own = step if number is None else join([step_of([row], answers_of(data, [])) for row in data], own=number)
-        rows, columns = own.own_negatives
+        own = step if number is None else join([step_of([row], answers_of(data, [])) for row in data], local=number)
+        rows, columns = own.local_negatives
         assert {
             (row, int(own.text_id[own.passage[column]])) for row, column in zip(rows.tolist(), columns, strict=True)
         } == wanted

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from e5ft.data.step import join
-from e5ft.training.accumulation import Share, distribute, surrogate
+from e5ft.training.accumulation import CachedMicroBatch, first_pass, surrogate
 from e5ft.training.losses import BLOCKS, InfoNCE
 from e5ft.training.trainer import ContrastiveTrainer
 from tests.training import two_processes
@@ -188,7 +188,7 @@ def test_the_surrogate_is_float32_under_bf16_autocast(rows_file, tmp_path):
     """Value: the share of the loss. Gradient: the one it was given. Half precision would keep 8 bits of both."""
     torch.manual_seed(0)
     gradient = torch.randn(20, 32) * 1e-3
-    share = Share(None, 0, torch.tensor(1.2345678), gradient)
+    share = CachedMicroBatch(None, 0, torch.tensor(1.2345678), gradient)
     weight, texts = torch.randn(32, 32, requires_grad=True), torch.randn(20, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         embeddings = (texts @ weight).float()
@@ -204,9 +204,9 @@ def test_the_surrogate_is_float32_under_bf16_autocast(rows_file, tmp_path):
 def test_the_shares_add_up_to_the_loss(rows_file, tmp_path):
     trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=4)
     batches = micro_batches_of(trainer)
-    shares, step = distribute(batches, trainer._embed, trainer.loss)
+    shares, step = first_pass(batches, trainer._embed, trainer.loss)
     embeddings = torch.cat([trainer._embed(batch, number) for number, batch in enumerate(batches)])
-    assert step.own == (0, 16) and len(step.text_id) == len(embeddings)
+    assert step.local_rows == (0, 16) and len(step.text_id) == len(embeddings)
     assert sum(share.loss.item() for share in shares) == pytest.approx(trainer.loss(embeddings, step).item(), rel=1e-6)
     assert [share.number for share in shares] == [0, 1, 2, 3]
     assert [share.embeddings is not None for share in shares] == [True, False, False, False]

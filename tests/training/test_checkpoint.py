@@ -111,7 +111,7 @@ def test_nothing_to_go_on_from(tmp_path):
 def test_only_what_was_resumable_when_written_is(tmp_path):
     with checkpoint.writing(tmp_path, 1) as folder:
         (folder / checkpoint.STATE).write_text('{"best_model_checkpoint": null}')
-    assert checkpoint.fault(tmp_path / "checkpoint-1") == "optimizer.pt is missing"
+    assert checkpoint.why_unusable(tmp_path / "checkpoint-1") == "optimizer.pt is missing"
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_trying_leaves_nothing_behind(rows_file, tmp_path, dropout):
     assert torch.equal(torch.random.get_rng_state(), states[0])
     np.testing.assert_array_equal(np.random.get_state()[1], states[1])
     assert not trainer.model.training and trainer.loss.statistics == {} and trainer.optimizer is None
-    assert trainer.state.global_step == 0 and trainer._progress.noted == {} and trainer.tokens_seen == 0
+    assert trainer.state.global_step == 0 and trainer._log_sums.sums == {} and trainer.tokens_seen == 0
 
 
 @pytest.mark.parametrize("options", [{"bf16": True}, {"activation_checkpointing": True}], ids=str)
@@ -160,7 +160,7 @@ def test_the_loss_is_tried_too(rows_file, tmp_path):
 
     class Large(InfoNCE):
         def forward(self, embeddings, step):
-            if step.own[1] > 8:
+            if step.local_rows[1] > 8:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
             return super().forward(embeddings, step)
 

@@ -31,7 +31,7 @@ def make_step(rows, text_ids, own=None) -> Step:
         "known_count": [len(k) for k in known],
         "positive_count": [1] * len(rows),
     }
-    return Step(**{name: np.array(value, dtype=np.int64) for name, value in arrays.items()}, own=own or (0, len(rows)))
+    return Step(**{name: np.array(value, dtype=np.int64) for name, value in arrays.items()}, local_rows=own or (0, len(rows)))
 
 
 def random_rows(seed: int, rows: int = 9, queries: int = 6, passages: int = 8):
@@ -160,8 +160,8 @@ def test_the_rows_of_the_double_loop_hold_every_case():
         seen |= {"passage twice"} if len(step.passage) < len(set(step.positive) | set(step.negative)) else set()
         seen |= {"several positives"} if any(len(set(row[4]) & shown) > 1 for row in rows) else set()
         seen |= {"known from elsewhere"} if any(set(row[4]) - shown for row in rows) else set()
-        own_negatives = {text_ids[n] for row in rows for n in row[2]}
-        seen |= {"another's negative is an answer"} if any(set(row[4]) & own_negatives for row in rows) else set()
+        local_negatives = {text_ids[n] for row in rows for n in row[2]}
+        seen |= {"another's negative is an answer"} if any(set(row[4]) & local_negatives for row in rows) else set()
         answer = {row[3]: set(row[4]) for row in rows}
         pairs = itertools.combinations(answer.values(), 2)
         seen |= {"two queries share an answer"} if any(a & b for a, b in pairs) else set()

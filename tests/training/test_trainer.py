@@ -41,10 +41,10 @@ def test_resuming_shows_the_rows_that_are_due(rows_file, tmp_path):
     def run(folder, checkpoint=None, save="no"):
         seen = []
         trainer = make_trainer(rows_file, folder, batch=8, accumulation=4, steps=6, save_strategy=save, save_steps=4)
-        distribute = trainer.get_batch_samples
+        first_pass = trainer.get_batch_samples
 
         def record(*args):
-            result = distribute(*args)
+            result = first_pass(*args)
             seen.append(tuple(trainer._rows_in_step))
             return result
 
@@ -207,7 +207,7 @@ class OneMinusCosine(torch.nn.Module):
     """A loss as a user writes it: vectors and a step, no base class of ours."""
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
-        start, stop = step.own
+        start, stop = step.local_rows
         query, positive = embeddings[step.query[start:stop]], embeddings[step.positive[start:stop]]
         return (1 - (query * positive).sum(dim=1)).mean()
 

@@ -26,7 +26,7 @@ def mean_over_rows(chunk: Chunk, step: Step, size: int, embeddings: torch.Tensor
         size: rows of a chunk at most.
         embeddings: (N, D), float32.
     """
-    weight = placed(step.weight[slice(*step.own)], embeddings)
+    weight = to_device(step.weight[slice(*step.local_rows)], embeddings)
     return _Chunks.apply(embeddings, chunk, weight, size) / weight.sum()
 
 
@@ -69,7 +69,7 @@ def add_rows(total: torch.Tensor, places: torch.Tensor, rows: torch.Tensor) -> N
     total.index_put_((places,), rows, accumulate=True)
 
 
-def placed(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+def to_device(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     """An array where `like` is; the host does not wait for the device (a copy that waits, waits for all work before it)."""
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device, non_blocking=True)
 
@@ -85,9 +85,9 @@ def check_positive(name: str, value: float) -> None:
         raise ConfigurationError(f"{name}={value!r}: from {_SMALLEST:g} to {_LARGEST:g}; beyond, float32 gives no numbers")
 
 
-def from_own(pairs: tuple[np.ndarray, np.ndarray], step: Step) -> tuple[np.ndarray, np.ndarray]:
+def relative_to_local_rows(pairs: tuple[np.ndarray, np.ndarray], step: Step) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (row, column) with rows counted from the first own one."""
-    return pairs[0] - step.own[0], pairs[1]
+    return pairs[0] - step.local_rows[0], pairs[1]
 
 
 def check_weight(name: str, value: float) -> None:

@@ -3,32 +3,32 @@
 import pytest
 import torch
 
-from e5ft.training.progress import Progress
+from e5ft.training.log_sums import LogSums
 
 
 def test_saved_and_loaded_it_goes_on_bit_for_bit(tmp_path):
-    one = Progress(logged=3, loss=float(torch.tensor(0.1) + torch.tensor(0.7)))
+    one = LogSums(logged=3, loss=float(torch.tensor(0.1) + torch.tensor(0.7)))
     for value in (torch.tensor(1 / 3), torch.tensor(1e-7)):
-        one.note("share", value)
-    one.note("negatives", 31.0)
+        one.add("share", value)
+    one.add("negatives", 31.0)
     one.step_done(True)
     one.save(tmp_path, 0)
-    other = Progress.load(tmp_path, 0)
+    other = LogSums.load(tmp_path, 0)
     assert (other.logged, other.loss, other.skipped, other.skipped_in_a_row) == (3, one.loss, 1, 1)
     for progress in (one, other):
-        progress.note("share", torch.tensor(0.2))
+        progress.add("share", torch.tensor(0.2))
     assert one.means() == other.means() != {} and one.means() == {}
 
 
 def test_another_number_of_processes_takes_the_mean(tmp_path):
     for rank, (loss, share) in enumerate([(1.0, 0.2), (3.0, 0.4)]):
-        progress = Progress(logged=2, loss=loss)
-        progress.note("share", share)
+        progress = LogSums(logged=2, loss=loss)
+        progress.add("share", share)
         progress.save(tmp_path, rank)
-    found = Progress.load(tmp_path, 0)
+    found = LogSums.load(tmp_path, 0)
     assert found.loss == 2.0 and found.means() == {"share": pytest.approx(0.3)}
 
 
 def test_skipped_steps_are_counted_in_all_and_in_a_row():
-    progress = Progress()
+    progress = LogSums()
     assert [progress.step_done(skipped) for skipped in (True, True, False, True)] == [1, 2, 0, 1] and progress.skipped == 3
