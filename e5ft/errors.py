@@ -25,13 +25,13 @@ class NonFiniteError(E5ftError):
     exit_code = 4
 
 
-class OutOfMemory(E5ftError):
+class OutOfMemoryError(E5ftError):
     """Memory did not suffice; the message names settings that take less and leave the step's meaning as it is."""
 
     exit_code = 5
 
 
-class Terminated(E5ftError):
+class TerminatedError(E5ftError):
     """SIGTERM arrived; a checkpoint was written at the end of the step."""
 
     exit_code = 143

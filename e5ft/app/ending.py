@@ -18,7 +18,7 @@ from e5ft.app.report import relative, say
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.secrets import is_secret_field, without_secrets
 from e5ft.app.tracking import duration
-from e5ft.errors import ConfigurationError, DataError, E5ftError, StorageError, Terminated
+from e5ft.errors import ConfigurationError, DataError, E5ftError, StorageError, TerminatedError
 from e5ft.files import MANIFEST, read_json, write_json, write_text
 from e5ft.training import checkpoint
 
@@ -153,7 +153,7 @@ def _disk_was_full(error: BaseException | None) -> bool:
 
 
 def _record(folder: RunFolder, error: BaseException, finished: bool, seconds: float, name: str | None) -> None:
-    state = "stopped" if isinstance(error, Terminated | KeyboardInterrupt) else "failed"
+    state = "stopped" if isinstance(error, TerminatedError | KeyboardInterrupt) else "failed"
     code = error.exit_code if isinstance(error, E5ftError) else 130 if isinstance(error, KeyboardInterrupt) else 1
     message = str(error) or type(error).__name__
     found = reached(folder.path)

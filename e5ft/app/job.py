@@ -20,7 +20,7 @@ from e5ft import distributed
 from e5ft.app import configuration, mirror, places, secrets, sweep
 from e5ft.app.memory import explained
 from e5ft.data.remote import check_url
-from e5ft.errors import ConfigurationError, E5ftError, Terminated
+from e5ft.errors import ConfigurationError, E5ftError, TerminatedError
 
 log = logging.getLogger("e5ft")
 _began = False  # whether the configuration was composed: what is raised before is about the overrides
@@ -65,11 +65,11 @@ def _run_in_sweep(function: Callable[[DictConfig], float | None], config: DictCo
 
 def _end_sweep(error: Exception) -> None:
     """End the multirun, where the error is not the job's alone."""
-    if isinstance(error, Terminated) and sweep.runs_here():  # whoever stops this process means the whole multirun
+    if isinstance(error, TerminatedError) and sweep.runs_here():  # whoever stops this process means the whole multirun
         folder = Path(HydraConfig.get().sweep.dir)
         sweep.write_table(folder)
         raise sweep.EndOfSweep(
-            Terminated(
+            TerminatedError(
                 f"stopped by a signal in job {HydraConfig.get().job.num}. Go on with the same command and sweep.resume=true name={folder.name}"
             )
         ) from error

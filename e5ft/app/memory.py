@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.errors import E5ftError, OutOfMemory
+from e5ft.errors import E5ftError, OutOfMemoryError
 from e5ft.modeling import cpu
 from e5ft.training.fitting import cuts, out_of_memory
 
@@ -20,14 +20,14 @@ def explained(config: DictConfig) -> Iterator[None]:
         config: of any script; read when it happens.
 
     Raises:
-        OutOfMemory: memory did not suffice.
+        OutOfMemoryError: memory did not suffice.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, E5ftError) or not out_of_memory(error):
             raise
-        raise OutOfMemory(advice(error, config)) from error
+        raise OutOfMemoryError(advice(error, config)) from error
 
 
 def advice(error: BaseException, config: DictConfig) -> str:

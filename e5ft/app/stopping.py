@@ -11,7 +11,7 @@ from types import FrameType
 from transformers import TrainerCallback
 
 from e5ft import distributed
-from e5ft.errors import Terminated
+from e5ft.errors import TerminatedError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # SLURM sends the second where a job asks for it (--signal=USR1@180)
 _SAME_REQUEST = 5  # seconds
@@ -19,7 +19,7 @@ _SAME_REQUEST = 5  # seconds
 
 @contextlib.contextmanager
 def stopping_at_once(name: str) -> Iterator[None]:
-    """Within the block a signal ends the job through `Terminated`, so that its status says so.
+    """Within the block a signal ends the job through `TerminatedError`, so that its status says so.
 
     Args:
         name: the run's, for the message.
@@ -29,7 +29,7 @@ def stopping_at_once(name: str) -> Iterator[None]:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # what is being cleaned up stays undisturbed
         found = signal.Signals(number).name
-        raise Terminated(f"stopped by {found}; what was saved before is safe. Go on with: name={name} resume=true")
+        raise TerminatedError(f"stopped by {found}; what was saved before is safe. Go on with: name={name} resume=true")
 
     with _handled_by(handle):
         yield

@@ -27,7 +27,7 @@ from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.tracking import MetricsFile, Progress
 from e5ft.data.collator import TrainingRows, most_tokens
 from e5ft.data.store import TokenStore, tokenize_rows
-from e5ft.errors import ConfigurationError, Terminated
+from e5ft.errors import ConfigurationError, TerminatedError
 from e5ft.files import digest_of, read_json, write_json, write_text
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
@@ -252,7 +252,7 @@ class _Job:
         with stopping:
             trainer.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
         if stopping.stopped:
-            raise Terminated(
+            raise TerminatedError(
                 f"stopped by {stopping.stopped} at step {trainer.state.global_step}, after saving. "
                 f"Go on with: name={self.config.name} resume=true"
             )

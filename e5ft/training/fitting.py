@@ -16,7 +16,7 @@ from e5ft import distributed
 from e5ft.data.collator import Example, MicroBatch, TrainingRows, collate
 from e5ft.data.sampler import balanced_partition
 from e5ft.data.step import Step, join
-from e5ft.errors import ConfigurationError, OutOfMemory
+from e5ft.errors import ConfigurationError, OutOfMemoryError
 from e5ft.training.accumulation import CachedMicroBatch, surrogate
 from e5ft.training.trainer import ContrastiveTrainer
 
@@ -50,7 +50,7 @@ def fit_micro_batch(trainer: ContrastiveTrainer) -> tuple[int, int]:
 
     Raises:
         ConfigurationError: the micro-batch is part of the loss's meaning.
-        OutOfMemory: a micro-batch of one query does not fit.
+        OutOfMemoryError: a micro-batch of one query does not fit.
     """
     args = trainer.args
     if trainer.negatives == "micro_batch":
@@ -65,7 +65,7 @@ def fit_micro_batch(trainer: ContrastiveTrainer) -> tuple[int, int]:
             args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
             trainer._train_batch_size = args.train_batch_size  # Trainer keeps a copy
             return batch, accumulation
-    raise OutOfMemory(
+    raise OutOfMemoryError(
         "training.fit_micro_batch=true: a micro-batch of one query does not fit. These leave the step as it is: "
         "training.activation_checkpointing=true, training.bf16=true, model.lora.rank=16. "
         "Shorter texts (model.text.passage_max_length) and fewer negatives (data.negatives_per_query) change it."

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from e5ft.app.ending import Crashed, command, reached, recorded
 from e5ft.app.run_folder import RunFolder
-from e5ft.errors import ConfigurationError, NonFiniteError, StorageError, Terminated
+from e5ft.errors import ConfigurationError, NonFiniteError, StorageError, TerminatedError
 from e5ft.files import read_json, write_json
 
 METRICS = [{"step": 0, "eval_ndcg@10": 0.1}, {"step": 2, "loss": 3.0}, {"step": 4, "loss": 2.0}, {"step": 4, "eval_ndcg@10": 0.3}]
@@ -45,7 +45,7 @@ def ended(tmp_path, monkeypatch, capsys):
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 CASES = [
-    (Terminated("stopped by SIGTERM at step 4"), Terminated, "stopped", 143),
+    (TerminatedError("stopped by SIGTERM at step 4"), TerminatedError, "stopped", 143),
     (NonFiniteError("step 5: the loss is nan"), NonFiniteError, "failed", 4),
     (KeyboardInterrupt(), KeyboardInterrupt, "stopped", 130),
     (FULL, StorageError, "failed", 6),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from e5ft.app.memory import explained
-from e5ft.errors import OutOfMemory
+from e5ft.errors import OutOfMemoryError
 from e5ft.files import digest_of_file, read_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.training.trainer import ContrastiveTrainer
@@ -29,7 +29,7 @@ def full_from_step(step: int):
 def test_in_training_the_message_says_what_keeps_the_step_and_going_on_works(trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ContrastiveTrainer, "compute_loss", full_from_step(2))
-        with pytest.raises(OutOfMemory) as raised:
+        with pytest.raises(OutOfMemoryError) as raised:
             trained(*SETTINGS, run_dir="outputs/full")
     message, raised = str(raised.value), None
     gc.collect()  # the traceback held the run's folder, and with it the lock that going on needs
@@ -65,13 +65,13 @@ def test_while_encoding_the_message_names_the_tokens_of_a_forward_pass(trained, 
         return plain(self, input_ids, lengths)
 
     monkeypatch.setattr(Encoder, "forward", forward)
-    with pytest.raises(OutOfMemory, match="while encoding: .*DefaultCPUAllocator") as raised:
+    with pytest.raises(OutOfMemoryError, match="while encoding: .*DefaultCPUAllocator") as raised:
         trained(*SETTINGS)
     assert "evaluation.batch_tokens=2048" in str(raised.value) and "train_batch_size" not in str(raised.value)
 
 
 def raised_by(config) -> str:
-    with pytest.raises(OutOfMemory) as raised, explained(config):
+    with pytest.raises(OutOfMemoryError) as raised, explained(config):
         raise MemoryError
     return str(raised.value)
 
@@ -99,8 +99,8 @@ def test_other_errors_and_typed_ones_pass(composed):
     config = composed("train")
     with pytest.raises(RuntimeError, match="shapes"), explained(config):
         raise RuntimeError("shapes")
-    with pytest.raises(OutOfMemory, match="^as it is$"), explained(config):
-        raise OutOfMemory("as it is")
+    with pytest.raises(OutOfMemoryError, match="^as it is$"), explained(config):
+        raise OutOfMemoryError("as it is")
 
 
 def test_a_run_takes_the_largest_cut_that_fits(trained, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from transformers import TrainerControl
 
 from e5ft.app import stopping
 from e5ft.app.stopping import SIGNALS, StopAtStepEnd, stopping_at_once
-from e5ft.errors import Terminated
+from e5ft.errors import TerminatedError
 
 ARGS = types.SimpleNamespace(device=torch.device("cpu"))
 
@@ -42,7 +42,7 @@ def test_without_a_signal_nothing_stops():
 
 
 def test_a_signal_after_the_last_step_is_for_what_comes_next():
-    with pytest.raises(Terminated, match="SIGTERM"), stopping_at_once("run"):
+    with pytest.raises(TerminatedError, match="SIGTERM"), stopping_at_once("run"):
         with StopAtStepEnd(lambda: False):
             signal.raise_signal(signal.SIGTERM)
         pytest.fail("the signal was lost")
@@ -59,6 +59,6 @@ def test_a_signal_amid_a_save_stops_without_another_step():
 @pytest.mark.parametrize("number", SIGNALS)
 def test_outside_training_a_signal_ends_the_job_with_a_status(number):
     before = signal.getsignal(number)
-    with pytest.raises(Terminated, match=f"{number.name}.*name=run resume=true"), stopping_at_once("run"):
+    with pytest.raises(TerminatedError, match=f"{number.name}.*name=run resume=true"), stopping_at_once("run"):
         signal.raise_signal(number)
     assert signal.getsignal(number) == before

@@ -17,7 +17,7 @@ from e5ft.app.configuration import PROJECT
 from e5ft.app.run_folder import hold
 from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.sweep import AnotherSweep, EndOfSweep, begin, collect, state_before
-from e5ft.errors import ConfigurationError, Terminated
+from e5ft.errors import ConfigurationError, TerminatedError
 from e5ft.files import write_json, write_text
 
 
@@ -169,13 +169,13 @@ def raises(error):
 
 def test_sigterm_ends_the_sweep_where_its_jobs_run_in_its_process(in_sweep, capsys):
     with pytest.raises(EndOfSweep) as raised:
-        in_sweep(raises(Terminated("stopped")), here=True)
+        in_sweep(raises(TerminatedError("stopped")), here=True)
     assert "job 0" in str(raised.value.error) and "sweep.resume=true name=s" in str(raised.value.error)
     assert "1 runs" in capsys.readouterr().out
 
 
 def test_sigterm_ends_a_job_alone_in_a_process_of_its_own(in_sweep):
-    value = in_sweep(raises(Terminated("stopped")), here=False)
+    value = in_sweep(raises(TerminatedError("stopped")), here=False)
     assert value != value  # NaN
 
 

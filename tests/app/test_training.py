@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModel
 
 from e5ft.app.configuration import PROJECT, model_source
-from e5ft.errors import ConfigurationError, DataError, NonFiniteError, Terminated
+from e5ft.errors import ConfigurationError, DataError, NonFiniteError, TerminatedError
 from e5ft.files import read_json
 from e5ft.modeling.loading import ModelSource, load_encoder
 
@@ -119,7 +119,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(ContrastiveTrainer, "log", log_and_terminate)
-        with pytest.raises(Terminated, match="name=.* resume=true"):
+        with pytest.raises(TerminatedError, match="name=.* resume=true"):
             trained(*settings, run_dir="outputs/cut")
     assert read_json(whole.parent / "cut/status.json")["state"] == "stopped"
     _, cut = trained(*settings, "resume=true", run_dir="outputs/cut")

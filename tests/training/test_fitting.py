@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from e5ft.errors import ConfigurationError, DataError, OutOfMemory
+from e5ft.errors import ConfigurationError, DataError, OutOfMemoryError
 from e5ft.training.fitting import cuts, fit_micro_batch, out_of_memory, worst_step
 from e5ft.training.losses import InfoNCE
 from e5ft.training.trainer import ContrastiveTrainer
@@ -84,7 +84,7 @@ def test_the_largest_cut_that_fits_is_taken(rows_file, tmp_path):
 
 def test_where_one_query_does_not_fit_the_remedies_are_named(rows_file, tmp_path):
     trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=1, cls=small(3))
-    with pytest.raises(OutOfMemory, match="one query does not fit.*activation_checkpointing"):
+    with pytest.raises(OutOfMemoryError, match="one query does not fit.*activation_checkpointing"):
         fit_micro_batch(trainer)
     assert trainer.args.per_device_train_batch_size == 4
 
@@ -164,7 +164,7 @@ def test_the_loss_is_tried_too(rows_file, tmp_path):
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
             return super().forward(embeddings, step)
 
-    with pytest.raises(OutOfMemory):
+    with pytest.raises(OutOfMemoryError):
         fit_micro_batch(make_trainer(rows_file, tmp_path, batch=8, accumulation=2, loss=Large(0.05)))
     assert fit_micro_batch(make_trainer(rows_file, tmp_path, batch=4, accumulation=2, loss=Large(0.05))) == (4, 2)
 
