@@ -16,11 +16,12 @@ import numpy as np
 
 from benchmarks.candidates import KINDS, Pairs, Sample, make_pairs, make_sample
 from benchmarks.operating_points import Point, cheapest, cheapest_pair, measure, thrown
-from e5ft.data.rows import Columns
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
 from e5ft.errors import E5ftError
 from e5ft.files import write_json, write_text
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.filters import NearDuplicates
 
 SHARE, COST = 0.8, 0.1  # the goal: of each kind, at a cost of

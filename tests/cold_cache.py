@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from e5ft.data import store
-from e5ft.data.rows import Columns
+from e5ft.data.settings import Columns
 from e5ft.files import digest_of, write_json
 from e5ft.retrieval import vectors
 from tests.conftest import make_encoder

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_manifest
-from e5ft.modeling.loading import ModelSource, load_encoder, save_encoder
+from e5ft.modeling.loading import load_encoder, save_encoder
+from e5ft.modeling.settings import ModelSource
 from tests.app.conftest import composed, trained  # noqa: F401  fixtures
 from tests.conftest import make_encoder
 

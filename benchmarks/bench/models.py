@@ -7,7 +7,8 @@ import yaml
 from benchmarks.bench.texts import ROOT, TOKENIZER
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 
 LIMITS = {"query_max_length": 512, "passage_max_length": 512}
 

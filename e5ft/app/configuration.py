@@ -22,8 +22,8 @@ from e5ft.app.fields import check_fields, check_training, shown
 from e5ft.app.places import run_dir, sweep_dir
 from e5ft.data.remote import check_url
 from e5ft.errors import ConfigurationError
-from e5ft.modeling.loading import ModelSource
-from e5ft.modeling.lora import LoraSettings
+from e5ft.modeling.settings import ModelSource
+from e5ft.modeling.settings import LoraSettings
 from e5ft.training.sharding import NO_DEEPSPEED, NO_FSDP
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from e5ft.app.configuration import PROJECT
 from e5ft.data.remote import Fetched, is_url
-from e5ft.data.rows import Columns
-from e5ft.data.sources import Mix, Source, join_rows
+from e5ft.data.settings import Columns
+from e5ft.data.sources import join_rows
+from e5ft.data.settings import Mix, Source
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError

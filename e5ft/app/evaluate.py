@@ -9,7 +9,8 @@ from e5ft.app.datasets import load_evaluation_set
 from e5ft.app.report import relative, say
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_sizes
 from e5ft.retrieval.sets import RetrievalSet

@@ -12,7 +12,8 @@ from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, write_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
-from e5ft.modeling.loading import RECORD, ModelSource, load_encoder
+from e5ft.modeling.loading import RECORD, load_encoder
+from e5ft.modeling.settings import ModelSource
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
 _EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)")

@@ -13,7 +13,8 @@ from e5ft.app.report import inline, plain_card, say
 from e5ft.data.remote import Fetched
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 from e5ft.modeling.merging import check_alpha, check_mergeable, merge
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_model

@@ -23,7 +23,8 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json, write_json, write_lines
 from e5ft.modeling.cross_encoder import CrossEncoder
 from e5ft.modeling.encoder import Encoder
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval import candidates as sources
 from e5ft.retrieval.approximate import check_method, search
 from e5ft.retrieval.bm25 import BM25

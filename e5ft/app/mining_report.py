@@ -5,7 +5,7 @@ from pathlib import Path
 from e5ft.app.mining_data import MiningData
 from e5ft.app.report import relative
 from e5ft.app.tracking import duration
-from e5ft.modeling.loading import ModelSource
+from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.selection import Limits, Selection
 
 _REASONS = {

@@ -12,7 +12,8 @@ from e5ft.app.report import say
 from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, DataError, E5ftError
 from e5ft.modeling.encoder import Encoder
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.guide import Guide, guide_vectors
 from e5ft.training.distillation import Regularised
 from e5ft.training.matryoshka import Matryoshka

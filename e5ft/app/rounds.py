@@ -18,7 +18,7 @@ from e5ft.app.report import relative, say
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.training import train
 from e5ft.data.remote import is_url, local_file
-from e5ft.data.rows import Columns
+from e5ft.data.settings import Columns
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, load_rows
 from e5ft.errors import ConfigurationError

@@ -19,9 +19,11 @@ from e5ft.app.places import OUTPUTS, below
 from e5ft.app.service_checks import needs_hub
 from e5ft.data.lines import Fault
 from e5ft.data.remote import is_url
-from e5ft.data.rows import SUFFIXES, Columns, read_rows
+from e5ft.data.rows import SUFFIXES, read_rows
+from e5ft.data.settings import Columns
 from e5ft.files import read_json
-from e5ft.modeling.loading import ModelSource, load_config, load_description, without_memory
+from e5ft.modeling.loading import load_config, load_description, without_memory
+from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.beir import check_layout
 
 _LOOKED_AT = 200  # rows of each source

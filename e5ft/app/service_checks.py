@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from e5ft.app.configuration import model_source, plain
 from e5ft.app.finding import Finding, fault, note, ok
 from e5ft.app.mirror import has_wandb_key, wandb_mode, wandb_server
-from e5ft.modeling.loading import ModelSource
+from e5ft.modeling.settings import ModelSource
 
 _SECONDS = 3
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

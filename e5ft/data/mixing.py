@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from e5ft.data.sampler import DistributedStepSampler
-from e5ft.data.sources import Mix
+from e5ft.data.settings import Mix
 from e5ft.errors import DataError
 
 

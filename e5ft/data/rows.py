@@ -7,7 +7,6 @@ them. Every row read is either accepted or a `Fault` with its place; nothing is 
 import contextlib
 import csv
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -16,48 +15,15 @@ from pathlib import Path
 from typing import TextIO
 
 from e5ft.data.lines import MAX_LINE_BYTES, Fault, check_text, is_file, printable, read_json_lines
+from e5ft.data.settings import Columns
 from e5ft.data.text import text_id
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.errors import DataError
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 TABLE_SUFFIXES = (".csv", ".tsv")
 _NO_CLOSING_QUOTE = "unexpected end of data"  # the csv module's words
-MINING = "mining"  # what mine.py notes about where a row's negatives come from: for people, not read here
 LARGEST_SCORE = 3.4e38  # of float32, in which scores are kept
 SUFFIXES = (*JSON_SUFFIXES, *TABLE_SUFFIXES, ".parquet")
-
-
-@dataclasses.dataclass(frozen=True)
-class Columns:
-    """Names of the columns in the user's file.
-
-    Attributes:
-        query: one string.
-        document: a string or a list of strings, each a passage that answers the query.
-        hard_negative: a string, a list, null, or no such column at all.
-        scores: a list of a teacher's scores, one for each document and then one for each hard negative; null, or no such
-            column at all.
-        ignore: columns that may be there and are not read; any other unknown column is a fault, since a misspelt
-            `hard_negatives` would otherwise train without them.
-    """
-
-    query: str = "query"
-    document: str = "document"
-    hard_negative: str = "hard_negative"
-    scores: str = "scores"
-    ignore: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        names = (self.query, self.document, self.hard_negative, self.scores)
-        if any(not isinstance(name, str) or not name for name in names) or len(set(names)) != len(names):
-            raise ConfigurationError(
-                f"data.columns: query, document, hard_negative and scores need four different names, not {names}"
-            )
-
-    @functools.cached_property
-    def known(self) -> frozenset[str]:
-        """Every column that may be there."""
-        return frozenset((self.query, self.document, self.hard_negative, self.scores, MINING, *self.ignore))
 
 
 @dataclasses.dataclass(frozen=True)

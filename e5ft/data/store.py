@@ -17,7 +17,8 @@ from filelock import FileLock
 from e5ft import distributed
 from e5ft.data.lines import Fault, is_file
 from e5ft.data.remote import local_file
-from e5ft.data.rows import Columns, Row, read_rows
+from e5ft.data.rows import Row, read_rows
+from e5ft.data.settings import Columns
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import digest_of, digest_of_file, new_folder, read_json, write_json

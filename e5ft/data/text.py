@@ -4,8 +4,9 @@ import dataclasses
 import functools
 import hashlib
 import unicodedata
+from typing import ClassVar
 
-from e5ft.errors import ConfigurationError
+from e5ft.settings import Settings, build, whole
 
 
 def normalise(text: str) -> str:
@@ -39,8 +40,8 @@ def text_id(text: str) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class TextSpec:
-    """What is done to a text before the tokenizer sees it, stored with the model (`e5ft.json`).
+class TextSpec(Settings):
+    """What is done to a text before the tokenizer sees it, stored with the model in config.json under the key `e5ft`.
 
     Attributes:
         query_prefix: put before every query ("query: " for E5).
@@ -49,19 +50,11 @@ class TextSpec:
         passage_max_length: the same for passages.
     """
 
+    PATH: ClassVar[str] = "model.text"
     query_prefix: str = "query: "
     passage_prefix: str = "passage: "
-    query_max_length: int = 512
-    passage_max_length: int = 512
-
-    def __post_init__(self):
-        for field in ("query_max_length", "passage_max_length"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or not 4 <= value <= 8192:
-                raise ConfigurationError(f"model.text.{field}={value!r}: a number of tokens between 4 and 8192 is needed")
-        for field in ("query_prefix", "passage_prefix"):
-            if not isinstance(getattr(self, field), str):
-                raise ConfigurationError(f"model.text.{field}={getattr(self, field)!r}: a string is needed ('' for none)")
+    query_max_length: whole(4, 8192) = 512
+    passage_max_length: whole(4, 8192) = 512
 
     def query(self, text: str) -> str:
         """Normalise a query and put its prefix before it, unless the text carries it already."""
@@ -82,11 +75,7 @@ class TextSpec:
         Raises:
             ConfigurationError: a field is unknown or out of range.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - names)
-        if unknown:
-            raise ConfigurationError(f"model.text has no field {unknown[0]!r}; its fields: {', '.join(sorted(names))}")
-        return cls(**values)
+        return build(cls, values)
 
 
 def _prefixed(text: str, prefix: str) -> str:

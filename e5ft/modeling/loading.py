@@ -23,61 +23,7 @@ from e5ft.modeling.checks import check_shape, check_vectors, first_line, refuse_
 from e5ft.modeling.compact import scale_entry
 from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
 from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSource:
-    """Where a model comes from and what is asked of it.
-
-    Attributes:
-        path: a local folder; it wins over `hub`.
-        hub: a name on the Hugging Face hub.
-        revision: the pinned commit of `hub`.
-        init: "pretrained" loads weights, "random" makes them from the shape and the seed.
-        shape: a transformers configuration as a mapping with `model_type`, for init=random without folder or hub.
-        tokenizer: a folder or hub name; None takes the model's own.
-        pooling, text: the contract; None takes what the model records, else E5's.
-        dropout, attention_dropout: probabilities in [0, 1); None takes the model's own.
-        attention: "auto", "unpadded" or "padded".
-        seed: of the random weights.
-    """
-
-    path: str | None = None
-    hub: str | None = None
-    revision: str | None = None
-    init: str = "pretrained"
-    shape: dict | None = None
-    tokenizer: str | None = None
-    pooling: str | None = None
-    text: dict = dataclasses.field(default_factory=dict)
-    dropout: float | None = None
-    attention_dropout: float | None = None
-    attention: str = "auto"
-    seed: int = 42
-
-    def __post_init__(self):
-        if self.init not in ("pretrained", "random"):
-            raise ConfigurationError(f"model.init={self.init!r}: pretrained or random is needed")
-        if self.attention not in ("auto", "unpadded", "padded"):
-            raise ConfigurationError(f"model.attention={self.attention!r}: auto, unpadded or padded is needed")
-        for field in ("dropout", "attention_dropout"):
-            value = getattr(self, field)
-            if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
-                raise ConfigurationError(f"model.{field}={value!r}: a probability, at least 0 and below 1, is needed")
-        if self.path is not None and not Path(self.path).is_dir():
-            raise ConfigurationError(f"model.path={self.path}: there is no such folder")
-        if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
-            raise ConfigurationError("model: name a folder (model.path=DIR) or a preset (model=mini, model=e5_small)")
-        if self.path is None and self.hub is None and self.tokenizer is None:
-            raise ConfigurationError("model.tokenizer=null: a shape has none of its own; name a folder that holds one")
-
-    @property
-    def label(self) -> str:
-        """How tables name the model."""
-        if self.path is not None:
-            return str(self.path)
-        name = self.hub or "mini"
-        return name if self.init == "pretrained" else f"{name} shape, random weights"
+from e5ft.modeling.settings import ModelSource
 
 
 def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Encoder:
@@ -252,7 +198,10 @@ def _spec(source: ModelSource, record: dict | None) -> EncoderSpec:
     record = record or {}
     if not isinstance(record, dict) or not isinstance(record.get("text", {}), dict):
         raise ConfigurationError(f"{source.label}: what it records of prefixes and pooling is no mapping: {str(record)[:60]!r}")
-    text = {**record.get("text", {}), **{key: value for key, value in source.text.items() if value is not None}}
+    text = {
+        **record.get("text", {}),
+        **{name: value for name, value in dataclasses.asdict(source.text).items() if value is not None},
+    }
     return EncoderSpec(source.pooling or record.get("pooling", "mean"), TextSpec.from_dict(text))
 
 

@@ -3,7 +3,6 @@
 The adapters sit inside the encoder's own layers, so that attention, pooling and saving are the same code with and without.
 """
 
-import dataclasses
 import math
 import os
 from pathlib import Path
@@ -14,43 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.settings import LoraSettings
 
 FILE = "adapter.safetensors"  # beside a checkpoint's merged weights: what resuming needs
-
-
-@dataclasses.dataclass(frozen=True)
-class LoraSettings:
-    """What is put beside which layers.
-
-    Attributes:
-        rank: columns of A and rows of B, at least 1.
-        alpha: above 0; the update of a weight is (alpha / rank) * B A.
-        dropout: probability in [0, 1) with which an adapter's input is dropped.
-        target_modules: "all-linear", or names of linear layers ("query", "value", "dense" in BERT and XLM-R).
-    """
-
-    rank: int
-    alpha: float = 32
-    dropout: float = 0.0
-    target_modules: str | tuple[str, ...] = "all-linear"
-
-    def __post_init__(self):
-        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
-            raise ConfigurationError(f"model.lora.rank={self.rank!r}: a whole number, at least 1, or null for no adapters")
-        if not _number(self.alpha) or self.alpha <= 0:
-            raise ConfigurationError(f"model.lora.alpha={self.alpha!r}: a number above 0 is needed")
-        if not _number(self.dropout) or not 0 <= self.dropout < 1:
-            raise ConfigurationError(f"model.lora.dropout={self.dropout!r}: a probability, at least 0 and below 1, is needed")
-        names = self.target_modules
-        if names != "all-linear" and not (isinstance(names, tuple) and names and all(isinstance(n, str) and n for n in names)):
-            raise ConfigurationError(
-                f"model.lora.target_modules={names!r}: all-linear, or a list of layer names as in [query,value], is needed"
-            )
-
-    def to_dict(self) -> dict:
-        """Plain values for JSON."""
-        names = self.target_modules
-        return {**dataclasses.asdict(self), "target_modules": names if isinstance(names, str) else list(names)}
 
 
 def add_adapters(encoder: Encoder, settings: LoraSettings, seed: int) -> None:

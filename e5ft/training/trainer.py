@@ -16,7 +16,7 @@ from e5ft import distributed
 from e5ft.data.collator import MicroBatch, TrainingRows, collate
 from e5ft.data.mixing import MixSampler
 from e5ft.data.sampler import DistributedStepSampler, StepSampler
-from e5ft.data.sources import Mix
+from e5ft.data.settings import Mix
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
 from e5ft.modeling.compact import follow_decay

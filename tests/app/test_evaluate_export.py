@@ -8,7 +8,8 @@ from e5ft.app.exporting import export
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
 from e5ft.modeling.export import ExportError, export_model
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 from tests.conftest import make_encoder
 
 

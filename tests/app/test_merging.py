@@ -14,7 +14,8 @@ from e5ft.app.merging import choose_alpha, sweep_table
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
 from e5ft.modeling.export import export_model
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 from tests.app.conftest import TINY
 from tests.conftest import make_encoder
 

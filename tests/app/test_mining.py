@@ -7,7 +7,7 @@ import pytest
 
 from e5ft.app.configuration import PROJECT
 from e5ft.app.mining import mine
-from e5ft.data.rows import Columns
+from e5ft.data.settings import Columns
 from e5ft.data.split import split_rows
 from e5ft.data.store import load_rows
 from e5ft.errors import ConfigurationError, DataError

@@ -11,7 +11,8 @@ from transformers import AutoModel
 from e5ft.app.configuration import PROJECT, model_source
 from e5ft.errors import ConfigurationError, DataError, NonFiniteError, TerminatedError
 from e5ft.files import read_json
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 
 EXPERIMENTS = sorted(path.stem for path in (PROJECT / "conf/experiment").glob("*.yaml"))
 

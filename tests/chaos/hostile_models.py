@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from e5ft.errors import ConfigurationError
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
 from tests.chaos.children import in_child, run_script
 from tests.chaos.commands import check_ending, tiny
 from tests.chaos.report import Report

@@ -15,7 +15,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from e5ft.data.lines import Fault
-from e5ft.data.rows import Columns, read_rows
+from e5ft.data.rows import read_rows
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
 from e5ft.errors import DataError
 from tests.chaos import row_files

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from e5ft.data.collator import TrainingRows
-from e5ft.data.rows import Columns
+from e5ft.data.settings import Columns
 from e5ft.data.store import RowStore, load_rows, tokenize_rows
 from e5ft.data.text import TextSpec
 from tests.conftest import make_tokenizer

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from e5ft.data.collator import Example, TrainingRows, collate
-from e5ft.data.rows import Columns
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError

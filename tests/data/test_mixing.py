@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from e5ft.data.mixing import MixSampler
-from e5ft.data.sources import Mix
+from e5ft.data.settings import Mix
 from e5ft.errors import DataError
 from tests.data.test_sampler import DEALT
 from tests.data.test_sources import make_mix

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from e5ft.data.remote import check_url, is_url, local_file
-from e5ft.data.rows import Columns
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.beir import check_layout, set_folder, splits_of

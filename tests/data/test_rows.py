@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5ft.data.lines import Fault
-from e5ft.data.rows import Columns, Row, read_rows
+from e5ft.data.rows import Row, read_rows
+from e5ft.data.settings import Columns
 from e5ft.errors import ConfigurationError, DataError
 from tests.data.conftest import PROPERTY
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from e5ft.data.collator import TrainingRows
-from e5ft.data.rows import Columns
-from e5ft.data.sources import Mix, Source, join_rows
+from e5ft.data.settings import Columns
+from e5ft.data.sources import join_rows
+from e5ft.data.settings import Mix, Source
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from e5ft.data import store as store_module
-from e5ft.data.rows import Columns, Row
+from e5ft.data.rows import Row
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError, DataError

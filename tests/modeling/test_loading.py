@@ -11,7 +11,8 @@ from transformers import AutoModel, AutoTokenizer
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.encoder import EncoderSpec
-from e5ft.modeling.loading import ModelSource, load_encoder, load_weights, save_encoder
+from e5ft.modeling.loading import load_encoder, load_weights, save_encoder
+from e5ft.modeling.settings import ModelSource
 from tests.conftest import make_encoder, make_tokenizer
 from tests.modeling.test_encoder import random_texts
 

@@ -7,8 +7,10 @@ from transformers import AutoModel
 
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.export import export_model
-from e5ft.modeling.loading import ModelSource, load_encoder, load_weights, save_encoder
-from e5ft.modeling.lora import LoraSettings, adapter_state, add_adapters, load_adapters, save_adapters
+from e5ft.modeling.loading import load_encoder, load_weights, save_encoder
+from e5ft.modeling.settings import ModelSource
+from e5ft.modeling.lora import adapter_state, add_adapters, load_adapters, save_adapters
+from e5ft.modeling.settings import LoraSettings
 from tests.conftest import make_encoder, make_rows
 from tests.modeling.test_encoder import FAMILIES, flat_row, random_texts
 from tests.training.conftest import losses_of, make_trainer

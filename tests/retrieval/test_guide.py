@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from e5ft.data.rows import Columns
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
 from e5ft.data.text import text_id
 from e5ft.retrieval.guide import guide_vectors

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e5ft.data.rows import Columns, Row
+from e5ft.data.rows import Row
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
 from e5ft.retrieval.candidates import make_problem, random_finder
 from e5ft.retrieval.mined import examples, mined_rows, summarise

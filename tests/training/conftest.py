@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerCallback, TrainingArguments
 
 from e5ft.data.collator import TrainingRows
-from e5ft.data.rows import Columns
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.retrieval.guide import guide_vectors
 from e5ft.training.losses import InfoNCE

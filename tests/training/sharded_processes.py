@@ -19,7 +19,8 @@ from torch.distributed.tensor import DTensor
 from e5ft.errors import StorageError
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
-from e5ft.modeling.lora import LoraSettings, add_adapters
+from e5ft.modeling.lora import add_adapters
+from e5ft.modeling.settings import LoraSettings
 from e5ft.training.trainer import ContrastiveTrainer
 from tests.conftest import make_encoder
 from tests.training.conftest import losses_of, make_trainer, norms_of
