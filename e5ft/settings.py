@@ -62,7 +62,10 @@ class Settings:
 
     def __post_init__(self):
         for name, hint in hints(type(self)).items():
-            value = getattr(self, name)
+            value, nested = getattr(self, name), nested_settings(hint)
+            if nested is not None and isinstance(value, Mapping):
+                object.__setattr__(self, name, build(nested, value, self.field(name)))
+                continue
             check_value(value, hint, self.field(name))
             if isinstance(value, list) and not _accepts_type(value, hint):
                 object.__setattr__(self, name, tuple(value))
