@@ -1,7 +1,7 @@
-"""Checkpoints: a visible one is complete, and a damaged one is never gone on from.
+"""Checkpoints: a visible one is complete, and no run resumes from a damaged one.
 
-A checkpoint is written beside its place under a hidden name by all processes, flushed to disk, sealed with a manifest of sizes
-and SHA-256, and only then renamed. Whatever ends the process, `checkpoint-N` is not there or whole.
+All processes write a checkpoint under a hidden name. It is flushed to disk, sealed with a manifest of sizes and SHA-256, and only
+then renamed. Whatever ends the process, `checkpoint-N` is complete or absent.
 """
 
 import contextlib
@@ -24,31 +24,30 @@ _NEEDED = (STATE, *STATES)
 
 
 def path_of(run: Path, step: int) -> Path:
-    """The place of a step's checkpoint in a run's folder."""
+    """Return the folder of a step's checkpoint in a run's folder."""
     return run / f"checkpoint-{step}"
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step of a checkpoint's folder."""
+    """Return the step of a checkpoint's folder."""
     return int(_NAME.fullmatch(checkpoint.name)[1])
 
 
 def visible(run: Path) -> list[Path]:
-    """The checkpoints of a run, by step."""
+    """Return the checkpoints of a run, by step."""
     return sorted((path for path in run.iterdir() if _NAME.fullmatch(path.name)), key=step_of) if run.is_dir() else []
 
 
 @contextlib.contextmanager
 def writing(run: Path, step: int) -> Iterator[Path]:
-    """Yield, on every process, the hidden folder that takes its place as `checkpoint-N` once all of them have written.
+    """Yield, on every process, the hidden folder that is renamed to `checkpoint-N` after all of them have written.
 
     Args:
         run: the run's folder, on a file system that all processes see.
         step: N. An older folder of that name is replaced.
 
     Raises:
-        StorageError: something could not be written, by whichever process; the hidden folder is removed, and nothing else is
-            touched.
+        StorageError: a process could not write; the hidden folder is removed, and nothing else is touched.
     """
     hidden = run / f".checkpoint-{step}.partial"
     with _together(run, step):
@@ -68,32 +67,32 @@ def writing(run: Path, step: int) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _together(run: Path, step: int) -> Iterator[None]:
-    """Wait for all processes at the end of the block; where one of them could not write, all fail: none waits for it."""
+    """Wait for all processes at the end of the block; if one of them could not write, all fail and none waits for it."""
     failed: Exception | None = None
     try:
         yield
-    # torch.save tells of a full disk as a RuntimeError, safetensors with an error of its own.
+    # A full disk is a RuntimeError in torch.save, and an error of its own in safetensors.
     except (OSError, RuntimeError, SafetensorError) as error:
         failed = error
     if distributed.any_process(failed is not None):
-        whole = [path.name for path in visible(run) if path.name != path_of(run, step).name]
+        complete = [path.name for path in visible(run) if path != path_of(run, step)]
         raise StorageError(
             f"step {step}: the checkpoint could not be written ({failed or 'by another process'}). "
-            + (f"Complete before it: {', '.join(whole)}. " if whole else "There is none before it. ")
-            + f"Make room in {run}, then go on with name={run.name} resume=true"
+            + (f"Complete before it: {', '.join(complete)}. " if complete else "There is none before it. ")
+            + f"Make room in {run}, then resume with name={run.name} resume=true"
         ) from failed
 
 
-def _show(hidden: Path, place: Path) -> None:
+def _show(hidden: Path, folder: Path) -> None:
     write_manifest(hidden)
-    if place.exists():  # a folder cannot be renamed over one that holds something
-        _remove(place)
-    os.rename(hidden, place)
-    flush_folder(place.parent)
+    if folder.exists():  # a folder cannot be renamed over one that is not empty
+        _remove(folder)
+    os.rename(hidden, folder)
+    flush_folder(folder.parent)
 
 
 def _remove(path: Path) -> None:
-    """Out of sight at once: a kill amid the removal leaves no half of a checkpoint."""
+    """Hide a checkpoint, then remove it: a kill during the removal leaves no visible half."""
     hidden = path.with_name(f".{path.name}.removed")
     shutil.rmtree(hidden, ignore_errors=True)
     os.rename(path, hidden)
@@ -110,21 +109,20 @@ def rotate(run: Path, limit: int | None, best: Path | None) -> None:
     """
     if limit is None:
         return
-    found = visible(run)
-    kept = {found[-1], *([best] if best is not None else [])}
-    for path in reversed(found[:-1]):
-        if len(kept) < limit:
-            kept.add(path)
-    for path in found:
-        if path not in kept:
+    *older, last = visible(run)
+    staying = {last, best} - {None}
+    for path in reversed(older):
+        if len(staying) < limit:
+            staying.add(path)
+    for path in older:
+        if path not in staying:
             _remove(path)
 
 
 def newest(run: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that can be gone on from, and why newer ones cannot.
+    """Return the newest checkpoint from which a run can resume, and why newer ones are passed over.
 
-    One that is whole but names a best checkpoint that is damaged is passed over too: from an earlier one the same weights
-    come again.
+    A complete one whose best checkpoint is damaged is passed over too: an earlier one leads to the same weights again.
 
     Args:
         run: the run's folder.
@@ -132,18 +130,17 @@ def newest(run: Path) -> tuple[Path | None, list[str]]:
     Returns:
         The checkpoint, or None; and a line for each that was passed over, newest first.
     """
-    passed, found = [], None
+    passed = []
     for path in reversed(visible(run)):
         reason = why_unusable(path)
         if reason is None:
-            found = path
-            break
+            return path, passed
         passed.append(f"{path.name}: {reason}")
-    return found, passed
+    return None, passed
 
 
 def why_unusable(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be gone on from; None where it can."""
+    """Return why a run cannot resume from a checkpoint; None if it can."""
     reason = _why_unusable_alone(checkpoint)
     best = None if reason else best_of(checkpoint)
     if best is not None and best != checkpoint:
@@ -153,7 +150,7 @@ def why_unusable(checkpoint: Path) -> str | None:
 
 
 def best_of(checkpoint: Path) -> Path | None:
-    """The checkpoint beside it that it names as the best so far (folders may have been moved, so its name alone counts)."""
+    """Return the checkpoint beside it that it names as the best so far (by its name alone, since folders may have been moved)."""
     best = read_json(checkpoint / STATE)["best_model_checkpoint"]
     return None if best is None else checkpoint.with_name(Path(best).name)
 
@@ -165,12 +162,12 @@ def _why_unusable_alone(checkpoint: Path) -> str | None:
 
 
 def clear(run: Path, damaged: list[str]) -> None:
-    """Before going on: remove what a killed process left half-written, and move damaged checkpoints out of the way.
+    """Remove what a killed process left half-written, and move damaged checkpoints out of the way, before a run resumes.
 
     Args:
         run: the run's folder, which no other process uses.
-        damaged: the lines of `newest`. These folders are renamed to `damaged-checkpoint-N`, not deleted: what they hold may be
-            wanted, and the run will write that step again.
+        damaged: the lines of `newest`. These folders are renamed to `damaged-checkpoint-N`, not deleted: somebody may want
+            their content, and the run will write that step again.
     """
     for pattern in (".checkpoint-*.partial", ".checkpoint-*.removed"):
         for path in run.glob(pattern):

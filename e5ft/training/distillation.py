@@ -1,4 +1,4 @@
-"""Learning from another model's scores: from a teacher's, or, to keep what is known, from those of the model before training."""
+"""Losses that follow another model's scores: a teacher's, or those of the model before training."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from torch.nn.functional import log_softmax
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.training.chunking import Take, check_positive, check_weight, mean_over_rows, to_device
+from e5ft.training.chunking import Take, check_choice, check_positive, check_weight, mean_over_rows, to_device
 from e5ft.training.losses import InfoNCE
 from e5ft.training.tiles import Block, kl_sum
 
@@ -43,7 +43,7 @@ class Distillation(nn.Module):
 
     def __init__(
         self,
-        temperature: float = 0.02,
+        temperature: float,
         teacher: str = "scores",
         teacher_temperature: float | None = None,
         weight: float = 0.2,
@@ -52,12 +52,12 @@ class Distillation(nn.Module):
         **infonce,
     ):
         super().__init__()
-        if teacher not in TEACHERS:
-            raise ConfigurationError(f"loss.teacher={teacher!r}: one of {', '.join(TEACHERS)} is needed")
-        if candidates not in CANDIDATES or (candidates == "step" and teacher == "scores"):
+        check_choice("loss.teacher", teacher, TEACHERS)
+        check_choice("loss.candidates", candidates, CANDIDATES)
+        if candidates == "step" and teacher == "scores":
             raise ConfigurationError(
-                f"loss.candidates={candidates!r}: own, or with loss.teacher=guide step, is needed; rows carry scores of their own "
-                "documents and hard negatives only"
+                "loss.candidates=step: must be own with loss.teacher=scores; rows carry scores of their own documents and hard "
+                "negatives only"
             )
         check_weight("loss.weight", weight)
         self.infonce = InfoNCE(temperature, mask_hard=mask_hard, **infonce)
@@ -65,11 +65,12 @@ class Distillation(nn.Module):
         self.teacher_temperature = default if teacher_temperature is None else teacher_temperature
         check_positive("loss.teacher_temperature", self.teacher_temperature)
         self.teacher, self.candidates, self.weight = teacher, candidates, float(weight)
+        self.chunk_size = self.infonce.chunk_size
         self.needs = self.infonce.needs | {"guide" if teacher == "guide" else "teacher"}
         self.statistics: dict[str, torch.Tensor] = {}
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
-        """Mean over the step's own rows.
+        """Return the mean over the step's local rows.
 
         Args:
             embeddings: (N, D) unit vectors.
@@ -95,24 +96,24 @@ class Distillation(nn.Module):
     def _divergence(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
         temperatures = self.infonce.temperature, self.teacher_temperature
         if self.candidates == "step":
-            return divergence_over_step(embeddings, step, "guide", *temperatures, self.infonce.chunk_size)
+            return divergence_over_step(embeddings, step, "guide", *temperatures, self.chunk_size)
         columns = own_candidates(step)  # (B, K)
         valid = torch.from_numpy(columns >= 0).to(embeddings.device)
-        places = to_device(np.maximum(columns, 0), embeddings)
+        indices = to_device(np.maximum(columns, 0), embeddings)
         queries = to_device(step.query[slice(*step.local_rows)], embeddings)
-        teacher = self._teacher_scores(step, columns, places, queries, embeddings)
+        teacher = self._teacher_scores(step, columns, indices, queries, embeddings)
 
         def chunk(take: Take, rows: slice) -> torch.Tensor:
-            student = (take(queries[rows])[:, None] * take(places[rows])).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
+            student = (take(queries[rows])[:, None] * take(indices[rows])).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
             return kl(student / temperatures[0], teacher(rows) / temperatures[1], valid[rows])
 
-        return mean_over_rows(chunk, step, self.infonce.chunk_size, embeddings)
+        return mean_over_rows(chunk, step, self.chunk_size, embeddings)
 
-    def _teacher_scores(self, step, columns, places, queries, embeddings) -> Callable[[slice], torch.Tensor]:
-        """rows -> (b, K) scores."""
+    def _teacher_scores(self, step, columns, indices, queries, embeddings) -> Callable[[slice], torch.Tensor]:
+        """Return a function of rows: their (b, K) scores."""
         if self.teacher == "guide":
             guide = to_device(step.side_array("guide"), embeddings)
-            return lambda rows: (guide[queries[rows], None] * guide[places[rows]]).sum(dim=2)
+            return lambda rows: (guide[queries[rows], None] * guide[indices[rows]]).sum(dim=2)
         scores = np.zeros(columns.shape, dtype=np.float32)
         scores[:, 0] = step.side_array("teacher_positive")[slice(*step.local_rows)]
         scores[:, 1:][columns[:, 1:] >= 0] = step.side_array("teacher_negative")[slice(*step.local_range)]
@@ -121,31 +122,32 @@ class Distillation(nn.Module):
 
 
 class Regularised(nn.Module):
-    """Any loss, plus a pull towards how the model before training saw the step.
+    """Any loss, plus a divergence from how the model before training scored the step.
 
         loss + weight * mean over rows of KL( softmax(cos_base(q, c) / temperature) || softmax(cos(q, c) / temperature) )
 
-    with the step's distinct passages c. What the step's texts do not show is not held.
+    with the step's distinct passages c. Only scores between the step's own texts are held. The rows whose scores are in
+    memory at once are the loss's `chunk_size`.
 
     Args:
         loss: the loss.
         weight: above 0.
         temperature: of both distributions, above 0.
-        chunk_size: rows whose scores stand in memory at once.
 
     Source: Li and Hoiem 2016 (Learning without Forgetting, arXiv:1606.09282), with similarities in place of classes.
     """
 
-    def __init__(self, loss: nn.Module, weight: float, temperature: float, chunk_size: int = 1024):
+    def __init__(self, loss: nn.Module, weight: float, temperature: float):
         super().__init__()
         check_positive("loss.keep_weight", weight)
         check_positive("loss.keep_temperature", temperature)
-        self.loss, self.weight, self.temperature, self.chunk_size = loss, float(weight), float(temperature), chunk_size
+        self.loss, self.weight, self.temperature = loss, float(weight), float(temperature)
+        self.chunk_size = getattr(loss, "chunk_size", 1024)
         self.needs = frozenset(getattr(loss, "needs", ())) | {"base"}
         self.statistics: dict[str, torch.Tensor] = {}
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
-        """The loss of (N, D) unit vectors, a float32 scalar."""
+        """Return the loss of (N, D) unit vectors, a float32 scalar."""
         with torch.autocast(embeddings.device.type, enabled=False):
             temperatures = self.temperature, self.temperature
             divergence = divergence_over_step(embeddings.float(), step, "base", *temperatures, self.chunk_size)
@@ -157,27 +159,27 @@ class Regularised(nn.Module):
 def divergence_over_step(
     embeddings: torch.Tensor, step: Step, name: str, temperature: float, teacher_temperature: float, chunk_size: int
 ) -> torch.Tensor:
-    """Mean over the own rows of KL(other model's || the model's distribution over the step's distinct passages).
+    """Return the mean over the local rows of KL(other model's || the model's distribution over the step's distinct passages).
 
     Args:
         embeddings: (N, D) unit vectors, float32.
         step: with the other model's vectors at its side.
-        name: under which they stand there.
+        name: of these vectors in the step.
         temperature, teacher_temperature: of the model's and the other's cosines.
-        chunk_size: rows whose scores stand in memory at once.
+        chunk_size: rows whose scores are in memory at once.
     """
-    own = slice(*step.local_rows)
-    others, weight = to_device(step.side_array(name), embeddings), to_device(step.weight[own], embeddings)
-    block = Block(to_device(step.query[own], embeddings), to_device(step.passage, embeddings))
+    local = slice(*step.local_rows)
+    others, weight = to_device(step.side_array(name), embeddings), to_device(step.weight[local], embeddings)
+    block = Block(to_device(step.query[local], embeddings), to_device(step.passage, embeddings))
     return kl_sum(embeddings, block, others, (temperature, teacher_temperature), weight, chunk_size) / weight.sum()
 
 
 def kl(student: torch.Tensor, teacher: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-    """KL(softmax(teacher) || softmax(student)) of each row.
+    """Return KL(softmax(teacher) || softmax(student)) of each row.
 
     Args:
         student, teacher: (b, K) logits.
-        valid: (b, K), which of them count; None for all.
+        valid: (b, K), True where a candidate counts; None for all.
 
     Returns:
         (b,), at least 0.
@@ -190,7 +192,7 @@ def kl(student: torch.Tensor, teacher: torch.Tensor, valid: torch.Tensor | None 
 
 
 def own_candidates(step: Step) -> np.ndarray:
-    """(B, 1 + most hard negatives of a row): indices of each own row's positive and hard negatives, -1 where there are fewer."""
+    """Return (B, 1 + most hard negatives of a row): indices of each local row's positive and hard negatives, padded with -1."""
     counts = step.negative_count[slice(*step.local_rows)]
     columns = np.full((len(counts), 1 + int(counts.max(initial=0))), -1, dtype=np.int64)
     columns[:, 0] = step.positive[slice(*step.local_rows)]

@@ -1,13 +1,14 @@
-"""The largest micro-batch that the memory holds, found by trying; the step stays what it is.
+"""The largest micro-batch that fits into memory, found by trying; the step does not change.
 
-With exact accumulation a step of B x k queries has one loss however it is cut, so the cut may follow the memory. What is
-tried is the worst that the sampler can deal out: the longest rows, no text shared, and the vectors and scores of a whole step.
+With exact accumulation a step of B x k queries has one loss however it is divided, so its division may follow the memory. The trial
+is the worst case of the sampler: the longest rows, no text shared, and the vectors and scores of a whole step.
 """
 
 import contextlib
 import dataclasses
 import gc
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,32 +19,34 @@ from e5ft.data.sampler import balanced_partition
 from e5ft.data.step import Step, join
 from e5ft.errors import ConfigurationError, OutOfMemoryError
 from e5ft.training.accumulation import CachedMicroBatch, surrogate
-from e5ft.training.trainer import ContrastiveTrainer
+
+if TYPE_CHECKING:  # commands that do not train import this module too
+    from e5ft.training.trainer import ContrastiveTrainer
 
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 _OPTIMIZER_STATE = 2  # numbers a trained weight: AdamW's two moments
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, NumPy or torch, on whatever device, says that memory did not suffice."""
+    """Whether an error of Python, NumPy or torch, on any device, means that memory did not suffice."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def cuts(batch: int, accumulation: int) -> list[tuple[int, int]]:
-    """Cuts (micro-batch, accumulation) of one process's part of a step, from the given one to smaller micro-batches."""
+    """Return the divisions (micro-batch, accumulation) of one process's part of a step, in descending order of the micro-batch."""
     rows = batch * accumulation
     return [(size, rows // size) for size in range(batch, 0, -1) if rows % size == 0]
 
 
-def fit_micro_batch(trainer: ContrastiveTrainer) -> tuple[int, int]:
-    """Cut the trainer's steps into the largest micro-batches that fit, at most the configured ones.
+def fit_micro_batch(trainer: "ContrastiveTrainer") -> tuple[int, int]:
+    """Divide the trainer's steps into the largest micro-batches that fit, at most the configured ones.
 
-    Nothing else changes: neither weights nor gradients nor random states. All processes take the same cut.
+    Nothing else changes: neither weights nor gradients nor random states. All processes take the same division.
 
     Args:
-        trainer: before `train()`; its arguments' micro-batch and accumulation are set to what was found.
+        trainer: before `train()`; its arguments' micro-batch and accumulation are set to the result.
 
     Returns:
         (micro-batch, accumulation).
@@ -60,10 +63,8 @@ def fit_micro_batch(trainer: ContrastiveTrainer) -> tuple[int, int]:
         )
     trainer.make_sampler()  # refuses fewer rows than one step
     for batch, accumulation in cuts(args.per_device_train_batch_size, args.gradient_accumulation_steps):
-        failed = not _fits(trainer, batch, accumulation)
-        if not distributed.any_process(failed):
-            args.per_device_train_batch_size, args.gradient_accumulation_steps = batch, accumulation
-            trainer._train_batch_size = args.train_batch_size  # Trainer keeps a copy
+        if not distributed.any_process(not _fits(trainer, batch, accumulation)):
+            trainer.set_micro_batch(batch, accumulation)
             return batch, accumulation
     raise OutOfMemoryError(
         "training.fit_micro_batch=true: a micro-batch of one query does not fit. These leave the step as it is: "
@@ -72,10 +73,10 @@ def fit_micro_batch(trainer: ContrastiveTrainer) -> tuple[int, int]:
     )
 
 
-def worst_step(trainer: ContrastiveTrainer, batch: int, accumulation: int) -> list[MicroBatch]:
-    """The micro-batches of one process's part of the largest step, the largest micro-batch first.
+def worst_step(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> list[MicroBatch]:
+    """Return the micro-batches of one process's part of the largest step, the largest micro-batch first.
 
-    No micro-batch that the sampler deals out has more tokens than the first one.
+    No micro-batch of the sampler has more tokens than the first one.
     """
     rows = trainer.train_dataset
     tokens = rows.most_tokens
@@ -88,7 +89,7 @@ def worst_step(trainer: ContrastiveTrainer, batch: int, accumulation: int) -> li
 
 
 def _largest(rows: TrainingRows, row: int, number: int) -> Example:
-    """A row with its longest texts, under identities that no other number has, so that no text stands for two."""
+    """Return a row with its longest texts, under identities that only this number has, so that no text counts for two."""
     tokens = rows.tokens[row]
     positives = sorted(tokens["positives"], key=len, reverse=True)[: 1 if rows.positives == "sample" else None]
     negatives = sorted(tokens["negatives"], key=len, reverse=True)[: rows.limit]
@@ -109,18 +110,18 @@ def _largest(rows: TrainingRows, row: int, number: int) -> Example:
 
 
 class _Constant:
-    """In place of another model's vectors, for identities that it does not know."""
+    """Stands in for another model's vectors of identities that it does not know."""
 
     def __init__(self, rows: TrainingRows, name: str):
         self.like = rows.vectors[name].of("query", np.array([rows.ids[0]["query_id"]]))  # (1, D')
 
     def of(self, role: str, ids: np.ndarray) -> np.ndarray:
-        """(n, D') float32."""
+        """Return (n, D') float32."""
         return np.repeat(self.like, len(ids), axis=0)
 
 
-def _fits(trainer: ContrastiveTrainer, batch: int, accumulation: int) -> bool:
-    """Whether the worst step fits on this process. No collective call in here: one process may fail where others do not."""
+def _fits(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> bool:
+    """Whether the worst step fits on this process. It makes no collective call: one process may fail where others do not."""
     micro_batches = worst_step(trainer, batch, accumulation)
     try:
         with _untouched(trainer):
@@ -136,11 +137,11 @@ def _fits(trainer: ContrastiveTrainer, batch: int, accumulation: int) -> bool:
             torch.cuda.empty_cache()
 
 
-def _run(trainer: ContrastiveTrainer, micro_batches: Sequence[MicroBatch]) -> None:
-    """Forward and backward of the first micro-batch with the loss of the whole step; the other vectors are made up."""
+def _run(trainer: "ContrastiveTrainer", micro_batches: Sequence[MicroBatch]) -> None:
+    """Run forward and backward of the first micro-batch with the loss of the whole step and invented vectors of the others."""
     device, processes = trainer.args.device, trainer.args.world_size
     weights = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    # What stands beside a step from the second one on: the optimizer's state, and DDP's copy of the gradient.
+    # Memory that is taken from the second step on: the optimizer's state, and DDP's copy of the gradient.
     beside = [torch.empty_like(weight) for weight in weights for _ in range(_OPTIMIZER_STATE + (processes > 1))]
     with trainer.accelerator.autocast():
         first = trainer._embed(micro_batches[0].to(device), 0)
@@ -159,18 +160,18 @@ def _run(trainer: ContrastiveTrainer, micro_batches: Sequence[MicroBatch]) -> No
     del beside
 
 
-def _everyones(own: Step, processes: int) -> Step:
-    """The step of all processes, of which each has as much as this one."""
+def _everyones(local: Step, processes: int) -> Step:
+    """Return the step of all processes, each of which has as many rows as this one."""
     moved = [
-        dataclasses.replace(own, **{name: getattr(own, name) + (rank << 48) for name in ("text_id", "query_id", "known")})
+        dataclasses.replace(local, **{name: getattr(local, name) + (rank << 48) for name in ("text_id", "query_id", "known")})
         for rank in range(processes)
     ]
-    return own if processes == 1 else join(moved, local=0)
+    return local if processes == 1 else join(moved, local=0)
 
 
 @contextlib.contextmanager
-def _untouched(trainer: ContrastiveTrainer) -> Iterator[None]:
-    """Train as training does, and leave the model's mode, the loss's statistics and the random states as they were."""
+def _untouched(trainer: "ContrastiveTrainer") -> Iterator[None]:
+    """Set the model up as in training; at the end restore its mode, the loss's statistics and the random states."""
     args, encoder, training = trainer.args, trainer.model, trainer.model.training
     statistics = getattr(trainer.loss, "statistics", None)
     if args.activation_checkpointing:  # Trainer switches it on only in train()

@@ -1,4 +1,4 @@
-"""Vectors whose first components are vectors too: one model, several sizes."""
+"""One model with vectors of several sizes: their first components are useful vectors too."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from e5ft.training.chunking import check_weight
 
 
 class Matryoshka(nn.Module):
-    """Any loss, taken of the vectors cut to several dimensions, each cut normalised again.
+    """Any loss, summed over the vectors truncated to several dimensions and normalised again.
 
         loss = sum over d of weight_d * loss(normalise(vectors[:, :d]))
 
     Args:
         loss: the loss.
-        dimensions: each at least 1, at most the model's, no two equal.
+        dimensions: each at least 1, at most the model's, all different.
         weights: one for each dimension, at least 0; None for 1 each.
 
     Source: Kusupati et al. 2022 (arXiv:2205.13147, equation 1).
@@ -27,24 +27,25 @@ class Matryoshka(nn.Module):
     def __init__(self, loss: nn.Module, dimensions: Sequence[int], weights: Sequence[float] | None = None):
         super().__init__()
         dimensions = list(dimensions)
-        good = all(isinstance(d, int) and not isinstance(d, bool) and d >= 1 for d in dimensions)
-        if not dimensions or not good or len(set(dimensions)) != len(dimensions):
-            raise ConfigurationError(f"loss.dimensions={dimensions}: different whole numbers, each at least 1, are needed")
+        whole = all(isinstance(d, int) and not isinstance(d, bool) and d >= 1 for d in dimensions)
+        if not dimensions or not whole or len(set(dimensions)) != len(dimensions):
+            raise ConfigurationError(f"loss.dimensions={dimensions}: must be different whole numbers, each at least 1")
         weights = [1.0] * len(dimensions) if weights is None else list(weights)
         if len(weights) != len(dimensions):
             raise ConfigurationError(
-                f"loss.dimension_weights={weights}: {len(dimensions)} numbers are needed, one for each of loss.dimensions"
+                f"loss.dimension_weights={weights}: must be {len(dimensions)} numbers, one for each of loss.dimensions"
             )
         for weight in weights:
             check_weight("loss.dimension_weights", weight)
         if not any(weights):
-            raise ConfigurationError(f"loss.dimension_weights={weights}: at least one above 0 is needed")
+            raise ConfigurationError(f"loss.dimension_weights={weights}: at least one must be above 0")
         self.loss, self.dimensions, self.weights = loss, dimensions, [float(weight) for weight in weights]
+        self.chunk_size = getattr(loss, "chunk_size", 1024)
         self.needs = frozenset(getattr(loss, "needs", ()))
         self.statistics: dict[str, torch.Tensor] = {}
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
-        """The loss of (N, D) unit vectors, a float32 scalar.
+        """Return the loss of (N, D) unit vectors, a float32 scalar.
 
         Raises:
             ConfigurationError: a dimension above D.

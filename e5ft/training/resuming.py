@@ -25,7 +25,8 @@ SKIPPED_IN_A_ROW = 25  # the scaler begins at 2**16 and halves its scale at each
 class ResumableTrainer(TrainerInternals):
     """transformers' Trainer with checkpoints that are complete or absent, and resumed runs that log what uninterrupted ones log.
 
-    It trains an `Encoder`. A subclass defines the step, and adds to `_log_sums` what log lines show.
+    It trains an `Encoder`. A subclass defines the step, adds to `_log_sums` what log lines show, and has two methods:
+    `begin_epoch(epoch)`, called before an epoch's first step, and `rows_of_step()`, a description for messages.
 
     Args:
         args, kwargs: as of transformers' Trainer.
@@ -39,19 +40,11 @@ class ResumableTrainer(TrainerInternals):
         self.saving = False
         self._log_sums = LogSums()
         self._resumed: Path | None = None  # the checkpoint from which train() resumes, until its sums are read
-        self._is_over = False
+        self.is_over = False  # whether it was resumed from the last step
         self._saved: int | None = None  # the last step of which this process wrote a checkpoint
         self._unsharded: UnshardedCopy | None = None  # where the model is sharded
         self.args.restore_callback_states_from_checkpoint = False  # it would restore "stop now" of a stopped run, too
         self.add_callback(_Events(self))
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Called before an epoch's first step is fetched."""
-        raise NotImplementedError
-
-    def rows_of_step(self) -> str:
-        """Rows of the current step, for messages."""
-        raise NotImplementedError
 
     # -- sharding ----------------------------------------------------------------------------------------------------------
 
@@ -117,12 +110,8 @@ class ResumableTrainer(TrainerInternals):
             kwargs: Trainer's own.
         """
         self._resumed = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
-        self._is_over = False
+        self.is_over = False
         return super().train(resume_from_checkpoint, **kwargs)
-
-    def is_over(self) -> bool:
-        """Whether the run was resumed from its last step."""
-        return self._is_over
 
     def _resume(self) -> None:
         """Read what Trainer does not restore: the sums of the next log line, and the counter of early stopping."""
@@ -136,7 +125,7 @@ class ResumableTrainer(TrainerInternals):
             vars(stopper).update(saved.get("attributes", {}))
         patience_is_over = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in stoppers)
         if self.state.global_step >= self.state.max_steps or patience_is_over:
-            self._is_over = self.control.should_training_stop = True
+            self.is_over = self.control.should_training_stop = True
 
     # -- logging -----------------------------------------------------------------------------------------------------------
 

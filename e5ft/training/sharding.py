@@ -1,8 +1,8 @@
 """FSDP2 (`training.fsdp=true`): weights, gradients and the optimizer's state are spread over the processes.
 
-Only a step's forward and backward passes are sharded. All else sees a plain encoder, and the files of a checkpoint are those of a run
-that is not sharded: either kind of run can go on from them. Evaluation could not use the sharded encoder: its processes make different
-numbers of forward passes, and each would wait for the others in every layer.
+Only a step's forward and backward passes are sharded. Everything else sees a plain encoder, and a checkpoint has the files of an
+unsharded run: either kind of run can resume from it. Evaluation cannot use the sharded encoder: its processes make different numbers
+of forward passes, and each would wait for the others in every layer.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from e5ft.modeling.loading import load_weights
 
 # Why a way to shard is refused, and what to do instead.
 NO_DEEPSPEED = (
-    "its checkpoints are files of its own, which no run here could go on from; training.fsdp=true shards as much as ZeRO-3 does"
+    "its checkpoints are files of its own, from which no run here could resume; training.fsdp=true shards as much as ZeRO-3 does"
 )
-NO_FSDP = "accelerate shards nothing here, it needs several GPUs and a process for each (torchrun --nproc_per_node); leave it out"
+NO_FSDP = "accelerate shards nothing here: it needs several GPUs and a process for each (torchrun --nproc_per_node); leave it out"
 
 
 class UnshardedCopy:
-    """A plain encoder beside a sharded one; it takes memory only while its weights are asked for.
+    """An unsharded copy of a sharded encoder; it takes memory only while its weights are in use.
 
     Args:
         encoder: before it is sharded, which happens in place.
@@ -41,7 +41,7 @@ class UnshardedCopy:
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[Encoder]:
-        """The plain encoder with the sharded one's weights; all processes come here together."""
+        """Yield the copy with the sharded encoder's weights. Collective: every rank must call this."""
         try:
             yield self.gather()
         finally:
@@ -50,7 +50,7 @@ class UnshardedCopy:
 
     @torch.no_grad()
     def gather(self) -> Encoder:
-        """As `whole`, to keep."""
+        """Return the copy with the sharded encoder's weights, which it keeps. Collective: every rank must call this."""
         for weight, shard in self._pairs():
             weight.data = whole_tensor(shard).to(weight.device)
         if compacted(self.plain) is not None:
@@ -58,11 +58,11 @@ class UnshardedCopy:
         return self.plain
 
     def load(self, folder: str | os.PathLike) -> None:
-        """Read the weights of a checkpoint into the sharded encoder, on every process; errors as of `load_weights`."""
+        """Load a checkpoint into the sharded encoder, with the errors of `load_weights`. Collective: every rank must call this."""
         with self.whole() as plain, torch.no_grad():
             load_weights(plain, folder)
             for weight, shard in self._pairs():
-                shard.copy_(_cut(weight.detach(), shard))
+                shard.copy_(_local_shard(weight.detach(), shard))
             if compacted(plain) is not None:
                 compacted(self.sharded).scale = compacted(plain).scale
 
@@ -74,35 +74,32 @@ class UnshardedCopy:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """As `optimizer.state_dict()`, with whole tensors on the host; all processes come here together, the main one gets them."""
-    state = optimizer.state_dict()
-    whole = {}
+    """Return `optimizer.state_dict()` with whole tensors on the host, on the main process. Collective: every rank must call this."""
+    state, whole = optimizer.state_dict(), {}
     for number, values in state["state"].items():
-        found = {name: whole_tensor(value) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+        tensors = {name: whole_tensor(value) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
         if distributed.is_main():
-            whole[number] = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in found.items()}
+            whole[number] = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in tensors.items()}
     return {**state, "state": whole}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Take a state with whole tensors; each process keeps its part."""
+    """Load a state with whole tensors; each process keeps its shard."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    cut = {
-        number: {
-            name: _cut(value, weights[number]) if isinstance(value, torch.Tensor) else value for name, value in values.items()
-        }
+    local = {
+        number: {name: _local_shard(value, weights[number]) for name, value in values.items()}
         for number, values in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": cut})
+    optimizer.load_state_dict({**state, "state": local})
 
 
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, or what all processes hold of it put together; then all come here."""
+    """Return the tensor itself, or the whole of a sharded one; then every rank must call this."""
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
-def _cut(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The part of a tensor that this process holds of `like`; whatever has another shape (a counter of steps) stays whole."""
-    if not isinstance(like, DTensor) or whole.shape != like.shape:
+def _local_shard(whole: object, like: torch.Tensor) -> object:
+    """Return this process's shard of a tensor, placed as `like`; a value of another shape (a counter of steps) stays whole."""
+    if not isinstance(like, DTensor) or not isinstance(whole, torch.Tensor) or whole.shape != like.shape:
         return whole
     return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)

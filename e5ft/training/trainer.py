@@ -1,6 +1,5 @@
 """`ContrastiveTrainer`: transformers' Trainer with whole steps, exact accumulation and retrieval evaluation."""
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -36,10 +35,10 @@ class ContrastiveTrainer(ResumableTrainer):
         train_dataset: the rows.
         loss: a module over (embeddings, step); see `e5ft.training.losses`.
         evaluator: encoder -> {"ndcg@10": ...}; run at every evaluation, on every process. None: no evaluation.
-        negatives: "step": a query meets the passages of all micro-batches and processes; "micro_batch": of its own
+        negatives: "step": a query meets the passages of all micro-batches and processes; "micro_batch": those of its own
             micro-batch alone, the cheaper meaning that accumulation has elsewhere.
-        group_by_length: rows of similar length meet in a step.
-        mix: how the sources of the rows are mixed; None where the rows have one source.
+        group_by_length: whether rows of similar length meet in a step.
+        mix: how the sources of the rows are mixed; None if the rows have one source.
         callbacks, optimizer_cls_and_kwargs: as in transformers.
     """
 
@@ -58,7 +57,7 @@ class ContrastiveTrainer(ResumableTrainer):
         optimizer_cls_and_kwargs: tuple | None = None,
     ):
         if negatives not in ("step", "micro_batch"):
-            raise ConfigurationError(f"loss.negatives={negatives!r}: step or micro_batch is needed")
+            raise ConfigurationError(f"loss.negatives={negatives!r}: must be step or micro_batch")
         if any(parameter.requires_grad for parameter in loss.parameters()):
             # The optimizer sees the encoder alone, and processes average no other gradient: they would stay as they are.
             raise ConfigurationError(f"loss: {type(loss).__name__} has parameters of its own; only the encoder is trained")
@@ -91,7 +90,7 @@ class ContrastiveTrainer(ResumableTrainer):
     # -- which rows meet -------------------------------------------------------------------------------------------------
 
     def make_sampler(self) -> DistributedStepSampler:
-        """The sampler of this process.
+        """Return the sampler of this process.
 
         Raises:
             DataError: fewer rows than one step.
@@ -100,7 +99,7 @@ class ContrastiveTrainer(ResumableTrainer):
         dataset, args = self.train_dataset, self.args
         cut = (args.per_device_train_batch_size, args.gradient_accumulation_steps)
         seed = args.data_seed if args.data_seed is not None else args.seed
-        # The loss of a whole step does not depend on how its rows are dealt to micro-batches; that of each alone would.
+        # The loss of a whole step does not depend on how its rows are divided into micro-batches; that of each alone would.
         tokens = dataset.most_tokens if self.negatives == "step" and args.gradient_accumulation_steps > 1 else None
         process = {"world_size": args.world_size, "rank": args.process_index, "seed": seed, "tokens": tokens}
         if self.mix is None:
@@ -111,7 +110,7 @@ class ContrastiveTrainer(ResumableTrainer):
         return MixSampler(dataset.ids.with_format("numpy")["source"][:], self.mix, *cut, **process)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Micro-batches of whole steps. Not handed to accelerate, whose shards would change which rows meet."""
+        """Return a loader of micro-batches of whole steps. accelerate does not get it: its shards would change which rows meet."""
         self.sampler = self.make_sampler()
         args, workers = self.args, self.args.dataloader_num_workers
         return DataLoader(
@@ -128,7 +127,7 @@ class ContrastiveTrainer(ResumableTrainer):
         )
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        """As transformers', and tried for the last step, where some divide by what warm-up has left.
+        """As Trainer's, and tried for the last step, where some schedules divide by the steps after warm-up.
 
         Raises:
             ConfigurationError: warm-up takes every step.
@@ -158,24 +157,25 @@ class ContrastiveTrainer(ResumableTrainer):
             return [CachedMicroBatch(batch, number) for number, batch in enumerate(batches)], None
         # Trainer sets train mode only in training_step: without this the first pass after an evaluation had no dropout.
         self.model_wrapped.train()
-        with self._no_gradient_sync():
-            shares, step = first_pass(batches, self._embed, self.loss)
-        self._record_statistics(shares[0].loss * len(shares), step)
-        return shares, None
+        # The first micro-batch's graph is made here but used in Trainer's loop, which syncs at the last micro-batch.
+        with self.accelerator.no_sync(self.model_wrapped):
+            cached, step = first_pass(batches, self._embed, self.loss)
+        self._record_statistics(cached[0].loss * len(cached), step)
+        return cached, None
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: CachedMicroBatch, return_outputs: bool = False, num_items_in_batch: object = None
     ) -> torch.Tensor | tuple[torch.Tensor, dict]:
-        """The loss of one micro-batch of the step.
+        """Return the loss of one micro-batch of the step.
 
         Args:
             model: the encoder, wrapped as Trainer wraps it.
-            inputs: a micro-batch and, with accumulation, its share of the step's gradient.
+            inputs: a micro-batch and, with accumulation, its part of the step's gradient.
             return_outputs: also return {"embeddings": (N, D)}.
             num_items_in_batch: unused; part of Trainer's interface.
 
         Returns:
-            A scalar; the k scalars of a step sum to its loss. Whether it is finite is looked at before the optimizer's step.
+            A scalar; the k scalars of a step sum to its loss. `check_step` checks whether it is finite.
         """
         embeddings = inputs.embeddings
         if embeddings is None:
@@ -198,29 +198,24 @@ class ContrastiveTrainer(ResumableTrainer):
             torch.manual_seed(_seed(self.args.seed, self.state.global_step, number, self.args.process_index))
             return (self.model_wrapped if model is None else model)(batch.input_ids, batch.lengths)
 
-    def _no_gradient_sync(self) -> contextlib.AbstractContextManager:
-        # The first micro-batch's graph is made here but used in Trainer's loop, which syncs at the last one.
-        return self.accelerator.no_sync(self.model_wrapped)
-
     def _record_statistics(self, loss: torch.Tensor, step: Step) -> None:
-        """Remember what a step looked like, for the log and for `_get_grad_norm`."""
+        """Record a step's loss for `check_step` and its statistics for the log."""
         self._losses.append(loss.detach())
         rows = step.local_rows[1] - step.local_rows[0]
         pairs = rows * len(step.passage)
-        numbers = {
+        statistics = {
             "negatives_per_query": step.negatives / rows,
-            # The own positive is always masked; what goes beyond it would have been taught as a false negative.
+            # A row's own positive is always masked; any further one would have been trained as a false negative.
             "masked_share": (len(step.answers[0]) - rows) / max(pairs - rows, 1),
             **getattr(self.loss, "statistics", {}),
         }
-        for name, value in numbers.items():
+        for name, value in statistics.items():
             self._log_sums.add(name, value)
 
     def floating_point_ops(self, inputs: CachedMicroBatch) -> int:
-        """6 operations a token and weight outside the embedding tables (forward 2, backward 4, or 2 where the weight is
-        frozen); attention left out.
+        """Return 6 operations a token and weight outside the embedding tables (forward 2, backward 4, or 2 if it is frozen).
 
-        Called by Trainer once a micro-batch; also counts the tokens.
+        Attention is left out. Trainer calls this once a micro-batch, so it also counts the tokens.
         """
         tokens = len(inputs.micro_batch.input_ids)
         self.tokens_seen += tokens
@@ -254,14 +249,14 @@ class ContrastiveTrainer(ResumableTrainer):
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each source's share of the rows so far."""
+        """Add each source's share of the rows so far to a line of losses."""
         if "loss" in logs and isinstance(self.sampler, MixSampler):
             shares = self.sampler.drawn_shares(self.state.global_step)
             logs = {**logs, **{f"share/{name}": share for name, share in shares.items()}}
         super().log(logs, start_time)
 
     def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
-        """As Trainer does; it also keeps what a compact embedding table leaves out in step."""
+        """As Trainer's; rows that a compact embedding table leaves out get the same weight decay."""
         new = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
         if new:
@@ -275,8 +270,11 @@ class ContrastiveTrainer(ResumableTrainer):
     ) -> dict[str, float]:
         """Rank a corpus with the current model.
 
-        Before the first step the result also becomes the score to beat: the base model is the first candidate for the
-        best one. (Trainer starts from minus infinity, so that the base never competes.)
+        Before the first step the result becomes the score to beat: the base model is the first candidate for the best one.
+        (Trainer starts from minus infinity, so that the base never competes.)
+
+        Raises:
+            ConfigurationError: training.metric_for_best_model is not measured.
         """
         start = time.monotonic()
         with self.whole_model() as encoder, self._precision():
@@ -305,7 +303,7 @@ class ContrastiveTrainer(ResumableTrainer):
 
 
 def _seed(*parts: int) -> int:
-    """One 63-bit seed from several numbers (SplitMix64), so that neighbours share nothing."""
+    """Return one 63-bit seed from several numbers (SplitMix64), so that neighbouring seeds share nothing."""
     state = 0
     for part in parts:
         state = (state ^ (part & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF

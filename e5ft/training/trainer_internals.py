@@ -87,7 +87,7 @@ def _untested(name: str, fault: str) -> ConfigurationError:
 class TrainerInternals(Trainer):
     """transformers' Trainer, which calls public methods of a subclass in place of its own private ones.
 
-    The subclass defines `is_over() -> bool` (whether training has to end before the next epoch), `save_checkpoint()`,
+    The subclass has `is_over` (bool: whether training has to end before the next epoch), `save_checkpoint()`,
     `load_weights(folder)`, `load_best()`, `load_optimizer(folder)` and `check_step(norm)` (called before the optimizer's step).
     """
 
@@ -98,7 +98,7 @@ class TrainerInternals(Trainer):
     # -- private methods ---------------------------------------------------------------------------------------------------
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        if not self.is_over():  # Trainer asks this only after a step: a run resumed from its last step would make one more
+        if not self.is_over:  # Trainer asks this only after a step: a run resumed from its last step would make one more
             super()._run_epoch(*args, **kwargs)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:

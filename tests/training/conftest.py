@@ -53,6 +53,21 @@ def make_trainer(
     )  # fmt: skip
 
 
+def evaluated(rows_file, folder, scores, checkpoint=None, **arguments):
+    """A run of 3 steps whose n-th evaluation returns scores[n]."""
+    scores = iter(scores)
+    fixed = dict(
+        eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True,
+        metric_for_best_model="ndcg@10", eval_on_start=True,
+    )  # fmt: skip
+    trainer = make_trainer(
+        rows_file, folder, batch=4, accumulation=2, steps=3, evaluator=lambda encoder: {"ndcg@10": next(scores)},
+        **{**fixed, **arguments},
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(folder / checkpoint))
+    return trainer
+
+
 def losses_of(trainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 

@@ -1,4 +1,4 @@
-"""What tests/test_sharding.py runs in each of two processes, in one launch.
+"""What tests/training/test_sharding.py runs in each of two processes, in one launch.
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=... python -m tests.training.sharded_processes ROWS_FILE FOLDER
 

@@ -62,6 +62,15 @@ def test_a_full_disk_at_the_end_of_a_save(tmp_path, monkeypatch, call):
     assert checkpoint.newest(tmp_path) == (tmp_path / "checkpoint-2", [])
 
 
+def test_every_file_and_the_folder_are_flushed(tmp_path, monkeypatch):
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.readlink(f"/proc/self/fd/{number}")) or fsync(number))
+    write(tmp_path, 2)
+    hidden = tmp_path / ".checkpoint-2.partial"
+    assert {str(hidden / name) for name in (*FILES, checkpoint.STATE)} < set(flushed)
+    assert flushed[-1] == str(tmp_path)  # after the renaming
+
+
 def test_writing_again_replaces_what_a_killed_process_left(tmp_path):
     (tmp_path / ".checkpoint-4.partial").mkdir()
     (tmp_path / ".checkpoint-4.partial" / "old").write_text("old")

@@ -153,12 +153,12 @@ def test_a_step_down_the_regulariser_comes_nearer_to_the_base():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Distillation(teacher="me"), "teacher='me'"),
-        (lambda: Distillation(candidates="step"), "candidates='step'"),
-        (lambda: Distillation(weight=-1), "weight=-1"),
-        (lambda: Distillation(teacher_temperature=0), "teacher_temperature=0"),
-        (lambda: Regularised(InfoNCE(), 0.0, 0.1), "keep_weight=0.0"),
-        (lambda: Regularised(InfoNCE(), 1.0, -1), "keep_temperature=-1"),
+        (lambda: Distillation(0.3, teacher="me"), "teacher='me'"),
+        (lambda: Distillation(0.3, candidates="step"), "candidates=step"),
+        (lambda: Distillation(0.3, weight=-1), "weight=-1"),
+        (lambda: Distillation(0.3, teacher_temperature=0), "teacher_temperature=0"),
+        (lambda: Regularised(InfoNCE(0.3), 0.0, 0.1), "keep_weight=0.0"),
+        (lambda: Regularised(InfoNCE(0.3), 1.0, -1), "keep_temperature=-1"),
     ],
 )
 def test_settings_that_are_refused(make, message):
@@ -167,7 +167,7 @@ def test_settings_that_are_refused(make, message):
 
 
 def test_what_is_needed_is_named():
-    assert Distillation().needs == {"teacher"}
-    assert Distillation(teacher="guide").needs == {"guide"}
-    assert Distillation(false_negatives="guide").needs == {"teacher", "guide"}
-    assert Regularised(Distillation(), 1.0, 0.1).needs == {"teacher", "base"}
+    assert Distillation(0.3).needs == {"teacher"}
+    assert Distillation(0.3, teacher="guide").needs == {"guide"}
+    assert Distillation(0.3, false_negatives="guide").needs == {"teacher", "guide"}
+    assert Regularised(Distillation(0.3), 1.0, 0.1).needs == {"teacher", "base"}

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError
@@ -168,57 +167,6 @@ def test_the_rows_of_the_double_loop_hold_every_case():
     assert len(seen) == 6
 
 
-@pytest.mark.parametrize("columns", [1, 3, 1024])
-@pytest.mark.parametrize("chunk_size", [1, 2, 4, 8])
-def test_infonce_does_not_depend_on_the_tiles(chunk_size, columns, monkeypatch):
-    rows, text_ids = random_rows(3)
-    embeddings, step = vectors(len(text_ids)).float(), make_step(rows, text_ids)
-    whole = value_and_gradient(lambda e: InfoNCE(0.1, BLOCKS)(e, step), embeddings)
-    monkeypatch.setitem(tiles.COLUMNS, "cpu", columns)
-    cut = value_and_gradient(lambda e: InfoNCE(0.1, BLOCKS, chunk_size)(e, step), embeddings)
-    torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Elements of the largest tensor that any operation makes, forward and backward."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        output = function(*args, **(kwargs or {}))
-        for tensor in output if isinstance(output, tuple | list) else [output]:
-            if isinstance(tensor, torch.Tensor):
-                self.elements = max(self.elements, tensor.numel())
-        return output
-
-
-def test_with_a_chunk_size_the_score_matrix_never_stands_whole(monkeypatch):
-    """64 rows x 192 passages are 12,288 scores; of 8 rows 1,536. Nor do the vectors of all passages (768 numbers) where a tile has fewer."""
-    rows = [(i, 64 + i, [128 + i, 192 + i], i, [64 + i]) for i in range(64)]
-    step, embeddings = make_step(rows, list(range(256))), vectors(256, dimension=4).float()
-
-    def largest(chunk_size):
-        saved = []
-
-        def pack(tensor):
-            saved.append(tensor.numel())
-            return tensor
-
-        leaf = embeddings.clone().requires_grad_()
-        with LargestTensor() as mode:
-            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-                value = InfoNCE(0.1, chunk_size=chunk_size)(leaf, step)
-            value.backward()
-        return max(saved), mode.elements
-
-    saved, made = largest(8)
-    assert saved <= 256 * 4  # the vectors: no chunk's scores outlive it
-    assert made == 8 * 192
-    assert largest(64) == (saved, 64 * 192)
-    monkeypatch.setitem(tiles.COLUMNS, "cpu", 16)
-    assert largest(64) == (saved, 256 * 4)  # the gradient
-
-
 def test_infonce_is_float32_under_autocast():
     rows, text_ids = random_rows(1)
     embeddings, step = vectors(len(text_ids)).float(), make_step(rows, text_ids)
@@ -261,13 +209,13 @@ def test_bad_temperatures_are_refused(temperature):
 @pytest.mark.parametrize("chunk_size", [0, -1, 2.5, "8", None, True])
 def test_bad_chunk_sizes_are_refused(chunk_size):
     with pytest.raises(ConfigurationError, match="loss.chunk_size"):
-        InfoNCE(chunk_size=chunk_size)
+        InfoNCE(0.1, chunk_size=chunk_size)
 
 
 @pytest.mark.parametrize("blocks", [(), ("passage_query",), ("query_passage", "both"), ("query_passage",) * 2, "query_passage"])
 def test_bad_blocks_are_refused(blocks):
     with pytest.raises(ConfigurationError, match="loss.blocks"):
-        InfoNCE(blocks=blocks)
+        InfoNCE(0.1, blocks)
 
 
 @pytest.mark.parametrize("margin", [0, -1, 2.1, math.nan, True, "0.1", None])
@@ -398,31 +346,52 @@ def test_a_false_negative_teaches_without_a_mask_and_not_with_one():
     assert abs(kept[0]).max() < 1e-6 and kept[3] @ embeddings[0] < pushed[3] @ embeddings[0] / 10
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_a_candidate_at_the_margin_is_kept(margin):
+    """Only a cosine *above* the positive's and the margin is masked: with margin 0, a passage that scores like the positive stays."""
+    step = make_step([(0, 1, [], 10, [20]), (2, 3, [], 11, [21])], [10, 20, 11, 21])
+    embeddings = torch.eye(4)[[0, 1, 0, 1]]  # all four cosines are 0
+    masked, plain = InfoNCE(0.1, false_negatives="margin", margin=margin), InfoNCE(0.1)
+    assert masked(embeddings, step) == plain(embeddings, step) > 0
+    assert masked.statistics["false_negative_share"] == 0
+
+
+def test_the_length_of_guide_vectors_does_not_matter():
+    rows, text_ids = random_rows(3)
+    embeddings, guide = vectors(len(text_ids)), vectors(len(text_ids), 100).float().numpy()
+    values = []
+    for length in (1, 2):
+        step = make_step(rows, text_ids)
+        step.side["guide"] = guide * length
+        values.append(InfoNCE(0.3, false_negatives="guide", margin=0.1)(embeddings, step))
+    torch.testing.assert_close(values[0], values[1])
+
+
 def test_the_margins_that_publications_name_are_the_defaults():
-    margin, guide = InfoNCE(false_negatives="margin"), InfoNCE(false_negatives="guide", margin=-0.05)
+    margin, guide = InfoNCE(0.1, false_negatives="margin"), InfoNCE(0.1, false_negatives="guide", margin=-0.05)
     assert (margin.margin, margin.hard_margin, margin.needs) == (0.1, 0.1, frozenset())
     assert (guide.margin, guide.hard_margin, guide.needs) == (-0.05, -0.05, {"guide"})
-    assert InfoNCE(false_negatives="guide").margin == 0
+    assert InfoNCE(0.1, false_negatives="guide").margin == 0
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"false_negatives": "yes"}, "false_negatives='yes'.*none, margin, guide"),
-        ({"false_negatives": "margin", "margin": 3}, "margin=3.*between -2 and 2"),
+        ({"false_negatives": "margin", "margin": 3}, "margin=3.*from -2 to 2"),
         ({"false_negatives": "margin", "hard_margin": "big"}, "hard_margin='big'"),
-        ({"margin": 0.1}, "margin=0.1 without loss.false_negatives"),
+        ({"margin": 0.1}, "margin=0.1.*without loss.false_negatives"),
     ],
 )
 def test_mask_settings_that_are_refused(settings, message):
     with pytest.raises(ConfigurationError, match=message):
-        InfoNCE(**settings)
+        InfoNCE(0.1, **settings)
 
 
-def test_a_guide_that_no_step_carries_is_told(by_hand):
+def test_a_guide_that_no_step_carries_is_refused(by_hand):
     step, embeddings = by_hand
     with pytest.raises(ConfigurationError, match="needs 'guide'"):
-        InfoNCE(false_negatives="guide")(embeddings, step)
+        InfoNCE(0.1, false_negatives="guide")(embeddings, step)
 
 
 # -- several positives -------------------------------------------------------------------------------------------------------

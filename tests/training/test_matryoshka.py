@@ -55,14 +55,14 @@ def test_without_weights_each_counts_one_and_the_log_names_them(step_and_vectors
 )
 def test_dimensions_that_are_refused(dimensions, weights, message):
     with pytest.raises(ConfigurationError, match=message):
-        Matryoshka(InfoNCE(), dimensions, weights)
+        Matryoshka(InfoNCE(0.2), dimensions, weights)
 
 
 def test_more_dimensions_than_the_model_has(step_and_vectors):
     step, embeddings = step_and_vectors
     with pytest.raises(ConfigurationError, match="vectors have 8"):
-        Matryoshka(InfoNCE(), [16, 4])(embeddings, step)
+        Matryoshka(InfoNCE(0.2), [16, 4])(embeddings, step)
 
 
 def test_needs_are_the_inner_losss():
-    assert Matryoshka(InfoNCE(false_negatives="guide"), [4]).needs == {"guide"}
+    assert Matryoshka(InfoNCE(0.2, false_negatives="guide"), [4]).needs == {"guide"}

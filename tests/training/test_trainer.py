@@ -1,60 +1,16 @@
-"""The trainer: resuming, whole steps, refusals, the base model as a candidate, precision, checkpoints."""
-
-from pathlib import Path
+"""The trainer: whole steps, refusals, the base model as a candidate, precision."""
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
+from transformers.trainer_utils import seed_worker
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, DataError, NonFiniteError
 from e5ft.training.losses import InfoNCE, Triplet
 from tests.conftest import make_rows
-from tests.training.conftest import Gradients, losses_of, make_trainer, micro_batches_of, norms_of, weights_of
-
-
-def test_a_resumed_run_equals_the_uninterrupted_one(rows_file, tmp_path):
-    """k = 4 with dropout, 3 steps an epoch, 5 steps: resumed within the first epoch, between epochs, within the second."""
-
-    def run(folder, checkpoint=None, save="no"):
-        trainer = make_trainer(
-            rows_file, folder, batch=8, accumulation=4, steps=5, dropout=0.2, save_strategy=save, save_steps=1,
-            lr_scheduler_type="linear", options={"group_by_length": True},
-        )  # fmt: skip
-        trainer.train(resume_from_checkpoint=checkpoint)
-        return trainer
-
-    whole = run(tmp_path / "whole", save="steps")
-    for step in (1, 3, 4):
-        resumed = run(tmp_path / f"from-{step}", str(tmp_path / "whole" / f"checkpoint-{step}"))
-        assert losses_of(resumed) == losses_of(whole)
-        assert norms_of(resumed) == norms_of(whole)
-        assert torch.equal(weights_of(resumed), weights_of(whole))
-        assert resumed.state.log_history[-2]["learning_rate"] == whole.state.log_history[-2]["learning_rate"]
-    assert len(set(losses_of(whole))) == 5
-
-
-def test_resuming_shows_the_rows_that_are_due(rows_file, tmp_path):
-    """Three steps an epoch: resumed at step 4, the second step of the second epoch's order comes, not of the first's."""
-
-    def run(folder, checkpoint=None, save="no"):
-        seen = []
-        trainer = make_trainer(rows_file, folder, batch=8, accumulation=4, steps=6, save_strategy=save, save_steps=4)
-        first_pass = trainer.get_batch_samples
-
-        def record(*args):
-            result = first_pass(*args)
-            seen.append(tuple(trainer._rows_in_step))
-            return result
-
-        trainer.get_batch_samples = record
-        trainer.train(resume_from_checkpoint=checkpoint)
-        return seen
-
-    whole = run(tmp_path / "whole", save="steps")
-    assert run(tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-4")) == whole[4:]
-    assert len(set(whole)) == 6
+from tests.training.conftest import Gradients, evaluated, losses_of, make_trainer, micro_batches_of, weights_of
 
 
 @pytest.mark.parametrize(("batch", "accumulation"), [(16, 1), (4, 4)])
@@ -114,18 +70,6 @@ def test_a_non_finite_step_is_refused_before_the_weights_change(rows_file, tmp_p
     assert ", ".join(f"{rows_file}:{row + 1}" for row in rows[:8]) + " and 8 more" in str(raised.value)
 
 
-def evaluated(rows_file, folder, scores, **arguments):
-    """A run of 3 steps whose n-th evaluation says scores[n]."""
-    scores = iter(scores)
-    trainer = make_trainer(
-        rows_file, folder, batch=4, accumulation=2, steps=3, evaluator=lambda encoder: {"ndcg@10": next(scores)},
-        eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True,
-        metric_for_best_model="ndcg@10", eval_on_start=True, **arguments,
-    )  # fmt: skip
-    trainer.train()
-    return trainer
-
-
 def test_the_base_is_the_first_candidate(rows_file, tmp_path):
     trainer = evaluated(rows_file, tmp_path, [0.5, 0.4, 0.3, 0.2])
     assert trainer.state.best_metric == 0.5
@@ -138,6 +82,13 @@ def test_the_best_checkpoint_beats_the_base_and_is_loaded(rows_file, tmp_path):
     assert trainer.state.best_metric == 0.6
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
     saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in trainer.model.backbone.state_dict().items())
+
+
+def test_a_best_score_between_two_saves_is_saved(rows_file, tmp_path):
+    trainer = evaluated(rows_file, tmp_path, [0.5, 0.6, 0.4, 0.3], save_steps=3)
+    assert [path.name for path in sorted(tmp_path.glob("checkpoint-*"))] == ["checkpoint-1", "checkpoint-3"]
+    saved = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
     assert all(torch.equal(tensor, saved[name]) for name, tensor in trainer.model.backbone.state_dict().items())
 
 
@@ -188,19 +139,6 @@ def test_activation_checkpointing_changes_no_gradient(rows_file, tmp_path, accum
     assert calls[1] == calls[0] + 2 * accumulation
     for plain, checkpointed in zip(gradients.steps[:2], gradients.steps[2:], strict=True):
         torch.testing.assert_close(checkpointed, plain, rtol=1e-5, atol=1e-7)
-
-
-def test_a_checkpoint_holds_what_resuming_needs_and_no_pickled_arguments(rows_file, tmp_path):
-    trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=2, steps=2, save_strategy="steps", save_steps=2)
-    trainer.train()
-    trainer.save_model(str(tmp_path / "model"))
-    names = {path.name for path in (tmp_path / "checkpoint-2").iterdir()}
-    assert "training_args.bin" not in names and not list(tmp_path.rglob("training_args.bin"))
-    model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    assert names == model | {
-        "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress_0.json", "manifest.json",
-    }  # fmt: skip
-    assert {path.name for path in (tmp_path / "model").iterdir()} == model
 
 
 class OneMinusCosine(torch.nn.Module):
@@ -273,6 +211,21 @@ def test_the_log_says_what_a_step_looked_like(rows_file, tmp_path):
     assert masked > 16  # the rows hold queries with several answers
 
 
+def test_the_loader_gets_every_field_of_the_arguments(rows_file, tmp_path):
+    fields = {
+        "num_workers": 2, "prefetch_factor": 3, "persistent_workers": True, "multiprocessing_context": "spawn", "in_order": False,
+    }  # fmt: skip
+    trainer = make_trainer(
+        rows_file, tmp_path, batch=4, accumulation=1, **{f"dataloader_{name}": value for name, value in fields.items()}
+    )
+    loader = trainer.get_train_dataloader()
+    assert loader.multiprocessing_context.get_start_method() == fields.pop("multiprocessing_context")
+    assert {name: getattr(loader, name) for name in fields} == fields
+    assert loader.worker_init_fn.func is seed_worker and loader.worker_init_fn.keywords == {"num_workers": 2, "rank": 0}
+    trainer.args.dataloader_num_workers = 0  # for which torch takes none of the others
+    assert trainer.get_train_dataloader().multiprocessing_context is None
+
+
 def test_workers_change_nothing(rows_file, tmp_path):
     runs = []
     for workers in (0, 1):
@@ -282,65 +235,6 @@ def test_workers_change_nothing(rows_file, tmp_path):
         trainer.train()
         runs.append(losses_of(trainer))
     assert runs[0] == runs[1]
-
-
-def test_damaged_weights_are_not_resumed_from(rows_file, tmp_path):
-    trainer = make_trainer(rows_file, tmp_path / "a", batch=4, accumulation=1, steps=1, save_strategy="steps", save_steps=1)
-    trainer.train()
-    file = Path(tmp_path / "a" / "checkpoint-1" / "model.safetensors")
-    file.write_bytes(file.read_bytes()[:5000])
-    other = make_trainer(rows_file, tmp_path / "b", batch=4, accumulation=1)
-    weights = weights_of(other)
-    with pytest.raises(ConfigurationError, match="model.safetensors: cannot be read"):
-        other.train(resume_from_checkpoint=str(file.parent))
-    assert torch.equal(weights_of(other), weights)
-
-
-class NotANumber(torch.nn.Module):
-    def forward(self, embeddings, step):
-        return embeddings.sum() * float("nan")
-
-
-def scaled(trainer, scale):
-    """fp16's scaler, which works on a CPU too; the arithmetic stays float32."""
-    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-    return trainer
-
-
-def test_steps_that_the_scaler_skips_are_counted_and_training_goes_on(rows_file, tmp_path):
-    trainer = scaled(make_trainer(rows_file, tmp_path, batch=8, accumulation=1, steps=8), 2.0**127)
-    trainer.train()
-    skipped = [entry["skipped_steps"] for entry in trainer.state.log_history if "skipped_steps" in entry]
-    assert skipped == sorted(skipped) and 0 < skipped[-1] < 8  # the scale was halved until the gradient was finite
-
-
-def test_only_a_row_of_skipped_steps_ends_a_run_in_fp16(rows_file, tmp_path):
-    trainer = scaled(make_trainer(rows_file, tmp_path, batch=8, accumulation=1, steps=60, loss=NotANumber()), 2.0**16)
-    before = weights_of(trainer)
-    with pytest.raises(NonFiniteError, match=r"step 26: fp16 gave no finite gradient in 26 steps.*rows.jsonl:\d+"):
-        trainer.train()
-    torch.testing.assert_close(weights_of(trainer), before, rtol=0, atol=0)
-
-
-def test_log_lines_that_cover_an_interruption_are_the_uninterrupted_ones(rows_file, tmp_path):
-    options = dict(batch=4, accumulation=2, steps=8, dropout=0.1, logging_steps=3, save_strategy="steps", save_steps=2)
-    whole = make_trainer(rows_file, tmp_path / "whole", **options)
-    whole.train()
-    resumed = make_trainer(rows_file, tmp_path / "resumed", **options)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
-    assert [entry for entry in resumed.state.log_history if "loss" in entry] == [
-        e for e in whole.state.log_history if "loss" in e
-    ]
-
-
-def test_going_on_from_the_last_step_makes_none(rows_file, tmp_path):
-    options = dict(batch=4, accumulation=1, steps=3, save_strategy="steps", save_steps=3)
-    whole = make_trainer(rows_file, tmp_path, **options)
-    whole.train()
-    again = make_trainer(rows_file, tmp_path, **options)
-    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert again.state.global_step == 3
-    torch.testing.assert_close(weights_of(again), weights_of(whole), rtol=0, atol=0)
 
 
 def test_a_schedule_that_warm_up_leaves_no_step_is_refused_before_the_first(rows_file, tmp_path):
