@@ -28,9 +28,10 @@ from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval import candidates as sources
 from e5ft.retrieval.approximate import check_method, search
 from e5ft.retrieval.bm25 import BM25
-from e5ft.retrieval.candidates import Finder, Problem, Scorer
+from e5ft.retrieval.candidates import Finder, MiningIndex, Scorer
+from e5ft.retrieval.filters import FILTERS, apply_filters
 from e5ft.retrieval.mined import examples, mined_rows, summarise
-from e5ft.retrieval.mining import apply_filters, find_candidates, gathered, select
+from e5ft.retrieval.mining import find_candidates, gathered, select
 from e5ft.retrieval.selection import Limits, Selection
 from e5ft.retrieval.vectors import digest_of_weights, encode_collection
 
@@ -115,7 +116,7 @@ def _model_source(config: DictConfig, selection: Selection) -> ModelSource | Non
     model = config.model
     named = model.path is not None or model.hub is not None or model.init == "random"
     source = configuration.model_source(config) if named else None
-    dense = [name for name in selection.sources if name in ("dense", "fused")]
+    dense = sources.sources_that_need("model", selection.sources)
     if source is not None and source.init == "random":
         if dense:
             raise ConfigurationError(
@@ -132,10 +133,11 @@ def _model_source(config: DictConfig, selection: Selection) -> ModelSource | Non
 
 
 def _check_scores(selection: Selection, limits: Limits, source: ModelSource | None) -> None:
-    if source is None and "bm25" not in selection.sources and limits.need_scores:
+    if source is None and not sources.sources_that_need("bm25", selection.sources) and limits.need_scores:
+        *names, last = (rule.name for rule in FILTERS if rule.needs_scores)
         raise ConfigurationError(
-            f"sources={list(selection.sources)} without a model: nothing gives the scores that filters.percent, margin and "
-            "max_score compare; name a model (model.path=DIR), or switch them off (filters.percent=null)"
+            f"sources={list(selection.sources)} without a model: nothing gives the scores that filters.{', '.join(names)} and "
+            f"{last} compare; name a model (model.path=DIR), or switch them off (filters.percent=null)"
         )
 
 
@@ -147,32 +149,29 @@ def _teacher(config: DictConfig, device: torch.device) -> CrossEncoder | None:
 
 
 def _finders(
-    config: DictConfig, selection: Selection, encoder: Encoder | None, problem: Problem
+    config: DictConfig, selection: Selection, encoder: Encoder | None, index: MiningIndex
 ) -> tuple[dict[str, Finder], Scorer | None]:
     """What each source finds, and one scorer for all: the model, else BM25, else none."""
-    finders: dict[str, Finder] = {"random": sources.random_finder(problem, selection.seed)}
-    scorer = None
-    if "bm25" in selection.sources or "fused" in selection.sources:
-        bm25 = BM25(problem.passages, tokenisation=config.bm25)
-        finders["bm25"] = sources.remembered(sources.bm25_finder(bm25, problem))
-        scorer = sources.bm25_scorer(bm25, problem)
+    searchers, scorer = sources.Searchers(index, selection.seed), None
+    if sources.sources_that_need("bm25", selection.sources):
+        bm25 = BM25(index.passages, tokenisation=config.bm25)
+        searchers.bm25 = sources.remembered(sources.bm25_finder(bm25, index))
+        scorer = sources.bm25_scorer(bm25, index)
     if encoder is not None:
         say(
-            f"  encoding    {len(problem.passages):,} passages, {len(problem.queries):,} queries; vectors are kept in {config.cache_dir}"
+            f"  encoding    {len(index.passages):,} passages, {len(index.queries):,} queries; vectors are kept in {config.cache_dir}"
         )
         given = dict(batch_tokens=config.batch_tokens, cache=Path(config.cache_dir))
-        passages = encode_collection(encoder, problem.passages, "passage", **given)
-        queries = encode_collection(encoder, problem.queries, "query", **given)
+        passages = encode_collection(encoder, index.passages, "passage", **given)
+        queries = encode_collection(encoder, index.queries, "query", **given)
         scorer = sources.dense_scorer(queries, passages)
 
         def dense(chosen, depth):
             options = dict(method=config.search, device=encoder.device, seed=config.seed, folder=Path(config.cache_dir))
-            return search(queries[chosen], passages[: problem.candidates], depth, **options)[1]
+            return search(queries[chosen], passages[: index.candidates], depth, **options)[1]
 
-        finders["dense"] = sources.remembered(dense)
-    if "fused" in selection.sources:
-        finders["fused"] = sources.fused_finder(finders["dense"], finders["bm25"])
-    return finders, scorer
+        searchers.model = sources.remembered(dense)
+    return sources.build_finders(selection.sources, searchers), scorer
 
 
 def _output(config: DictConfig) -> Path:

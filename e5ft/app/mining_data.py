@@ -17,7 +17,7 @@ from e5ft.data.store import RowStore, load_rows
 from e5ft.data.text import text_id
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval import beir
-from e5ft.retrieval.candidates import Problem, make_problem
+from e5ft.retrieval.candidates import MiningIndex, make_index
 from e5ft.retrieval.sets import load_beir
 
 HELD_OUT = ("corpus", "judged")
@@ -46,7 +46,7 @@ class MiningData:
     """
 
     rows: Iterable[Row]
-    problem: Problem
+    problem: MiningIndex
     label: str
     held_out_label: str | None
     dropped: int
@@ -83,7 +83,7 @@ def load_mining_data(config: DictConfig) -> MiningData:
     if isinstance(rows, RowStore) and _will_be_split(config):
         held_out |= _dev_documents(rows, config)
         names.append("the dev rows that train.py will set aside")
-    problem = make_problem(rows, corpus, held_out, all_rows=everything)
+    problem = make_index(rows, corpus, held_out, all_rows=everything)
     dropped = sum(len(row.negatives) for row in rows)
     return MiningData(rows, problem, label, " and ".join(names) or None, dropped, Counts(*counts, len(held_out)))
 

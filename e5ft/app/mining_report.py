@@ -5,21 +5,9 @@ from pathlib import Path
 from e5ft.app.mining_data import MiningData
 from e5ft.app.report import relative
 from e5ft.app.tracking import duration
-from e5ft.modeling.settings import ModelSource
+from e5ft.modeling.loading import ModelSource
+from e5ft.retrieval.filters import fates
 from e5ft.retrieval.selection import Limits, Selection
-
-_REASONS = {
-    "found_by_another_source": "found by another source already",
-    "known_positive": "a known answer of the query",
-    "near_duplicate": "nearly the same as a known answer",
-    "percent": "scored too close to the answer (filters.percent)",
-    "margin": "scored too close to the answer (filters.margin)",
-    "max_score": "scored too high (filters.max_score)",
-    "cross_encoder": "judged an answer by the cross-encoder",
-    "max_uses": "used max_uses times already",
-    "not_chosen": "left over",
-    "chosen": "taken",
-}
 
 
 def opening(source: ModelSource | None, selection: Selection, data: MiningData) -> str:
@@ -55,7 +43,7 @@ def closing(summary: dict, selection: Selection, limits: Limits, output: Path) -
         f"{rows:,} rows: {rows - fewer:,} have {selection.per_query} hard negatives, {fewer - none:,} have fewer, {none:,} have none",
         f"{seen:,} candidates looked at:",
     ]
-    for fate, reason in _REASONS.items():
+    for fate, reason in list(fates().items())[1:]:
         count = summary["candidates"][fate]
         if count or fate in active:
             lines.append(f"  {count:>10,}  {count / max(seen, 1):>6.1%}  {reason}")

@@ -6,12 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
+from e5ft.data.rows import Row
 from e5ft.errors import DataError
 from e5ft.retrieval.bm25 import BM25, best
 from e5ft.retrieval.columns import DistinctTexts, StringColumn
-from e5ft.retrieval.sets import Row
 
-SOURCES = ("dense", "bm25", "fused", "random")
 RRF_K = 60
 
 # (queries, depth) -> (q, depth) int64 passages in the order of rank, -1 where there are no more; queries are indices.
@@ -21,7 +20,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class MiningIndex:
     """Rows and passages as numbers; equal texts (by `text_id`) are one.
 
     Attributes:
@@ -31,8 +30,8 @@ class Problem:
             order of rows, then the rows' documents that are no candidates.
         candidates: how many of them are candidates.
         query_of: (R,) the query of each row.
-        positive_row, positive_passage: (all rows' documents end to end,) whose they are and which.
-        known_query, known_passage: (m,) every known answer, over all rows, also those not mined for.
+        positive_row, positive_passage: (all rows' documents end to end,) the row of each document and its passage.
+        known_query, known_passage: (m,) every known answer, over all rows, also those not mined for; by ascending query.
         excluded: candidates left out because they are held out.
         overlap: documents of the rows that are held out.
     """
@@ -50,10 +49,10 @@ class Problem:
     overlap: int
 
 
-def make_problem(
+def make_index(
     rows: Iterable[Row], corpus: Iterable[str] | None, held_out: Collection[int] = frozenset(), *, all_rows: Iterable[Row] = ()
-) -> Problem:
-    """Number queries and passages.
+) -> MiningIndex:
+    """Number the queries and passages of rows.
 
     Args:
         rows: to mine for; read twice.
@@ -85,25 +84,25 @@ def make_problem(
     else:
         for text in corpus:
             everything.add(text)
-    passages, candidates, place = _arranged(everything, documents, held_out)
+    passages, candidates, position = _arranged(everything, documents, held_out)
     known = np.unique(np.array(known, dtype=np.int64), axis=0)
-    return Problem(
+    return MiningIndex(
         queries=queries.finish()[:mined],
         query_ids=np.array(list(queries.ids)[:mined], dtype=np.int64),
         passages=passages,
         candidates=candidates,
         query_of=np.array(query_of, dtype=np.int64),
         positive_row=np.array(positive_row, dtype=np.int64),
-        positive_passage=place[np.array(positive_passage, dtype=np.int64)],
+        positive_passage=position[np.array(positive_passage, dtype=np.int64)],
         known_query=known[:, 0],
-        known_passage=place[known[:, 1]],
+        known_passage=position[known[:, 1]],
         excluded=sum(number in held_out for number in everything.ids),
         overlap=sum(number in held_out for number in documents.ids),
     )
 
 
 def _arranged(corpus: DistinctTexts, documents: DistinctTexts, held_out: Collection[int]) -> tuple[StringColumn, int, np.ndarray]:
-    """Passages, number of candidates, and the place (number of documents,) of each document among the passages."""
+    """Passages, number of candidates, and the position (number of documents,) of each document among the passages."""
     chosen = sorted(number for number in corpus.ids if number not in held_out)
     if not chosen:
         raise DataError("no candidate is left: the corpus is empty, or all of it is held out (data.eval_dir, data.dev_file)")
@@ -112,30 +111,65 @@ def _arranged(corpus: DistinctTexts, documents: DistinctTexts, held_out: Collect
     place |= {number: len(chosen) + position for position, number in enumerate(others)}
     corpus_texts = corpus.finish()
     document_texts = corpus_texts if documents is corpus else documents.finish()
-    found = corpus_texts.take(corpus.ids[number] for number in chosen)
+    candidates = corpus_texts.take(corpus.ids[number] for number in chosen)
     rest = document_texts.take(documents.ids[number] for number in others)
     places = np.array([place[number] for number in documents.ids], dtype=np.int64)
-    return StringColumn(itertools.chain(found, rest)), len(chosen), places
+    return StringColumn(itertools.chain(candidates, rest)), len(chosen), places
 
 
-def bm25_finder(bm25: BM25, problem: Problem) -> Finder:
+@dataclasses.dataclass
+class Searchers:
+    """What sources search with.
+
+    Attributes:
+        index: rows and passages.
+        seed: of what is random.
+        model: finds what lies nearest by the model's vectors; there where a source needs "model".
+        bm25: finds what BM25 ranks first; there where a source needs "bm25".
+    """
+
+    index: MiningIndex
+    seed: int
+    model: Finder | None = None
+    bm25: Finder | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A source of candidates: its name in the setting `sources`, which of `Searchers` it needs, and its finder's builder."""
+
+    name: str
+    needs: tuple[str, ...]
+    build: Callable[[Searchers], Finder]
+
+
+def build_finders(names: Iterable[str], searchers: Searchers) -> dict[str, Finder]:
+    """The finder of each of these sources."""
+    return {source.name: source.build(searchers) for name in names for source in SOURCES if source.name == name}
+
+
+def sources_that_need(searcher: str, names: Iterable[str]) -> list[str]:
+    """Those of the named sources that need "model" or "bm25", in the order of the names."""
+    needs = {source.name: source.needs for source in SOURCES}
+    return [name for name in names if searcher in needs[name]]
+
+
+def bm25_finder(bm25: BM25, index: MiningIndex) -> Finder:
     """What BM25 finds among the candidates; it may know further passages."""
 
     def find(queries: np.ndarray, depth: int) -> np.ndarray:
-        scores = bm25.scores(problem.queries.take(queries))
-        return _padded((best(row[: problem.candidates], depth)[1] for row in scores), depth)
+        scores = bm25.scores(index.queries.take(queries))
+        return _padded((best(row[: index.candidates], depth)[1] for row in scores), depth)
 
     return find
 
 
-def random_finder(problem: Problem, seed: int) -> Finder:
+def random_finder(index: MiningIndex, seed: int) -> Finder:
     """Candidates drawn without replacement, by seed and query alone: not by the order or number of queries."""
 
     def find(queries: np.ndarray, depth: int) -> np.ndarray:
-        size = min(depth, problem.candidates)
-        draws = (
-            generator_of(seed, problem.query_ids[query]).choice(problem.candidates, size, replace=False) for query in queries
-        )
+        size = min(depth, index.candidates)
+        draws = (generator_of(seed, index.query_ids[query]).choice(index.candidates, size, replace=False) for query in queries)
         return _padded(draws, depth)
 
     return find
@@ -170,7 +204,7 @@ def remembered(finder: Finder) -> Finder:
     return find
 
 
-def bm25_scorer(bm25: BM25, problem: Problem) -> Scorer:
+def bm25_scorer(bm25: BM25, index: MiningIndex) -> Scorer:
     """BM25's scores of pairs, one query at a time."""
 
     def score(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
@@ -179,7 +213,7 @@ def bm25_scorer(bm25: BM25, problem: Problem) -> Scorer:
         order = np.argsort(group, kind="stable")
         ends = np.searchsorted(group[order], np.arange(len(distinct)), side="right")
         start = 0
-        for end, row in zip(ends, bm25.scores(problem.queries.take(distinct)), strict=True):
+        for end, row in zip(ends, bm25.scores(index.queries.take(distinct)), strict=True):
             values[order[start:end]] = row[passages[order[start:end]]]
             start = end
         return values
@@ -216,6 +250,14 @@ def _fused(first: np.ndarray, second: np.ndarray, depth: int) -> list[int]:
     return sorted(sums, key=lambda passage: (-sums[passage], passage))[:depth]
 
 
-def _padded(found: Iterable[Sequence[int]], depth: int) -> np.ndarray:
-    rows = [np.pad(np.asarray(row, dtype=np.int64), (0, depth - len(row)), constant_values=-1) for row in found]
+def _padded(rankings: Iterable[Sequence[int]], depth: int) -> np.ndarray:
+    rows = [np.pad(np.asarray(row, dtype=np.int64), (0, depth - len(row)), constant_values=-1) for row in rankings]
     return np.stack(rows) if rows else np.empty((0, depth), dtype=np.int64)
+
+
+SOURCES = (
+    Source("dense", ("model",), lambda searchers: searchers.model),
+    Source("bm25", ("bm25",), lambda searchers: searchers.bm25),
+    Source("fused", ("model", "bm25"), lambda searchers: fused_finder(searchers.model, searchers.bm25)),
+    Source("random", (), lambda searchers: random_finder(searchers.index, searchers.seed)),
+)

@@ -1,37 +1,110 @@
-"""What must not become a hard negative: passages that answer the query although this row does not say so.
+"""Filters of candidates that must not become hard negatives: passages that answer the query although the row does not say so.
+
+A filter is one entry of `FILTERS`: its name is its setting, its fate in mining.json and its line in the report.
 
 Source: Qu et al. 2021 (RocketQA) for what unfiltered negatives cost; Moreira et al. 2024 (NV-Retriever) for the limits that
 depend on the positive's score.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-from e5ft.data.text import normalise
-from e5ft.errors import ConfigurationError
+from e5ft.retrieval.candidates import MiningIndex, Scorer
+from e5ft.retrieval.near_duplicates import NearDuplicates
+from e5ft.retrieval.sets import pair_keys
 
-MEASURES = ("containment", "jaccard")
-FEWEST_CONTAINED = 16  # n-grams of a passage below which being contained in another says nothing
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits well mixed: 2^64 divided by the golden ratio
+OPEN = 0  # the fate of a candidate that is not decided yet
+
+# One line per (row, finder, candidate), or per (row, document): 24 bytes, so that it travels as three int64.
+LINE = np.dtype(
+    [
+        ("row", np.int32),
+        ("rank", np.int32),  # from 1, in the finder's own list; of a document: its place in the row
+        ("passage", np.int32),
+        ("score", np.float32),  # the same scorer's for documents and candidates of whatever finder; NaN without one
+        ("teacher", np.float32),  # the cross-encoder's; NaN without one, or where an earlier filter had decided
+        ("finder", np.int16),  # index into the selection's sources; -1: a document
+        ("fate", np.int16),  # index into `fates`
+    ]
+)
 
 
-def among_pairs(left: np.ndarray, right: np.ndarray, known_left: np.ndarray, known_right: np.ndarray) -> np.ndarray:
-    """Which pairs are among the known ones.
+@dataclasses.dataclass(frozen=True)
+class Filtering:
+    """What a filter may look at beside the candidates.
+
+    Attributes:
+        index: rows and passages.
+        documents: the lines of the rows' documents.
+        limits: the settings of all filters.
+    """
+
+    index: MiningIndex
+    documents: np.ndarray
+    limits: object
+
+    def lowest(self, field: str, lines: np.ndarray) -> np.ndarray:
+        """(n,) float64: the lowest score of the documents of each line's row."""
+        lowest = np.full(len(self.index.query_of), np.inf)
+        np.minimum.at(lowest, self.documents["row"], self.documents[field])
+        return lowest[lines["row"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Filter:
+    """A filter of candidates.
+
+    Attributes:
+        name: of its setting (`filters.NAME`) and of the fate.
+        reason: says in the report why a candidate was removed.
+        rejects: (filtering, lines of the candidates that are left, setting) -> (n,) bool; may fill in fields of the lines.
+        needs_scores: whether it compares the scores of a model or of BM25.
+        always: whether it has no setting and cannot be switched off.
+    """
+
+    name: str
+    reason: str
+    rejects: Callable[[Filtering, np.ndarray, object], np.ndarray]
+    needs_scores: bool = False
+    always: bool = False
+
+
+def apply_filters(index: MiningIndex, candidates: np.ndarray, documents: np.ndarray, limits, teacher=None) -> None:
+    """Decide the fate of candidates that must not become negatives; scores of the cross-encoder are filled in.
 
     Args:
-        left, right: (n,) ints, at least 0 and below 2^31: a query and a passage.
-        known_left, known_right: (m,) the known pairs.
-
-    Returns:
-        (n,) bool.
+        index: rows and passages.
+        candidates, documents: from `find_candidates`, changed in place.
+        limits: the filters' settings, an attribute each; None switches one off.
+        teacher: the cross-encoder; None switches its filter off.
     """
-    return np.isin(_key(left, right), _key(known_left, known_right))
+    filtering, settings = Filtering(index, documents, limits), {**vars(limits), "cross_encoder": teacher}
+    names = list(fates())
+    for rule in FILTERS:
+        setting = settings.get(rule.name)
+        if rule.always or setting is not None:
+            left = np.flatnonzero(candidates["fate"] == OPEN)
+            lines = candidates[left]
+            lines["fate"][rule.rejects(filtering, lines, setting)] = names.index(rule.name)
+            candidates[left] = lines
+
+
+def fates() -> dict[str, str]:
+    """What may become of a candidate, in the order in which it is decided, and in words; none remains open."""
+    last = {"max_uses": "used max_uses times already", "not_chosen": "left over", "chosen": "taken"}
+    return {"open": "not decided", **{rule.name: rule.reason for rule in FILTERS}, **last}
+
+
+def by_pair(index: MiningIndex, lines: np.ndarray, function: Scorer) -> np.ndarray:
+    """The values of a function of (query, passage) for every line; it is called with each pair once, ascending."""
+    pairs, back = np.unique(pair_keys(index.query_of[lines["row"]], lines["passage"]), return_inverse=True)
+    return function(pairs >> 32, pairs & 0xFFFF_FFFF)[back]
 
 
 def percent_limit(positive: np.ndarray, percent: float) -> np.ndarray:
-    """The largest score that a negative may have beside a positive's: positive - |positive| * (1 - percent).
+    """Return the largest score that a negative may have beside a positive's: positive - |positive| * (1 - percent).
 
     For scores above 0 this is NV-Retriever's TopK-PercPos, positive * percent. Below 0 the product would lie above the
     positive's own score and let everything pass; the limit here lies below it on both sides of 0.
@@ -42,104 +115,72 @@ def percent_limit(positive: np.ndarray, percent: float) -> np.ndarray:
 
 
 def margin_limit(positive: np.ndarray, margin: float) -> np.ndarray:
-    """The same with a fixed distance: positive - margin.
+    """Return the same with a fixed distance: positive - margin.
 
     Source: Moreira et al. 2024 (NV-Retriever), section 4.1, TopK-MarginPos.
     """
     return positive - margin
 
 
-class NearDuplicates:
-    """Finds passages that are a known answer written a little differently, by the character n-grams they share.
-
-    Args:
-        texts: all passages.
-        ngram: characters of an n-gram, white space left out, 1 to 16.
-        threshold: overlap from which two passages are near-duplicates, above 0 and at most 1.
-        measure: "containment": shared n-grams by those of the smaller passage, so that an answer from which sentences
-            were deleted, or one with sentences added, is found; "jaccard": by those of both together, for which such a
-            pair is less alike. Where the smaller passage has fewer than 16 n-grams it is "jaccard" always: a name of a few
-            letters is contained in many passages that it has nothing to do with.
-
-    Raises:
-        ConfigurationError: a value is out of range.
-    """
-
-    def __init__(self, texts: Sequence[str], *, ngram: int = 3, threshold: float = 0.8, measure: str = "containment"):
-        if not isinstance(ngram, int) or isinstance(ngram, bool) or not 1 <= ngram <= 16:
-            raise ConfigurationError(f"filters.near_duplicate.ngram={ngram!r}: a whole number from 1 to 16 is needed")
-        if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
-            raise ConfigurationError(f"filters.near_duplicate.threshold={threshold!r}: above 0 and at most 1, or null for off")
-        if measure not in MEASURES:
-            raise ConfigurationError(f"filters.near_duplicate.measure={measure!r}: one of {', '.join(MEASURES)} is needed")
-        self.threshold, self.measure = threshold, measure
-        # The most recent ones are kept: passages come back as candidates of many queries, and memory must stay bounded.
-        self._grams = functools.lru_cache(maxsize=50_000)(lambda index: ngrams(texts[index], ngram))
-
-    def overlaps(self, positive: int, candidates: np.ndarray) -> np.ndarray:
-        """Overlap (n,) float64 of one positive with candidates (n,), all of them indices into the texts."""
-        own = self._grams(positive)
-        sets = [self._grams(int(candidate)) for candidate in candidates]
-        sizes = np.array([len(grams) for grams in sets])
-        shared = _shared(own, sets)
-        smaller, together = np.minimum(sizes, len(own)), sizes + len(own) - shared
-        total = np.where(smaller >= FEWEST_CONTAINED, smaller, together) if self.measure == "containment" else together
-        return np.divide(shared, total, out=np.zeros(len(sets)), where=total > 0)
-
-    def __call__(self, positives: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Which candidates (n,) are near-duplicates of any of the positives (m,): (n,) bool."""
-        found = np.zeros(len(candidates), dtype=bool)
-        for positive in positives:
-            found |= self.overlaps(int(positive), candidates) >= self.threshold
-        return found
+def _repeated(filtering: Filtering, lines: np.ndarray, setting: object) -> np.ndarray:
+    """Whether an earlier line of the same row holds the passage already."""
+    repeated = np.ones(len(lines), dtype=bool)
+    repeated[np.unique(pair_keys(lines["row"], lines["passage"]), return_index=True)[1]] = False
+    return repeated
 
 
-def ngrams(text: str, n: int) -> np.ndarray:
-    """The distinct character n-grams of a text as numbers.
-
-    Args:
-        text: normalised and case-folded here, white space removed; a shorter text is one n-gram.
-        n: characters each.
-
-    Returns:
-        (m,) uint64, ascending; two different n-grams have the same number with probability 2^-64.
-    """
-    points = np.frombuffer("".join(normalise(text).casefold().split()).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    count = max(1, len(points) - n + 1)
-    numbers = np.zeros(count if len(points) else 0, dtype=np.uint64)
-    for offset in range(min(n, len(points))):
-        numbers = (numbers + points[offset : offset + count]) * _MULTIPLIER  # modulo 2^64
-        numbers ^= numbers >> np.uint64(29)  # without it the low bits of a product know the low bits only
-    return np.unique(numbers)
+def _known(filtering: Filtering, lines: np.ndarray, setting: object) -> np.ndarray:
+    index = filtering.index
+    pairs = pair_keys(index.query_of[lines["row"]], lines["passage"])
+    return np.isin(pairs, pair_keys(index.known_query, index.known_passage))
 
 
-def apply_to_groups(groups: np.ndarray, function: Callable[[int, slice], np.ndarray]) -> np.ndarray:
-    """Call a function for every run of equal numbers.
+def _near_duplicate(filtering: Filtering, lines: np.ndarray, setting: object) -> np.ndarray:
+    index, alike = filtering.index, NearDuplicates(filtering.index.passages, **setting)
 
-    Args:
-        groups: (n,) ascending ints.
-        function: (number, slice of its places) -> (length of the slice,) bool.
+    def near(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
+        result, starts = np.zeros(len(queries), dtype=bool), np.unique(queries, return_index=True)[1].tolist()
+        for start, end in zip(starts, [*starts, len(queries)][1:], strict=True):  # the pairs of one query
+            first, last = np.searchsorted(index.known_query, [queries[start], queries[start] + 1])
+            result[start:end] = alike(index.known_passage[first:last], passages[start:end])
+        return result
 
-    Returns:
-        (n,) bool, the results end to end.
-    """
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(groups) else np.empty(0, np.int64)
-    ends = np.r_[starts[1:], len(groups)] if len(groups) else starts
-    parts = [function(int(groups[a]), slice(a, b)) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
+    return by_pair(index, lines, near)
 
 
-def _key(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return (left.astype(np.int64) << 32) | right.astype(np.int64)
+def _percent(filtering: Filtering, lines: np.ndarray, percent: float) -> np.ndarray:
+    return lines["score"] > percent_limit(filtering.lowest("score", lines), percent)
 
 
-def _shared(own: np.ndarray, sets: list[np.ndarray]) -> np.ndarray:
-    """How many numbers each set has in common with `own`: one search for all sets, not one intersection each."""
-    if not sets or not len(own):
-        return np.zeros(len(sets))
-    everything = np.concatenate(sets)
-    places = np.searchsorted(own, everything)
-    hits = own[np.minimum(places, len(own) - 1)] == everything
-    ends = np.cumsum([len(grams) for grams in sets])
-    counted = np.r_[0, np.cumsum(hits)]
-    return (counted[ends] - counted[np.r_[0, ends[:-1]]]).astype(np.float64)
+def _margin(filtering: Filtering, lines: np.ndarray, margin: float) -> np.ndarray:
+    return lines["score"] > margin_limit(filtering.lowest("score", lines), margin)
+
+
+def _max_score(filtering: Filtering, lines: np.ndarray, largest: float) -> np.ndarray:
+    return lines["score"] > largest
+
+
+def _cross_encoder(filtering: Filtering, lines: np.ndarray, teacher) -> np.ndarray:
+    index, limits = filtering.index, filtering.limits
+
+    def score(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
+        return teacher.score([index.queries[q] for q in queries], [index.passages[p] for p in passages])
+
+    for scored in (lines, filtering.documents):
+        scored["teacher"] = by_pair(index, scored, score)
+    limit = np.full(len(lines), np.inf if limits.teacher_max_score is None else limits.teacher_max_score)
+    if limits.teacher_margin is not None:
+        limit = np.minimum(limit, margin_limit(filtering.lowest("teacher", lines), limits.teacher_margin))
+    return lines["teacher"] > limit
+
+
+# In the order in which they decide.
+FILTERS = (
+    Filter("found_by_another_source", "found by another source already", _repeated, always=True),
+    Filter("known_positive", "a known answer of the query", _known, always=True),
+    Filter("near_duplicate", "nearly the same as a known answer", _near_duplicate),
+    Filter("percent", "scored too close to the answer (filters.percent)", _percent, needs_scores=True),
+    Filter("margin", "scored too close to the answer (filters.margin)", _margin, needs_scores=True),
+    Filter("max_score", "scored too high (filters.max_score)", _max_score, needs_scores=True),
+    Filter("cross_encoder", "judged an answer by the cross-encoder", _cross_encoder),
+)

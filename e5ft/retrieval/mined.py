@@ -4,20 +4,20 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from e5ft.retrieval.candidates import Problem
-from e5ft.retrieval.mining import FATES
+from e5ft.data.rows import Row
+from e5ft.retrieval.candidates import MiningIndex
+from e5ft.retrieval.filters import fates
 from e5ft.retrieval.selection import Selection
-from e5ft.retrieval.sets import Row
 
 BINS = 40
 EXAMPLES = 10
-_SHOWN_NEGATIVES = 3
-_SHOWN_CHARACTERS = 300
+_EXAMPLE_NEGATIVES = 3
+_EXAMPLE_CHARACTERS = 300
 
 
 def mined_rows(
     rows: Iterable[Row],
-    problem: Problem,
+    index: MiningIndex,
     selection: Selection,
     candidates: np.ndarray,
     documents: np.ndarray,
@@ -26,8 +26,8 @@ def mined_rows(
     """The rows as train.py reads them.
 
     Args:
-        rows: those of the problem, in the same order; their texts are written as they stand there.
-        problem, selection: what was mined, and how.
+        rows: those of the index, in the same order; their texts are written as they stand there.
+        index, selection: what was mined, and how.
         candidates, documents: the lines of all processes.
         chosen: from `select`.
 
@@ -41,13 +41,13 @@ def mined_rows(
         answers, negatives = documents[start:end], candidates[places]
         start = end
         made_by = [
-            {"source": selection.sources[line["source"]], "rank": int(line["rank"]), "score": _number(line["score"])}
+            {"source": selection.sources[line["finder"]], "rank": int(line["rank"]), "score": _number(line["score"])}
             for line in negatives
         ]
         mined = {
             "query": row.query,
             "document": list(row.positives) if len(row.positives) > 1 else row.positives[0],
-            "hard_negative": [problem.passages[int(passage)] for passage in negatives["passage"]],
+            "hard_negative": [index.passages[int(passage)] for passage in negatives["passage"]],
             "mining": {"document": [{"score": _number(score)} for score in answers["score"]], "hard_negative": made_by},
         }
         scores = np.concatenate([answers["teacher"], negatives["teacher"]])
@@ -57,7 +57,7 @@ def mined_rows(
 
 
 def summarise(
-    problem: Problem, selection: Selection, candidates: np.ndarray, documents: np.ndarray, chosen: list[np.ndarray]
+    index: MiningIndex, selection: Selection, candidates: np.ndarray, documents: np.ndarray, chosen: list[np.ndarray]
 ) -> dict:
     """Counts and score histograms; see `mined_rows` for the arguments.
 
@@ -65,20 +65,20 @@ def summarise(
         Plain values for JSON. `candidates["seen"]` is the sum of all its other entries: none is lost on the way.
     """
     counts = np.array([len(places) for places in chosen])
-    fates = np.bincount(candidates["fate"], minlength=len(FATES)).tolist()
+    by_fate = np.bincount(candidates["fate"], minlength=len(fates())).tolist()
     negatives = candidates[np.concatenate(chosen)]
-    by_source = np.bincount(negatives["source"], minlength=len(selection.sources)).tolist()
+    by_finder = np.bincount(negatives["finder"], minlength=len(selection.sources)).tolist()
     return {
         "rows": len(chosen),
-        "queries": len(problem.queries),
-        "corpus": problem.candidates,
+        "queries": len(index.queries),
+        "corpus": index.candidates,
         "rows_by_negatives": {str(number): int(count) for number, count in enumerate(np.bincount(counts)) if count},
         "rows_with_fewer": int((counts < selection.per_query).sum()),
         "rows_with_none": int((counts == 0).sum()),
-        "candidates": {"seen": len(candidates), **dict(zip(FATES[1:], fates[1:], strict=True))},
-        "negatives_by_source": dict(zip(selection.sources, by_source, strict=True)),
+        "candidates": {"seen": len(candidates), **dict(list(zip(fates(), by_fate, strict=True))[1:])},
+        "negatives_by_source": dict(zip(selection.sources, by_finder, strict=True)),
         "distinct_negatives": len(np.unique(negatives["passage"])),
-        "held_out": {"excluded_from_candidates": problem.excluded, "documents_of_rows": problem.overlap},
+        "held_out": {"excluded_from_candidates": index.excluded, "documents_of_rows": index.overlap},
         "scores": _histograms(documents["score"], negatives["score"]),
         "teacher_scores": _histograms(documents["teacher"], negatives["teacher"]),
     }
@@ -93,12 +93,12 @@ def examples(lines: Iterable[dict], count: int, seed: int) -> list[dict]:
         seed: of the choice.
     """
     order = np.random.default_rng(seed).permutation(count)
-    shown = []
+    chosen = []
     for number, line in enumerate(lines):
         if line["hard_negative"]:
-            shown.append((order[number], number, line))
-            shown = sorted(shown, key=lambda item: item[:2])[:EXAMPLES]
-    return [_readable(line) for _, _, line in sorted(shown, key=lambda item: item[1])]
+            chosen.append((order[number], number, line))
+            chosen = sorted(chosen, key=lambda item: item[:2])[:EXAMPLES]
+    return [_readable(line) for _, _, line in sorted(chosen, key=lambda item: item[1])]
 
 
 def _readable(line: dict) -> dict:
@@ -107,14 +107,15 @@ def _readable(line: dict) -> dict:
     return {
         "query": line["query"],
         "documents": [
-            {"score": made["score"], "text": _cut(text)} for text, made in zip(documents, line["mining"]["document"], strict=True)
+            {"score": made["score"], "text": _ellipsis(text)}
+            for text, made in zip(documents, line["mining"]["document"], strict=True)
         ],
-        "hard_negatives": [{**made, "text": _cut(text)} for text, made in list(negatives)[:_SHOWN_NEGATIVES]],
+        "hard_negatives": [{**made, "text": _ellipsis(text)} for text, made in list(negatives)[:_EXAMPLE_NEGATIVES]],
     }
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+def _ellipsis(text: str) -> str:
+    return text if len(text) <= _EXAMPLE_CHARACTERS else text[:_EXAMPLE_CHARACTERS] + "..."
 
 
 def _histograms(positives: np.ndarray, negatives: np.ndarray) -> dict | None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from e5ft.errors import ConfigurationError
-from e5ft.retrieval.candidates import SOURCES
+from e5ft.retrieval import candidates, filters
 
 CHOICES = ("top", "sample")
 
@@ -31,19 +31,17 @@ class Selection:
     seed: int = 42
 
     def __post_init__(self):
-        unknown = [source for source in self.sources if source not in SOURCES]
-        if unknown or not self.sources or len(set(self.sources)) != len(self.sources):
-            raise ConfigurationError(f"sources={list(self.sources)}: any of {', '.join(SOURCES)} is needed, each once")
+        known = [source.name for source in candidates.SOURCES]
+        if not set(self.sources) <= set(known) or not self.sources or len(set(self.sources)) != len(self.sources):
+            raise ConfigurationError(f"sources={list(self.sources)}: must be any of {', '.join(known)}, each once")
         if len(self.window) != 2 or not all(map(_whole, self.window)) or self.window[0] > self.window[1]:
-            raise ConfigurationError(f"window={list(self.window)}: first and last rank are needed, from 1, as [1,50]")
+            raise ConfigurationError(f"window={list(self.window)}: must be first and last rank, from 1, as [1,50]")
         if not _whole(self.per_query):
-            raise ConfigurationError(f"per_query={self.per_query!r}: a whole number of at least 1 is needed")
+            raise ConfigurationError(f"per_query={self.per_query!r}: must be a whole number of at least 1")
         if self.choose not in CHOICES:
-            raise ConfigurationError(f"choose={self.choose!r}: one of {', '.join(CHOICES)} is needed")
+            raise ConfigurationError(f"choose={self.choose!r}: must be one of {', '.join(CHOICES)}")
         if self.max_uses is not None and not _whole(self.max_uses):
-            raise ConfigurationError(
-                f"max_uses={self.max_uses!r}: a whole number of at least 1, or null for any number, is needed"
-            )
+            raise ConfigurationError(f"max_uses={self.max_uses!r}: must be a whole number of at least 1, or null for any number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,16 +71,16 @@ class Limits:
         for field in ("percent", "margin", "max_score", "teacher_margin", "teacher_max_score"):
             value = getattr(self, field)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
-                raise ConfigurationError(f"filters.{field}={value!r}: a number, or null for off, is needed")
+                raise ConfigurationError(f"filters.{field}={value!r}: must be a number, or null for off")
         if self.percent is not None and not 0 < self.percent <= 1:
-            raise ConfigurationError(f"filters.percent={self.percent!r}: above 0 and at most 1, or null for off, is needed")
+            raise ConfigurationError(f"filters.percent={self.percent!r}: must be above 0 and at most 1, or null for off")
         if self.margin is not None and self.margin < 0:
-            raise ConfigurationError(f"filters.margin={self.margin!r}: at least 0, or null for off, is needed")
+            raise ConfigurationError(f"filters.margin={self.margin!r}: must be at least 0, or null for off")
 
     @property
     def need_scores(self) -> bool:
         """Whether a filter asks for the scores of a model or of BM25."""
-        return any(value is not None for value in (self.percent, self.margin, self.max_score))
+        return any(getattr(self, rule.name, None) is not None for rule in filters.FILTERS if rule.needs_scores)
 
 
 def _whole(value: object) -> bool:

@@ -3,26 +3,20 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from e5ft.data.remote import Fetched
-from e5ft.data.text import normalise, text_id
+from e5ft.data.rows import Row
+from e5ft.data.text import normalise
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval import beir
 from e5ft.retrieval.bm25 import BM25
-from e5ft.retrieval.columns import ColumnBuilder, StringColumn
+from e5ft.retrieval.columns import DistinctTexts, StringColumn
 
-
-class Row(Protocol):
-    """What a row must offer (`e5ft.data.rows.Row` does)."""
-
-    query: str
-    positives: Sequence[str]
-    negatives: Sequence[str]
+_UINT64 = 0xFFFF_FFFF_FFFF_FFFF
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,17 +89,18 @@ def from_rows(name: str, rows: Iterable[Row]) -> RetrievalSet:
     Raises:
         DataError: there are no rows.
     """
-    queries, passages, qrels = _Distinct("q"), _Distinct("d"), {}
+    queries, passages, judged = DistinctTexts(), DistinctTexts(), {}
     for row in rows:
-        relevant = qrels.setdefault(queries.add(row.query), {})
+        relevant = judged.setdefault(queries.add(row.query), {})
         relevant.update((passages.add(text), 1) for text in row.positives)
         for text in row.negatives:
             passages.add(text)
-    if not qrels:
+    if not judged:
         raise DataError(f"{name}: there are no rows to make a retrieval set of")
-    query_ids, queries = queries.columns()
-    passage_ids, passages = passages.columns()
-    return RetrievalSet(name, query_ids, queries, passage_ids, passages, dict(sorted(qrels.items())))
+    (query_ids, query_texts), (passage_ids, passage_texts) = _named(queries, "q"), _named(passages, "d")
+    names = [f"d{identity & _UINT64:016x}" for identity in passages.ids]
+    qrels = {f"q{i & _UINT64:016x}": {names[p]: 1 for p in judged[number]} for i, number in queries.ids.items()}
+    return RetrievalSet(name, query_ids, query_texts, passage_ids, passage_texts, dict(sorted(qrels.items())))
 
 
 def cut(
@@ -174,26 +169,11 @@ def sample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed: in
     return cut(retrieval_set, passages, seed=seed)
 
 
-class _Distinct:
-    """Normalised texts, each once, with ids made of their digests."""
-
-    def __init__(self, letter: str):
-        self._letter, self._seen = letter, set()
-        self._ids, self._texts = ColumnBuilder(), ColumnBuilder()
-
-    def add(self, text: str) -> str:
-        number = text_id(text)
-        name = f"{self._letter}{number & 0xFFFF_FFFF_FFFF_FFFF:016x}"
-        if number not in self._seen:
-            self._seen.add(number)
-            self._ids.append(name)
-            self._texts.append(normalise(text))
-        return name
-
-    def columns(self) -> tuple[StringColumn, StringColumn]:
-        ids = self._ids.finish()
-        order = ids.ascending()
-        return ids.take(order), self._texts.finish().take(order)
+def _named(texts: DistinctTexts, letter: str) -> tuple[StringColumn, StringColumn]:
+    """Ids made of the identities, ascending, and the normalised texts."""
+    ids = StringColumn(f"{letter}{identity & _UINT64:016x}" for identity in texts.ids)
+    order = ids.ascending()
+    return ids.take(order), StringColumn(map(normalise, texts.finish().take(order)))
 
 
 def _judgements(path: Path | Fetched, query_ids: StringColumn, passage_ids: StringColumn) -> tuple[dict, list[int]]:

@@ -5,27 +5,17 @@ Columns are aligned with Korean names, too: a Hangul syllable is two columns wid
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from e5ft.errors import DataError
 
 HEADLINE = ("hit@1", "recall@10", "ndcg@10", "mrr@10")
 
 
-class Scored(Protocol):
-    """What a row of `format_table` offers (`evaluation.Evaluation` does)."""
-
-    set_name: str
-    label: str
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-
-
-def format_table(evaluations: Sequence[Scored], metrics: Sequence[str] | None = None) -> str:
+def format_table(evaluations: Sequence, metrics: Sequence[str] | None = None) -> str:
     """A text table: a row an evaluation, a column a metric, as `.812 [.779, .843]`.
 
     Args:
-        evaluations: the rows, in order; at least one.
+        evaluations: the rows, each an `Evaluation`; at least one.
         metrics: the columns, name@K; those of the first row unless given. A row that lacks one shows a dash.
 
     Returns:

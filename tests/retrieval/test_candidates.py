@@ -12,7 +12,7 @@ from e5ft.retrieval.candidates import (
     bm25_scorer,
     dense_scorer,
     fused_finder,
-    make_problem,
+    make_index,
     random_finder,
     remembered,
 )
@@ -29,7 +29,7 @@ def texts_of(problem, numbers):
 
 
 def test_numbers_lead_back_to_texts():
-    problem = make_problem(ROWS, None)
+    problem = make_index(ROWS, None)
     assert list(problem.queries) == ["서울의 인구", "부산의 바다"] and problem.query_of.tolist() == [0, 1, 0]
     assert problem.positive_row.tolist() == [0, 0, 1, 2]
     assert texts_of(problem, problem.positive_passage) == [text for row in ROWS for text in row.positives]
@@ -39,7 +39,7 @@ def test_numbers_lead_back_to_texts():
 
 
 def test_candidates_are_in_the_order_of_their_identities_whatever_that_of_the_rows():
-    one, other = make_problem(ROWS, None), make_problem(ROWS[::-1], None)
+    one, other = make_index(ROWS, None), make_index(ROWS[::-1], None)
     assert list(one.passages) == list(other.passages)
     ids = [text_id(text) for text in one.passages]
     assert ids == sorted(ids)
@@ -49,7 +49,7 @@ def test_a_corpus_held_out_passages_and_other_rows():
     corpus = ["무관한 글이다.", ROWS[1].positives[0], "다른 글이다.", "다른  글이다."]
     held_out = {text_id("다른 글이다."), text_id(ROWS[0].positives[1]), text_id("아무 데도 없는 글")}
     other = [Row("부산의 바다", ("광안리 바다.",)), Row("제주의 산", ("한라산.",))]
-    problem = make_problem(ROWS, corpus, held_out, all_rows=other)
+    problem = make_index(ROWS, corpus, held_out, all_rows=other)
     assert set(list(problem.passages)[: problem.candidates]) == {"무관한 글이다.", ROWS[1].positives[0]}
     assert (problem.excluded, problem.overlap) == (1, 1)
     assert texts_of(problem, problem.positive_passage) == [text for row in ROWS for text in row.positives]
@@ -60,14 +60,14 @@ def test_a_corpus_held_out_passages_and_other_rows():
 
 def test_nothing_to_mine_from_or_for():
     with pytest.raises(DataError, match="no rows"):
-        make_problem([], None)
+        make_index([], None)
     with pytest.raises(DataError, match="no candidate is left"):
-        make_problem(ROWS, ["글"], {text_id("글")})
+        make_index(ROWS, ["글"], {text_id("글")})
 
 
 @pytest.fixture
 def problem():
-    return make_problem(ROWS, ["서울 지하철", "부산 지하철", "바다 낚시", "인구 절벽"])
+    return make_index(ROWS, ["서울 지하철", "부산 지하철", "바다 낚시", "인구 절벽"])
 
 
 def test_bm25_finds_candidates_only(problem):

@@ -1,88 +1,9 @@
-"""Each filter by hand; n-gram overlap against plain sets of strings."""
+"""The limits by hand, and a filter of somebody else's; each filter at work: test_mining.py."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from e5ft.errors import ConfigurationError
-from e5ft.retrieval.filters import NearDuplicates, among_pairs, apply_to_groups, margin_limit, ngrams, percent_limit
-
-texts = st.one_of(st.text(alphabet="가나다라 ab", max_size=12), st.text(alphabet="가나다라 ab", min_size=20, max_size=60))
-
-
-def plain_ngrams(text, n):
-    text = "".join(text.casefold().split())
-    return {text[i : i + n] for i in range(max(1, len(text) - n + 1))} if text else set()
-
-
-def plain_overlap(a, b, n, measure):
-    a, b = plain_ngrams(a, n), plain_ngrams(b, n)
-    contained = measure == "containment" and min(len(a), len(b)) >= 16
-    total = min(len(a), len(b)) if contained else len(a | b)
-    return len(a & b) / total if total else 0
-
-
-@settings(deadline=None, derandomize=True, max_examples=200)
-@given(
-    positive=texts,
-    others=st.lists(texts, min_size=1, max_size=5),
-    n=st.integers(1, 4),
-    measure=st.sampled_from(["containment", "jaccard"]),
-)
-def test_overlap_is_that_of_plain_sets(positive, others, n, measure):
-    alike = NearDuplicates([positive, *others], ngram=n, measure=measure)
-    expected = [plain_overlap(positive, other, n, measure) for other in others]
-    assert alike.overlaps(0, np.arange(1, 1 + len(others))) == pytest.approx(expected)
-
-
-@settings(deadline=None, derandomize=True)
-@given(st.lists(texts, max_size=20), st.integers(1, 4))
-def test_different_ngrams_have_different_numbers(many, n):
-    together = " ".join(many)
-    assert len(ngrams(together, n)) == len(plain_ngrams(together, n))
-
-
-def test_order_of_characters_counts():
-    assert not set(ngrams("가나다", 3)) & set(ngrams("다나가", 3))
-
-
-ANSWER = "대법원은 원심판결을 파기하고 사건을 고등법원에 환송한다. 피고인은 무죄이다. 상고는 이유 있다고 보았다."
-
-
-@pytest.mark.parametrize(
-    ("other", "measure", "found"),
-    [
-        (
-            "상고는 이유 있다고 보았다. 피고인은 무죄이다. 대법원은 원심판결을 파기하고 사건을 고등법원에 환송한다.",
-            "containment",
-            True,
-        ),
-        ("대법원은 원심판결을 파기하고 사건을 고등법원에 환송한다.", "containment", True),  # sentences deleted
-        ("대법원은 원심판결을 파기하고 사건을 고등법원에 환송한다.", "jaccard", False),
-        (
-            "대법원은  원심 판결을 파기하고 사건을 고등 법원에 환송한다. 피고인은 무죄 이다. 상고는 이유 있다고 보았다",
-            "jaccard",
-            True,
-        ),
-        ("지방법원은 손해배상 청구를 기각하였다. 원고의 항소는 받아들여지지 않았다.", "containment", False),
-    ],
-)
-def test_rewritten_answers(other, measure, found):
-    alike = NearDuplicates([ANSWER, other], ngram=3, threshold=0.8, measure=measure)
-    assert alike(np.array([0]), np.array([1])).tolist() == [found]
-
-
-def test_a_name_that_an_answer_mentions_is_no_rewriting_of_it():
-    """All three n-grams of the name stand in the answer; a whole sentence of it is one."""
-    sentence = "대법원은 원심판결을 파기하고 사건을 고등법원에 환송한다"
-    alike = NearDuplicates([ANSWER, "고등법원에", sentence], ngram=3, threshold=0.3)
-    assert alike(np.array([0]), np.array([1, 2])).tolist() == [False, True]
-
-
-def test_any_of_several_answers_counts():
-    alike = NearDuplicates(["가나다라마", "바사아자차", "바사아자카", "하하하하하"], ngram=2, threshold=0.5)
-    assert alike(np.array([0, 1]), np.array([2, 3])).tolist() == [True, False]
+from e5ft.retrieval.filters import margin_limit, percent_limit
 
 
 @pytest.mark.parametrize(
@@ -95,26 +16,3 @@ def test_the_percent_limit_lies_below_the_positive_on_both_sides_of_zero(positiv
 
 def test_the_margin_limit():
     assert margin_limit(np.array([0.5, -0.5]), 0.1) == pytest.approx([0.4, -0.6])
-
-
-def test_pairs():
-    found = among_pairs(np.array([0, 0, 1, 2**31 - 1]), np.array([1, 2, 1, 3]), np.array([0, 2**31 - 1]), np.array([1, 3]))
-    assert found.tolist() == [True, False, False, True]
-
-
-def test_groups():
-    seen = []
-
-    def rule(number, places):
-        seen.append((number, places.start, places.stop))
-        return np.full(places.stop - places.start, number == 5)
-
-    assert apply_to_groups(np.array([2, 2, 5, 7]), rule).tolist() == [False, False, True, False]
-    assert seen == [(2, 0, 2), (5, 2, 3), (7, 3, 4)]
-    assert apply_to_groups(np.array([], dtype=np.int64), rule).tolist() == []
-
-
-@pytest.mark.parametrize("given", [{"ngram": 0}, {"ngram": 2.0}, {"threshold": 0}, {"threshold": 1.1}, {"measure": "cosine"}])
-def test_values_out_of_range(given):
-    with pytest.raises(ConfigurationError, match=f"near_duplicate.{next(iter(given))}="):
-        NearDuplicates(["x"], **given)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 from e5ft.data.rows import Row
 from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
-from e5ft.retrieval.candidates import make_problem, random_finder
+from e5ft.data.text import text_id
+from e5ft.retrieval import candidates, filters
+from e5ft.retrieval.candidates import make_index, random_finder
+from e5ft.retrieval.filters import apply_filters, fates
 from e5ft.retrieval.mined import examples, mined_rows, summarise
-from e5ft.retrieval.mining import FATES, apply_filters, find_candidates, gathered, select
+from e5ft.retrieval.mining import find_candidates, gathered, select
 from e5ft.retrieval.selection import Limits, Selection
 
 ANSWER = "대법원은 원심판결을 파기하고 사건을 고등법원에 환송한다."
@@ -25,6 +29,7 @@ EASY = "오늘 저녁에는 김치찌개를 끓여 먹었다."
 EASIER = "비가 오는 날에는 우산을 챙기는 것이 좋다."
 QUERY = "파기환송은 무엇인가"
 SCORES = {UNJUDGED: 0.81, ANSWER: 0.8, REWRITTEN: 0.7, OTHER_ANSWER: 0.69, HARD: 0.6, EASY: 0.2, EASIER: 0.1}
+ALIKE = {"ngram": 3, "threshold": 0.7, "measure": "containment"}
 ROWS = [Row(QUERY, (ANSWER,)), Row(QUERY, (OTHER_ANSWER,)), Row("저녁에 무엇을 먹었나", (EASY,))]
 
 
@@ -39,9 +44,9 @@ class Teacher:
         return np.array([self.scores[passage] for passage in passages], dtype=np.float32)
 
 
-def mine(rows=ROWS, corpus=tuple(SCORES), *, scores=SCORES, limits=None, teacher=None, extra=None, **selection):
+def mine(rows=ROWS, corpus=tuple(SCORES), *, scores=SCORES, limits=None, teacher=None, extra=None, all_rows=(), **selection):
     """Mine with a scorer that looks scores up; returns rows, summary, lines."""
-    problem = make_problem(rows, corpus)
+    problem = make_index(rows, corpus, all_rows=all_rows)
     selection = Selection(**{"window": (1, 20), **selection})
     value = np.array([scores.get(text, 0.0) for text in problem.passages], dtype=np.float32)
 
@@ -67,12 +72,40 @@ def test_without_filters_the_planted_ones_are_mined_but_never_a_known_answer():
     assert found == [UNJUDGED, REWRITTEN, HARD, EASY, EASIER]
     assert OTHER_ANSWER not in found  # another row of the same query says that it answers
     assert OTHER_ANSWER in negatives(rows=[ROWS[0], ROWS[2]])  # the control: without that row nobody knows
+    mined, summary, _ = mine(rows=[ROWS[0], ROWS[2]], all_rows=ROWS)  # a row that is not mined for says it as well
+    assert OTHER_ANSWER not in mined[0]["hard_negative"] and summary["candidates"]["known_positive"] == 3
+
+
+def test_nothing_is_looked_at_and_every_filter_is_on():
+    limits = Limits(near_duplicate=ALIKE, percent=0.9, margin=0.1, max_score=0.5, teacher_margin=0.0)
+    assert mine(limits=limits, teacher=Teacher(SCORES), window=(15, 20))[1]["candidates"]["seen"] == 0
+
+
+def test_a_filter_and_a_source_are_one_entry_each(monkeypatch):
+    """Both come from outside: no other line knows their names."""
+
+    def too_short(filtering, lines, least):
+        return [len(filtering.index.passages[int(passage)]) < least for passage in lines["passage"]]
+
+    place = sorted(SCORES, key=text_id).index(EASIER)
+    last = candidates.Source("last", (), lambda searchers: lambda queries, depth: np.full((len(queries), 1), place))
+    monkeypatch.setattr(filters, "FILTERS", (*filters.FILTERS, filters.Filter("shortest", "too short", too_short)))
+    monkeypatch.setattr(candidates, "SOURCES", (*candidates.SOURCES, last))
+    limits = SimpleNamespace(**vars(Limits()), shortest=len(EASY) + 1)
+
+    def finders(index):
+        return candidates.build_finders(["last"], candidates.Searchers(index, 0))
+
+    mined, summary, _ = mine(rows=[ROWS[0]], limits=limits, sources=("last", "dense"), extra=finders)
+    assert summary["negatives_by_source"]["last"] == 1 and mined[0]["hard_negative"][0] == EASIER
+    assert EASY not in mined[0]["hard_negative"] and summary["candidates"]["shortest"] == 1
+    assert filters.fates()["shortest"] == "too short"
 
 
 @pytest.mark.parametrize(
     ("limits", "caught", "fate"),
     [
-        (Limits(near_duplicate={"ngram": 3, "threshold": 0.7}), REWRITTEN, "near_duplicate"),
+        (Limits(near_duplicate=ALIKE), REWRITTEN, "near_duplicate"),
         (Limits(percent=0.95), UNJUDGED, "percent"),
         (Limits(margin=0.05), UNJUDGED, "margin"),
         (Limits(max_score=0.75), UNJUDGED, "max_score"),
@@ -103,7 +136,7 @@ def test_the_cross_encoder_catches_what_it_outscores_and_its_scores_are_kept():
 def test_filters_stand_in_their_order():
     """What an earlier filter removed is not counted by a later one, nor asked of the cross-encoder."""
     teacher = Teacher(dict.fromkeys(SCORES, 0.0) | {HARD: 1.0})
-    limits = Limits(near_duplicate={"threshold": 0.7}, percent=0.95, margin=0.05, max_score=0.65, teacher_margin=0.0)
+    limits = Limits(near_duplicate=ALIKE, percent=0.95, margin=0.05, max_score=0.65, teacher_margin=0.0)
     _, summary, _ = mine(rows=[ROWS[0], ROWS[1]], limits=limits, teacher=teacher)
     counts = summary["candidates"]
     # Row 1: answers known 2, near-duplicate REWRITTEN, UNJUDGED by percent. Row 2's answer scores 0.69: the same there.
@@ -205,7 +238,7 @@ def test_every_candidate_has_one_fate_and_no_answer_is_mined(data):
     limits = Limits(percent=data.draw(st.sampled_from([None, 0.9])), max_score=data.draw(st.sampled_from([None, 0.85])))
     mined, summary, lines = mine(rows, texts, scores=scores, limits=limits, **selection)
     counts = dict(summary["candidates"])
-    assert counts.pop("seen") == len(lines) == sum(counts.values()) and set(counts) == set(FATES[1:])
+    assert counts.pop("seen") == len(lines) == sum(counts.values()) and set(counts) == set(list(fates())[1:])
     assert counts["chosen"] == sum(len(row["hard_negative"]) for row in mined)
     assert sum(int(k) * v for k, v in summary["rows_by_negatives"].items()) == counts["chosen"]
     answers = {query: {text for row in rows if row.query == query for text in row.positives} for query in "가나다"}

@@ -189,3 +189,24 @@ def test_scores_in_order_are_found_through_many_chunks(order):
     wanted = np.lexsort((np.arange(2000), -values))[:10]
     np.testing.assert_array_equal(indices, np.stack([wanted, wanted]))
     np.testing.assert_array_equal(scores, values[indices])
+
+
+@pytest.mark.parametrize("chunk", [66, 80, 99])
+def test_chunks_smaller_than_what_is_kept(chunk):
+    """The threshold holds only once as many candidates are held as are kept: 100 and SLACK more."""
+    generator = np.random.default_rng(chunk)
+    queries, passages = unit(generator, 6, 16), unit(generator, 400, 16)
+    order = np.argsort(passages @ queries[0])  # ever better for the first query: the early ones must not bound the later
+    for corpus in (passages[order], passages[order[::-1]]):
+        scores, indices = top_k(queries, corpus, 100, passage_chunk=chunk)
+        expected = brute_force(queries, corpus, 100)
+        assert np.array_equal(indices, expected[1]) and np.array_equal(scores, expected[0])
+
+
+def test_near_ties_at_the_last_place_are_decided_by_the_exact_products():
+    """Scores 1e-8 apart: their float32 products are equal or in another order, and the best is found among `SLACK` more."""
+    generator = np.random.default_rng(0)
+    passages = np.tile(unit(generator, 1, 64), (20, 1)) + 3e-8 * generator.standard_normal((20, 64)).astype(np.float32)
+    queries = unit(generator, 200, 64) + passages[0]
+    for k in (1, 5):
+        np.testing.assert_array_equal(top_k(queries, passages, k)[1], brute_force(queries, passages, k)[1])
