@@ -8,9 +8,9 @@ python train.py -m loss.temperature=0.01,0.02,0.05          a sweep
 import hydra
 from omegaconf import DictConfig
 
-from e5ft.app.doctor import examine
 from e5ft.app.job import run_job, run_script
 from e5ft.app.rounds import train_rounds
+from e5ft.app.training import examine
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

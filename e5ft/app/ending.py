@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from e5ft import distributed
-from e5ft.app.report import relative, say
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.secrets import is_secret_field, without_secrets
-from e5ft.app.tracking import duration
+from e5ft.app.telling.report import duration, relative, say
 from e5ft.errors import ConfigurationError, DataError, E5ftError, StorageError, Terminated
 from e5ft.files import MANIFEST, read_json, write_json, write_text
 from e5ft.training import checkpoint

@@ -6,8 +6,8 @@ from omegaconf import DictConfig
 
 from e5ft.app import configuration
 from e5ft.app.datasets import load_evaluation_set
-from e5ft.app.report import relative, say
 from e5ft.app.scoring import headline, main_metric, score_bm25, score_sizes
+from e5ft.app.telling.report import relative, say
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import ModelSource, load_encoder

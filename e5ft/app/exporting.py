@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from e5ft.app import configuration
 from e5ft.app.merging import merge_models
-from e5ft.app.report import plain_card, relative, say
+from e5ft.app.telling.report import plain_card, relative, say
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, write_json
 from e5ft.modeling.encoder import Encoder

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from e5ft.app import configuration
 from e5ft.app.datasets import keep_folders, load_keep_sets, load_set
 from e5ft.app.pacing import AUTO, LARGEST
-from e5ft.app.report import inline, plain_card, say
 from e5ft.app.scoring import headline, main_metric, score_model
+from e5ft.app.telling.report import inline, plain_card, say
 from e5ft.data.remote import Fetched
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder

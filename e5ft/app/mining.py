@@ -15,9 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from e5ft import distributed
 from e5ft.app import configuration
 from e5ft.app.mining_data import MiningData, load_mining_data
-from e5ft.app.mining_report import closing, draw, opening
 from e5ft.app.places import OUTPUTS, below
-from e5ft.app.report import say
+from e5ft.app.telling.report import draw_mined_scores, mining_closing, mining_opening, say
 from e5ft.data.lines import MAX_LINE_BYTES
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json, write_json, write_lines
@@ -52,7 +51,7 @@ def mine(config: DictConfig) -> float:
     output = _output(config)
     teacher = _teacher(config, device)  # first what may be missing, then what takes long
     data = load_mining_data(config)
-    say(opening(source, selection, data))
+    say(mining_opening(source, selection, data))
     encoder = None if source is None else load_encoder(source, device)
     finders, scorer = _finders(config, selection, encoder, data.problem)
     candidates, documents = find_candidates(data.problem, finders, selection, scorer)
@@ -66,8 +65,8 @@ def mine(config: DictConfig) -> float:
         summary |= {"examples": examples(mined_rows(*found), len(chosen), config.seed)}
         summary |= _provenance(config, source, encoder, data, output) | {"seconds": round(time.monotonic() - began, 1)}
         write_json(output.parent / "mining.json", summary)
-        draw(summary, output.parent / "mining.png")
-    say(closing(summary, selection, limits, output))
+        draw_mined_scores(summary, output.parent / "mining.png")
+    say(mining_closing(summary, selection, limits, output))
     distributed.barrier()
     return sum(map(len, chosen)) / len(chosen)
 

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from e5ft.app.configuration import model_folder
-from e5ft.app.report import say
+from e5ft.app.telling.report import say
 from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, DataError, E5ftError
 from e5ft.modeling.encoder import Encoder

@@ -26,12 +26,14 @@ class EvaluationPlan:
         times: evaluations after the first step.
         queries, passages: of each.
         share: their tokens, over training's tokens times the forward passes that a step is worth: about their share of its time.
+        reason: why the share is above `SHARE`; empty where it is not.
     """
 
     times: int
     queries: int
     passages: int
     share: float
+    reason: str = ""
 
 
 def planned_dev(
@@ -68,7 +70,12 @@ def planned_dev(
     else:
         dev = cut(dev, size, seed=seed)
     cost = times * (query * len(dev.queries) + passage * len(dev.passages))
-    return dev, EvaluationPlan(times, len(dev.queries), len(dev.passages), cost / work)
+    reason = ""
+    if cost / work > 1.1 * SHARE and size == AUTO:
+        reason = f"above {SHARE:.0%}, because fewer than {len(dev.queries)} queries could not tell checkpoints apart"
+    elif cost / work > 1.1 * SHARE:
+        reason = f"data.eval_corpus_size={AUTO} aims at {SHARE:.0%}"
+    return dev, EvaluationPlan(times, len(dev.queries), len(dev.passages), cost / work, reason)
 
 
 def chosen_size(tokens: float, query: float, passage: float, queries: int, judged: float) -> tuple[int, int]:

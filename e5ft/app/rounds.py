@@ -14,9 +14,9 @@ from e5ft.app.datasets import DEV_SPLIT, SAMPLE, columns
 from e5ft.app.ending import recorded
 from e5ft.app.memory import explained
 from e5ft.app.mining import mine
-from e5ft.app.report import relative, say
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import headline, main_metric
+from e5ft.app.telling.report import relative, say
 from e5ft.app.training import train
 from e5ft.data.remote import is_url, local_file
 from e5ft.data.rows import Columns

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from transformers import TrainerCallback
 
 from e5ft import distributed
+from e5ft.app.telling.report import duration
 from e5ft.errors import StorageError
 from e5ft.files import write_text
 
@@ -98,16 +99,6 @@ class Progress(TrainerCallback):
             self.bar.write(text)
         else:
             print(text, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """12 s, 3 min 20 s, 2 h 5 min."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -14,18 +15,20 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from e5ft import distributed
-from e5ft.app import report, sweep
+from e5ft.app import datasets, sweep
 from e5ft.app.configuration import lora_settings, model_source, optimizer_class, plain, training_arguments
 from e5ft.app.datasets import TrainingData, load_training_data
 from e5ft.app.ending import recorded
 from e5ft.app.keeping import Scores, keep_record
 from e5ft.app.memory import explained
-from e5ft.app.mirror import wandb_run
+from e5ft.app.mirror import has_wandb_key, wandb_mode, wandb_run, wandb_server
 from e5ft.app.objective import objective, side_vectors
 from e5ft.app.pacing import planned_dev
+from e5ft.app.places import OUTPUTS, below
 from e5ft.app.run_folder import RunFolder
 from e5ft.app.scoring import evaluator, score_bm25, score_model, score_sizes
 from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
+from e5ft.app.telling import findings, report
 from e5ft.app.tracking import MetricsFile, Progress
 from e5ft.data.collator import TrainingRows
 from e5ft.data.longest import most_tokens
@@ -89,6 +92,33 @@ def train(config: DictConfig, path: Path | None = None, group: str | None = None
     return summary["best"]["score"]
 
 
+def examine(config: DictConfig) -> None:
+    """doctor=true: look at what a run of this configuration would need, and train nothing.
+
+    Raises:
+        ConfigurationError: a run could not start.
+    """
+    findings.examine(
+        findings.PlannedRun(
+            config,
+            build=lambda: _Job(config, SimpleNamespace(path=below(OUTPUTS, config.name))),
+            plan=lambda: _data_plan(config),
+            wandb=lambda: (wandb_mode(plain(config.tracking)), has_wandb_key(), wandb_server()),
+        )
+    )
+
+
+def _data_plan(config: DictConfig) -> SimpleNamespace:
+    """What the doctor looks at of the data."""
+    data, mix, columns = config.data, datasets.mix_of(config), datasets.columns(config.data)
+    file = str(datasets.SAMPLE / "train.jsonl") if data.train_file is None else data.train_file
+    one = SimpleNamespace(file=file, columns=columns, split=data.split)
+    sources = [SimpleNamespace(file=s.train_file, columns=s.columns, split=s.split) for s in mix.sources] if mix else [one]
+    dev = None if data.dev_file is None else SimpleNamespace(file=data.dev_file, columns=columns, split="train")
+    keep = [data.keep_dir] if isinstance(data.keep_dir, str) else list(data.keep_dir or ())
+    return SimpleNamespace(sources=sources, dev=dev, evaluation_dir=data.eval_dir, keep_dirs=keep, eval_split=data.eval_split)
+
+
 class _Job:
     """One training run, from configuration to summary; each method is one stage."""
 
@@ -105,6 +135,7 @@ class _Job:
         config, started = self.config, time.monotonic()
         if not config.resume:  # else only once it is known to be the same training
             self._write_config()
+        notes = findings.machine_notes(config)
         encoder = load_encoder(self.source, self.arguments.device)
         self.checkpoint = self._newest_checkpoint()
         data = load_training_data(config)
@@ -112,12 +143,13 @@ class _Job:
         row_tokens = self._row_tokens(tokens)
         dev, plan = planned_dev(data.dev, config, self.arguments, encoder, len(data.train.rows), row_tokens)
         data = dataclasses.replace(data, dev=dev)
-        report.say(report.opening(config, self.source, data))
+        report.say(report.opening(self.source, data))
+        findings.show(notes)
         scores, keep, pace = self._score_before(encoder, data)
         trainer = self._trainer(encoder, data, tokens, mirror)
         if config.training.fit_micro_batch:
             report.say(self._fit(trainer))
-        report.say(report.preflight(trainer, data, tokens, row_tokens, pace, plan))
+        findings.show(findings.run_facts(trainer, data, tokens, row_tokens, pace, plan))
         self._train(trainer)
         best, encoder = self._best(trainer)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
@@ -304,5 +336,7 @@ class _Job:
         for scores in measured:
             for name, evaluation in scores.files.items():
                 evaluation.save(path / "eval" / evaluation.set_name / name)
-        summary["export_difference"] = export_model(encoder, path / "model", report.model_card(self.config, summary, encoder))
+        summary["export_difference"] = export_model(
+            encoder, path / "model", report.model_card(plain(self.config), summary, encoder)
+        )
         write_json(path / "summary.json", summary)
