@@ -3,10 +3,10 @@
 import os
 
 import pytest
+from e5ft.app.finding import fault, note, ok
 
 from e5ft.app import doctor
 from e5ft.app.configuration import run_dir, sweep_dir
-from e5ft.app.finding import fault, note, ok
 from e5ft.errors import ConfigurationError
 
 

@@ -5,7 +5,7 @@ import errno
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from e5ft.app.tracking import MetricsFile, duration
+from e5ft.app.tracking import MetricsFile
 from e5ft.errors import StorageError
 
 
@@ -23,10 +23,6 @@ def test_metrics_are_written_anew_from_the_checkpoints_past(tmp_path):
     assert path.read_text() == "".join(whole.splitlines(keepends=True)[:2])
     MetricsFile(path)
     assert path.read_text() == ""
-
-
-def test_duration():
-    assert [duration(s) for s in (12.4, 200, 7500)] == ["12 s", "3 min 20 s", "2 h 5 min"]
 
 
 class FullDisk:

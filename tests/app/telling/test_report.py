@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from e5ft.app.report import inline, model_card
 from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from e5ft.app.merging import _card_section
-from e5ft.app.report import inline, model_card
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import EncoderSpec
 
