@@ -1,127 +1,183 @@
-"""Which rows are trained on, which choose the best checkpoint, what is evaluated, and what must never become a negative.
+"""Which files and folders a job reads, and where its dev set comes from: decided once, before any row is read.
 
-Training, mining, rounds and the checks before a run all ask here: were one of them to answer otherwise, dev documents would
-silently become training negatives.
+Training, mining, rounds and the doctor share `plan`, so that what training takes as its dev set is what mining holds out.
 """
 
 import dataclasses
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from e5ft.app.settings.build import shipped
-from e5ft.data.settings import Columns, DataSettings, Mix
-from e5ft.errors import ConfigurationError
+from e5ft.data.remote import Fetched, is_url
+from e5ft.data.rows import SUFFIXES
+from e5ft.data.settings import Columns, Mix
+from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.beir import check_layout, has_split, set_folder
 
-if TYPE_CHECKING:
-    from e5ft.data.remote import Fetched
-
-SAMPLE_ROWS, SAMPLE_EVALUATION = "data/sample/train.jsonl", "data/sample/eval"  # for `shipped`
-SAMPLE_NAME = "the shipped sample"
+SAMPLE_ROWS, SAMPLE_SET = shipped("data/sample/train.jsonl"), shipped("data/sample/eval")
 DEV_SPLIT = "dev"
 
 
 @dataclasses.dataclass(frozen=True)
 class RowsFile:
-    """Rows to read.
-
-    Attributes:
-        file: a path, a URL or a hub data set's name.
-        columns: names in it.
-        split: of a hub data set.
-    """
+    """A file, URL or hub data set of rows; `split` is of a hub data set, `name` that of a mix's source."""
 
     file: str
     columns: Columns
     split: str = "train"
+    name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BeirSplit:
+    """One split's judgements in a folder of BEIR's layout; a URL's folder has been fetched."""
+
+    folder: Path | Fetched
+    split: str
+
+    @property
+    def name(self) -> str:
+        """The data set's name, not that of the folder `eval` that most keep theirs in: sample-test, ko-wiki-dev."""
+        url = str(self.folder)
+        path = PurePosixPath(url.partition("://")[2]) if is_url(url) else Path(os.path.abspath(self.folder))
+        return f"{path.parent.name or path.name if path.name == 'eval' else path.name}-{self.split}"
+
+
+@dataclasses.dataclass(frozen=True)
+class DevShare:
+    """The dev set is split off the rows: a share of them, above 0 and at most 0.5, chosen by the seed."""
+
+    share: float
+    seed: int
 
 
 @dataclasses.dataclass(frozen=True)
 class DataPlan:
-    """Where everything comes from. Exactly one of `dev_file`, `dev_split` and `dev_share` says how the dev set is made.
+    """What a job reads.
 
     Attributes:
-        sources: one, or those of `mix`; none where mine.py reads rows_dir.
-        mix: how the sources are mixed; None where there is one.
-        dev_file: rows that are the dev set.
-        dev_split: whether the dev set is a split of the evaluation folder.
-        dev_share: of the rows, set aside by the seed; None where the dev set comes from elsewhere.
-        evaluation: the folder of the target set in BEIR's layout; None: the dev set is the target, too.
-        keep: further folders, whose scores training must not lower.
-        split: the judgements of `evaluation` and `keep`.
-        is_sample: whether the rows are the shipped sample's.
-        name: of the rows, in messages.
-        seed: of the share, and of a limit of rows.
+        sources: the rows: one source, or those of a mix; a BEIR folder where mining reads `rows_dir`.
+        dev: where the set comes from that chooses the best checkpoint; None where mining reads a BEIR folder without one.
+        evaluation: the set reported before and after training; None: the dev set.
+        keep: sets whose scores training must not lower.
+        mix: how the sources are mixed; None where there is one source.
+        sample: whether the rows are the shipped sample.
+        display_name: the rows' name in messages.
     """
 
-    sources: tuple[RowsFile, ...]
+    sources: tuple[RowsFile | BeirSplit, ...]
+    dev: RowsFile | BeirSplit | DevShare | None
+    evaluation: BeirSplit | None
+    keep: tuple[BeirSplit, ...]
     mix: Mix | None
-    dev_file: RowsFile | None
-    dev_split: bool
-    dev_share: float | None
-    evaluation: "Path | Fetched | None"
-    keep: "tuple[Path | Fetched, ...]"
-    split: str
-    is_sample: bool
-    name: str
-    seed: int
+    sample: bool
+    display_name: str
+
+    @property
+    def held_out(self) -> tuple[RowsFile | BeirSplit | DevShare, ...]:
+        """What must never become a negative. A dev split's passages are those of the evaluation folder."""
+        parts = (self.evaluation, None if isinstance(self.dev, BeirSplit) else self.dev)
+        return tuple(part for part in parts if part is not None)
 
     @property
     def dev_is_test(self) -> bool:
-        """Whether the figures before and after are of the queries that choose the checkpoint, and a little optimistic."""
-        return self.evaluation is None or (self.dev_split and self.split == DEV_SPLIT)
+        """Whether the queries that choose the checkpoint are those that are reported: the scores are then optimistic."""
+        return self.evaluation is None or self.evaluation == self.dev
 
 
 def plan(settings: Any) -> DataPlan:
-    """Decide from the settings where everything comes from; rows are not read, but what names them must be there.
+    """Decide what a job reads; folders and files are looked for and URLs of folders fetched, but no row is read.
 
     Args:
-        settings: of train.py or mine.py.
+        settings: of train.py or mine.py; `rows_dir` and `rows_split` are mine.py's alone.
 
     Raises:
-        ConfigurationError: settings that contradict each other.
-        DataError: an evaluation folder, or its split, is not there.
+        ConfigurationError: settings that contradict each other, or two sets of one name.
+        DataError: a file, a folder or its split does not exist.
     """
-    data, cache = settings.data, Path(settings.cache_dir)
-    rows_dir = getattr(settings, "rows_dir", None)
+    data, rows_dir, cache = settings.data, getattr(settings, "rows_dir", None), Path(settings.cache_dir)
     if rows_dir is not None and data.train_file is not None:
         raise ConfigurationError("rows_dir and data.train_file: name one of the two")
-    is_sample = data.train_file is None and data.mix is None and rows_dir is None
-    sources = _sources(data, is_sample) if rows_dir is None else ()
-    keep = tuple(checked_folder(folder, data.eval_split, cache) for folder in data.keep_dir)
-    folder = data.eval_dir or (str(shipped(SAMPLE_EVALUATION)) if is_sample and data.dev_file is None else None)
-    evaluation = None if folder is None else checked_folder(folder, data.eval_split, cache)
-    dev_file = None if data.dev_file is None else RowsFile(data.dev_file, data.columns)
-    dev_split = dev_file is None and evaluation is not None and has_split(evaluation, DEV_SPLIT)
-    is_shared = dev_file is None and not dev_split and rows_dir is None
-    name = SAMPLE_NAME if is_sample else data.train_file or (f"a mix of {', '.join(data.mix.names)}" if data.mix else rows_dir)
-    return DataPlan(
-        sources=sources,
-        mix=data.mix,
-        dev_file=dev_file,
-        dev_split=dev_split,
-        dev_share=data.dev_share if is_shared else None,
-        evaluation=evaluation,
-        keep=keep,
-        split=data.eval_split,
-        is_sample=is_sample,
-        name=name,
-        seed=settings.seed,
-    )
+    sample = data.train_file is None and data.mix is None and rows_dir is None
+    sources = row_files(settings) if rows_dir is None else (locate_set(rows_dir, settings.rows_split, cache),)
+    folder = SAMPLE_SET if data.eval_dir is None and sample and data.dev_file is None else data.eval_dir
+    evaluation = None if folder is None else locate_set(folder, data.eval_split, cache)
+    if data.dev_file is not None:
+        dev = dev_file(settings)
+    elif evaluation is not None and has_split(evaluation.folder, DEV_SPLIT):
+        dev = BeirSplit(evaluation.folder, DEV_SPLIT)
+    else:
+        dev = DevShare(data.dev_share, settings.seed) if rows_dir is None else None
+    target = evaluation.name if evaluation is not None else "dev" if data.dev_file is None else Path(data.dev_file).stem
+    keep = locate_keep_sets(data.keep_dir, data.eval_split, cache, target)
+    for file in (part.file for part in (*sources, dev) if isinstance(part, RowsFile) and not is_url(part.file)):
+        if Path(file).suffix.lower() in SUFFIXES and not Path(file).exists():  # a hub data set's name has no such suffix
+            raise DataError(f"{file}: there is no such file")
+    if rows_dir is not None:
+        display_name = f"{rows_dir} ({settings.rows_split})"
+    else:
+        display_name = "the shipped sample" if sample else data.train_file or f"a mix of {', '.join(data.mix.names)}"
+    return DataPlan(sources, dev, evaluation, keep, data.mix, sample, display_name)
 
 
-def checked_folder(folder: str, split: str, cache: Path) -> "Path | Fetched":
-    """An evaluation folder in BEIR's layout, fetched if it is a URL, and seen to hold the split.
+def row_files(settings: Any) -> tuple[RowsFile, ...]:
+    """The sources of `data.train_file` or of the mix; the shipped sample where neither is named."""
+    data = settings.data
+    if data.mix is not None:
+        return tuple(RowsFile(source.train_file, source.columns, source.split, source.name) for source in data.mix.sources)
+    return (RowsFile(data.train_file or str(SAMPLE_ROWS), data.columns, data.split),)
+
+
+def dev_file(settings: Any) -> RowsFile | None:
+    """`data.dev_file` under the common columns."""
+    data = settings.data
+    return None if data.dev_file is None else RowsFile(data.dev_file, data.columns)
+
+
+def evaluation_source(settings: Any) -> RowsFile | BeirSplit:
+    """What eval.py ranks: data.eval_dir, or the rows of data.dev_file, or the sample's set."""
+    data = settings.data
+    if data.eval_dir is not None and data.dev_file is not None:
+        raise ConfigurationError("data.eval_dir and data.dev_file: name one of the two")
+    return dev_file(settings) or locate_set(data.eval_dir or SAMPLE_SET, data.eval_split, Path(settings.cache_dir))
+
+
+def locate_set(folder: str | os.PathLike, split: str, cache: Path) -> BeirSplit:
+    """A split of an evaluation folder, fetched if it is a URL.
 
     Raises:
-        DataError: the folder, one of its files or its split is not there.
+        DataError: the folder, one of its files or the split does not exist.
     """
     located = set_folder(folder, split, cache)
     check_layout(located, split)
-    return located
+    return BeirSplit(located, split)
 
 
-def _sources(data: DataSettings, is_sample: bool) -> tuple[RowsFile, ...]:
-    if data.mix is not None:
-        return tuple(RowsFile(source.train_file, source.columns, source.split) for source in data.mix.sources)
-    return (RowsFile(str(shipped(SAMPLE_ROWS)), Columns()) if is_sample else RowsFile(data.train_file, data.columns, data.split),)
+def locate_keep_sets(
+    folders: Iterable[str], split: str, cache: Path, target: str | None = None
+) -> tuple[BeirSplit, ...]:
+    """The keep sets. Their names are keys of the summary and folders of the run.
+
+    Args:
+        folders: the value of data.keep_dir.
+        split: the split of each.
+        cache: folder of the caches.
+        target: name of the target set; None where there is none.
+
+    Raises:
+        ConfigurationError: two of them, or one and the target, have one name.
+        DataError: a folder, one of its files or the split does not exist.
+    """
+    sets, taken = [], {target: "the target (data.eval_dir)"}
+    for folder in folders:
+        located = locate_set(folder, split, cache)
+        if located.name in taken:
+            raise ConfigurationError(
+                f"data.keep_dir={folder}: it would be named {located.name}, as {taken[located.name]} is; "
+                "name a set once, and give one of two folders another name (a link to it will do)"
+            )
+        taken[located.name] = folder
+        sets.append(located)
+    return tuple(sets)

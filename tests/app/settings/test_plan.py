@@ -1,0 +1,133 @@
+"""What a plan decides: sources of a mix, keep sets, the dev set's origin, and what is refused before a row is read."""
+
+import shutil
+
+import pytest
+
+from e5ft.app.settings.plan import SAMPLE_SET, BeirSplit, DevShare, RowsFile, plan, row_files
+from e5ft.errors import ConfigurationError, DataError
+
+BOTH = "data.sources={laws: laws.jsonl, web: {train_file: web.jsonl, weight: 2}}"
+
+
+@pytest.fixture
+def keep(tmp_path):
+    def make(name: str):
+        return shutil.copytree(SAMPLE_SET, tmp_path / name)
+
+    return make
+
+
+def test_where_the_dev_set_and_the_evaluation_come_from(composed, write_rows, keep):
+    """The sample's rows, rows of one's own, and both with a dev file or a folder with and without a dev split."""
+    file, whole, tested = write_rows([{"query": "q", "document": "d"}]), keep("whole"), keep("tested")
+    (tested / "qrels/dev.tsv").unlink()
+    share, own = DevShare(0.1, 42), f"data.train_file={file}"
+    for script in ("train", "mine"):
+        for overrides, dev, evaluation, optimistic in (
+            ((), BeirSplit(SAMPLE_SET, "dev"), BeirSplit(SAMPLE_SET, "test"), False),
+            (("data.eval_split=dev",), BeirSplit(SAMPLE_SET, "dev"), BeirSplit(SAMPLE_SET, "dev"), True),
+            ((f"data.dev_file={file}",), "file", None, True),
+            ((own,), share, None, True),
+            ((own, f"data.dev_file={file}"), "file", None, True),
+            ((own, f"data.eval_dir={whole}"), BeirSplit(whole, "dev"), BeirSplit(whole, "test"), False),
+            ((own, f"data.eval_dir={tested}"), share, BeirSplit(tested, "test"), False),
+            ((f"data.eval_dir={tested}",), share, BeirSplit(tested, "test"), False),
+            ((own, f"data.eval_dir={whole}", f"data.dev_file={file}"), "file", BeirSplit(whole, "test"), False),
+        ):
+            made = plan(composed(script, *overrides))
+            assert (isinstance(made.dev, RowsFile) and made.dev.file == str(file)) if dev == "file" else made.dev == dev
+            assert (made.evaluation, made.dev_is_test, made.sample) == (evaluation, optimistic, own not in overrides)
+            assert set(made.held_out) == {
+                part for part in (made.dev if dev == "file" or dev is share else None, evaluation) if part
+            }
+    mined = plan(composed("mine", f"rows_dir={tested}", "rows_split=test"))
+    assert (mined.dev, mined.evaluation, mined.held_out, mined.sample) == (None, None, (), False)
+
+
+@pytest.mark.parametrize("field", ["train_file", "dev_file"])
+def test_a_missing_file_of_rows_is_told_before_reading(composed, field):
+    with pytest.raises(DataError, match="absent.jsonl: there is no such file"):
+        plan(composed("train", f"data.{field}=absent.jsonl"))
+
+
+def test_one_folder_or_a_list_or_nothing(composed, keep):
+    folder = keep("law")
+    for value, names in ((folder, ["law-test"]), (f"[{folder}]", ["law-test"]), ("[]", []), ("null", [])):
+        assert [entry.name for entry in plan(composed("train", f"data.keep_dir={value}")).keep] == names
+
+
+def test_the_split_is_the_target_s(composed, keep):
+    settings = composed("train", f"data.keep_dir={keep('law')}", "data.eval_split=dev")
+    assert [entry.name for entry in plan(settings).keep] == ["law-dev"]
+
+
+def test_sets_of_one_name_are_refused_and_a_link_tells_them_apart(composed, keep, tmp_path):
+    first, second = keep("a/law/eval"), keep("b/law/eval")
+    for folders in (f"[{first},{second}]", f"[{first},{first}]", f"[{SAMPLE_SET}]"):
+        with pytest.raises(ConfigurationError, match=r"it would be named (law|sample)-test, as .* is"):
+            plan(composed("train", f"data.keep_dir={folders}"))
+    (tmp_path / "other").symlink_to(second)
+    settings = composed("train", f"data.keep_dir=[{first},{tmp_path / 'other'}]")
+    assert [entry.name for entry in plan(settings).keep] == ["law-test", "other-test"]
+
+
+def test_what_is_not_there_is_told_before_anything_is_read(composed, keep):
+    folder = keep("law")
+    (folder / "qrels/test.tsv").unlink()
+    for value, message in (("nowhere", "nowhere: no such folder"), (f"[{folder}]", "the splits there are: dev")):
+        with pytest.raises(DataError, match=message):
+            plan(composed("train", f"data.keep_dir={value}"))
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (BOTH,),
+        ("+data.sources.laws.train_file=laws.jsonl", "+data.sources.web={train_file: web.jsonl, weight: 2}"),
+        ("data.sources={laws: laws.jsonl, web: web.jsonl}", "data.sources.web={train_file: web.jsonl, weight: 2}"),
+    ],
+)
+def test_sources_are_named_on_the_command_line(composed, write_rows, overrides):
+    for name in ("laws", "web"):
+        write_rows([{"query": "q", "document": "d"}], f"{name}.jsonl")
+    mix = plan(composed("train", "data=mix", *overrides, "data.mix.temperature=3")).mix
+    assert mix.names == ("laws", "web")
+    assert [(s.train_file, s.weight, s.cap, s.columns.query) for s in mix.sources] == [
+        ("laws.jsonl", 1.0, None, "query"),
+        ("web.jsonl", 2, None, "query"),
+    ]
+    assert (mix.temperature, mix.one_source) == (3, True)
+
+
+def test_a_source_may_have_its_own_columns(composed):
+    sources = "data.sources={a: {train_file: f, columns: {document: answer, ignore: [id]}}, b: f}"
+    first, second = row_files(composed("train", "data=mix", sources, "data.columns.query=q"))
+    assert (first.columns.query, first.columns.document, first.columns.ignore) == ("q", "answer", ("id",))
+    assert (second.columns.query, second.columns.document, second.columns.ignore) == ("q", "document", ())
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.sources=null", "data.sources is empty"),
+        ("data.sources={}", "data.sources is empty"),
+        ("data.sources=[laws.jsonl]", r"data\.sources=\['laws\.jsonl'\]: must be names and files"),
+        ("data.sources={a: {train_file: f, wieght: 2}}", r"data\.sources\.a\.wieght=2: no such field; there are cap, columns"),
+        ("data.sources={a: {train_file: f, columns: {doc: x}}}", r"data\.sources\.a\.columns\.doc='x': no such field"),
+        ("data.sources={a: {weight: 2}}", r"data\.sources\.a\.train_file=None: a file"),
+        ("data.sources={a: 3}", r"data\.sources\.a\.train_file=3: a file"),
+        ("data.sources={a: {train_file: f, weight: 0}}", r"data\.sources\.a\.weight=0"),
+        ("data.train_file=rows.jsonl", r"data\.train_file=rows\.jsonl: with data=mix every file is a source"),
+        ("+data.mix.kind=x", r"data\.mix\.kind='x': no such field"),
+        ("data.mix=3", r"data\.mix=3: must be fields"),
+        ("data.mix.temperature=0", r"data\.mix\.temperature=0"),
+    ],
+)
+def test_what_a_mix_refuses(composed, override, words):
+    sources = [] if override.startswith("data.sources") else ["data.sources={a: f}"]
+    with pytest.raises(ConfigurationError, match=words):
+        plan(composed("train", "data=mix", *sources, override))
