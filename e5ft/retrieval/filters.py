@@ -91,6 +91,11 @@ def apply_filters(index: MiningIndex, candidates: np.ndarray, documents: np.ndar
             candidates[left] = lines
 
 
+def need_scores(limits) -> bool:
+    """Whether a filter that is on asks for the scores of a model or of BM25."""
+    return any(getattr(limits, rule.name, None) is not None for rule in FILTERS if rule.needs_scores)
+
+
 def fates() -> dict[str, str]:
     """What may become of a candidate, in the order in which it is decided, and in words; none remains open."""
     last = {"max_uses": "used max_uses times already", "not_chosen": "left over", "chosen": "taken"}
@@ -136,7 +141,7 @@ def _known(filtering: Filtering, lines: np.ndarray, setting: object) -> np.ndarr
 
 
 def _near_duplicate(filtering: Filtering, lines: np.ndarray, setting: object) -> np.ndarray:
-    index, alike = filtering.index, NearDuplicates(filtering.index.passages, **setting)
+    index, alike = filtering.index, NearDuplicates(filtering.index.passages, **dataclasses.asdict(setting))
 
     def near(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
         result, starts = np.zeros(len(queries), dtype=bool), np.unique(queries, return_index=True)[1].tolist()

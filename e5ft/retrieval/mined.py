@@ -7,7 +7,7 @@ import numpy as np
 from e5ft.data.rows import Row
 from e5ft.retrieval.candidates import MiningIndex
 from e5ft.retrieval.filters import fates
-from e5ft.retrieval.selection import Selection
+from e5ft.retrieval.settings import Selection
 
 BINS = 40
 EXAMPLES = 10

@@ -7,7 +7,7 @@ import numpy as np
 from e5ft import distributed
 from e5ft.retrieval.candidates import Finder, MiningIndex, Scorer, generator_of
 from e5ft.retrieval.filters import LINE, OPEN, by_pair, fates
-from e5ft.retrieval.selection import Selection
+from e5ft.retrieval.settings import Selection
 
 
 def find_candidates(

@@ -44,14 +44,14 @@ class NearDuplicateSettings(Settings):
     """
 
     PATH: ClassVar[str] = "filters.near_duplicate"
-    ngram: whole(1, 16)
-    threshold: number(above=0, most=1) | None
-    measure: Literal["containment", "jaccard"]
+    ngram: whole(1, 16) = 3
+    threshold: number(above=0, most=1) | None = None
+    measure: Literal["containment", "jaccard"] = "containment"
 
 
 @dataclasses.dataclass(frozen=True)
-class FilterSettings(Settings):
-    """Which candidates are no negatives; None switches a filter off. That of the known answers is always on.
+class Limits(Settings):
+    """The filters of candidates; None switches one off. That of the known answers is always on.
 
     A row with several documents is held against its lowest-scored one: a candidate that outscores any of the answers may
     be an answer itself, and a negative too few costs less than a false one.
@@ -61,18 +61,22 @@ class FilterSettings(Settings):
         percent: the share of the positive's score that a candidate may have.
         margin: how far below the positive's score a candidate must lie.
         max_score: the largest score of any negative (NV-Retriever's TopK-Abs).
+        teacher_margin: how far below the document's a candidate's score by the cross-encoder must lie.
+        teacher_max_score: the largest score by the cross-encoder.
     """
 
     PATH: ClassVar[str] = "filters"
-    near_duplicate: NearDuplicateSettings | None
-    percent: number(above=0, most=1) | None
-    margin: number(least=0) | None
-    max_score: number() | None
+    near_duplicate: NearDuplicateSettings | None = None
+    percent: number(above=0, most=1) | None = None
+    margin: number(least=0) | None = None
+    max_score: number() | None = None
+    teacher_margin: number() | None = None
+    teacher_max_score: number() | None = None
 
-    @property
-    def need_scores(self) -> bool:
-        """Whether a filter asks for the scores of a model or of BM25."""
-        return any(value is not None for value in (self.percent, self.margin, self.max_score))
+    def check(self) -> None:
+        """Switch a filter without a threshold off."""
+        if self.near_duplicate is not None and self.near_duplicate.threshold is None:
+            object.__setattr__(self, "near_duplicate", None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,36 +99,56 @@ class CrossEncoderSettings(Settings):
     batch_size: whole(1, 1_000_000)
 
 
-_Window = Annotated[tuple[int, ...], Rule("two ranks, from 1, as [1,50]", lambda w: len(w) == 2 and 1 <= w[0] <= w[1])]
+def _is_window(window: tuple) -> bool:
+    return len(window) == 2 and 1 <= window[0] <= window[1]
 
 
 @dataclasses.dataclass(frozen=True)
-class MiningSettings(Settings):
-    """Which candidates are looked at, which of them are no negatives, and how many are taken.
+class Selection(Settings):
+    """Which candidates are looked at and which are taken.
 
     Attributes:
-        sources: what finds candidates. They are taken from in turns, in this order; a passage that several found is the
-            first one's. Where one has no more, the others go on.
+        sources: what finds candidates (`candidates.SOURCES`). They are taken from in turns, in this order; a passage that
+            several found is the first one's. Where one has no more, the others continue.
         window: first and last rank looked at, both included, in the source's list before any filter.
         per_query: negatives a row, at most.
         choose: "top": the best ranked; "sample": drawn from the window, by seed and query alone.
         max_uses: rows that may have the same passage as a negative, served in their order; None: any number.
+        seed: of samples and of the random source.
+    """
+
+    sources: tuple[Word, ...] = ("dense",)
+    window: Annotated[tuple[int, ...], Rule("two ranks, from 1, as [1,50]", _is_window)] = (1, 50)
+    per_query: whole(1, 100_000) = 7
+    choose: Literal["top", "sample"] = "top"
+    max_uses: whole(1) | None = None
+    seed: int = 42
+
+    def check(self) -> None:
+        """Refuse an empty list of sources, and one that is named twice."""
+        if not self.sources or len(set(self.sources)) != len(self.sources):
+            self.refuse("sources", "must be a list of at least one, each once, as [dense]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MiningSettings(Selection):
+    """All of mining: what is taken, how it is found and what is left out.
+
+    Attributes:
         bm25: how BM25 cuts texts.
         search: "exact", or "ivfpq": FAISS's compressed index on disk.
         filters, cross_encoder: what is left out.
     """
 
-    sources: tuple[Word, ...]
-    window: _Window
-    per_query: whole(1, 100_000)
-    choose: Literal["top", "sample"]
-    max_uses: whole(1) | None
     bm25: Tokenisation
     search: Literal["exact", "ivfpq"]
-    filters: FilterSettings
+    filters: Limits
     cross_encoder: CrossEncoderSettings
 
-    def check(self) -> None:
-        """Refuse an empty list of sources, and one that stands twice."""
-        if not self.sources or len(set(self.sources)) != len(self.sources):
-            self.refuse("sources", "must be a list of at least one, each once, as [dense]")
+    @property
+    def limits(self) -> Limits:
+        """The filters with those of the cross-encoder, if there is one."""
+        teacher = self.cross_encoder
+        if teacher.path is None:
+            return self.filters
+        return dataclasses.replace(self.filters, teacher_margin=teacher.margin, teacher_max_score=teacher.max_score)

@@ -18,7 +18,7 @@ from e5ft.retrieval.candidates import make_index, random_finder
 from e5ft.retrieval.filters import apply_filters, fates
 from e5ft.retrieval.mined import examples, mined_rows, summarise
 from e5ft.retrieval.mining import find_candidates, gathered, select
-from e5ft.retrieval.selection import Limits, Selection
+from e5ft.retrieval.settings import Limits, Selection
 
 ANSWER = "대법원은 원심판결을 파기하고 사건을 고등법원에 환송한다."
 REWRITTEN = "사건을 고등법원에 환송한다. 대법원은 원심판결을 파기하고"  # the planted near-duplicate

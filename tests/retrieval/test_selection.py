@@ -3,7 +3,7 @@
 import pytest
 
 from e5ft.errors import ConfigurationError
-from e5ft.retrieval.selection import Limits, Selection
+from e5ft.retrieval.settings import Limits, Selection
 
 
 @pytest.mark.parametrize(

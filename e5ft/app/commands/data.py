@@ -19,7 +19,7 @@ from e5ft.data.text import text_id
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval import beir
-from e5ft.retrieval.candidates import Problem, make_problem
+from e5ft.retrieval.candidates import MiningIndex, make_index
 from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir, sample
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class MiningData:
     """What a mining job needs.
 
     Attributes:
-        rows: to mine for, in the order of the problem's.
-        problem: the same as numbers, with the candidates.
+        rows: to mine for, in the order of the index's.
+        index: the same as numbers, with the candidates.
         label: the display name of the source.
         held_out_label: where held-out passages come from; None: there are none.
         dropped: hard negatives that the rows had; the mined ones take their place.
@@ -85,7 +85,7 @@ class MiningData:
     """
 
     rows: Iterable[Row]
-    problem: Problem
+    index: MiningIndex
     label: str
     held_out_label: str | None
     dropped: int
@@ -180,10 +180,10 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
         else:
             held_out |= _documents(load_file(part, settings) if isinstance(part, RowsFile) else _dev_rows(rows, plan))
             names.append(part.file if isinstance(part, RowsFile) else "the dev rows that train.py will set aside")
-    problem = make_problem(rows, corpus, held_out, all_rows=every_row)
+    index = make_index(rows, corpus, held_out, all_rows=every_row)
     dropped = sum(len(row.negatives) for row in rows)
     counts = Counts(read, rejected, len(held_out))
-    return MiningData(rows, problem, plan.display_name, " and ".join(names) or None, dropped, counts)
+    return MiningData(rows, index, plan.display_name, " and ".join(names) or None, dropped, counts)
 
 
 def read_corpus(path: str | os.PathLike) -> Iterator[str]:

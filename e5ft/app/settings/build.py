@@ -61,6 +61,8 @@ def settings_of(script: str, config: DictConfig) -> Any:
     model = _group(values, "model")
     lora = build(LoraSettings, model.pop("lora"))
     if script == "train":
+        values["rounds"] = _group(values, "rounds")
+        values["rounds"]["mining"] = {**_group(values["rounds"], "mining"), "seed": values["seed"]}
         values["lora"] = None if lora.rank is None else lora
         for name in _PARAMETERS:
             _check_parameters(name, _group(values, name))
@@ -69,7 +71,8 @@ def settings_of(script: str, config: DictConfig) -> Any:
     is_named = script != "mine" or model["path"] or model["hub"] or model["init"] == "random"
     values["model"] = build(ModelSource, {**model, "seed": values["seed"]}) if is_named else None
     if script == "mine":
-        values["mining"] = {name: values.pop(name) for name in hints(MiningSettings) if name in values}
+        values["mining"] = {name: values[name] for name in hints(MiningSettings)}
+        values = {name: value for name, value in values.items() if name in hints(MineSettings)}
     return build(SCRIPTS[script], values, "")
 
 

@@ -155,9 +155,7 @@ def locate_set(folder: str | os.PathLike, split: str, cache: Path) -> BeirSplit:
     return BeirSplit(located, split)
 
 
-def locate_keep_sets(
-    folders: Iterable[str], split: str, cache: Path, target: str | None = None
-) -> tuple[BeirSplit, ...]:
+def locate_keep_sets(folders: Iterable[str], split: str, cache: Path, target: str | None = None) -> tuple[BeirSplit, ...]:
     """The keep sets. Their names are keys of the summary and folders of the run.
 
     Args:

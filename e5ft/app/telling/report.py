@@ -9,7 +9,7 @@ from e5ft.app.scoring import headline, main_metric
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import ModelSource
 from e5ft.retrieval.evaluation import format_table
-from e5ft.retrieval.selection import Limits, Selection
+from e5ft.retrieval.settings import Limits, Selection
 
 _REAL_RUN = "python train.py model=e5_small data.train_file=mine.jsonl"
 # What became of a mined candidate, in the order in which mining decides it.
@@ -186,24 +186,24 @@ def mining_opening(source: ModelSource | None, selection: Selection, data) -> st
         selection: which candidates are taken.
         data: the MiningData.
     """
-    problem = data.problem
+    index = data.index
     by = "without a model" if source is None else f"with {source.label}"
     lines = [
         f"e5ft: hard negatives for {data.label}, {by}",
-        f"  rows        {len(problem.query_of):,} ({len(problem.queries):,} distinct queries)",
-        f"  candidates  {problem.candidates:,} passages; looked at: ranks {selection.window[0]} to {selection.window[1]} "
+        f"  rows        {len(index.query_of):,} ({len(index.queries):,} distinct queries)",
+        f"  candidates  {index.candidates:,} passages; looked at: ranks {selection.window[0]} to {selection.window[1]} "
         f"of {', '.join(selection.sources)}",
     ]
     if data.held_out_label is not None:
         lines.append(
-            f"  held out    {data.counts.held_out:,} passages of {data.held_out_label}: {problem.excluded:,} of them taken out of "
-            f"the candidates; {problem.overlap:,} are documents of these rows"
+            f"  held out    {data.counts.held_out:,} passages of {data.held_out_label}: {index.excluded:,} of them taken out of "
+            f"the candidates; {index.overlap:,} are documents of these rows"
         )
     if data.dropped:
         lines.append(f"  note        {data.dropped:,} hard negatives that the rows had are replaced by the mined ones")
-    if problem.candidates < selection.window[1]:
+    if index.candidates < selection.window[1]:
         lines.append(
-            f"  note        the corpus is smaller than the window: no query has more than {problem.candidates:,} candidates"
+            f"  note        the corpus is smaller than the window: no query has more than {index.candidates:,} candidates"
         )
     return "\n".join(lines)
 
