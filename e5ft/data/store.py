@@ -104,6 +104,39 @@ class RowStore:
         digest = digest_of(self.digest, np.asarray(indices, dtype=np.int64).tobytes().hex())
         return dataclasses.replace(self, rows=self.rows.select(indices), digest=digest)
 
+    def limited(self, count: int | None, seed: int) -> "RowStore":
+        """Return at most `count` rows, a seeded choice in their order; see `limited_rows`."""
+        chosen = _limited(len(self.rows), count, seed)
+        return self if chosen is None else self.select(chosen)
+
+
+def limited_rows(rows: Sequence[Row], count: int | None, seed: int) -> Sequence[Row]:
+    """Return at most `count` rows of a list: the same choice as `RowStore.limited`.
+
+    Args:
+        rows: in any number.
+        count: at least 1; None for all.
+        seed: of the choice.
+
+    Raises:
+        ConfigurationError: the count is below 1.
+    """
+    chosen = _limited(len(rows), count, seed)
+    return rows if chosen is None else [rows[index] for index in chosen]
+
+
+def seeded_choice(total: int, count: int | None, seed: int | Sequence[int]) -> np.ndarray:
+    """Return the numbers of at most `count` of `total` rows, chosen at random, ascending; None chooses all."""
+    return np.sort(np.random.default_rng(seed).permutation(total)[:count])
+
+
+def _limited(total: int, count: int | None, seed: int) -> np.ndarray | None:
+    if count is None or count >= total:
+        return None
+    if count < 1:
+        raise ConfigurationError(f"data.max_train_rows={count}: must be at least 1, or null for all")
+    return seeded_choice(total, count, seed)
+
 
 def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "fail", split: str = "train") -> RowStore:
     """Validate a source once and map the result.

@@ -3,9 +3,9 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
 
 from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
 from e5ft.data.lines import Fault, read_json_lines
@@ -14,7 +14,7 @@ from e5ft.data.rows import Row
 from e5ft.data.settings import Mix
 from e5ft.data.sources import join_rows
 from e5ft.data.split import split_rows
-from e5ft.data.store import RowStore, load_rows
+from e5ft.data.store import RowStore, limited_rows, load_rows
 from e5ft.data.text import text_id
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
@@ -171,7 +171,9 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
     else:
         every_row = load_file(source, settings)
         read, rejected = every_row.read, every_row.rejected
-    rows = limited(every_row, settings.data.max_train_rows, settings.seed)
+    limit = settings.data.max_train_rows
+    limited = every_row.limited if isinstance(every_row, RowStore) else partial(limited_rows, every_row)
+    rows = limited(limit, settings.seed)
     held_out, names = set(), []
     for part in plan.held_out:
         if isinstance(part, BeirSplit):

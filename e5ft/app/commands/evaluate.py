@@ -11,7 +11,8 @@ from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource, model_folder
-from e5ft.retrieval.evaluation import Evaluation, paired_difference, score_bm25, score_sizes
+from e5ft.retrieval.comparison import paired_differences
+from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.tables import difference_text, format_table, headline, main_metric
 
@@ -77,8 +78,7 @@ def _check_free(folder: Path) -> None:
 def _compare(model: Evaluation, rival: Evaluation, metrics: list[str], path: Path, seed: int) -> None:
     say(f"\nagainst {rival.label}, paired over queries:")
     record = {}
-    for metric in metrics:
-        difference = paired_difference(model, rival, metric, seed=seed)
+    for metric, difference in paired_differences(model, rival, metrics, seed=seed).items():
         record[metric] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p_value}
-        say(f"  {metric:<10} {difference_text(difference)}  p = {difference.p_value:.2g}")
+        say(f"  {metric:<10} {difference_text(difference.mean, difference.low, difference.high)}  p = {difference.p_value:.2g}")
     write_json(path, record)

@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from e5ft.app.commands.data import keep_folders, load_keep_sets, load_set
+from e5ft.app.commands.data import AUTO, LARGEST, load_set
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
+from e5ft.app.settings.plan import BeirSplit, locate_keep_sets, locate_set
 from e5ft.app.telling.report import inline, plain_card, relative, say
 from e5ft.errors import ConfigurationError, DataError, E5ftError
 from e5ft.files import read_json, write_json
@@ -16,9 +17,10 @@ from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import RECORD, load_encoder
 from e5ft.modeling.merging import check_mergeable, merge
 from e5ft.modeling.settings import ModelSource, model_folder
-from e5ft.retrieval.evaluation import Evaluation, paired_difference, score_model
-from e5ft.retrieval.sets import LARGEST, RetrievalSet, cut
-from e5ft.retrieval.tables import aligned, cell, headline, main_metric
+from e5ft.retrieval.comparison import paired_differences
+from e5ft.retrieval.evaluation import Evaluation, score_model
+from e5ft.retrieval.sets import RetrievalSet, cut
+from e5ft.retrieval.tables import aligned, headline, interval_text, main_metric
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
 _EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)")
@@ -74,16 +76,16 @@ def merge_models(settings: ExportSettings) -> tuple[Encoder, str, dict]:
         DataError: an evaluation folder, or its split, is not there.
     """
     asked, source = settings.merge.alpha, settings.model
-    folders = _folders(settings)
+    sources = _sets_to_measure(settings)
     tuned = load_encoder(source)
     base_source = _base_source(settings, tuned)
     base = load_encoder(base_source)
     check_mergeable(base, tuned)
     shown_alpha = list(asked) if isinstance(asked, tuple) else float(asked)
     record = {"base": base_source.label, "fine_tuned": source.label, "alpha": shown_alpha, "rule": None}
-    if folders:
+    if sources:
         alphas = sorted({0.0, 1.0, *map(float, asked if isinstance(asked, tuple) else (asked,))})
-        sets = _sets(settings, folders)
+        sets = _loaded(sources, settings)
         measured = {alpha: _measure(settings, base, tuned, alpha, sets) for alpha in alphas}
         record.update(_outcome(measured, settings))
         say("\n" + sweep_table(record))
@@ -134,21 +136,23 @@ def _rows(record: dict) -> list[list[str]]:
     for entry in record["alphas"]:
         alpha = {0.0: "0 (base)", 1.0: "1 (fine-tuned)"}.get(entry["alpha"], f"{entry['alpha']:g}")
         sets = [entry["sets"][name] for name in names]
-        figures = [cell(s["metrics"][metric], s["intervals"][metric]) for s in sets]
+        figures = [interval_text(s["metrics"][metric], s["intervals"][metric]) for s in sets]
         rows.append([alpha, *figures, "yes" if entry["qualifies"] else "no"])
     return rows
 
 
-def _folders(settings: ExportSettings) -> list[Path]:
-    """The target's folder and the keep sets', checked to have the split; empty where nothing is to be measured."""
+def _sets_to_measure(settings: ExportSettings) -> list[BeirSplit]:
+    """The target and the keep sets, checked to have the split; empty where nothing is to be measured."""
     data, cache = settings.data, Path(settings.cache_dir)
     if data.eval_dir is None and isinstance(settings.merge.alpha, tuple):
         settings.merge.refuse("alpha", "needs data.eval_dir=DIR to choose by (and data.keep_dir=[DIR]), or one number")
-    if data.eval_dir is None and data.keep_dir:
-        raise ConfigurationError("data.keep_dir: needs the target beside it, data.eval_dir=DIR")
-    folders = [*(() if data.eval_dir is None else (data.eval_dir,)), *data.keep_dir]
+    if data.eval_dir is None:
+        if data.keep_dir:
+            raise ConfigurationError("data.keep_dir: needs the target beside it, data.eval_dir=DIR")
+        return []
     try:
-        return keep_folders(folders, data.eval_split, cache)
+        target = locate_set(data.eval_dir, data.eval_split, cache)
+        return [target, *locate_keep_sets(data.keep_dir, data.eval_split, cache, target.name)]
     except DataError as error:
         reason = "what alphas are measured on, so that the test split stays unseen"
         raise DataError(f"{error} (data.eval_split={data.eval_split}: {reason})") from error
@@ -164,12 +168,9 @@ def _base_source(settings: ExportSettings, tuned: Encoder) -> ModelSource:
     return dataclasses.replace(source, path=path, hub=None, revision=None, init="pretrained", shape=None, text=text)
 
 
-def _sets(settings: ExportSettings, folders: list[Path]) -> list[RetrievalSet]:
-    data = settings.data
-    target = load_set(folders[0], data.eval_split)
-    keep = load_keep_sets(folders[1:], data.eval_split, target)
-    size = LARGEST if data.eval_corpus_size == "auto" else data.eval_corpus_size
-    return [cut(whole, size, seed=settings.seed) for whole in (target, *keep)]
+def _loaded(sources: list[BeirSplit], settings: ExportSettings) -> list[RetrievalSet]:
+    size = LARGEST if settings.data.eval_corpus_size == AUTO else settings.data.eval_corpus_size
+    return [cut(load_set(source, settings), size, seed=settings.seed) for source in sources]
 
 
 def _measure(settings: ExportSettings, base: Encoder, tuned: Encoder, alpha: float, sets: list[RetrievalSet]) -> list[Evaluation]:
@@ -212,11 +213,11 @@ def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) 
 
 def _figures(evaluation: Evaluation, base: Evaluation, metric: str, seed: int) -> dict:
     return {
-        "queries": len(evaluation.per_query),
+        "queries": len(evaluation.scored),
         "passages": evaluation.passages,
         "metrics": evaluation.metrics,
         "intervals": evaluation.intervals,
-        "difference_to_base": dataclasses.asdict(paired_difference(evaluation, base, metric, seed=seed)),
+        "difference_to_base": dataclasses.asdict(paired_differences(evaluation, base, [metric], seed=seed)[metric]),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from e5ft import distributed
-from e5ft.app.commands.data import split_dev
+from e5ft.app.commands.data import load_file, split_dev
 from e5ft.app.commands.mine import mine
 from e5ft.app.commands.train import examine, train
 from e5ft.app.runs import sweep
@@ -14,11 +14,11 @@ from e5ft.app.runs.folder import Job, RunFolder, current_job
 from e5ft.app.runs.stopping import stopping_at_once
 from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings, TrainSettings
-from e5ft.app.settings.plan import DataPlan, plan
+from e5ft.app.settings.plan import DataPlan, DevShare, plan
 from e5ft.app.telling.report import relative, say
 from e5ft.data.remote import is_url, local_file
 from e5ft.data.settings import Columns
-from e5ft.data.store import RowStore, load_rows
+from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError
 from e5ft.files import digest_of_file, read_json, replace_link, write_json, write_lines
 from e5ft.modeling.settings import ModelSource
@@ -123,14 +123,12 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
 def _with_dev_file(settings: TrainSettings, data_plan: DataPlan, path: Path) -> TrainSettings:
     """Cut the dev rows off before the first round, into a file: they must be known as held out when negatives are mined."""
     source = data_plan.sources[0]
-    evaluation = None if data_plan.evaluation is None else str(data_plan.evaluation)
+    evaluation = None if data_plan.evaluation is None else str(data_plan.evaluation.folder)
     data = dataclasses.replace(settings.data, train_file=source.file, columns=source.columns, eval_dir=evaluation)
-    if data_plan.dev_share is not None:
+    if isinstance(data_plan.dev, DevShare):
         files = {name: path / f"{name}.jsonl" for name in ("train", "dev")}
         if distributed.is_main() and not all(file.is_file() for file in files.values()):
-            cache = Path(settings.cache_dir)
-            rows = load_rows(source.file, source.columns, cache, on_bad_row=data.on_bad_row, split=source.split)
-            for store, file in zip(split_dev(rows, data_plan), files.values(), strict=True):
+            for store, file in zip(split_dev(load_file(source, settings), data_plan), files.values(), strict=True):
                 write_lines(file, _lines(store))
         distributed.barrier()
         train_file, dev_file = map(str, files.values())

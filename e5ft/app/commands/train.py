@@ -29,9 +29,9 @@ from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import add_adapters
+from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.tables import Scores
 from e5ft.training import checkpoint
 from e5ft.training.fitting import fit_micro_batch
 from e5ft.training.loss_setup import LossSetup, loss_setup
@@ -119,7 +119,7 @@ class _Run:
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
             measured.after, measured.cuts = score_sizes(encoder, retrieval_set, settings.evaluation, "after", seed=settings.seed)
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
-        summary["keep"] = [measured.keep_record(settings.seed) for measured in keep]
+        summary["keep"] = [keep_record(measured, settings.seed) for measured in keep]
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
             mirror.send({f"test/{name}": value for name, value in scores.after.metrics.items()})

@@ -15,9 +15,10 @@ from e5ft.app.runs.folder import hold, holds_work, status_of
 from e5ft.app.settings.guard import without_secrets
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, replace_link, write_text
-from e5ft.retrieval.tables import HEADLINE, MAIN, aligned
+from e5ft.retrieval.tables import HEADLINE, aligned, main_metric
 from e5ft.settings import shown
 
+MAIN = main_metric(HEADLINE)
 _failed = 0
 _held: tuple[int, FileLock] | None = None  # the process that started a multirun, and the lock of its folder
 
