@@ -31,35 +31,24 @@ def test_a_step_is_the_same_however_it_is_cut(rows_file, tmp_path):
         torch.testing.assert_close(weights, whole[2], rtol=0, atol=1e-4)
 
 
-def test_a_step_with_other_models_vectors_is_the_same_however_it_is_cut(rows_file, tmp_path):
-    """Guide mask, distillation over the step, Matryoshka, the pull to the base, all positives of a row: (32x1) = (8x4)."""
-    rows = two_processes.several_positives(rows_file)
-    runs = {}
+@pytest.mark.parametrize("kind", ["guided", "margin"])
+def test_a_masked_step_is_the_same_however_it_is_cut(rows_file, tmp_path, kind):
+    """(32x1) = (8x4), some but not all negatives masked: losses, norms, weights and masked shares.
+
+    guided: guide mask, distillation over the step, Matryoshka, divergence from the base, all positives of a row.
+    """
+    guided = kind == "guided"
+    rows = two_processes.several_positives(rows_file) if guided else rows_file
+    runs = []
     for batch, accumulation in ((32, 1), (8, 4)):
-        trainer = make_trainer(
-            rows, tmp_path / str(batch), batch=batch, accumulation=accumulation, steps=3, **two_processes.guided()
-        )
+        more = two_processes.guided() if guided else {"loss": two_processes.margin_mask()}
+        trainer = make_trainer(rows, tmp_path / str(batch), batch=batch, accumulation=accumulation, steps=3, **more)
         trainer.train()
         shares = [entry["false_negative_share"] for entry in trainer.state.log_history if "loss" in entry]
-        runs[batch] = losses_of(trainer), norms_of(trainer), weights_of(trainer), shares
-    assert min(runs[32][3]) > 0 and max(runs[32][3]) < 1
-    for ours, theirs in zip(runs[8], runs[32], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-def test_the_models_own_mask_is_the_same_however_the_step_is_cut(rows_file, tmp_path):
-    """The margin mask, some but not all negatives masked: (32x1) = (8x4), losses, norms, weights and masked shares."""
-    runs = {}
-    for batch, accumulation in ((32, 1), (8, 4)):
-        trainer = make_trainer(
-            rows_file, tmp_path / str(batch), batch=batch, accumulation=accumulation, steps=3, loss=two_processes.margin_mask()
-        )
-        trainer.train()
-        shares = [entry["false_negative_share"] for entry in trainer.state.log_history if "loss" in entry]
-        runs[batch] = losses_of(trainer), norms_of(trainer), weights_of(trainer), shares
-    assert min(runs[32][3]) > 0.3 and max(runs[32][3]) < 0.95
-    for ours, theirs in zip(runs[8], runs[32], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        runs.append((losses_of(trainer), norms_of(trainer), weights_of(trainer), shares))
+    assert min(shares) > (0 if guided else 0.3) and max(shares) < (1 if guided else 0.95)
+    for whole, cut in zip(*runs, strict=True):
+        torch.testing.assert_close(cut, whole, rtol=1e-4, atol=1e-4)
 
 
 def test_the_step_with_dropout_is_the_plain_computation(rows_file, tmp_path):
@@ -101,72 +90,35 @@ def test_micro_batch_negatives_are_plain_accumulation(rows_file, tmp_path):
 
 
 class Recorder(ContrastiveTrainer):
-    """Keeps every training forward: its step, its micro-batch, whether with gradient, and what came out."""
+    """Keeps every training forward by step and micro-batch: whether it had a gradient, and its vectors."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.forwards = []
+    passes = None
 
     def _embed(self, batch, number, model=None):
         embeddings = super()._embed(batch, number, model)
-        self.forwards.append((self.state.global_step, number, torch.is_grad_enabled(), embeddings.detach().clone()))
-        return embeddings
-
-    def passes(self) -> dict:
-        found = {}
-        for step, number, graph, embeddings in self.forwards:
-            found.setdefault((step, number), []).append((graph, embeddings))
-        return found
-
-
-class Unseeded(Recorder):
-    def _embed(self, batch, number, model=None):
-        embeddings = (self.model_wrapped if model is None else model)(batch.input_ids, batch.lengths)
-        self.forwards.append((self.state.global_step, number, torch.is_grad_enabled(), embeddings.detach().clone()))
+        self.passes = self.passes or {}
+        passes = self.passes.setdefault((self.state.global_step, number), [])
+        passes.append((torch.is_grad_enabled(), embeddings.detach().clone()))
         return embeddings
 
 
-class ForgetsTrainMode(Recorder):
-    def get_batch_samples(self, *args):
-        self.model.train = lambda mode=True: self.model  # hides the method while the first half of the step runs
-        try:
-            return super().get_batch_samples(*args)
-        finally:
-            del self.model.train
-
-
-def run_with_evaluations(cls, rows_file, folder, **arguments):
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_second_pass_sees_the_dropout_of_the_first(rows_file, tmp_path, bf16):
     def evaluator(encoder):
         encoder.eval()  # and leaves it so, as Trainer's own evaluation does
         return {"score": 0.0}
 
     trainer = make_trainer(
-        rows_file, folder, batch=4, accumulation=4, steps=3, dropout=0.2, evaluator=evaluator, cls=cls, eval_strategy="steps",
-        eval_steps=1, **arguments,
+        rows_file, tmp_path, batch=4, accumulation=4, steps=3, dropout=0.2, evaluator=evaluator, cls=Recorder,
+        eval_strategy="steps", eval_steps=1, bf16=bf16,
     )  # fmt: skip
     trainer.model.eval()  # as load_encoder hands it over
     trainer.train()
-    return trainer.passes()
-
-
-@pytest.mark.parametrize("bf16", [False, True])
-def test_the_second_pass_sees_the_dropout_of_the_first(rows_file, tmp_path, bf16):
-    passes = run_with_evaluations(Recorder, rows_file, tmp_path, bf16=bf16)
-    assert set(passes) == {(step, number) for step in range(3) for number in range(4)}
-    for (_, number), found in passes.items():
+    assert set(trainer.passes) == {(step, number) for step in range(3) for number in range(4)}
+    for (_, number), passes in trainer.passes.items():
         # The first micro-batch's graph is kept; the others are embedded without, then with one.
-        assert [graph for graph, _ in found] == ([True] if number == 0 else [False, True])
-        assert torch.equal(found[0][1], found[-1][1])
-
-
-def test_the_two_passes_differ_without_seeds(rows_file, tmp_path):
-    passes = run_with_evaluations(Unseeded, rows_file, tmp_path)
-    assert not any(torch.equal(found[0][1], found[1][1]) for (_, number), found in passes.items() if number)
-
-
-def test_the_two_passes_differ_without_train_mode(rows_file, tmp_path):
-    passes = run_with_evaluations(ForgetsTrainMode, rows_file, tmp_path)
-    assert not any(torch.equal(found[0][1], found[1][1]) for (_, number), found in passes.items() if number)
+        assert [graph for graph, _ in passes] == ([True] if number == 0 else [False, True])
+        assert torch.equal(passes[0][1], passes[-1][1])
 
 
 def test_dropout_differs_between_steps_micro_batches_and_seeds(rows_file, tmp_path):
@@ -201,13 +153,13 @@ def test_the_surrogate_is_float32_under_bf16_autocast(rows_file, tmp_path):
         assert surrogate(embeddings.bfloat16(), share).dtype == torch.float32
 
 
-def test_the_shares_add_up_to_the_loss(rows_file, tmp_path):
+def test_the_losses_of_the_micro_batches_add_up_to_the_loss(rows_file, tmp_path):
     trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=4)
     batches = micro_batches_of(trainer)
-    shares, step = first_pass(batches, trainer._embed, trainer.loss)
+    cached, step = first_pass(batches, trainer._embed, trainer.loss)
     embeddings = torch.cat([trainer._embed(batch, number) for number, batch in enumerate(batches)])
     assert step.local_rows == (0, 16) and len(step.text_id) == len(embeddings)
-    assert sum(share.loss.item() for share in shares) == pytest.approx(trainer.loss(embeddings, step).item(), rel=1e-6)
-    assert [share.number for share in shares] == [0, 1, 2, 3]
-    assert [share.embeddings is not None for share in shares] == [True, False, False, False]
-    assert all(share.gradient.shape == (len(share.micro_batch.lengths), 32) for share in shares)
+    assert sum(each.loss.item() for each in cached) == pytest.approx(trainer.loss(embeddings, step).item(), rel=1e-6)
+    assert [each.number for each in cached] == [0, 1, 2, 3]
+    assert [each.embeddings is not None for each in cached] == [True, False, False, False]
+    assert all(each.gradient.shape == (len(each), 32) for each in cached)

@@ -9,7 +9,8 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.training import tiles
 from e5ft.training.distillation import Distillation, Regularised, own_candidates
 from e5ft.training.losses import InfoNCE, Triplet
-from tests.training.test_losses import make_step, masked_reference, random_rows, value_and_gradient, vectors
+from tests.training.test_losses import make_step, random_rows, value_and_gradient, vectors
+from tests.training.test_losses import reference as infonce_reference
 
 
 def kl_by_hand(student: list, teacher: list) -> torch.Tensor:
@@ -70,8 +71,8 @@ def test_infonce_is_added_with_its_weight_and_with_or_without_hard_negatives(mas
     step, rows, text_ids, embeddings = scored_step(3)
     divergence = Distillation(0.3, weight=0.0)(embeddings, step)
     loss = Distillation(0.3, weight=0.25, mask_hard=mask_hard)
-    wanted, counts = masked_reference(embeddings, embeddings, rows, text_ids, 0.3, ("query_passage",), 2.0, 2.0, mask_hard)
-    assert sum(len(row[2]) for row in rows) > 0 and bool(counts["hard"][1]) != mask_hard
+    wanted, counts = infonce_reference(embeddings, rows, text_ids, 0.3, ("query_passage",), mask_hard=mask_hard)
+    assert sum(len(row[2]) for row in rows) > 0 and bool(counts[True][1]) != mask_hard
     torch.testing.assert_close(loss(embeddings, step).double(), divergence.double() + 0.25 * wanted, rtol=1e-5, atol=1e-6)
     assert float(loss.statistics["kl"]) == pytest.approx(float(divergence))
     assert float(loss.statistics["infonce"]) == pytest.approx(float(wanted), rel=1e-5)

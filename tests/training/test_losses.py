@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -60,31 +61,44 @@ def random_rows(seed: int, rows: int = 9, queries: int = 6, passages: int = 8):
     return table, text_ids
 
 
-def reference(embeddings: torch.Tensor, rows, text_ids, temperature: float, blocks, own=None) -> torch.Tensor:
-    """InfoNCE as its docstring says it, pair by pair, with dictionaries of identities."""
+def reference(embeddings, rows, text_ids, temperature, blocks, own=None, *, guide=None, margins=(2.0, 2.0), mask_hard=False):
+    """InfoNCE as its docstring says it, pair by pair, with dictionaries of identities.
+
+    With a guide's vectors, candidates that they score above the positive by more than a margin are left out; the margins are those
+    of in-batch and of hard negatives.
+
+    Returns the loss, and how many in-batch and hard negatives of how many were left out of the query_passage block.
+    """
+    guide = embeddings if guide is None else guide
     known = {query_id: set(answers) for _, _, _, query_id, answers in rows}
-    passages, queries = {}, {}  # identity -> its first place
+    passages, queries = {}, {}  # identity -> its first index
     for index in [row[1] for row in rows] + [n for row in rows for n in row[2]]:
         passages.setdefault(text_ids[index], index)
     for query, _, _, query_id, _ in rows:
         queries.setdefault(query_id, query)
-
-    def score(a, b):
-        return torch.dot(embeddings[a], embeddings[b]) / temperature
-
-    losses = []
-    for query, positive, _, query_id, _ in rows[slice(*own) if own else slice(None)]:
-        terms = [score(query, positive)]
-        if "query_passage" in blocks:
-            terms += [score(query, place) for p, place in passages.items() if p not in known[query_id]]
-        if "passage_query" in blocks:
-            terms += [score(positive, place) for q, place in queries.items() if text_ids[positive] not in known[q]]
-        if "query_query" in blocks:
-            terms += [score(query, place) for q, place in queries.items() if not known[q] & known[query_id]]
-        if "passage_passage" in blocks:
-            terms += [score(positive, place) for p, place in passages.items() if p not in known[query_id]]
+    losses, counts = [], ([0, 0], [0, 0])
+    for query, positive, negatives, query_id, _ in rows[slice(*own) if own else slice(None)]:
+        terms = [embeddings[query] @ embeddings[positive] / temperature]
+        hard_ids = {text_ids[n] for n in negatives}
+        others = [(place, p in hard_ids) for p, place in passages.items() if p not in known[query_id]]
+        candidates = {
+            "query_passage": [(query, place, hard) for place, hard in others],
+            "passage_query": [(positive, place, False) for q, place in queries.items() if text_ids[positive] not in known[q]],
+            "query_query": [(query, place, False) for q, place in queries.items() if not known[q] & known[query_id]],
+            "passage_passage": [(positive, place, False) for place, _ in others],
+        }
+        for block in blocks:
+            for anchor, place, hard in candidates[block]:
+                if hard and mask_hard:
+                    continue
+                false = guide[anchor] @ guide[place] > guide[query] @ guide[positive] + margins[hard]
+                if block == "query_passage":
+                    counts[hard][0] += int(false)
+                    counts[hard][1] += 1
+                if not false:
+                    terms.append(embeddings[anchor] @ embeddings[place] / temperature)
         losses.append(torch.logsumexp(torch.stack(terms), dim=0) - terms[0])
-    return torch.stack(losses).mean()
+    return torch.stack(losses).mean(), counts
 
 
 def vectors(count: int, seed: int = 0, dimension: int = 6) -> torch.Tensor:
@@ -141,7 +155,7 @@ def test_infonce_equals_the_double_loop(blocks):
             step = make_step(rows, text_ids, own)
             found = value_and_gradient(lambda e, step=step: loss(e, step), embeddings)
             wanted = value_and_gradient(
-                lambda e, own=own, rows=rows, ids=text_ids: reference(e, rows, ids, 0.3, blocks, own), embeddings
+                lambda e, own=own, rows=rows, ids=text_ids: reference(e, rows, ids, 0.3, blocks, own)[0], embeddings
             )
             assert found[0].dtype == torch.float32
             torch.testing.assert_close(found[0].double(), wanted[0], rtol=1e-5, atol=1e-6)
@@ -185,7 +199,7 @@ def test_infonce_survives_a_low_temperature():
     embeddings, step = vectors(len(text_ids)), make_step(rows, text_ids)
     value, gradient = value_and_gradient(lambda e: InfoNCE(0.001)(e, step), embeddings)
     torch.testing.assert_close(
-        value.double(), reference(embeddings, rows, text_ids, 0.001, ("query_passage",)), rtol=1e-4, atol=0
+        value.double(), reference(embeddings, rows, text_ids, 0.001, ("query_passage",))[0], rtol=1e-4, atol=0
     )
     assert torch.isfinite(gradient).all()
 
@@ -200,28 +214,20 @@ def test_a_step_without_any_negative_is_refused():
     assert InfoNCE(0.1)(embeddings, one_more) > 0
 
 
-@pytest.mark.parametrize("temperature", [0, -0.1, 1e-300, 1e300, 10**400, math.nan, math.inf, True, "0.05", None])
-def test_bad_temperatures_are_refused(temperature):
-    with pytest.raises(ConfigurationError, match="loss.temperature"):
-        InfoNCE(temperature)
-
-
-@pytest.mark.parametrize("chunk_size", [0, -1, 2.5, "8", None, True])
-def test_bad_chunk_sizes_are_refused(chunk_size):
-    with pytest.raises(ConfigurationError, match="loss.chunk_size"):
-        InfoNCE(0.1, chunk_size=chunk_size)
-
-
-@pytest.mark.parametrize("blocks", [(), ("passage_query",), ("query_passage", "both"), ("query_passage",) * 2, "query_passage"])
-def test_bad_blocks_are_refused(blocks):
-    with pytest.raises(ConfigurationError, match="loss.blocks"):
-        InfoNCE(0.1, blocks)
-
-
-@pytest.mark.parametrize("margin", [0, -1, 2.1, math.nan, True, "0.1", None])
-def test_bad_margins_are_refused(margin):
-    with pytest.raises(ConfigurationError, match="loss.margin"):
-        Triplet(margin)
+@pytest.mark.parametrize(("loss", "field", "values"), [
+    (InfoNCE, "temperature", [0, -0.1, 1e-300, 1e300, 10**400, math.nan, math.inf, True, "0.05", None]),
+    (partial(InfoNCE, 0.1), "chunk_size", [0, -1, 2.5, "8", None, True]),
+    (partial(InfoNCE, 0.1), "blocks", [(), ("passage_query",), ("query_passage", "both"), ("query_passage",) * 2, "query_passage"]),
+    (partial(InfoNCE, 0.1), "false_negatives", ["yes", None]),
+    (partial(InfoNCE, 0.1, false_negatives="margin"), "margin", [3, -2.1, math.nan, True, "big"]),
+    (partial(InfoNCE, 0.1, false_negatives="guide"), "hard_margin", [3, "big"]),
+    (partial(InfoNCE, 0.1), "margin", [0.1]),  # without false_negatives
+    (Triplet, "margin", [0, -1, 2.1, math.nan, True, "0.1", None]),
+])  # fmt: skip
+def test_values_that_are_refused(loss, field, values):
+    for value in values:
+        with pytest.raises(ConfigurationError, match=f"^loss.{field}="):
+            loss(**{field: value})
 
 
 def test_triplet_by_hand():
@@ -270,43 +276,6 @@ def test_triplet_without_hard_negatives_is_refused():
 # -- false negatives ---------------------------------------------------------------------------------------------------------
 
 
-def masked_reference(embeddings, judge, rows, text_ids, temperature, blocks, margin, hard_margin, mask_hard=False):
-    """InfoNCE with candidates left out that the judge's vectors score above the positive by more than a margin.
-
-    Returns the loss, and how many in-batch and hard negatives of how many were left out of the query_passage block.
-    """
-    known = {query_id: set(answers) for _, _, _, query_id, answers in rows}
-    passages, queries = {}, {}
-    for index in [row[1] for row in rows] + [n for row in rows for n in row[2]]:
-        passages.setdefault(text_ids[index], index)
-    for query, _, _, query_id, _ in rows:
-        queries.setdefault(query_id, query)
-    losses, counts = [], {"in_batch": [0, 0], "hard": [0, 0]}
-    for query, positive, negatives, query_id, _ in rows:
-        terms = [embeddings[query] @ embeddings[positive] / temperature]
-        limit = judge[query] @ judge[positive]
-        own = {text_ids[n] for n in negatives}
-        candidates = {
-            "query_passage": [(query, place, p in own) for p, place in passages.items() if p not in known[query_id]],
-            "passage_query": [(positive, place, False) for q, place in queries.items() if text_ids[positive] not in known[q]],
-            "query_query": [(query, place, False) for q, place in queries.items() if not known[q] & known[query_id]],
-            "passage_passage": [(positive, place, False) for p, place in passages.items() if p not in known[query_id]],
-        }
-        for block in blocks:
-            for anchor, place, hard in candidates[block]:
-                if hard and mask_hard:
-                    continue
-                false = judge[anchor] @ judge[place] > limit + (hard_margin if hard else margin)
-                if block == "query_passage":
-                    count = counts["hard" if hard else "in_batch"]
-                    count[0] += int(false)
-                    count[1] += 1
-                if not false:
-                    terms.append(embeddings[anchor] @ embeddings[place] / temperature)
-        losses.append(torch.logsumexp(torch.stack(terms), dim=0) - terms[0])
-    return torch.stack(losses).mean(), counts
-
-
 @pytest.mark.parametrize("mode", ["margin", "guide"])
 @pytest.mark.parametrize("blocks", [("query_passage",), BLOCKS], ids=["one", "all"])
 @pytest.mark.parametrize(("margin", "hard_margin"), [(0.1, 0.1), (0.0, -0.2), (-0.1, 2.0)])
@@ -320,15 +289,15 @@ def test_masks_against_the_double_loop(mode, blocks, margin, hard_margin, column
         step = make_step(rows, text_ids)
         step.side["guide"] = guide.float().numpy()
         loss = InfoNCE(0.3, blocks, chunk_size=4, false_negatives=mode, margin=margin, hard_margin=hard_margin)
-        judge = embeddings if mode == "margin" else guide
+        named = {"guide": None if mode == "margin" else guide, "margins": (margin, hard_margin)}
         value, gradient = value_and_gradient(lambda e, loss=loss, step=step: loss(e, step), embeddings)
-        arguments = (judge, rows, text_ids, 0.3, blocks, margin, hard_margin)
-        wanted, slope = value_and_gradient(lambda e, a=arguments: masked_reference(e, *a)[0], embeddings)
+        arguments = (rows, text_ids, 0.3, blocks)
+        wanted, slope = value_and_gradient(lambda e, a=arguments, n=named: reference(e, *a, **n)[0], embeddings)
         torch.testing.assert_close(value.double(), wanted, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(gradient, slope, rtol=1e-4, atol=1e-6)
-        counts = masked_reference(embeddings, *arguments)[1]
-        for place, (name, kind) in enumerate((("false_negative_share", "in_batch"), ("false_hard_negative_share", "hard"))):
-            masked[place] += counts[kind][0]
+        counts = reference(embeddings, *arguments, **named)[1]
+        for kind, name in enumerate(("false_negative_share", "false_hard_negative_share")):
+            masked[kind] += counts[kind][0]
             if counts[kind][1]:
                 assert not loss.statistics[name].requires_grad
                 assert float(loss.statistics[name]) == pytest.approx(counts[kind][0] / counts[kind][1])
@@ -372,20 +341,6 @@ def test_the_margins_that_publications_name_are_the_defaults():
     assert (margin.margin, margin.hard_margin, margin.needs) == (0.1, 0.1, frozenset())
     assert (guide.margin, guide.hard_margin, guide.needs) == (-0.05, -0.05, {"guide"})
     assert InfoNCE(0.1, false_negatives="guide").margin == 0
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"false_negatives": "yes"}, "false_negatives='yes'.*none, margin, guide"),
-        ({"false_negatives": "margin", "margin": 3}, "margin=3.*from -2 to 2"),
-        ({"false_negatives": "margin", "hard_margin": "big"}, "hard_margin='big'"),
-        ({"margin": 0.1}, "margin=0.1.*without loss.false_negatives"),
-    ],
-)
-def test_mask_settings_that_are_refused(settings, message):
-    with pytest.raises(ConfigurationError, match=message):
-        InfoNCE(0.1, **settings)
 
 
 def test_a_guide_that_no_step_carries_is_refused(by_hand):
