@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from e5ft.app.configuration import model_source, run_dir, sweep_dir
-from e5ft.app.telling import findings
+from e5ft.app.telling import findings, machine
 from e5ft.app.telling.findings import PlannedRun, fault, note, ok
 from e5ft.app.training import examine
 from e5ft.errors import ConfigurationError, DataError
@@ -36,7 +36,7 @@ def planned(composed, monkeypatch):
 
 
 def free_disk(monkeypatch, bytes_free):
-    monkeypatch.setattr(findings.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=bytes_free))
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=bytes_free))
 
 
 def checks(monkeypatch, **results):
@@ -94,7 +94,7 @@ def test_hydra_makes_no_folder_for_the_doctor():
 
 
 def test_a_run_prints_its_notes_and_facts_once_and_a_note_does_not_stop_it(trained, capsys, monkeypatch):
-    monkeypatch.setattr(findings, "usable_cores", lambda: 0.5)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 0.5)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     trained(
         "training.max_steps=2", "training.use_cpu=true", "evaluation.bm25=null", "training.eval_steps=1", "training.save_steps=1"
@@ -110,7 +110,7 @@ def test_a_run_prints_its_notes_and_facts_once_and_a_note_does_not_stop_it(train
 
 
 def test_what_a_run_cannot_survive_stops_it_before_training(trained, composed, monkeypatch, tmp_path):
-    monkeypatch.setattr(findings.util, "find_spec", lambda module: None)
+    monkeypatch.setattr(machine.util, "find_spec", lambda module: None)
     with pytest.raises(
         ConfigurationError, match="evaluation.bm25=kiwi: needs kiwipiepy, model.lora.rank: needs peft; pip install kiw"
     ):
@@ -130,15 +130,15 @@ def test_one_process_with_several_gpus_is_refused(planned, monkeypatch):
     run = planned()
     monkeypatch.setattr(PlannedRun, "uses_gpu", True)
     with pytest.raises(ConfigurationError, match="--nproc_per_node 4"):
-        findings.check_device(run)
+        machine.check_device(run)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert findings.check_device(run).text == "4 x GPU, compute capability 9.0, 80.0 GB"
+    assert machine.check_device(run).text == "4 x GPU, compute capability 9.0, 80.0 GB"
 
 
 @pytest.mark.parametrize(("emulated", "field", "state"), [(True, "true", "note"), (False, "true", "ok"), (True, "false", "ok")])
 def test_bfloat16_without_instructions_for_it(planned, monkeypatch, emulated, field, state):
-    monkeypatch.setattr(findings, "bf16_is_emulated", lambda: emulated)
-    assert findings.check_precision(planned(f"training.bf16={field}")).state == state
+    monkeypatch.setattr(machine, "bf16_is_emulated", lambda: emulated)
+    assert machine.check_precision(planned(f"training.bf16={field}")).state == state
 
 
 def test_settings(planned):
@@ -198,7 +198,7 @@ WHOLE = ("config.json", "model.safetensors")
     ],
 )
 def test_a_model_of_the_hub(planned, monkeypatch, tmp_path, cached, offline, answer, state, words):
-    monkeypatch.setattr(findings, "unreachable", lambda url: answer)
+    monkeypatch.setattr(machine, "unreachable", lambda url: answer)
     monkeypatch.setattr(findings, "try_to_load_from_cache", lambda name, file, revision: file if file in cached else None)
     monkeypatch.setattr(findings.constants, "HF_HUB_OFFLINE", offline)
     finding = findings.check_model(planned("model=e5_small"))
@@ -220,8 +220,8 @@ def test_a_model_of_the_hub(planned, monkeypatch, tmp_path, cached, offline, ans
     ],
 )
 def test_wandb(monkeypatch, mode, has_key, answer, state, words):
-    monkeypatch.setattr(findings, "unreachable", lambda url: answer)
-    finding = findings.check_wandb(PlannedRun(None, wandb=lambda: (mode, has_key, "https://server")))
+    monkeypatch.setattr(machine, "unreachable", lambda url: answer)
+    finding = machine.check_wandb(PlannedRun(None, wandb=lambda: (mode, has_key, "https://server")))
     assert finding.state == state and words in finding.text
 
 
@@ -231,16 +231,16 @@ def test_an_error_is_an_answer_and_a_silent_server_is_not_waited_for(monkeypatch
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)  # 501 to everything
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        assert findings.unreachable(f"http://127.0.0.1:{server.server_port}") is None
+        assert machine.unreachable(f"http://127.0.0.1:{server.server_port}") is None
     finally:
         server.shutdown()
         server.server_close()
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert "refused" in findings.unreachable(address)
+        assert "refused" in machine.unreachable(address)
         silent.listen()
-        assert findings.unreachable(address, seconds=0.2) is not None
+        assert machine.unreachable(address, seconds=0.2) is not None
 
 
 def test_parameters_are_those_of_the_model(planned):
@@ -265,19 +265,19 @@ def test_parameters_are_those_of_the_model(planned):
     ],
 )
 def test_memory(monkeypatch, planned, free, overrides, state):
-    monkeypatch.setattr(findings, "free_memory", lambda _: int(free))
+    monkeypatch.setattr(machine, "free_memory", lambda _: int(free))
     run = planned("model=e5_small", *overrides)
     assert findings.check_memory(run).state == state
     # What is loaded already does not have to fit again.
     weights, trained, spared = run.parameters
     if free:
-        loaded = findings.memory(weights, trained, torch.device("cpu"), spared=spared, loaded=True)
-        monkeypatch.setattr(findings, "free_memory", lambda _: int(free + 4 * weights))
+        loaded = machine.memory(weights, trained, torch.device("cpu"), spared=spared, loaded=True)
+        monkeypatch.setattr(machine, "free_memory", lambda _: int(free + 4 * weights))
         assert loaded.state == findings.check_memory(run).state
 
 
 def test_what_a_shard_takes(monkeypatch, planned):
-    monkeypatch.setattr(findings, "free_memory", lambda _: int(1.6e9))
+    monkeypatch.setattr(machine, "free_memory", lambda _: int(1.6e9))
     monkeypatch.setenv("WORLD_SIZE", "8")
     overrides = ["model=e5_small", "training.compact_embedding=false"]
     assert findings.check_memory(planned(*overrides)).state == "fault"
@@ -304,10 +304,10 @@ def test_disk(monkeypatch, planned, free, overrides, state):
 def test_cache(monkeypatch, planned, tmp_path):
     run = planned()
     free_disk(monkeypatch, 5e9)
-    assert findings.check_cache(run).state == "ok" and not (tmp_path / "cache").exists()
+    assert machine.check_cache(run).state == "ok" and not (tmp_path / "cache").exists()
     free_disk(monkeypatch, 1e8)
-    assert findings.check_cache(run).state == "note"
-    monkeypatch.setattr(findings.os, "access", lambda *_: False)
-    assert findings.check_cache(run).state == "fault"
+    assert machine.check_cache(run).state == "note"
+    monkeypatch.setattr(machine.os, "access", lambda *_: False)
+    assert machine.check_cache(run).state == "fault"
     (tmp_path / "cache").write_bytes(b"")
-    assert findings.check_cache(run).state == "fault"  # a file stands there
+    assert machine.check_cache(run).state == "fault"  # a file stands there
