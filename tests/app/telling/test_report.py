@@ -1,16 +1,16 @@
 """The model card quotes names that anybody may have chosen: none of them becomes markup, a link, or another key."""
 
+import json
 import string
 from types import SimpleNamespace
 
 import pytest
 import yaml
-from e5ft.app.report import inline, model_card
 from hypothesis import example, given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from e5ft.app.merging import _card_section
+from e5ft.app.telling.report import duration, inline, model_card, size
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import EncoderSpec
 
@@ -25,7 +25,7 @@ NASTY = [
     "&lt;b&gt;\x1b[31m\u202e",
     "``` \n~~~",
 ]
-CONFIG = OmegaConf.create({"evaluation": {"cutoffs": [10]}, "seed": 1, "loss": {"_target_": "x"}, "optimizer": {"lr": 1}})
+SETTINGS = {"evaluation": {"cutoffs": [10]}, "seed": 1, "optimizer": {"lr": 1}}
 SCORES = {"metrics": {"ndcg@10": 0.5}, "intervals": {"ndcg@10": [0.4, 0.6]}}
 DIFFERENCE = {"ndcg@10": {"mean": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.1}}
 texts = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), st.text(string.punctuation + " \n가a", max_size=30))
@@ -44,8 +44,15 @@ def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
         "differences": DIFFERENCE,
         "keep": [{"set": keep, "scores": scores, "differences": DIFFERENCE}],
     }
-    config = OmegaConf.merge(CONFIG, {"loss": {"note": prefix.replace("$", "")}})
-    return model_card(config, summary, SimpleNamespace(dimension=8, spec=EncoderSpec("mean", TextSpec(query_prefix=prefix))))
+    encoder = SimpleNamespace(dimension=8, spec=EncoderSpec("mean", TextSpec(query_prefix=prefix)))
+    return model_card({**SETTINGS, "loss": {"note": prefix}}, summary, encoder)
+
+
+def without_prefixes(written: str) -> tuple[str, dict]:
+    """The card's body without the JSON of the prefixes, and that JSON as it is read."""
+    before, fence, rest = written.split("---\n", 2)[2].partition("```json\n")
+    line, newline, after = rest.partition("\n")
+    return before + fence + newline + after, json.loads(line)
 
 
 HARMLESS = card("a", "b", "c", "d", "e")
@@ -56,21 +63,32 @@ HARMLESS = card("a", "b", "c", "d", "e")
 @example(*NASTY[4:9])
 def test_no_name_changes_what_the_card_is_made_of(label, source, test_set, keep, prefix):
     written = card(label, source, test_set, keep, prefix)
-    _, front, body = written.split("---\n", 2)
+    front = written.split("---\n", 2)[1]
     assert yaml.safe_load(front).keys() == {"library_name", "pipeline_tag", "tags"}
-    assert "<" not in body and "](" not in body
+    body, prefixes = without_prefixes(written)
+    assert prefixes == {"query": prefix, "document": "passage: "} and "<" not in body and "](" not in body
     # Line by line the same kind of line as in a card of harmless names.
-    lines, expected = body.splitlines(), HARMLESS.split("---\n", 2)[2].splitlines()
+    lines, expected = body.splitlines(), without_prefixes(HARMLESS)[0].splitlines()
     assert len(lines) == len(expected)
     for line, other in zip(lines, expected, strict=True):
         assert (line[:2], line.count("|"), line.count("`")) == (other[:2], other.count("|"), other.count("`"))
-    assert all(c.isprintable() for line in lines for c in line)
+    assert all(c.isprintable() for line in written.splitlines() for c in line)
+
+
+def test_prefixes_are_shown_as_they_are_to_be_typed():
+    for prefix, line in (("Find it\nQuery: ", r'{"query": "Find it\nQuery: ",'), ("<|query|>", '{"query": "<|query|>",')):
+        assert line in card("a", "b", "c", "d", prefix)
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_a_value_is_one_harmless_line(text):
     shown = inline(text)
     assert shown.isprintable() and not set(shown) & set("<>`|\\") and "](" not in shown
+
+
+def test_durations_and_sizes():
+    assert [duration(s) for s in (12.4, 200, 7500)] == ["12 s", "3 min 20 s", "2 h 5 min"]
+    assert [size(count) for count in (35.2e6, 1.24e9)] == ["35 MB", "1.2 GB"]
 
 
 def test_korean_and_ordinary_names_stay_readable():

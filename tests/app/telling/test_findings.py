@@ -1,0 +1,313 @@
+"""The list of findings: doctor=true prints all that needs no rows, a run its notes and facts; only what a run cannot survive stops it."""
+
+import http.server
+import os
+import socket
+import threading
+import types
+
+import pytest
+import torch
+
+from e5ft.app.configuration import model_source, run_dir, sweep_dir
+from e5ft.app.telling import findings, machine
+from e5ft.app.telling.findings import PlannedRun, fault, note, ok
+from e5ft.app.training import examine
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.files import write_json
+from e5ft.modeling.loading import load_encoder, save_encoder
+from tests.app.conftest import TINY
+from tests.conftest import make_encoder
+
+
+@pytest.fixture
+def planned(composed, monkeypatch):
+    """A planned run of train.py on one process, with the checks of `examine`."""
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    runs = []
+    monkeypatch.setattr(findings, "examine", runs.append)
+
+    def plan(*overrides) -> PlannedRun:
+        examine(composed("train", "training.use_cpu=true", "tracking=off", *overrides))
+        return runs.pop()
+
+    return plan
+
+
+def free_disk(monkeypatch, bytes_free):
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=bytes_free))
+
+
+def checks(monkeypatch, **results):
+    def giving(result):
+        def check(run):
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        return check
+
+    monkeypatch.setattr(findings, "CHECKS", {name: giving(result) for name, result in results.items()})
+
+
+def test_lines_are_aligned_and_name_the_remedy(monkeypatch, capsys):
+    checks(monkeypatch, device=ok("CPU"), precision=note("slow", "training.bf16=false"))
+    findings.examine(None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["ok     device       CPU", "note   precision    slow; training.bf16=false", "a run can start"]
+    findings.show([("device", ok("CPU")), ("memory", fault("little", "more"))])
+    assert capsys.readouterr().out.splitlines() == ["  device      CPU", "  memory      note: little; more"]
+
+
+def test_a_fault_is_exit_code_2_and_the_other_checks_still_run(monkeypatch, capsys):
+    refused = ConfigurationError("model.path=x:\nno such folder")
+    checks(
+        monkeypatch, model=refused, memory=ConfigurationError(str(refused)), data=ZeroDivisionError("by zero"), disk=ok("room")
+    )
+    with pytest.raises(ConfigurationError, match="model, memory, data above") as error:
+        findings.examine(None)
+    assert error.value.exit_code == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "fault  model        model.path=x: no such folder",
+        "fault  memory       as above",
+        "fault  data         ZeroDivisionError: by zero",
+        "ok     disk         room",
+    ]
+
+
+def test_the_quickstart_could_start_and_nothing_is_left_behind(composed, tmp_path, capsys, monkeypatch):
+    """Every real check, on the machine that runs the tests: none may crash or see a fault in the defaults."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)  # transformers prints a line where it is set
+    examine(composed("train", "doctor=true", "tracking=off", "training.use_cpu=true", "evaluation.bm25=bigrams"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[7:].split()[0] for line in lines[:-1]] == list(findings.CHECKS) and lines[-1] == "a run can start", lines
+    assert os.listdir(tmp_path) == []
+
+
+def test_hydra_makes_no_folder_for_the_doctor():
+    assert run_dir("x", True) == "." and run_dir("x", False) == run_dir("x") == "outputs/x"
+    with pytest.raises(ConfigurationError, match="doctor='maybe'"):
+        run_dir("x", "maybe")
+    with pytest.raises(ConfigurationError, match="leave --multirun out"):
+        sweep_dir("x", True)
+
+
+def test_a_run_prints_its_notes_and_facts_once_and_a_note_does_not_stop_it(trained, capsys, monkeypatch):
+    monkeypatch.setattr(machine, "usable_cores", lambda: 0.5)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    trained(
+        "training.max_steps=2", "training.use_cpu=true", "evaluation.bm25=null", "training.eval_steps=1", "training.save_steps=1"
+    )
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    names = [line[2:14].strip() for line in lines]
+    facts = ["rows", "steps", "texts", "evaluation", "memory", "disk", "time"]
+    assert [name for name in names if name in ("device", "cache", "packages", *facts)] == ["device", *facts]
+    text = dict(zip(names, (line[14:] for line in lines), strict=True))
+    assert text["device"].startswith("note: CPU, 0.5 cores, 3 threads") and "OMP_NUM_THREADS=1" in text["device"]
+    # So few rows: the evaluation costs more than its twentieth, and the line says why.
+    assert "above 5%, because fewer than" in text["evaluation"]
+
+
+def test_what_a_run_cannot_survive_stops_it_before_training(trained, composed, monkeypatch, tmp_path):
+    monkeypatch.setattr(machine.util, "find_spec", lambda module: None)
+    with pytest.raises(
+        ConfigurationError, match="evaluation.bm25=kiwi: needs kiwipiepy, model.lora.rank: needs peft; pip install kiw"
+    ):
+        trained("evaluation.bm25=kiwi", "model.lora.rank=4", run_dir="outputs/packages")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    free_disk(monkeypatch, 1e5)
+    with pytest.raises(ConfigurationError, match=r"outputs/disk: .* checkpoints .*; lower training.save_total_limit"):
+        trained("evaluation.bm25=null", run_dir="outputs/disk")
+    assert not list((tmp_path / "outputs").glob("*/checkpoint-*"))
+
+
+def test_one_process_with_several_gpus_is_refused(planned, monkeypatch):
+    properties = types.SimpleNamespace(name="GPU", major=9, minor=0, total_memory=80e9)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    run = planned()
+    monkeypatch.setattr(PlannedRun, "uses_gpu", True)
+    with pytest.raises(ConfigurationError, match="--nproc_per_node 4"):
+        machine.check_device(run)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert machine.check_device(run).text == "4 x GPU, compute capability 9.0, 80.0 GB"
+
+
+@pytest.mark.parametrize(("emulated", "field", "state"), [(True, "true", "note"), (False, "true", "ok"), (True, "false", "ok")])
+def test_bfloat16_without_instructions_for_it(planned, monkeypatch, emulated, field, state):
+    monkeypatch.setattr(machine, "bf16_is_emulated", lambda: emulated)
+    assert machine.check_precision(planned(f"training.bf16={field}")).state == state
+
+
+def test_settings(planned):
+    assert "64 queries a step" in findings.check_settings(planned()).text
+    for refused in ("loss.temperature=-1", "optimizer.lr=0", "model.lora.rank=0", "training.warmup_steps=-1"):
+        with pytest.raises(ConfigurationError, match=refused.partition("=")[0]):
+            findings.check_settings(planned(refused))
+    assert findings.check_settings(planned("name=a", "resume=true")).state == "fault"
+    for state, expected in (("failed", "ok"), ("finished", "fault"), ("running", "fault")):
+        write_json("outputs/a/status.json", {"state": state})
+        assert findings.check_settings(planned("name=a")).state == expected
+        assert findings.check_settings(planned("name=a", "resume=true")).state == "ok"
+
+
+def test_data(planned, write_rows):
+    assert "train.jsonl (first 200 rows)" in findings.check_data(planned()).text
+    good = [{"query": f"q{i}", "document": f"d{i}"} for i in range(70)]
+    assert findings.check_data(planned(f"data.train_file={write_rows(good)}")).state == "ok"
+    short = findings.check_data(planned(f"data.train_file={write_rows(good[:40])}"))
+    assert short.state == "fault" and "40 rows do not fill one step of 64" in short.text
+    bad = write_rows([*good, {"query": "q", "document": " "}, {"query": "q"}])
+    finding = findings.check_data(planned(f"data.train_file={bad}"))
+    assert finding.state == "fault" and "rows.jsonl:71: document is blank" in finding.text and "and 1 more" in finding.text
+    assert findings.check_data(planned(f"data.train_file={bad}", "data.on_bad_row=skip")).state == "note"
+    mixed = findings.check_data(planned("data=mix", f"data.sources={{a: {write_rows(good, 'good.jsonl')}, b: {bad}}}"))
+    assert mixed.state == "fault" and "rows.jsonl:71" in mixed.text
+    for missing in ("data.train_file=nix.jsonl", "data.eval_dir=nix", "data.keep_dir=nix", "data.dev_file=nix.csv"):
+        with pytest.raises(DataError, match="nix"):
+            findings.check_data(planned(missing))
+    assert "not looked at" in findings.check_data(planned("data.train_file=some/name")).text
+
+
+def test_model(planned, tmp_path):
+    assert findings.check_model(planned()).state == "note"  # random weights
+    folder = tmp_path / "model"
+    save_encoder(make_encoder(), folder)
+    overrides = ("model=folder", f"model.path={folder}")
+    assert "bert, 2 layers" in findings.check_model(planned(*overrides)).text
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    assert "no *.safetensors" in findings.check_model(planned(*overrides)).text
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ConfigurationError, match="not a usable model folder"):
+        findings.check_model(planned(*overrides))
+
+
+WHOLE = ("config.json", "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("cached", "offline", "answer", "state", "words"),
+    [
+        (WHOLE, True, None, "ok", "in the local cache"),
+        (WHOLE[:1], True, None, "fault", "HF_HUB_OFFLINE"),  # the weights are missing
+        ((), False, None, "ok", "will be fetched"),
+        ((), False, "refused", "fault", "does not answer (refused)"),
+    ],
+)
+def test_a_model_of_the_hub(planned, monkeypatch, tmp_path, cached, offline, answer, state, words):
+    monkeypatch.setattr(machine, "unreachable", lambda url: answer)
+    monkeypatch.setattr(findings, "try_to_load_from_cache", lambda name, file, revision: file if file in cached else None)
+    monkeypatch.setattr(findings.constants, "HF_HUB_OFFLINE", offline)
+    finding = findings.check_model(planned("model=e5_small"))
+    assert finding.state == state and words in finding.text
+    assert ("model.path=DIR" in finding.remedy) == (state == "fault")
+    # Random weights in the shape of a hub's model: the tokenizer alone is the hub's.
+    if not cached:
+        assert findings.check_model(planned("model=e5_small", "model.init=random")).state == state
+
+
+@pytest.mark.parametrize(
+    ("mode", "has_key", "answer", "state", "words"),
+    [
+        ("off", True, None, "ok", "off"),
+        ("offline", False, None, "ok", "offline, no API key"),
+        ("online", True, None, "ok", "answers"),
+        ("online", False, None, "note", "no API key"),
+        ("online", True, "refused", "note", "does not answer (refused)"),
+    ],
+)
+def test_wandb(monkeypatch, mode, has_key, answer, state, words):
+    monkeypatch.setattr(machine, "unreachable", lambda url: answer)
+    finding = machine.check_wandb(PlannedRun(None, wandb=lambda: (mode, has_key, "https://server")))
+    assert finding.state == state and words in finding.text
+
+
+def test_an_error_is_an_answer_and_a_silent_server_is_not_waited_for(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)  # 501 to everything
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert machine.unreachable(f"http://127.0.0.1:{server.server_port}") is None
+    finally:
+        server.shutdown()
+        server.server_close()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert "refused" in machine.unreachable(address)
+        silent.listen()
+        assert machine.unreachable(address, seconds=0.2) is not None
+
+
+def test_parameters_are_those_of_the_model(planned):
+    plain = planned(*TINY)
+    encoder = load_encoder(model_source(plain.settings))
+    count = sum(p.numel() for p in encoder.parameters()) + sum(p.numel() for p in encoder.pooler[0].parameters())
+    assert plain.parameters == (count, count, encoder.backbone.get_input_embeddings().weight.numel())
+    added = 4 * 4 * (32 + 32) + 2 * 4 * (32 + 64)  # query, key, value and output; into and out of the wide layer
+    assert planned(*TINY, "model.lora.rank=4").parameters == (count + added, added, 0)
+    assert planned("model=e5_small").parameters[0] == pytest.approx(118e6, rel=0.01)
+    assert planned("model=folder", "model.hub=some/name").parameters is None
+
+
+@pytest.mark.parametrize(
+    ("free", "overrides", "state"),
+    [
+        (4e9, [], "ok"),
+        (1.5e9, [], "note"),  # fits if the compact table leaves most embeddings out
+        (1.5e9, ["training.compact_embedding=false"], "fault"),
+        (4e8, [], "fault"),
+        (0, [], "ok"),  # unknown
+    ],
+)
+def test_memory(monkeypatch, planned, free, overrides, state):
+    monkeypatch.setattr(machine, "free_memory", lambda _: int(free))
+    run = planned("model=e5_small", *overrides)
+    assert findings.check_memory(run).state == state
+    # What is loaded already does not have to fit again.
+    weights, trained, spared = run.parameters
+    if free:
+        loaded = machine.memory(weights, trained, torch.device("cpu"), spared=spared, loaded=True)
+        monkeypatch.setattr(machine, "free_memory", lambda _: int(free + 4 * weights))
+        assert loaded.state == findings.check_memory(run).state
+
+
+def test_what_a_shard_takes(monkeypatch, planned):
+    monkeypatch.setattr(machine, "free_memory", lambda _: int(1.6e9))
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    overrides = ["model=e5_small", "training.compact_embedding=false"]
+    assert findings.check_memory(planned(*overrides)).state == "fault"
+    assert findings.check_memory(planned(*overrides, "training.fsdp=true")).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("free", "overrides", "state"),
+    [
+        (1e10, [], "ok"),
+        (4e9, ["training.save_strategy=no"], "ok"),
+        (1e11, ["training.save_total_limit=null"], "note"),
+    ],
+)
+def test_disk(monkeypatch, planned, free, overrides, state):
+    free_disk(monkeypatch, free)
+    assert findings.check_disk(planned("model=e5_small", *overrides)).state == state
+    if state != "ok" or not overrides:
+        free_disk(monkeypatch, 4e9)  # 3 x 1.4 GB and the model
+        with pytest.raises(ConfigurationError, match="save_total_limit"):
+            findings.check_disk(planned("model=e5_small", *overrides))
+
+
+def test_cache(monkeypatch, planned, tmp_path):
+    run = planned()
+    free_disk(monkeypatch, 5e9)
+    assert machine.check_cache(run).state == "ok" and not (tmp_path / "cache").exists()
+    free_disk(monkeypatch, 1e8)
+    assert machine.check_cache(run).state == "note"
+    monkeypatch.setattr(machine.os, "access", lambda *_: False)
+    assert machine.check_cache(run).state == "fault"
+    (tmp_path / "cache").write_bytes(b"")
+    assert machine.check_cache(run).state == "fault"  # a file stands there
