@@ -76,7 +76,7 @@ def _of_encoding(config: DictConfig) -> Iterator[tuple[str, str]]:
     for field in ("evaluation.batch_tokens", "batch_tokens"):
         tokens = OmegaConf.select(config, field)
         if tokens is not None and tokens > 1:
-            tokens = tokens if torch.accelerator.is_available() else cpu.at_once(tokens)  # as Encoder.encode has it
+            tokens = tokens if torch.accelerator.is_available() else cpu.max_concurrent_tokens(tokens)  # as Encoder.encode has it
             yield f"{field}={tokens // 2}", "tokens that are encoded at once"
 
 

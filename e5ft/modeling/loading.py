@@ -18,11 +18,12 @@ from transformers import (
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
-from e5ft.files import read_json
+from e5ft.files import read_json, write_json
 from e5ft.modeling.checks import check_shape, check_vectors, first_line, refuse_adapter
 from e5ft.modeling.compact import scale_entry
 from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
 from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
+from e5ft.modeling.pooling import POOLINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ModelSource:
         init: "pretrained" loads weights, "random" makes them from the shape and the seed.
         shape: a transformers configuration as a mapping with `model_type`, for init=random without folder or hub.
         tokenizer: a folder or hub name; None takes the model's own.
-        pooling, text: the contract; None takes what the model records, else E5's.
+        pooling, text: pooling and text format; None takes what the model records, else E5's.
         dropout, attention_dropout: probabilities in [0, 1); None takes the model's own.
         attention: "auto", "unpadded" or "padded".
         seed: of the random weights.
@@ -57,13 +58,13 @@ class ModelSource:
 
     def __post_init__(self):
         if self.init not in ("pretrained", "random"):
-            raise ConfigurationError(f"model.init={self.init!r}: pretrained or random is needed")
+            raise ConfigurationError(f"model.init={self.init!r}: must be pretrained or random")
         if self.attention not in ("auto", "unpadded", "padded"):
-            raise ConfigurationError(f"model.attention={self.attention!r}: auto, unpadded or padded is needed")
+            raise ConfigurationError(f"model.attention={self.attention!r}: must be auto, unpadded or padded")
         for field in ("dropout", "attention_dropout"):
             value = getattr(self, field)
             if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
-                raise ConfigurationError(f"model.{field}={value!r}: a probability, at least 0 and below 1, is needed")
+                raise ConfigurationError(f"model.{field}={value!r}: must be a probability, at least 0 and below 1")
         if self.path is not None and not Path(self.path).is_dir():
             raise ConfigurationError(f"model.path={self.path}: there is no such folder")
         if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
@@ -104,7 +105,7 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
 
 
 def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec, PreTrainedTokenizerFast]:
-    """All of an encoder but its weights: transformers' configuration, the contract and the tokenizer.
+    """All of an encoder but its weights: transformers' configuration, pooling with text format, and the tokenizer.
 
     Raises:
         ConfigurationError: one of them is not there or not usable, or they do not belong together.
@@ -144,7 +145,7 @@ def without_memory(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
-    """Write config, safetensors weights and tokenizer; the contract goes into config.json.
+    """Write config, safetensors weights and tokenizer; pooling and text format go into config.json.
 
     The folder loads with plain `AutoModel` and with `load_encoder`; adapters are merged into the weights. `export` adds
     what sentence-transformers needs.
@@ -162,6 +163,10 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
             backbone.pooler = None
     encoder.tokenizer.model_max_length = max(encoder.spec.text.query_max_length, encoder.spec.text.passage_max_length)
     encoder.tokenizer.save_pretrained(folder)
+    for file in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
+        values = read_json(file)
+        if values.pop("auto_map", None) is not None:  # the base's: it would point this model's users at foreign code
+            write_json(file, values)
 
 
 def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
@@ -183,15 +188,6 @@ def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
         encoder.backbone.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise ConfigurationError(f"{file}: does not fit this model ({error})") from error
-
-
-# sentence-transformers' names for our poolings: from version 6 on, and before.
-_POOLING_NAMES = {
-    "lasttoken": "last",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last",
-}
 
 
 def _config_from_shape(source: ModelSource):
@@ -248,7 +244,7 @@ def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
 
 
 def _spec(source: ModelSource, record: dict | None) -> EncoderSpec:
-    """Explicit settings win, then what the model records, then E5's contract."""
+    """Explicit settings win, then what the model records, then E5's text format."""
     record = record or {}
     if not isinstance(record, dict) or not isinstance(record.get("text", {}), dict):
         raise ConfigurationError(f"{source.label}: what it records of prefixes and pooling is no mapping: {str(record)[:60]!r}")
@@ -257,7 +253,7 @@ def _spec(source: ModelSource, record: dict | None) -> EncoderSpec:
 
 
 def _sentence_transformers_record(path: str | None) -> dict | None:
-    """The contract of a sentence-transformers folder that e5ft did not write: its pooling mode and prompts."""
+    """Read pooling mode and prompts of a sentence-transformers folder that e5ft did not write."""
     if path is None or not (Path(path) / "modules.json").is_file():
         return None
     record: dict = {}
@@ -266,10 +262,11 @@ def _sentence_transformers_record(path: str | None) -> dict | None:
         names = values.get("pooling_mode") or [key for key, on in values.items() if key.startswith("pooling_mode_") and on]
         # Several are concatenated there: such a name is none of ours, and EncoderSpec refuses it.
         name = names if isinstance(names, str) else "+".join(map(str, names if isinstance(names, list) else [names]))
-        record["pooling"] = _POOLING_NAMES.get(name, name)
+        ours = (key for key, pooling in POOLINGS.items() if name in (pooling.name, f"pooling_mode_{pooling.legacy_name}"))
+        record["pooling"] = next(ours, name)
     prompts = _mapping(Path(path) / "config_sentence_transformers.json").get("prompts") or {}
     if not isinstance(prompts, dict):
-        raise ConfigurationError(f"{path}/config_sentence_transformers.json: prompts={str(prompts)[:60]!r}: a mapping is needed")
+        raise ConfigurationError(f"{path}/config_sentence_transformers.json: prompts={str(prompts)[:60]!r}: must be a mapping")
     text = {"query_prefix": prompts.get("query"), "passage_prefix": prompts.get("document", prompts.get("passage"))}
     record["text"] = {key: value for key, value in text.items() if value is not None}
     return record
@@ -284,5 +281,5 @@ def _mapping(file: Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file}: not readable as JSON ({first_line(error)})") from error
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{file}: a JSON object is needed, this is {type(value).__name__}")
+        raise ConfigurationError(f"{file}: must hold a JSON object, not {type(value).__name__}")
     return value
