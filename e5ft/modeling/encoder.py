@@ -1,6 +1,7 @@
-"""The encoder: texts in, unit vectors out. Pooling, the text contract and the weights travel together."""
+"""The encoder turns texts into unit vectors. Pooling, text format and weights travel together."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,9 +14,9 @@ from e5ft.errors import ConfigurationError
 from e5ft.modeling import cpu
 from e5ft.modeling.attention import UNPADDED, with_one_cast
 from e5ft.modeling.dropout import with_cheap_masks
+from e5ft.modeling.pooling import POOLINGS
 
-POOLINGS = ("mean", "cls", "last")
-RECORD = "e5ft"  # the key of config.json under which the contract is stored
+RECORD = "e5ft"  # the key of config.json under which pooling and text format are stored
 
 # Where the first position id of a text lies: RoBERTa's family counts from its padding index + 1, BERT from 0.
 _ROBERTA_FAMILY = ("xlm-roberta", "roberta", "camembert")
@@ -27,7 +28,7 @@ class EncoderSpec:
     """What, beside the weights, decides a vector.
 
     Attributes:
-        pooling: "mean" over a text's tokens (E5), "cls" (first token) or "last".
+        pooling: a name in `POOLINGS`; E5's is "mean".
         text: prefixes and lengths.
     """
 
@@ -36,7 +37,7 @@ class EncoderSpec:
 
     def __post_init__(self):
         if self.pooling not in POOLINGS:
-            raise ConfigurationError(f"model.pooling={self.pooling!r}: one of {', '.join(POOLINGS)} is needed")
+            raise ConfigurationError(f"model.pooling={self.pooling!r}: must be one of {', '.join(POOLINGS)}")
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
@@ -50,11 +51,11 @@ class Encoder(nn.Module):
         backbone: a BERT- or RoBERTa-style model without a head. Its pooler, which no vector uses, is taken off while
             training (DDP would wait for its gradient) and put back when saving.
         tokenizer: its fast tokenizer.
-        spec: pooling and text contract.
+        spec: pooling and text format.
         padded: True forces the padded path; None takes the unpadded one where the model allows it.
 
     Raises:
-        ConfigurationError: the contract asks for more tokens than the model has positions.
+        ConfigurationError: the text format asks for more tokens than the model has positions.
     """
 
     def __init__(
@@ -69,16 +70,17 @@ class Encoder(nn.Module):
         supported = backbone.config.model_type in UNPADDED_MODELS and not _is_decoder(backbone.config)
         if padded is False and not supported:
             raise ConfigurationError(
-                f"model.attention=unpadded: not known for model type {backbone.config.model_type!r}; use model.attention=auto"
+                f"model.attention=unpadded: not supported for model type {backbone.config.model_type!r}; use model.attention=auto"
             )
         self.padded = not supported if padded is None else padded
         self.backbone.set_attn_implementation("sdpa" if self.padded else UNPADDED)
         with_cheap_masks(self.backbone)
         with_one_cast(self.backbone)
-        self.pooler = [getattr(backbone, "pooler", None)]  # in a list: kept, but no parameter of this module
+        # In a list, so that nn.Module does not register it: its parameters get no gradient, and DDP would wait for one.
+        self.pooler = [getattr(backbone, "pooler", None)]
         if self.pooler[0] is not None:
             backbone.pooler = None
-        self._first_position = backbone.config.pad_token_id + 1 if self._is_roberta() else 0
+        self._first_position = backbone.config.pad_token_id + 1 if backbone.config.model_type in _ROBERTA_FAMILY else 0
         self._check_lengths()
 
     @property
@@ -101,14 +103,8 @@ class Encoder(nn.Module):
         """Length of a vector, D."""
         return self.backbone.config.hidden_size
 
-    def _is_roberta(self) -> bool:
-        return self.backbone.config.model_type in _ROBERTA_FAMILY
-
     def _check_lengths(self):
-        positions = getattr(self.backbone.config, "max_position_embeddings", None)
-        if positions is None:
-            return
-        room = positions - self._first_position
+        room = (getattr(self.backbone.config, "max_position_embeddings", None) or math.inf) - self._first_position
         for field in ("query_max_length", "passage_max_length"):
             value = getattr(self.spec.text, field)
             if value > room:
@@ -132,7 +128,8 @@ class Encoder(nn.Module):
         lengths = tuple(int(n) for n in lengths)
         hidden = self._hidden_padded(input_ids, lengths) if self.padded else self._hidden_unpadded(input_ids, lengths)
         with torch.autocast(hidden.device.type, enabled=False):
-            pooled = _pool(hidden.float(), lengths, self.spec.pooling)  # (T, D) -> (N, D)
+            sizes = torch.tensor(lengths).to(hidden.device, non_blocking=True)
+            pooled = POOLINGS[self.spec.pooling].flat(hidden.float(), sizes)  # (T, D) -> (N, D)
             return nn.functional.normalize(pooled, dim=-1)
 
     def _hidden_unpadded(self, input_ids, lengths):
@@ -161,12 +158,12 @@ class Encoder(nn.Module):
         mask = torch.arange(padded.shape[1])[None, :] < torch.tensor(lengths)[:, None]
         mask = mask.to(padded.device)
         positions = (torch.arange(padded.shape[1], device=padded.device) + self._first_position).expand_as(padded)
-        given = {"position_ids": positions} if self.backbone.config.model_type in UNPADDED_MODELS else {}
-        output = self.backbone(input_ids=padded, attention_mask=mask.long(), **given)
+        extra = {"position_ids": positions} if self.backbone.config.model_type in UNPADDED_MODELS else {}
+        output = self.backbone(input_ids=padded, attention_mask=mask.long(), **extra)
         return output.last_hidden_state[mask]  # (N, L, D) -> (T, D)
 
     def tokenize(self, texts: Sequence[str], role: str) -> list[list[int]]:
-        """Token ids under the text contract.
+        """Cut texts into token ids, under the text format.
 
         Args:
             texts: raw texts; normalised and prefixed here.
@@ -225,9 +222,9 @@ class Encoder(nn.Module):
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: TextSpec, texts: Sequence[str], role: str) -> list[list[int]]:
-    """Apply the text contract and the tokenizer; see `Encoder.tokenize`."""
+    """Apply the text format and the tokenizer; see `Encoder.tokenize`."""
     if role not in ("query", "passage"):
-        raise ValueError(f"role={role!r}: 'query' or 'passage' is needed")
+        raise ValueError(f"role={role!r}: must be 'query' or 'passage'")
     if not texts:
         return []
     prepare = text.query if role == "query" else text.passage
@@ -253,18 +250,6 @@ def pack(order: Sequence[int], sizes: Sequence[int], limit: int) -> Iterable[lis
         total += sizes[item]
     if batch:
         yield batch
-
-
-def _pool(hidden: torch.Tensor, lengths: tuple[int, ...], pooling: str) -> torch.Tensor:
-    sizes = torch.tensor(lengths).to(hidden.device, non_blocking=True)
-    ends = sizes.cumsum(0)
-    if pooling == "cls":
-        return hidden[ends - sizes]
-    if pooling == "last":
-        return hidden[ends - 1]
-    owner = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), sizes, output_size=sum(lengths))
-    sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, owner, hidden)
-    return sums / sizes.unsqueeze(1)
 
 
 def _is_decoder(config) -> bool:

@@ -1,4 +1,4 @@
-"""A sentence-transformers folder, checked by encoding again before it is declared good."""
+"""The export writes a sentence-transformers folder and checks it by encoding again."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,7 @@ from e5ft.errors import E5ftError
 from e5ft.files import new_folder, write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import save_encoder
+from e5ft.modeling.pooling import POOLINGS
 
 # One text a length class, so that padding, truncation and both prefixes are seen by the check.
 _PROBES = (
@@ -97,22 +98,16 @@ def _other_loaders(encoder: Encoder, folder: Path, role: str):
 
 @torch.no_grad()
 def _with_transformers(folder: Path, texts: list[str], limit: int, pooling: str) -> np.ndarray:
-    """Padded, with the mask, from the model card's own recipe: nothing of `Encoder` is used."""
+    """Embed a padded batch by the model card's own recipe; nothing of `Encoder` is used."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval()
     batch = tokenizer(texts, max_length=limit, truncation=True, padding=True, return_tensors="pt", return_token_type_ids=False)
     hidden = model(**batch).last_hidden_state  # (N, L, D)
-    mask = batch["attention_mask"]
-    if pooling == "mean":
-        pooled = (hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-    else:
-        place = torch.zeros(len(texts), dtype=torch.long) if pooling == "cls" else mask.sum(dim=1) - 1
-        pooled = hidden[torch.arange(len(texts)), place]
-    return normalize(pooled, dim=-1).numpy()
+    return normalize(POOLINGS[pooling].padded(hidden, batch["attention_mask"]), dim=-1).numpy()
 
 
 def _write_layout(encoder: Encoder, folder: Path) -> None:
-    """sentence-transformers' own files, in the spelling that its versions 2 to 6 all read."""
+    """Write sentence-transformers' own files, in the spelling that its versions 2 to 6 all read."""
     text = encoder.spec.text
     kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
     modules = [
@@ -122,8 +117,7 @@ def _write_layout(encoder: Encoder, folder: Path) -> None:
     write_json(folder / "modules.json", modules)
     length = max(text.query_max_length, text.passage_max_length)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
-    modes = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
-    pooling = {f"pooling_mode_{mode}": name == encoder.spec.pooling for name, mode in modes.items()}
+    pooling = {f"pooling_mode_{mode.legacy_name}": name == encoder.spec.pooling for name, mode in POOLINGS.items()}
     write_json(
         folder / "1_Pooling/config.json", {"word_embedding_dimension": encoder.dimension, **pooling, "include_prompt": True}
     )

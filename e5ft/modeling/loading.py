@@ -18,11 +18,12 @@ from transformers import (
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
-from e5ft.files import read_json
+from e5ft.files import read_json, write_json
 from e5ft.modeling.checks import check_shape, check_vectors, first_line, refuse_adapter
 from e5ft.modeling.compact import scale_entry
 from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
 from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
+from e5ft.modeling.pooling import POOLINGS
 from e5ft.modeling.settings import ModelSource
 
 
@@ -50,7 +51,7 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
 
 
 def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec, PreTrainedTokenizerFast]:
-    """All of an encoder but its weights: transformers' configuration, the contract and the tokenizer.
+    """All of an encoder but its weights: transformers' configuration, pooling with text format, and the tokenizer.
 
     Raises:
         ConfigurationError: one of them is not there or not usable, or they do not belong together.
@@ -90,7 +91,7 @@ def without_memory(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
-    """Write config, safetensors weights and tokenizer; the contract goes into config.json.
+    """Write config, safetensors weights and tokenizer; pooling and text format go into config.json.
 
     The folder loads with plain `AutoModel` and with `load_encoder`; adapters are merged into the weights. `export` adds
     what sentence-transformers needs.
@@ -108,6 +109,10 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
             backbone.pooler = None
     encoder.tokenizer.model_max_length = max(encoder.spec.text.query_max_length, encoder.spec.text.passage_max_length)
     encoder.tokenizer.save_pretrained(folder)
+    for file in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
+        values = read_json(file)
+        if values.pop("auto_map", None) is not None:  # the base's: it would point this model's users at foreign code
+            write_json(file, values)
 
 
 def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
@@ -129,15 +134,6 @@ def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
         encoder.backbone.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise ConfigurationError(f"{file}: does not fit this model ({error})") from error
-
-
-# sentence-transformers' names for our poolings: from version 6 on, and before.
-_POOLING_NAMES = {
-    "lasttoken": "last",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last",
-}
 
 
 def _config_from_shape(source: ModelSource):
@@ -194,7 +190,7 @@ def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
 
 
 def _spec(source: ModelSource, record: dict | None) -> EncoderSpec:
-    """Explicit settings win, then what the model records, then E5's contract."""
+    """Explicit settings win, then what the model records, then E5's text format."""
     record = record or {}
     if not isinstance(record, dict) or not isinstance(record.get("text", {}), dict):
         raise ConfigurationError(f"{source.label}: what it records of prefixes and pooling is no mapping: {str(record)[:60]!r}")
@@ -206,7 +202,7 @@ def _spec(source: ModelSource, record: dict | None) -> EncoderSpec:
 
 
 def _sentence_transformers_record(path: str | None) -> dict | None:
-    """The contract of a sentence-transformers folder that e5ft did not write: its pooling mode and prompts."""
+    """Read pooling mode and prompts of a sentence-transformers folder that e5ft did not write."""
     if path is None or not (Path(path) / "modules.json").is_file():
         return None
     record: dict = {}
@@ -215,10 +211,11 @@ def _sentence_transformers_record(path: str | None) -> dict | None:
         names = values.get("pooling_mode") or [key for key, on in values.items() if key.startswith("pooling_mode_") and on]
         # Several are concatenated there: such a name is none of ours, and EncoderSpec refuses it.
         name = names if isinstance(names, str) else "+".join(map(str, names if isinstance(names, list) else [names]))
-        record["pooling"] = _POOLING_NAMES.get(name, name)
+        ours = (key for key, pooling in POOLINGS.items() if name in (pooling.name, f"pooling_mode_{pooling.legacy_name}"))
+        record["pooling"] = next(ours, name)
     prompts = _mapping(Path(path) / "config_sentence_transformers.json").get("prompts") or {}
     if not isinstance(prompts, dict):
-        raise ConfigurationError(f"{path}/config_sentence_transformers.json: prompts={str(prompts)[:60]!r}: a mapping is needed")
+        raise ConfigurationError(f"{path}/config_sentence_transformers.json: prompts={str(prompts)[:60]!r}: must be a mapping")
     text = {"query_prefix": prompts.get("query"), "passage_prefix": prompts.get("document", prompts.get("passage"))}
     record["text"] = {key: value for key, value in text.items() if value is not None}
     return record
@@ -233,5 +230,5 @@ def _mapping(file: Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file}: not readable as JSON ({first_line(error)})") from error
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{file}: a JSON object is needed, this is {type(value).__name__}")
+        raise ConfigurationError(f"{file}: must hold a JSON object, not {type(value).__name__}")
     return value

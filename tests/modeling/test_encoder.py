@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModel
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.attention import UNPADDED, unpadded_attention
-from e5ft.modeling.encoder import POOLINGS, Encoder, EncoderSpec, pack
+from e5ft.modeling.encoder import Encoder, EncoderSpec, pack
+from e5ft.modeling.pooling import POOLINGS
 from tests.conftest import WORDS, make_encoder, make_tokenizer
 
 FAMILIES = ("bert", "xlm-roberta")

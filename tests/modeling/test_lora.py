@@ -24,10 +24,10 @@ def rows_file(write_rows):
     return write_rows(make_rows(100))
 
 
-def adapted(family: str = "bert", *, settings: LoraSettings = SETTINGS, large: bool = True, **options):
+def adapted(family: str = "bert", *, settings: LoraSettings = SETTINGS, large: bool = True, seed: int = 7, **options):
     """With adapters that change the vectors much, as after a long training (B is 0 at first)."""
     encoder = make_encoder(family, **options)
-    add_adapters(encoder, settings, seed=7)
+    add_adapters(encoder, settings, seed)
     if large:
         generator = torch.Generator().manual_seed(1)
         for name, tensor in encoder.named_parameters():
@@ -41,6 +41,13 @@ def test_untrained_adapters_change_no_vector():
     np.testing.assert_array_equal(adapted(large=False).encode(texts, "query"), make_encoder().encode(texts, "query"))
     changed = np.abs(adapted().encode(texts, "query") - make_encoder().encode(texts, "query")).max()
     assert changed > 0.1  # the other tests' adapters say something
+
+
+def test_the_seed_decides_the_adapters():
+    first, same, other = (
+        torch.cat([tensor.flatten() for tensor in adapter_state(adapted(large=False, seed=seed)).values()]) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, same) and not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("names", ["all-linear", ("query", "key", "value", "dense"), ("query",)])

@@ -1,0 +1,34 @@
+"""What an exported folder says of itself to sentence-transformers; its vectors are compared by the export itself."""
+
+import json
+
+import pytest
+
+from e5ft.data.text import TextSpec
+from e5ft.files import read_json
+from e5ft.modeling.encoder import EncoderSpec
+from e5ft.modeling.export import export_model
+from e5ft.modeling.loading import ModelSource, load_encoder
+from tests.conftest import make_encoder
+
+
+@pytest.mark.parametrize(("query", "passage"), [(20, 40), (40, 20)])
+def test_a_folder_used_as_it_is_cuts_at_the_longer_length_and_compares_by_cosine(tmp_path, query, passage):
+    from sentence_transformers import SentenceTransformer
+
+    encoder = make_encoder()
+    encoder.spec = EncoderSpec(text=TextSpec("ask: ", "text: ", query, passage))
+    export_model(encoder, tmp_path / "model", "card")
+    assert read_json(tmp_path / "model/sentence_bert_config.json")["max_seq_length"] == 40
+    model = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert model.max_seq_length == 40 and model.similarity_fn_name == "cosine"
+    assert model.prompts == {"query": "ask: ", "document": "text: ", "passage": "text: "}
+
+
+def test_what_points_at_foreign_code_does_not_travel(tmp_path):
+    export_model(make_encoder(), tmp_path / "base", "card")
+    for name in ("config.json", "tokenizer_config.json"):
+        values = read_json(tmp_path / "base" / name)
+        (tmp_path / "base" / name).write_text(json.dumps({**values, "auto_map": {"AutoModel": "attacker/repository--x.M"}}))
+    export_model(load_encoder(ModelSource(path=str(tmp_path / "base"))), tmp_path / "model", "card")
+    assert not [file for file in (tmp_path / "model").rglob("*.json") if "auto_map" in file.read_text()]
