@@ -2,10 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from e5ft.errors import ConfigurationError
-from e5ft.settings import FilePath, Probability, Settings, Word, number, whole
+from e5ft.modeling.pooling import POOLINGS
+from e5ft.settings import FilePath, Probability, Rule, Settings, Word, number, whole
+
+PoolingName = Annotated[str, Rule(f"one of {', '.join(POOLINGS)}", lambda name: name in POOLINGS)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ class ModelSource(Settings):
     init: Literal["pretrained", "random"] = "pretrained"
     shape: dict | None = None
     tokenizer: FilePath | None = None
-    pooling: Literal["mean", "cls", "last"] | None = None
+    pooling: PoolingName | None = None
     text: TextOverrides = TextOverrides()
     dropout: Probability | None = None
     attention_dropout: Probability | None = None

@@ -84,6 +84,15 @@ def train(settings: TrainSettings, job: Job) -> float | None:
     return summary["best"]["score"]
 
 
+def examine(settings: TrainSettings) -> None:
+    """Print whether a training with these settings could run here, a line a check; train nothing.
+
+    Raises:
+        ConfigurationError: it could not.
+    """
+    findings.examine(findings.PlannedRun(settings, build_run))
+
+
 class _Run:
     """One training run, from settings to summary; each method is one stage."""
 

@@ -173,5 +173,5 @@ def _of_encoding(settings: Any) -> Iterator[tuple[str, str]]:
     group = "evaluation." if hasattr(settings, "evaluation") else ""
     tokens = settings.evaluation.batch_tokens if group else settings.batch_tokens
     if tokens > 1:
-        tokens = tokens if torch.accelerator.is_available() else cpu.at_once(tokens)  # as Encoder.encode has it
+        tokens = tokens if torch.accelerator.is_available() else cpu.max_concurrent_tokens(tokens)  # as Encoder.encode has it
         yield f"{group}batch_tokens={tokens // 2}", "tokens that are encoded at once"

@@ -16,8 +16,9 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
 
-from e5ft.app.configuration import lora_settings, model_source, optimizer_class
-from e5ft.app.places import OUTPUTS, below
+from e5ft.app.settings.groups import TrainSettings
+from e5ft.app.settings.guard import OUTPUTS, folder_in
+from e5ft.app.settings.plan import BeirSplit, RowsFile, plan
 from e5ft.app.telling import machine
 from e5ft.app.telling.machine import Finding, fault, note, ok
 from e5ft.app.telling.report import duration, relative, say, size
@@ -29,8 +30,8 @@ from e5ft.data.store import TokenStore
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json
 from e5ft.modeling.compact import compacted
-from e5ft.modeling.loading import ModelSource, load_config, load_description, without_memory
-from e5ft.retrieval.beir import check_layout
+from e5ft.modeling.loading import load_config, load_description, without_memory
+from e5ft.modeling.settings import ModelSource
 from e5ft.training.trainer import ContrastiveTrainer
 
 _ROWS = 200  # read of each source
@@ -45,14 +46,10 @@ class PlannedRun:
     Attributes:
         settings: all of the run's.
         build: makes what a run makes of its settings first (TrainingArguments, optimizer, loss), and raises what that refuses.
-        plan: gives the plan of the run's data.
-        wandb: gives W&B's mode (online, offline, off), whether there is an API key, and the server.
     """
 
-    settings: object
-    build: Callable[[], object] = lambda: None
-    plan: Callable[[], object] = lambda: None
-    wandb: Callable[[], tuple[str, bool, str]] = lambda: ("off", False, "")
+    settings: TrainSettings
+    build: Callable[[TrainSettings, Path], object]
 
     @property
     def uses_gpu(self) -> bool:
@@ -66,17 +63,12 @@ class PlannedRun:
         return training.per_device_train_batch_size * training.gradient_accumulation_steps * processes
 
     @functools.cached_property
-    def source(self) -> ModelSource:
-        """Where the model comes from."""
-        return model_source(self.settings)
-
-    @functools.cached_property
     def parameters(self) -> tuple[int, int, int] | None:
         """All parameters, the trained ones, and how many of these are token embeddings that a compact table may leave out.
 
         None where only the hub knows the model's shape.
         """
-        source, lora = self.source, lora_settings(self.settings)
+        source, lora = self.settings.model, self.settings.lora
         if source.path is None and not source.shape:
             return None
         if source.path is None:
@@ -89,7 +81,7 @@ class PlannedRun:
             adapted = [m for n, m in layers if names == "all-linear" or n.rpartition(".")[2] in names]
             added = sum(lora.rank * (layer.in_features + layer.out_features) for layer in adapted)
             return total + added, added, 0
-        compact = self.settings.training.compact_embedding and optimizer_class(self.settings)[0] is torch.optim.AdamW
+        compact = self.settings.training.compact_embedding and self.settings.optimizer["_target_"] == "torch.optim.AdamW"
         return total, total, model.get_input_embeddings().weight.numel() if compact else 0
 
 
@@ -117,13 +109,13 @@ def examine(run: PlannedRun) -> None:
     say("a run can start")
 
 
-def machine_notes(settings: object) -> Findings:
+def machine_notes(settings: TrainSettings) -> Findings:
     """Give what is worth a word about this machine before a run with these settings.
 
     Raises:
         ConfigurationError: the run cannot succeed here.
     """
-    findings = [(name, check(PlannedRun(settings))) for name, check in _MACHINE.items()]
+    findings = [(name, check(PlannedRun(settings, lambda *_: None))) for name, check in _MACHINE.items()]
     return [(name, finding) for name, finding in findings if finding.state != "ok"]
 
 
@@ -145,7 +137,7 @@ def check_packages(run: PlannedRun) -> Finding:
     uses = (
         ("evaluation.bm25=kiwi", settings.evaluation.bm25 == "kiwi", "kiwipiepy", "kiwipiepy"),
         (f"rounds.mining.search={search}", mines and search != "exact", "faiss", "faiss-cpu"),
-        ("model.lora.rank", settings.model.lora.rank is not None, "peft", "peft"),
+        ("model.lora.rank", settings.lora is not None, "peft", "peft"),
     )
     used = {package: (field, module) for field, chosen, module, package in uses if chosen}
     missing = {package: field for package, (field, module) in used.items() if util.find_spec(module) is None}
@@ -158,8 +150,8 @@ def check_packages(run: PlannedRun) -> Finding:
 
 def check_settings(run: PlannedRun) -> Finding:
     """Build what a run builds of its settings first, and refuse the name of a run that is there already."""
-    run.build()
-    folder = below(OUTPUTS, run.settings.name)
+    folder = folder_in(OUTPUTS, run.settings.name)
+    run.build(run.settings, folder)
     status = folder / "status.json"
     state = read_json(status)["state"] if status.is_file() else None
     if run.settings.resume and state is None:
@@ -171,8 +163,8 @@ def check_settings(run: PlannedRun) -> Finding:
 
 def check_data(run: PlannedRun) -> Finding:
     """Read the first rows of each source as strictly as a run does, and look at the evaluation folders' layout."""
-    plan, texts, faults, count, complete = run.plan(), [], [], 0, True
-    for source in (*plan.sources, *filter(None, [plan.dev])):
+    data, texts, faults, count, complete = plan(run.settings), [], [], 0, True
+    for source in (part for part in (*data.sources, data.dev) if isinstance(part, RowsFile)):
         file = source.file
         if is_url(file) or (not Path(file).exists() and Path(file).suffix.lower() not in SUFFIXES):
             texts.append(f"{file} ({'a URL' if is_url(file) else 'a hub data set'}, not looked at)")
@@ -182,11 +174,9 @@ def check_data(run: PlannedRun) -> Finding:
         faults += [str(row) for _, row in rows if isinstance(row, Fault)]
         count, complete = count + len(rows), complete and len(rows) < _ROWS
         texts.append(f"{relative(Path(file))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows)")
-    folders = [folder for folder in (plan.evaluation_dir, *plan.keep_dirs) if folder is not None]
-    for folder in folders:
-        if not is_url(folder):
-            check_layout(Path(folder), plan.eval_split)
-    text = ", ".join(texts) + (f"; evaluation: {', '.join(map(str, folders))}" if folders else "")
+    sets = [part.folder for part in (data.evaluation, *data.keep) if isinstance(part, BeirSplit)]
+    names = ", ".join(str(folder) if is_url(str(folder)) else relative(folder) for folder in sets)
+    text = ", ".join(texts) + (f"; evaluation: {names}" if sets else "")
     if faults:
         text = faults[0] + (f" and {len(faults) - 1} more of the {count:,} rows looked at" if len(faults) > 1 else "")
         if run.settings.data.on_bad_row == "skip":
@@ -202,7 +192,7 @@ def check_data(run: PlannedRun) -> Finding:
 
 def check_model(run: PlannedRun) -> Finding:
     """Read a local model's configuration, tokenizer and text format, but no weights; look for a hub's in the local cache."""
-    source = run.source
+    source = run.settings.model
     local_tokenizer = source.tokenizer is not None and Path(source.tokenizer).is_dir()
     if source.path is None and source.init == "pretrained":
         return _find_on_hub(source.hub, source.revision, ("config.json",), _WEIGHTS)

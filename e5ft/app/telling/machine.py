@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from e5ft.app.settings.groups import has_wandb_key, wandb_server
 from e5ft.app.telling.report import size
 from e5ft.errors import ConfigurationError
 
@@ -203,7 +204,7 @@ def check_cache(run) -> Finding:
 
 def check_wandb(run) -> Finding:
     """Look at W&B's mode, key and server. Never a fault: a run continues without W&B."""
-    mode, has_key, server = run.wandb()
+    mode, has_key, server = run.settings.tracking.mode, has_wandb_key(), wandb_server()
     if mode == "off":
         return ok(mode)
     if util.find_spec("wandb") is None:

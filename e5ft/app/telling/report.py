@@ -43,7 +43,7 @@ def opening(source: ModelSource, data) -> str:
     lines = [f"e5ft: {source.label}, on {data.label}"]
     if source.init == "random":
         lines.append(f"  The model starts from random weights, to try things out. The real one: {_REAL_RUN}")
-    if data.chosen_on_test:
+    if data.dev_is_test:
         lines.append(
             "  No separate test set: the scores below are of the dev set that chooses the checkpoint, so a little optimistic."
         )
