@@ -20,7 +20,7 @@ from e5ft.app.settings.plan import plan
 from e5ft.app.settings.training import training_arguments
 from e5ft.app.telling import findings, report
 from e5ft.app.telling.report import say
-from e5ft.data.collator import TrainingRows
+from e5ft.data.collator import TrainingRows, most_tokens
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import ConfigurationError, TerminatedError
 from e5ft.files import digest_of, read_json, write_json
@@ -112,7 +112,9 @@ class _Run:
         self.checkpoint = self._newest_checkpoint()
         data = load_training_data(plan(settings), settings)
         tokens = self._tokens(encoder, data)
-        row_tokens = tokens.row_tokens(settings.step.positives, settings.data.negatives_per_query)
+        positives = 1 if settings.step.positives == "sample" else None
+        most = most_tokens(tokens.tokens, positives=positives, negatives=settings.data.negatives_per_query)
+        row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
         dev, evaluation = planned_dev(data.dev, settings, self.arguments, encoder, len(data.train.rows), row_tokens)
         data = dataclasses.replace(data, dev=dev)
         say(report.opening(settings.model, data))

@@ -2,29 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from e5ft import distributed
-from e5ft.app.keeping import gain_and_loss, gain_and_loss_rows
-from e5ft.app.scoring import headline, main_metric
-from e5ft.modeling.encoder import Encoder
-from e5ft.modeling.loading import ModelSource
-from e5ft.retrieval.evaluation import format_table
+from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.settings import Limits, Selection
+from e5ft.retrieval.tables import (
+    cutoffs_of,
+    difference_text,
+    format_table,
+    gain_and_loss,
+    gain_and_loss_rows,
+    headline,
+    main_metric,
+)
+
+if TYPE_CHECKING:
+    from e5ft.modeling.encoder import Encoder
 
 _REAL_RUN = "python train.py model=e5_small data.train_file=mine.jsonl"
-# What became of a mined candidate, in the order in which mining decides it.
-_FATES = {
-    "found_by_another_source": "found by another source already",
-    "known_positive": "a known answer of the query",
-    "near_duplicate": "nearly the same as a known answer",
-    "percent": "scored too close to the answer (filters.percent)",
-    "margin": "scored too close to the answer (filters.margin)",
-    "max_score": "scored too high (filters.max_score)",
-    "cross_encoder": "judged an answer by the cross-encoder",
-    "max_uses": "used max_uses times already",
-    "not_chosen": "left over",
-    "chosen": "taken",
-}
 
 
 def say(text: str) -> None:
@@ -60,19 +56,20 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         in_sweep: whether the run is a job of a multirun.
     """
     training, data, run = summary["training"], summary["data"], relative(folder)
-    metrics = headline(sorted({int(name.rpartition("@")[2]) for name in scores.after.metrics}))
+    metrics = headline(cutoffs_of(scores.after.metrics))
     rows = list(scores.named().values())
     main = main_metric(metrics)
     difference = summary["differences"][main]
+    change = difference_text(difference["mean"], difference["low"], difference["high"])
     speed = f", {training['tokens_per_second']:,} tokens a second" if training["tokens_per_second"] else ""
     lines = [
         "",
         f"{summary['model']}: {training['steps']:,} steps on {data['train_rows']:,} rows of {data['source']}, {duration(training['seconds'])}{speed}",
-        f"{summary['test_set']}, {len(scores.after.per_query):,} queries, {scores.after.passages:,} passages, 95 % intervals",
+        f"{summary['test_set']}, {len(scores.after.scored):,} queries, {scores.after.passages:,} passages, 95 % intervals",
         "",
         format_table(rows, metrics),
         "",
-        f"{main}: {difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}] after against before, p = {difference['p_value']:.2g}",
+        f"{main}: {change} after against before, p = {difference['p_value']:.2g}",
     ]
     if summary["keep"]:
         lines += ["", gain_and_loss(summary), ""]
@@ -93,7 +90,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     return "\n".join(lines)
 
 
-def model_card(settings: dict, summary: dict, encoder: Encoder) -> str:
+def model_card(settings: dict, summary: dict, encoder: "Encoder") -> str:
     """The README.md of model/: how to use the model without e5ft, its scores, and how it was trained.
 
     Args:
@@ -144,7 +141,7 @@ Before and after training, with the paired difference and its 95 % interval over
 """
 
 
-def plain_card(label: str, encoder: Encoder) -> str:
+def plain_card(label: str, encoder: "Encoder") -> str:
     """A model card without scores: what the vectors are and how to use them without e5ft."""
     text = encoder.spec.text
     prefixes = json.dumps({"query": text.query_prefix, "document": text.passage_prefix}, ensure_ascii=False)
@@ -210,6 +207,8 @@ def mining_opening(source: ModelSource | None, selection: Selection, data) -> st
 
 def mining_closing(summary: dict, selection: Selection, limits: Limits, output: Path) -> str:
     """The last lines of mining: how many rows got negatives, what became of every candidate, what to do next."""
+    from e5ft.retrieval.filters import fates
+
     always = {
         "known_positive",
         "chosen",
@@ -222,7 +221,7 @@ def mining_closing(summary: dict, selection: Selection, limits: Limits, output: 
         f"{rows:,} rows: {rows - fewer:,} have {selection.per_query} hard negatives, {fewer - none:,} have fewer, {none:,} have none",
         f"{seen:,} candidates looked at:",
     ]
-    for fate, reason in _FATES.items():
+    for fate, reason in list(fates().items())[1:]:
         count = summary["candidates"][fate]
         if count or fate in always:
             lines.append(f"  {count:>10,}  {count / max(seen, 1):>6.1%}  {reason}")
