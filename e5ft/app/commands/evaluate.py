@@ -5,7 +5,6 @@ from pathlib import Path
 from e5ft.app.commands.data import load_evaluation_set
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import EvalSettings
-from e5ft.app.settings.plan import plan
 from e5ft.app.telling.report import relative, say
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
@@ -28,7 +27,7 @@ def evaluate(settings: EvalSettings) -> float:
     """
     source = settings.model
     other = None if settings.compare is None else ModelSource(path=model_folder(settings.compare, "compare"))
-    retrieval_set = load_evaluation_set(plan(settings), settings)
+    retrieval_set = load_evaluation_set(settings)
     folder = _output(settings, source) / retrieval_set.name
     _check_free(folder)
     queries, passages = len(retrieval_set.queries), len(retrieval_set.passages)
