@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from e5ft.app.configuration import PROJECT
+from e5ft.app.settings.build import register, settings_of, shipped
 
 TINY = [
     "model.shape.hidden_size=32",
@@ -21,38 +21,38 @@ TINY = [
     "training.per_device_train_batch_size=16",
     "data.max_train_rows=200",
 ]
+register()
 
 
 @pytest.fixture
 def composed(tmp_path, monkeypatch):
-    """Compose a script's configuration; `run_dir` is where Hydra would have put the job."""
+    """Compose a script's settings; `run_dir` is where Hydra would have put the job."""
     monkeypatch.chdir(tmp_path)
 
-    def compose_job(script: str, *overrides: str, run_dir: str = "outputs/test"):
+    def settings(script: str, *overrides: str, run_dir: str = "outputs/test"):
         GlobalHydra.instance().clear()
-        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-            given = [*overrides, f"cache_dir={tmp_path / 'cache'}"] if script != "export" else list(overrides)
-            config = compose(script, given, return_hydra_config=True)
+        with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+            config = compose(script, [*overrides, f"cache_dir={tmp_path / 'cache'}"], return_hydra_config=True)
         config.hydra.runtime.output_dir = str(Path(tmp_path / run_dir))
         config.hydra.runtime.choices = config.hydra.runtime.choices
         HydraConfig.instance().set_config(config)
         plain = config.copy()
         plain._set_flag(["struct", "readonly"], [False, False])
         del plain["hydra"]
-        return plain
+        return settings_of(script, plain)
 
-    yield compose_job
+    yield settings
     GlobalHydra.instance().clear()
 
 
 @pytest.fixture
 def trained(composed):
     """Run a tiny training job; returns (objective, folder)."""
-    from e5ft.app.training import train
+    from e5ft.app.commands.rounds import train_rounds
 
     def run(*overrides: str, run_dir: str = "outputs/test", tiny: bool = True):
-        config = composed("train", "tracking=off", *(TINY if tiny else []), *overrides, run_dir=run_dir)
+        settings = composed("train", "tracking=off", *(TINY if tiny else []), *overrides, run_dir=run_dir)
         folder = Path(HydraConfig.get().runtime.output_dir)
-        return train(config), folder
+        return train_rounds(settings), folder
 
     return run

@@ -1,10 +1,10 @@
 """Every field of every script has a rule; the shipped values keep it, and what breaks it is refused with field and value."""
 
 import pytest
+from e5ft.app.fields import RULES, check_fields, check_training, shown
 from omegaconf import OmegaConf
 
 from e5ft.app import configuration, fields
-from e5ft.app.fields import RULES, check_fields, check_training, shown
 from e5ft.errors import ConfigurationError
 
 SCRIPTS = ("train", "eval", "mine", "export")

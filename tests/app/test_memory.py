@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-
 from e5ft.app.memory import explained
+
 from e5ft.errors import OutOfMemoryError
 from e5ft.files import digest_of_file, read_json
 from e5ft.modeling.encoder import Encoder
@@ -78,7 +78,7 @@ def raised_by(config) -> str:
 
 def test_what_is_on_already_or_changes_the_meaning_is_not_named(composed):
     message = raised_by(
-        composed("train", "loss.negatives=micro_batch", "training.bf16=true", "training.activation_checkpointing=true")
+        composed("train", "step.negatives=micro_batch", "training.bf16=true", "training.activation_checkpointing=true")
     )
     assert "train_batch_size" not in message and "fit_micro_batch" not in message and "fewer negatives" in message
     assert "bf16=true" not in message and "activation_checkpointing=true" not in message

@@ -5,7 +5,7 @@ import errno
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from e5ft.app.tracking import MetricsFile
+from e5ft.app.runs.tracking import MetricsFile
 from e5ft.errors import StorageError
 
 
@@ -58,7 +58,7 @@ def test_a_full_disk_ends_the_run_and_leaves_whole_lines(tmp_path, monkeypatch):
     def full(*given, **more):
         return FullDisk(open(*given, **more), room=7)
 
-    monkeypatch.setattr("e5ft.app.tracking.open", full, raising=False)
+    monkeypatch.setattr("e5ft.app.runs.tracking.open", full, raising=False)
     state.global_step = 2
     with pytest.raises(StorageError, match=r"metrics.jsonl: cannot be written \(No space left on device\).*resume=true"):
         metrics.on_log(None, state, TrainerControl(), {"loss": 0.25})

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from e5ft.app.configuration import PROJECT
+from e5ft.app.settings.build import shipped
 from tests.chaos import row_files
 from tests.chaos.children import Ended, run_script
 from tests.chaos.report import Report
@@ -196,7 +196,7 @@ def tiny(script: str, *, model: bool = True) -> list[str]:
 def leaves(script: str) -> list[str]:
     """Every field of a script's composed configuration, and every group, as dotted paths."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
         config = OmegaConf.to_container(compose(script), resolve=False)
     GlobalHydra.instance().clear()
     return sorted(_paths(config, ""))

@@ -68,7 +68,7 @@ def test_with_a_chunk_size_the_score_matrix_never_stands_whole(monkeypatch):
     "kind", [InfoNCE, lambda *a, **b: Distillation(*a, "guide", candidates="step", **b)], ids=["infonce", "distill"]
 )
 def test_the_divergence_from_the_base_has_the_losses_chunk_size(kind, wrap):
-    """Otherwise lowering loss.chunk_size would not lower the memory of a loss with loss.keep_weight."""
+    """Otherwise lowering loss.chunk_size would not lower the memory of a loss with keep.weight."""
     rows = [(i, 64 + i, [128 + i, 192 + i], i, [64 + i]) for i in range(64)]
     step, embeddings = make_step(rows, list(range(256))), vectors(256, dimension=4).float()
     step.side["base"] = step.side["guide"] = np.asarray(vectors(256, 9, dimension=4).float())

@@ -170,7 +170,7 @@ def test_a_loss_that_would_need_training_itself_is_refused(rows_file, tmp_path):
 
 
 def test_an_unknown_meaning_of_negatives_is_refused(rows_file, tmp_path):
-    with pytest.raises(ConfigurationError, match="loss.negatives='batch'"):
+    with pytest.raises(ConfigurationError, match="step.negatives='batch'"):
         make_trainer(rows_file, tmp_path, batch=4, accumulation=1, options={"negatives": "batch"})
 
 

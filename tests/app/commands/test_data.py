@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from e5ft.app.configuration import model_source, training_arguments
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,8 +15,7 @@ from e5ft.app.commands.data import (
     load_training_data,
     planned_dev,
 )
-from e5ft.app.configuration import model_source, training_arguments
-from e5ft.app.mining import mine
+from e5ft.app.commands.mine import mine
 from e5ft.app.settings.plan import plan
 from e5ft.data.store import tokenize_rows
 from e5ft.data.text import TextSpec, text_id

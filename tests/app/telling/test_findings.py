@@ -8,11 +8,11 @@ import types
 
 import pytest
 import torch
-
 from e5ft.app.configuration import model_source, run_dir, sweep_dir
+
+from e5ft.app.commands.train import examine
 from e5ft.app.telling import findings, machine
 from e5ft.app.telling.findings import PlannedRun, fault, note, ok
-from e5ft.app.training import examine
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import write_json
 from e5ft.modeling.loading import load_encoder, save_encoder

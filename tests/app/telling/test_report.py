@@ -9,7 +9,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from e5ft.app.merging import _card_section
+from e5ft.app.commands.export import _card_section
 from e5ft.app.telling.report import duration, inline, model_card, size
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import EncoderSpec

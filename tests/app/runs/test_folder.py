@@ -5,10 +5,10 @@ import json
 import sys
 
 import pytest
+from e5ft.app.ending import Crashed, command, reached, recorded
 from omegaconf import OmegaConf
 
-from e5ft.app.ending import Crashed, command, reached, recorded
-from e5ft.app.run_folder import RunFolder
+from e5ft.app.runs.folder import RunFolder
 from e5ft.errors import ConfigurationError, NonFiniteError, StorageError, TerminatedError
 from e5ft.files import read_json, write_json
 

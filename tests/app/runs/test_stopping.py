@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import TrainerControl
 
-from e5ft.app import stopping
-from e5ft.app.stopping import SIGNALS, StopAtStepEnd, stopping_at_once
+from e5ft.app.runs import stopping
+from e5ft.app.runs.stopping import SIGNALS, StopAtStepEnd, stopping_at_once
 from e5ft.errors import TerminatedError
 
 ARGS = types.SimpleNamespace(device=torch.device("cpu"))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from e5ft.app.configuration import model_source
-from e5ft.app.mining import mine
+from e5ft.app.commands.mine import mine
 from e5ft.app.objective import objective
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.training.distillation import Distillation, Regularised
@@ -37,20 +37,20 @@ def test_every_loss_is_made_with_every_recipe(composed, overrides, kind):
 
 
 def test_wrappers_wrap_whatever_loss_is_there(composed):
-    goal = made(composed, "model=folder", "model.path=.", "loss=triplet", "loss.dimensions=[64,32]", "loss.keep_weight=0.5")
+    goal = made(composed, "model=folder", "model.path=.", "loss=triplet", "matryoshka.dimensions=[64,32]", "keep.weight=0.5")
     assert type(goal.loss) is Regularised and type(goal.loss.loss) is Matryoshka and type(goal.loss.loss.loss) is Triplet
-    assert goal.loss.loss.dimensions == [64, 32]
+    assert goal.loss.matryoshka.dimensions == [64, 32]
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("loss.false_negatives=guide",), "weights are random.*loss.guide=DIR"),
-        (("loss.keep_weight=1",), "nothing to keep"),
-        (("loss.guide=.",), "nothing uses it"),
-        (("loss.dimensions=64",), "a list"),
-        (("loss.dimension_weights=[1,0.5]",), r"dimension_weights=\[1, 0.5\].*without loss.dimensions"),
-        (("loss.keep_temperature=0.1",), "keep_temperature=0.1.*without loss.keep_weight"),
+        (("loss.false_negatives=guide",), "weights are random.*step.guide=DIR"),
+        (("keep.weight=1",), "nothing to keep"),
+        (("step.guide=.",), "nothing uses it"),
+        (("matryoshka.dimensions=64",), "a list"),
+        (("matryoshka.weights=[1,0.5]",), r"dimension_weights=\[1, 0.5\].*without matryoshka.dimensions"),
+        (("keep.temperature=0.1",), "keep_temperature=0.1.*without keep.weight"),
         (("loss.false_negatives=often",), "none, margin, guide"),
         (("loss=distill", "loss.candidates=step"), "candidates='step'"),
     ],
@@ -95,7 +95,7 @@ def test_a_guide_masks_and_the_share_is_logged(trained):
     for margin in (-2, 2):
         _, folder = trained(
             "loss.false_negatives=guide",
-            f"loss.guide={guide}/model",
+            f"step.guide={guide}/model",
             f"loss.margin={margin}",
             *SHORT,
             run_dir=f"outputs/{margin}",
@@ -106,7 +106,7 @@ def test_a_guide_masks_and_the_share_is_logged(trained):
 
 
 def test_the_cuts_of_a_matryoshka_run_are_measured(trained):
-    _, folder = trained("loss.dimensions=[32,8]", *SHORT)
+    _, folder = trained("matryoshka.dimensions=[32,8]", *SHORT)
     summary = json.loads((folder / "summary.json").read_text())
     assert {"after", "after_8d"} <= set(summary["scores"])
     assert summary["scores"]["after_8d"]["label"] == "after, first 8 dimensions"
@@ -123,7 +123,7 @@ def test_all_positives_of_a_row_are_shown_at_once(trained, tmp_path):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     negatives = {}
     for positives in ("sample", "all"):
-        _, folder = trained(f"loss.positives={positives}", f"data.train_file={path}", *SHORT, run_dir=f"outputs/{positives}")
+        _, folder = trained(f"step.positives={positives}", f"data.train_file={path}", *SHORT, run_dir=f"outputs/{positives}")
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         negatives[positives] = next(line["negatives_per_query"] for line in lines if "loss" in line)
     assert negatives == {"sample": 15, "all": 30}  # 16 queries a step

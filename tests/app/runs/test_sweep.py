@@ -13,10 +13,10 @@ from omegaconf import OmegaConf, read_write
 
 from e5ft.app import job as jobs
 from e5ft.app import sweep
-from e5ft.app.configuration import PROJECT
-from e5ft.app.run_folder import hold
-from e5ft.app.stopping import StopAtStepEnd, stopping_at_once
-from e5ft.app.sweep import AnotherSweep, EndOfSweep, begin, collect, state_before
+from e5ft.app.runs.folder import hold
+from e5ft.app.runs.stopping import StopAtStepEnd, stopping_at_once
+from e5ft.app.runs.sweep import AnotherSweepError, EndOfSweep, begin, collect, state_before
+from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, TerminatedError
 from e5ft.files import write_json, write_text
 
@@ -57,10 +57,10 @@ def test_launchers_compose_into_what_their_package_takes(launcher, package):
     """Our values over the package's, and no field that its launcher does not know."""
     pytest.importorskip(f"hydra_plugins.{package}")
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
         composed = compose("train", [f"hydra/launcher={launcher}"], return_hydra_config=True).hydra.launcher
     GlobalHydra.instance().clear()
-    ours = OmegaConf.load(PROJECT / "conf/hydra/launcher" / f"{launcher}.yaml")
+    ours = OmegaConf.load(shipped("conf") / "hydra/launcher" / f"{launcher}.yaml")
     assert {key: composed[key] for key in ours if key != "defaults"} == {key: ours[key] for key in ours if key != "defaults"}
     given = {
         **OmegaConf.to_container(composed, resolve=False),
@@ -139,7 +139,7 @@ def test_a_job_is_picked_up_only_with_its_own_overrides(tmp_path):
     assert state_before(folder, ["loss.temperature=0.1"]) == "running"  # killed before the overrides were written
     write_text(folder / "overrides.yaml", "- name=s\n- loss.temperature=0.1\n")
     assert state_before(folder, ["loss.temperature=0.1", "name=s", "sweep.resume=true"]) == "running"
-    with pytest.raises(AnotherSweep, match="job 0 .*\n  then: loss.temperature=0.1\n  now:  loss.temperature=0.2 seed=1\n"):
+    with pytest.raises(AnotherSweepError, match="job 0 .*\n  then: loss.temperature=0.1\n  now:  loss.temperature=0.2 seed=1\n"):
         state_before(folder, ["name=s", "loss.temperature=0.2", "seed=1"])
 
 
@@ -179,10 +179,10 @@ def test_sigterm_ends_a_job_alone_in_a_process_of_its_own(in_sweep):
     assert value != value  # NaN
 
 
-@pytest.mark.parametrize(("here", "kind"), [(True, EndOfSweep), (False, AnotherSweep)])
+@pytest.mark.parametrize(("here", "kind"), [(True, EndOfSweep), (False, AnotherSweepError)])
 def test_another_sweep_ends_all(in_sweep, here, kind):
     with pytest.raises(kind):
-        in_sweep(raises(AnotherSweep("other jobs")), here=here)
+        in_sweep(raises(AnotherSweepError("other jobs")), here=here)
 
 
 def test_sigterm_after_a_job_has_trained_is_not_lost(in_sweep):

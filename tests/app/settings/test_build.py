@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from e5ft.app.configuration import OWNED, PINNED, PROJECT
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from transformers import TrainingArguments
 
 from e5ft.app import configuration
-from e5ft.app.configuration import OWNED, PINNED, PROJECT
 from e5ft.errors import ConfigurationError
 
 GROUPS = ("model", "data", "loss", "optimizer", "tracking", "experiment")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from e5ft.app.evaluate import evaluate
-from e5ft.app.exporting import export
+from e5ft.app.commands.evaluate import evaluate
+from e5ft.app.commands.export import export
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
 from e5ft.modeling.export import ExportError, export_model

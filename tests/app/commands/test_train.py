@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from transformers import AutoModel
 
-from e5ft.app.configuration import PROJECT, model_source
+from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, DataError, NonFiniteError, TerminatedError
 from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 
-EXPERIMENTS = sorted(path.stem for path in (PROJECT / "conf/experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (shipped("conf") / "experiment").glob("*.yaml"))
 
 
 def lines(path):
@@ -83,7 +83,7 @@ def test_early_stopping(trained):
 
 
 def test_rows_alone_are_enough(trained):
-    _, folder = trained(f"data.train_file={PROJECT}/data/sample/train.jsonl", "training.max_steps=2", "evaluation.bm25=null")
+    _, folder = trained(f"data.train_file={shipped('data')}/sample/train.jsonl", "training.max_steps=2", "evaluation.bm25=null")
     summary = read_json(folder / "summary.json")
     assert summary["chosen_on_test"] and summary["test_set"] == "dev" and "bm25" not in summary["scores"]
     assert summary["data"]["train_rows"] < 200
@@ -94,7 +94,7 @@ def test_every_experiment_runs_two_steps(trained, experiment):
     given = ["data.max_train_rows=null"] if experiment == "large_step" else []
     if experiment in ("guided", "mini_domain"):  # these need a trained model
         _, before = trained("training.max_steps=1", "evaluation.bm25=null", run_dir="outputs/before")
-        given = [f"loss.guide={before}" if experiment == "guided" else f"model.path={before}/model"]
+        given = [f"step.guide={before}" if experiment == "guided" else f"model.path={before}/model"]
     _, folder = trained(f"experiment={experiment}", "training.max_steps=2", "evaluation.bm25=null", *given)
     assert read_json(folder / "summary.json")["training"]["steps"] == 2
 
@@ -166,10 +166,10 @@ def test_nothing_to_resume(trained):
 
 def test_a_run_that_ended_before_its_first_checkpoint_goes_on_from_the_beginning(trained, monkeypatch):
     """Also the base is measured then, as the first candidate."""
-    from e5ft.app.training import _Job
+    from e5ft.app.commands.train import _Run
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Job, "_score_before", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(_Run, "_score_base", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             trained("training.max_steps=1")
     _, folder = trained("training.max_steps=1", "resume=true")
@@ -186,7 +186,7 @@ def test_without_evaluation_the_last_weights_count(trained):
     )
     objective, folder = trained(*settings)
     assert objective is None and read_json(folder / "summary.json")["best"] == {"score": None, "step": 2}
-    from e5ft.app.sweep import collect
+    from e5ft.app.runs.sweep import collect
 
     folder.rename(folder.parent / "0")
     assert collect(folder.parent)[0]["state"] == "finished"
@@ -206,12 +206,12 @@ def test_without_choosing_the_score_is_of_the_last_weights(trained):
 
 
 def test_a_run_in_use_is_refused(tmp_path):
-    from e5ft.app.run_folder import RunFolder
+    from e5ft.app.runs.folder import Job, RunFolder
 
-    held = RunFolder(tmp_path / "run")
+    held = RunFolder(Job(tmp_path / "run"))
     with pytest.raises(ConfigurationError, match="another process"):
-        RunFolder(tmp_path / "run")
-    held.finish()
+        RunFolder(Job(tmp_path / "run"))
+    held.__exit__(None, None, None)
 
 
 def test_bad_rows(trained, write_rows):
@@ -245,7 +245,7 @@ def test_non_finite_training_is_told_and_recorded(trained, monkeypatch):
 def test_e5_small_shape_trains_a_step(trained, precision):
     """mE5-small's own preset with fewer pieces and layers in the table; the full shape is in docs/log.md."""
     _, folder = trained(
-        "model=e5_small", "model.init=random", f"model.tokenizer={PROJECT}/data/tokenizer", "model.shape.num_hidden_layers=1",
+        "model=e5_small", "model.init=random", f"model.tokenizer={shipped('data')}/tokenizer", "model.shape.num_hidden_layers=1",
         "model.shape.vocab_size=8000", f"training.bf16={'true' if precision == 'bf16' else 'false'}", "training.max_steps=1",
         "training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=2", "training.save_strategy=no",
         "training.load_best_model_at_end=false", "evaluation.bm25=null", "data.max_train_rows=40", "evaluation.intervals=10", "model.text.query_max_length=16",
@@ -271,9 +271,8 @@ def test_adapters_train_and_the_model_has_them_merged(trained):
 
 
 def test_adapters_are_for_training_alone(composed):
-    config = composed("eval", "model.lora.rank=4", "model.hub=some/model")
-    with pytest.raises(ConfigurationError, match="model.lora.rank: only train.py"):
-        model_source(config)
+    with pytest.raises(ConfigurationError, match="model.lora.rank=4: must be null: only train.py"):
+        composed("eval", "model.lora.rank=4", "model.hub=some/model")
 
 
 def test_a_compact_embedding_table_changes_nothing_but_what_is_kept(trained, capsys):
@@ -282,7 +281,7 @@ def test_a_compact_embedding_table_changes_nothing_but_what_is_kept(trained, cap
     for small in ("true", "false"):
         given = ("data.max_train_rows=40", "training.max_steps=4", "training.save_steps=4", "training.eval_steps=4")
         _, folder = trained(*given, f"training.compact_embedding={small}", run_dir=f"outputs/{small}")
-        assert ("token embeddings occur in the rows" in capsys.readouterr().out) == (small == "true")
+        assert ("token embeddings are trained" in capsys.readouterr().out) == (small == "true")
         assert (folder / "checkpoint-4" / "embedding.json").is_file() == (small == "true")
         losses = [entry["loss"] for entry in lines(folder / "metrics.jsonl") if "loss" in entry]
         model = load_encoder(ModelSource(path=str(folder / "model")))

@@ -5,13 +5,11 @@ import shutil
 
 import pytest
 
-from e5ft.app.configuration import PROJECT
-from e5ft.app.datasets import load_training_data
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.app.settings.build import shipped
+from e5ft.errors import DataError
 from e5ft.files import read_json
-from tests.app.conftest import TINY
 
-SAMPLE = PROJECT / "data/sample/eval"
+SAMPLE = shipped("data/sample/eval")
 
 
 @pytest.fixture
@@ -48,7 +46,7 @@ def test_the_run_measures_what_it_cost(trained, keep, capsys):
 
 
 def test_the_figures_go_to_the_mirror(trained, keep, monkeypatch):
-    from e5ft.app.mirror import WandbMirror
+    from e5ft.app.runs.tracking import WandbMirror
 
     sent = {}
     monkeypatch.setattr(WandbMirror, "send", lambda self, values, step=None: sent.update(values))
@@ -64,46 +62,10 @@ def test_without_keep_sets_nothing_is_said(trained, capsys):
     assert "elsewhere" not in (folder / "model/README.md").read_text() and "kept" not in capsys.readouterr().out
 
 
-def test_one_folder_or_a_list_or_nothing(composed, keep):
-    folder = keep("law")
-    for value, names in ((folder, ["law-test"]), (f"[{folder}]", ["law-test"]), ("[]", []), ("null", [])):
-        data = load_training_data(composed("train", *TINY, f"data.keep_dir={value}"))
-        assert [kept.name for kept in data.keep] == names
-
-
-def test_the_split_is_the_target_s(composed, keep):
-    data = load_training_data(composed("train", *TINY, f"data.keep_dir={keep('law')}", "data.eval_split=dev"))
-    assert [kept.name for kept in data.keep] == ["law-dev"]
-
-
-def test_sets_of_one_name_are_refused_and_a_link_tells_them_apart(composed, keep, tmp_path):
-    first, second = keep("a/law/eval"), keep("b/law/eval")
-    for folders in (f"[{first},{second}]", f"[{first},{first}]", f"[{SAMPLE}]"):
-        with pytest.raises(ConfigurationError, match=r"it would be named (law|sample)-test, as .* is"):
-            load_training_data(composed("train", *TINY, f"data.keep_dir={folders}"))
-    (tmp_path / "other").symlink_to(second)
-    data = load_training_data(composed("train", *TINY, f"data.keep_dir=[{first},{tmp_path / 'other'}]"))
-    assert [kept.name for kept in data.keep] == ["law-test", "other-test"]
-
-
-def test_what_is_not_there_is_told_before_anything_is_read(composed, keep, tmp_path):
-    folder = keep("law")
-    (folder / "qrels/test.tsv").unlink()
-    rows = tmp_path / "absent.jsonl"  # would be an error of its own
-    cases = (("nowhere", DataError, "nowhere: no such folder"), (f"[{folder}]", DataError, "the splits there are: dev"))
-    for value, kind, message in (
-        *cases,
-        ("[3]", ConfigurationError, "names of folders are needed"),
-        ("3", ConfigurationError, "keep_dir=3"),
-    ):
-        with pytest.raises(kind, match=message):
-            load_training_data(composed("train", *TINY, f"data.keep_dir={value}", f"data.train_file={rows}"))
-
-
 def test_a_faulty_keep_set_ends_the_run_before_training(trained, keep, monkeypatch):
-    from e5ft.app.training import _Job
+    from e5ft.app.commands.train import _Run
 
-    monkeypatch.setattr(_Job, "_train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(_Run, "_train", lambda *_: pytest.fail("trained"))
     folder = keep("law")
     with open(folder / "corpus.jsonl", "a") as file:
         file.write(json.dumps({"_id": "x"}) + "\n")

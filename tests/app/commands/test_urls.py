@@ -5,11 +5,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
-
-from e5ft.app import job
 from e5ft.app.configuration import PROJECT, check_words
 from e5ft.app.datasets import load_evaluation_set, load_training_data
 from e5ft.app.mining_data import load_mining_data
+
+from e5ft.app import job
 from e5ft.errors import ConfigurationError, DataError
 
 SAMPLE = PROJECT / "data" / "sample"

@@ -10,7 +10,7 @@ import pytest
 from transformers import TrainerState
 
 from e5ft.app import mirror as module
-from e5ft.app.mirror import wandb_run
+from e5ft.app.runs.tracking import wandb_run
 from e5ft.errors import ConfigurationError
 
 TRACKING = {"wandb": "offline", "project": "p", "entity": None, "tags": ["t"]}

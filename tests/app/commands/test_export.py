@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from e5ft.app.configuration import PROJECT
-from e5ft.app.evaluate import evaluate
-from e5ft.app.exporting import export
-from e5ft.app.merging import choose_alpha, sweep_table
+from e5ft.app.commands.evaluate import evaluate
+from e5ft.app.commands.export import choose_alpha, export, sweep_table
+from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
 from e5ft.modeling.export import export_model
@@ -19,7 +18,7 @@ from e5ft.modeling.settings import ModelSource
 from tests.app.conftest import TINY
 from tests.conftest import make_encoder
 
-SAMPLE = PROJECT / "data/sample/eval"
+SAMPLE = shipped("data/sample/eval")
 FAST = ("evaluation.intervals=50", "device=cpu")
 
 
@@ -243,8 +242,8 @@ def pair(tmp_path_factory):
         (["merge.alpha=[0.5,0.25,0.50]"], ConfigurationError, "0.5 stands there twice"),
         (["merge.alpha=[0.5]"], ConfigurationError, "name data.eval_dir"),
         (["merge.alpha=0.5", f"data.keep_dir={SAMPLE}"], ConfigurationError, "the target is needed"),
-        (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", "merge.split=train"], DataError, "the splits there are: dev, test .merge.split=train"),
-        (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", "merge.split=null"], ConfigurationError, "merge.split=None"),
+        (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", "data.eval_split=train"], DataError, "the splits there are: dev, test .data.eval_split=train"),
+        (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", "data.eval_split=null"], ConfigurationError, "data.eval_split=None"),
         (["merge.alpha=[0.5]", "data.eval_dir=nowhere"], DataError, "nowhere: no such folder"),
         (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", "data.keep_dir=[nowhere]"], DataError, "nowhere: no such folder"),
         (["merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", f"data.keep_dir=[{SAMPLE}]"], ConfigurationError, "the target"),

@@ -5,8 +5,8 @@ import io
 import pytest
 from omegaconf import OmegaConf
 
-from e5ft.app import secrets
-from e5ft.app.secrets import BLANK, redacted, without_secrets
+from e5ft.app.settings import guard as secrets
+from e5ft.app.settings.guard import BLANK, redacted, without_secrets
 from e5ft.errors import ConfigurationError
 
 TOKENS = [
