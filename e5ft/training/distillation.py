@@ -56,7 +56,7 @@ class Distillation(nn.Module):
         check_choice("loss.candidates", candidates, CANDIDATES)
         if candidates == "step" and teacher == "scores":
             raise ConfigurationError(
-                "loss.candidates=step: must be own with loss.teacher=scores; rows carry scores of their own documents and hard "
+                f"loss.candidates={candidates!r}: must be own with loss.teacher=scores; rows carry scores of their own documents and hard "
                 "negatives only"
             )
         check_weight("loss.weight", weight)
