@@ -80,20 +80,6 @@ def test_ranks(found):
     assert [each["ranks"] for each in found] == [(0, 2, True, True), (1, 2, False, True)]
 
 
-def test_gathered_rows_stand_in_the_order_of_ranks(found):
-    for case, counts in enumerate(two_processes.ROW_COUNTS):
-        wanted = torch.cat([two_processes.rows_of(rank, count) for rank, count in enumerate(counts)])
-        for each in found:
-            assert torch.equal(each["rows"][case][0], wanted)
-
-
-def test_the_gradient_of_a_gathered_row_is_what_all_processes_ask_of_it(found):
-    for case, counts in enumerate(two_processes.ROW_COUNTS):
-        wanted = sum(two_processes.weights_for(rank, sum(counts)) for rank in range(2)).split(counts)
-        for rank, each in enumerate(found):
-            torch.testing.assert_close(each["rows"][case][1], wanted[rank])
-
-
 def test_gathered_arrays_keep_their_lengths(found):
     for case, counts in enumerate(two_processes.ARRAY_COUNTS):
         for each in found:

@@ -90,7 +90,7 @@ class TrainingRows(Dataset):
         vectors: Mapping[str, Vectors] | None = None,
     ):
         if positives not in ("sample", "all"):
-            raise ConfigurationError(f"loss.positives={positives!r}: sample or all is needed")
+            raise ConfigurationError(f"step.positives={positives!r}: sample or all is needed")
         if negatives_per_query is not None and negatives_per_query < 0:
             raise ConfigurationError(f"data.negatives_per_query={negatives_per_query}: at least 0, or null for all")
         if len(store.rows) != len(tokens.tokens):

@@ -28,7 +28,7 @@ class Step:
         known: (K,) identities of all known positives of each row's query *in the whole data*, row after row.
         known_count: (B,) how many of them belong to each row; at least 1.
         positive_count: (B,) 1 where a query shows one of its positives; where it shows all of them, each in a row of its
-            own (`loss.positives=all`), how many they are: such a row counts 1 / positive_count in a mean.
+            own (`step.positives=all`), how many they are: such a row counts 1 / positive_count in a mean.
         local_rows: the rows that this process scores, as (start, stop).
         side: further float32 arrays by name: per text (N, ...), per row (B,) or per hard negative (M,). "guide" and "base"
             are (N, D') vectors of other models; "teacher_positive" (B,) and "teacher_negative" (M,) a teacher's scores.

@@ -56,7 +56,7 @@ class Distillation(nn.Module):
         check_choice("loss.candidates", candidates, CANDIDATES)
         if candidates == "step" and teacher == "scores":
             raise ConfigurationError(
-                "loss.candidates=step: must be own with loss.teacher=scores; rows carry scores of their own documents and hard "
+                f"loss.candidates={candidates!r}: must be own with loss.teacher=scores; rows carry scores of their own documents and hard "
                 "negatives only"
             )
         check_weight("loss.weight", weight)
@@ -139,8 +139,8 @@ class Regularised(nn.Module):
 
     def __init__(self, loss: nn.Module, weight: float, temperature: float):
         super().__init__()
-        check_positive("loss.keep_weight", weight)
-        check_positive("loss.keep_temperature", temperature)
+        check_positive("keep.weight", weight)
+        check_positive("keep.temperature", temperature)
         self.loss, self.weight, self.temperature = loss, float(weight), float(temperature)
         self.chunk_size = getattr(loss, "chunk_size", 1024)
         self.needs = frozenset(getattr(loss, "needs", ())) | {"base"}

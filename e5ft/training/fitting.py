@@ -58,8 +58,8 @@ def fit_micro_batch(trainer: "ContrastiveTrainer") -> tuple[int, int]:
     args = trainer.args
     if trainer.negatives == "micro_batch":
         raise ConfigurationError(
-            "training.fit_micro_batch=true with loss.negatives=micro_batch: a smaller micro-batch would have fewer negatives; "
-            "use loss.negatives=step"
+            "training.fit_micro_batch=true with step.negatives=micro_batch: a smaller micro-batch would have fewer negatives; "
+            "use step.negatives=step"
         )
     trainer.make_sampler()  # refuses fewer rows than one step
     for batch, accumulation in cuts(args.per_device_train_batch_size, args.gradient_accumulation_steps):

@@ -29,16 +29,16 @@ class Matryoshka(nn.Module):
         dimensions = list(dimensions)
         whole = all(isinstance(d, int) and not isinstance(d, bool) and d >= 1 for d in dimensions)
         if not dimensions or not whole or len(set(dimensions)) != len(dimensions):
-            raise ConfigurationError(f"loss.dimensions={dimensions}: must be different whole numbers, each at least 1")
+            raise ConfigurationError(f"matryoshka.dimensions={dimensions}: must be different whole numbers, each at least 1")
         weights = [1.0] * len(dimensions) if weights is None else list(weights)
         if len(weights) != len(dimensions):
             raise ConfigurationError(
-                f"loss.dimension_weights={weights}: must be {len(dimensions)} numbers, one for each of loss.dimensions"
+                f"matryoshka.weights={weights}: must be {len(dimensions)} numbers, one for each of matryoshka.dimensions"
             )
         for weight in weights:
-            check_weight("loss.dimension_weights", weight)
+            check_weight("matryoshka.weights", weight)
         if not any(weights):
-            raise ConfigurationError(f"loss.dimension_weights={weights}: at least one must be above 0")
+            raise ConfigurationError(f"matryoshka.weights={weights}: at least one must be above 0")
         self.loss, self.dimensions, self.weights = loss, dimensions, [float(weight) for weight in weights]
         self.chunk_size = getattr(loss, "chunk_size", 1024)
         self.needs = frozenset(getattr(loss, "needs", ()))
@@ -51,7 +51,7 @@ class Matryoshka(nn.Module):
             ConfigurationError: a dimension above D.
         """
         if max(self.dimensions) > embeddings.shape[1]:
-            raise ConfigurationError(f"loss.dimensions={self.dimensions}: the model's vectors have {embeddings.shape[1]}")
+            raise ConfigurationError(f"matryoshka.dimensions={self.dimensions}: the model's vectors have {embeddings.shape[1]}")
         total, statistics = embeddings.new_zeros((), dtype=torch.float32), {}
         for dimension, weight in zip(self.dimensions, self.weights, strict=True):
             value = self.loss(normalize(embeddings[:, :dimension].float(), dim=1), step)

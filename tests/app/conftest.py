@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from e5ft.app.runs.script import prepare_libraries
 from e5ft.app.settings.build import register, settings_of, shipped
 
 TINY = [
@@ -22,6 +23,7 @@ TINY = [
     "data.max_train_rows=200",
 ]
 register()
+prepare_libraries()
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from e5ft.data.collator import TrainingRows
-from e5ft.data.settings import Columns
+from e5ft.data.settings import Columns, Mix, Source
 from e5ft.data.sources import join_rows
-from e5ft.data.settings import Mix, Source
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError

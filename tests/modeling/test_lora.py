@@ -8,9 +8,8 @@ from transformers import AutoModel
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder, load_weights, save_encoder
-from e5ft.modeling.settings import ModelSource
 from e5ft.modeling.lora import adapter_state, add_adapters, load_adapters, save_adapters
-from e5ft.modeling.settings import LoraSettings
+from e5ft.modeling.settings import LoraSettings, ModelSource
 from tests.conftest import make_encoder, make_rows
 from tests.modeling.test_encoder import FAMILIES, flat_row, random_texts
 from tests.training.conftest import losses_of, make_trainer

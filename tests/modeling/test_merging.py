@@ -10,8 +10,8 @@ from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.loading import load_encoder, save_encoder
-from e5ft.modeling.settings import ModelSource
 from e5ft.modeling.merging import check_mergeable, merge
+from e5ft.modeling.settings import ModelSource
 from tests.conftest import make_encoder, make_tokenizer
 
 FAMILIES = ("bert", "xlm-roberta")

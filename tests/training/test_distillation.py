@@ -155,7 +155,7 @@ def test_a_step_down_the_regulariser_comes_nearer_to_the_base():
     ("make", "message"),
     [
         (lambda: Distillation(0.3, teacher="me"), "teacher='me'"),
-        (lambda: Distillation(0.3, candidates="step"), "candidates=step"),
+        (lambda: Distillation(0.3, candidates="step"), "candidates='step'"),
         (lambda: Distillation(0.3, weight=-1), "weight=-1"),
         (lambda: Distillation(0.3, teacher_temperature=0), "teacher_temperature=0"),
         (lambda: Regularised(InfoNCE(0.3), 0.0, 0.1), "keep_weight=0.0"),

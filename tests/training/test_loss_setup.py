@@ -3,10 +3,10 @@
 import json
 
 import pytest
-
 from e5ft.app.configuration import model_source
-from e5ft.app.commands.mine import mine
 from e5ft.app.objective import objective
+
+from e5ft.app.commands.mine import mine
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.training.distillation import Distillation, Regularised
 from e5ft.training.losses import InfoNCE, Triplet

@@ -37,12 +37,12 @@ def test_resuming_shows_the_rows_that_are_due(rows_file, tmp_path):
     def run(folder, checkpoint=None, save="no"):
         seen = []
         trainer = make_trainer(rows_file, folder, batch=8, accumulation=4, steps=6, save_strategy=save, save_steps=4)
-        first_pass = trainer.get_batch_samples
+        fetch = trainer.get_batch_samples
 
         def record(*args):
-            result = first_pass(*args)
+            batches = fetch(*args)
             seen.append(tuple(trainer._rows_in_step))
-            return result
+            return batches
 
         trainer.get_batch_samples = record
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -115,7 +115,7 @@ def test_log_lines_that_cover_an_interruption_are_the_uninterrupted_ones(rows_fi
     ]
 
 
-def test_going_on_from_the_last_step_makes_none(rows_file, tmp_path):
+def test_resuming_from_the_last_step_makes_none(rows_file, tmp_path):
     options = dict(batch=4, accumulation=1, steps=3, save_strategy="steps", save_steps=3)
     whole = make_trainer(rows_file, tmp_path, **options)
     whole.train()
@@ -128,11 +128,14 @@ def test_going_on_from_the_last_step_makes_none(rows_file, tmp_path):
 @pytest.mark.parametrize("step", [1, 2])
 def test_early_stopping_counts_on_after_a_resume(rows_file, tmp_path, step):
     """Patience 2, and every step is worse than the base: no run goes beyond step 2, also one resumed from there."""
-    callbacks = lambda: [EarlyStoppingCallback(2)]  # noqa: E731
-    whole = evaluated(rows_file, tmp_path, [0.5, 0.4, 0.3, 0.2], callbacks=callbacks())
-    assert whole.state.global_step == 2
+    whole = evaluated(rows_file, tmp_path, [0.5, 0.4, 0.3, 0.2], callbacks=[EarlyStoppingCallback(2)])
     resumed = evaluated(
-        rows_file, tmp_path, [0.3, 0.2], checkpoint=f"checkpoint-{step}", callbacks=callbacks(), eval_on_start=False
+        rows_file,
+        tmp_path,
+        [0.3, 0.2],
+        checkpoint=f"checkpoint-{step}",
+        callbacks=[EarlyStoppingCallback(2)],
+        eval_on_start=False,
     )
-    assert resumed.state.global_step == 2
+    assert whole.state.global_step == resumed.state.global_step == 2
     assert torch.equal(weights_of(resumed), weights_of(whole))

@@ -28,7 +28,6 @@ from e5ft.training.trainer import ContrastiveTrainer
 from tests.conftest import make_encoder
 from tests.training.conftest import Gradients, losses_of, make_trainer, norms_of, weights_of
 
-ROW_COUNTS = ((3, 5), (4, 0))  # rows of each process
 ARRAY_COUNTS = ((3, 7), (0, 2), (0, 0))
 CUTS = ((16, 1), (8, 2), (4, 4))  # times two processes: 32 rows a step
 SHARDED_TEXTS = (23, 1)  # of which each process encodes its half; one text is one process's
@@ -55,27 +54,8 @@ def several_positives(rows_file: str) -> str:
     return str(path)
 
 
-def rows_of(rank: int, count: int) -> torch.Tensor:
-    return torch.randn(count, 4, generator=torch.Generator().manual_seed(10 + rank))
-
-
-def weights_for(rank: int, count: int) -> torch.Tensor:
-    """How much process `rank` asks of every gathered row."""
-    return torch.randn(count, 4, generator=torch.Generator().manual_seed(20 + rank))
-
-
 def array_of(rank: int, count: int) -> np.ndarray:
     return np.arange(count, dtype=np.int64) * 3 + 2**40 * (rank + 1)
-
-
-def gathered_rows(rank: int) -> list:
-    found = []
-    for counts in ROW_COUNTS:
-        own = rows_of(rank, counts[rank]).requires_grad_()
-        everyone = distributed.gather_rows(own)
-        (everyone * weights_for(rank, sum(counts))).sum().backward()
-        found.append((everyone.detach(), own.grad))
-    return found
 
 
 def gathered_arrays(rank: int) -> list:
@@ -175,7 +155,6 @@ def main(rows_file: str, folder: Path) -> None:
     rank = dist.get_rank()
     found = {
         "ranks": (distributed.rank(), distributed.world_size(), distributed.is_main(), distributed.active()),
-        "rows": gathered_rows(rank),
         "arrays": gathered_arrays(rank),
         "order": order(rank, folder),
         "sharded": sharded(rank, folder),

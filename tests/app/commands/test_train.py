@@ -96,6 +96,9 @@ def test_every_experiment_runs_two_steps(trained, experiment):
         _, before = trained("training.max_steps=1", "evaluation.bm25=null", run_dir="outputs/before")
         given = [f"step.guide={before}" if experiment == "guided" else f"model.path={before}/model"]
     _, folder = trained(f"experiment={experiment}", "training.max_steps=2", "evaluation.bm25=null", *given)
+    if experiment == "iterative":
+        assert len(read_json(folder / "rounds.json")["rounds"]) == 3
+        folder = folder / "round-3"
     assert read_json(folder / "summary.json")["training"]["steps"] == 2
 
 
