@@ -9,7 +9,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from e5ft.app.datasets import DEV_SPLIT, SAMPLE, columns
-from e5ft.data.lines import Fault, read_json_lines
+from e5ft.data.lines import BadLine, read_json_lines
 from e5ft.data.remote import Fetched, is_url, local_file
 from e5ft.data.rows import Row
 from e5ft.data.split import split_rows
@@ -105,10 +105,10 @@ def read_corpus(path: str | os.PathLike) -> Iterator[str]:
     """
     for place, value in read_json_lines(path):
         try:
-            if isinstance(value, Fault):
+            if isinstance(value, BadLine):
                 raise value
             yield beir.passage_text(place, value)
-        except Fault as fault:
+        except BadLine as fault:
             raise DataError(str(fault)) from None
 
 

@@ -17,7 +17,7 @@ from e5ft.app.machine_checks import uses_gpu
 from e5ft.app.objective import objective
 from e5ft.app.places import OUTPUTS, below
 from e5ft.app.service_checks import needs_hub
-from e5ft.data.lines import Fault
+from e5ft.data.lines import BadLine
 from e5ft.data.remote import is_url
 from e5ft.data.rows import SUFFIXES, Columns, read_rows
 from e5ft.files import read_json
@@ -65,7 +65,7 @@ def check_data(config: DictConfig) -> Finding:
             whole = False
             continue
         rows = list(itertools.islice(read_rows(file, mapping, split), _LOOKED_AT))
-        faults += [str(row) for _, row in rows if isinstance(row, Fault)]
+        faults += [str(row) for _, row in rows if isinstance(row, BadLine)]
         seen, whole = seen + len(rows), whole and len(rows) < _LOOKED_AT
         told.append(f"{file} ({'first ' if len(rows) == _LOOKED_AT else ''}{len(rows):,} rows)")
     text = ", ".join(told) + _sets(config)

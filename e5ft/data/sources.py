@@ -1,4 +1,4 @@
-"""Several sources in one training: how often each is drawn, under which prefixes, and their rows end to end."""
+"""Several sources train one model: how often each is drawn, under which prefixes, and their rows end to end."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 
 from e5ft.data.rows import Columns
-from e5ft.data.store import RowStore
+from e5ft.data.store import RowStore, seeded_choice
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.files import digest_of
@@ -56,9 +56,9 @@ class Source:
                 raise ConfigurationError(f"{place}.{field}={value!r}: a string ('' for none), or null for the model's own")
 
     def text(self, text: TextSpec) -> TextSpec:
-        """The model's contract with this source's prefixes."""
-        given = {"query_prefix": self.query_prefix, "passage_prefix": self.passage_prefix}
-        return dataclasses.replace(text, **{field: value for field, value in given.items() if value is not None})
+        """Return the model's text format with this source's prefixes."""
+        prefixes = {"query_prefix": self.query_prefix, "passage_prefix": self.passage_prefix}
+        return dataclasses.replace(text, **{field: prefix for field, prefix in prefixes.items() if prefix is not None})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Mix:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the sources, in order."""
+        """The source names, in order."""
         return tuple(source.name for source in self.sources)
 
     def shares(self, rows: Sequence[int]) -> np.ndarray:
-        """How often each source is drawn: p_i in proportion to weight_i * rows_i ** (1 / temperature).
+        """Return how often each source is drawn: p_i in proportion to weight_i * rows_i ** (1 / temperature).
 
         Args:
             rows: number of rows of each source.
@@ -109,13 +109,13 @@ class Mix:
         return smoothed / smoothed.sum()
 
     def definition(self) -> dict:
-        """What of it makes a training what it is, as plain values (files and caps: the digest of the rows)."""
+        """Return what of the mix makes a training what it is, as plain values (files and caps are in the digest of the rows)."""
         sources = {s.name: [s.weight, s.query_prefix, s.passage_prefix] for s in self.sources}
         return {"temperature": self.temperature, "one_source": self.one_source, "sources": sources}
 
 
 def join_rows(mix: Mix, stores: Sequence[RowStore], seed: int) -> RowStore:
-    """The rows of several sources end to end, still memory-mapped, with a column `source` that says which one.
+    """Join the rows of several sources end to end, still memory-mapped, with a column `source` that says which one.
 
     Args:
         mix: its sources' names and caps.
@@ -125,11 +125,11 @@ def join_rows(mix: Mix, stores: Sequence[RowStore], seed: int) -> RowStore:
     Returns:
         One store. Its `source` names the sources, its `files` say where each comes from.
     """
-    parts, kept, start = [], [], 0
+    parts, chosen, start = [], [], 0
     for number, (source, store) in enumerate(zip(mix.sources, stores, strict=True)):
         count = len(store.rows)
         parts.append(store.rows.add_column("source", np.full(count, number, dtype=np.int64)))
-        kept.append(start + np.sort(np.random.default_rng([seed, number]).permutation(count)[: source.cap]))
+        chosen.append(start + seeded_choice(count, source.cap, [seed, number]))
         start += count
     rows = RowStore(
         datasets.concatenate_datasets(parts),
@@ -140,8 +140,8 @@ def join_rows(mix: Mix, stores: Sequence[RowStore], seed: int) -> RowStore:
         tuple(fault for store in stores for fault in store.faults),
         tuple(store.source for store in stores),
     )
-    # Chosen here and not before: a column cannot be added to a choice without writing all of it anew.
-    return rows.select(np.concatenate(kept)) if any(source.cap is not None for source in mix.sources) else rows
+    # Chosen here and not before: a column cannot be added to a choice without writing all of it again.
+    return rows.select(np.concatenate(chosen)) if any(source.cap is not None for source in mix.sources) else rows
 
 
 def _above_zero(value: object) -> bool:

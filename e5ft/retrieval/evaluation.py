@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from e5ft.data.lines import Fault, read_json_lines
+from e5ft.data.lines import BadLine, read_json_lines
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import new_folder, read_json, write_json
 from e5ft.retrieval.metrics import check_cutoffs, ordered
@@ -79,7 +79,7 @@ def load_evaluation(folder: str | os.PathLike) -> Evaluation:
     """
     folder, per_query = Path(folder), {}
     for _, value in read_json_lines(folder / "per_query.jsonl"):
-        if isinstance(value, Fault):
+        if isinstance(value, BadLine):
             raise DataError(str(value))
         per_query[value.pop("query", None)] = value
     try:
