@@ -39,11 +39,7 @@ _ROWS = pa.schema(
     }
 )
 _TOKENS = pa.schema(
-    {
-        "query": pa.list_(pa.int32()),
-        "positives": pa.list_(pa.list_(pa.int32())),
-        "negatives": pa.list_(pa.list_(pa.int32())),
-    }
+    {"query": pa.list_(pa.int32()), "positives": pa.list_(pa.list_(pa.int32())), "negatives": pa.list_(pa.list_(pa.int32()))}
 )
 
 

@@ -37,11 +37,7 @@ def test_an_example_holds_the_tokens_and_identities_of_its_texts(make_training_r
 
 def test_known_positives_are_those_of_all_rows_of_the_same_query(make_training_rows):
     rows = make_training_rows(
-        [
-            {"query": "q", "document": ["a", "b"]},
-            {"query": "r", "document": ["b", "c"]},
-            {"query": " q ", "document": ["d", "a"]},
-        ]
+        [{"query": "q", "document": ["a", "b"]}, {"query": "r", "document": ["b", "c"]}, {"query": " q ", "document": ["d", "a"]}]
     )
     assert sorted(rows.known(0)) == sorted(rows.known(2)) == sorted(ids("a", "b", "d"))
     assert sorted(rows.known(1)) == sorted(ids("b", "c"))
