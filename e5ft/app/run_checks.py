@@ -17,9 +17,10 @@ from e5ft.app.machine_checks import uses_gpu
 from e5ft.app.objective import objective
 from e5ft.app.places import OUTPUTS, below
 from e5ft.app.service_checks import needs_hub
+from e5ft.data.formats import SUFFIXES
 from e5ft.data.lines import BadLine
 from e5ft.data.remote import is_url
-from e5ft.data.rows import SUFFIXES, Columns, read_rows
+from e5ft.data.rows import Columns, read_rows
 from e5ft.files import read_json
 from e5ft.modeling.loading import ModelSource, load_config, load_description, without_memory
 from e5ft.retrieval.beir import check_layout
