@@ -1,4 +1,4 @@
-"""Ground floor: ranks, barriers, and gathers, one of them through which gradients flow.
+"""The ground floor of distribution: ranks, barriers, and gathers, through one of which gradients flow.
 
 What lies on the host goes from host to host (gloo), also where tensors go from GPU to GPU (NCCL): so no process waits for its GPU
 to tell the others which texts it has.
@@ -44,16 +44,14 @@ def any_process(flag: bool) -> bool:
     """Whether the flag is set on any process; every process gets the same answer."""
     if not active():
         return flag
-    everyone = torch.tensor([int(flag)])
-    dist.all_reduce(everyone, dist.ReduceOp.MAX, group=_hosts(dist.group.WORLD))
-    return bool(everyone.item())
+    return bool(_gathered_on_hosts(torch.tensor([int(flag)])).any())
 
 
 def shutdown() -> None:
     """Leave the process group, so that torch does not warn at exit."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
-        _hosts.cache_clear()
+        _gloo_group.cache_clear()
 
 
 @contextlib.contextmanager
@@ -69,20 +67,17 @@ def main_process_first() -> Iterator[None]:
 
 
 def gather_arrays(array: np.ndarray) -> list[np.ndarray]:
-    """Every process's int64 array, (n,), in the order of ranks; lengths may differ."""
+    """Return every process's int64 array, (n,), in the order of ranks; lengths may differ."""
     if not active():
         return [array]
-    own = torch.from_numpy(np.ascontiguousarray(array))
     sizes = _sizes([len(array)])[:, 0].tolist()
-    padded = own.new_zeros(max(sizes))
-    padded[: len(own)] = own
-    everyone = own.new_empty(world_size() * max(sizes))
-    _all_gather(everyone, padded, group=_hosts(dist.group.WORLD))
-    return [part[:size].numpy() for part, size in zip(everyone.view(world_size(), -1), sizes, strict=True)]
+    padded = torch.zeros(max(sizes), dtype=torch.int64)
+    padded[: len(array)] = torch.from_numpy(np.ascontiguousarray(array))
+    return [part[:size].numpy() for part, size in zip(_gathered_on_hosts(padded), sizes, strict=True)]
 
 
 def gather_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Every process's rows below each other, in the order of ranks, with gradient; see `Gathering`.
+    """Return every process's rows below each other, in the order of ranks, with gradient; see `Gathering`.
 
     Args:
         rows: (n, D); n may differ between processes.
@@ -96,7 +91,7 @@ def gather_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 class Gathering:
-    """Every process's rows below each other, sent piece by piece: a piece travels while the next one is made.
+    """A gathering puts every process's rows below each other, sent piece by piece: one travels while the next one is made.
 
     The gradient that comes back to a process is the sum of what all processes have for its rows, so with each process
     scoring its own queries and DDP averaging, the parameters see the gradient of the mean over all queries.
@@ -111,48 +106,46 @@ class Gathering:
         self._sent: dict[int, tuple] = {}
 
     def send(self, piece: int, rows: torch.Tensor) -> None:
-        """Let the other processes have a piece. All processes send their pieces in the same order.
+        """Send a piece to the other processes. All processes send their pieces in the same order.
 
         Args:
             piece: its number.
-            rows: (n, D), n as said; what becomes of it afterwards does not matter.
+            rows: (n, D), n as announced; they may change afterwards.
         """
         if self.sizes is None:
             return
         most = int(self.sizes[:, piece].max())
         padded = rows.new_zeros(most, rows.shape[1])
         padded[: len(rows)] = rows.detach()
-        everyone = rows.new_empty(world_size() * most, rows.shape[1])
-        self._sent[piece] = everyone, padded, _all_gather(everyone, padded, async_op=True)
+        gathered = rows.new_empty(world_size() * most, rows.shape[1])
+        self._sent[piece] = gathered, padded, _all_gather(gathered, padded, async_op=True)
 
-    def rows(self, own: torch.Tensor) -> torch.Tensor:
-        """All rows, when all pieces have been sent.
+    def rows(self, local_rows: torch.Tensor) -> torch.Tensor:
+        """Return all rows, when all pieces have been sent.
 
         Args:
-            own: (n, D), the rows of this process, piece after piece; the gradient flows to it.
+            local_rows: (n, D), the rows of this process, piece after piece; the gradient flows to them.
 
         Returns:
-            (sum of n, D), in the order of ranks and pieces; alone, `own` itself.
+            (sum of n, D), in the order of ranks and pieces; in one process, `local_rows` itself.
         """
-        return own if self.sizes is None else _Gathered.apply(own, self)
+        return local_rows if self.sizes is None else _Gathered.apply(local_rows, self)
 
     def _received(self, like: torch.Tensor) -> torch.Tensor:
         all_rows = like.new_empty(int(self.sizes.sum()), like.shape[1])
-        places = all_rows.split(self.sizes.flatten().tolist())
+        targets = all_rows.split(self.sizes.flatten().tolist())
         pieces = self.sizes.shape[1]
         for piece in range(pieces):
-            everyone, _, work = self._sent.pop(piece)
+            gathered, _, work = self._sent.pop(piece)
             work.wait()
-            parts = everyone.view(world_size(), -1, like.shape[1]) if len(everyone) else everyone.new_empty(world_size(), 0, 1)
-            for number, part in enumerate(parts):
-                place = places[number * pieces + piece]
-                place.copy_(part[: len(place)])
+            for target, part in zip(targets[piece::pieces], gathered.chunk(world_size()), strict=False):  # none of no rows
+                target.copy_(part[: len(target)])
         return all_rows
 
 
 @functools.lru_cache(maxsize=1)
-def _hosts(world: dist.ProcessGroup) -> dist.ProcessGroup:
-    """The processes of a group, where what lies on the host is sent."""
+def _gloo_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """Return a gloo group of the same processes, which sends what lies on the host."""
     if dist.get_backend(world) == "gloo":
         return world
     kind = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -161,19 +154,23 @@ def _hosts(world: dist.ProcessGroup) -> dist.ProcessGroup:
     return dist.new_group(backend="gloo", timeout=timeout)
 
 
-def _sizes(own: Sequence[int]) -> torch.Tensor:
-    """(processes, numbers) of every process's numbers, as many on each."""
-    own = torch.tensor(list(own), dtype=torch.int64)
-    sizes = own.new_empty(world_size() * len(own))
-    _all_gather(sizes, own, group=_hosts(dist.group.WORLD))
-    return sizes.view(world_size(), -1)
+def _sizes(numbers: Sequence[int]) -> torch.Tensor:
+    """Return every process's numbers, as many on each, (processes, numbers)."""
+    return _gathered_on_hosts(torch.tensor(list(numbers), dtype=torch.int64))
+
+
+def _gathered_on_hosts(local: torch.Tensor) -> torch.Tensor:
+    """Gather a tensor on the host, (n,) on every process: (processes, n)."""
+    gathered = local.new_empty(world_size() * len(local))
+    _all_gather(gathered, local, group=_gloo_group(dist.group.WORLD))
+    return gathered.view(world_size(), -1)
 
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(context, own, gathering):
+    def forward(context, local_rows, gathering):
         context.sizes = gathering.sizes.sum(dim=1).tolist()
-        return gathering._received(own)
+        return gathering._received(local_rows)
 
     @staticmethod
     def backward(context, gradient):
@@ -181,9 +178,9 @@ class _Gathered(torch.autograd.Function):
         padded = gradient.new_zeros(world_size(), max(sizes), gradient.shape[1])
         for part, piece in zip(padded, gradient.split(sizes), strict=True):
             part[: len(piece)] = piece
-        own = gradient.new_empty(max(sizes), gradient.shape[1])
-        _reduce_scatter(own, padded.flatten(0, 1))
-        return own[: sizes[rank()]], None
+        local = gradient.new_empty(max(sizes), gradient.shape[1])
+        _reduce_scatter(local, padded.flatten(0, 1))
+        return local[: sizes[rank()]], None
 
 
 # The *_single functions replace the *_tensor ones from torch 2.13 on, which warn at every first call.

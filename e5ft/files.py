@@ -1,4 +1,4 @@
-"""Ground floor: writing files so that a reader sees the old one or the new one, never half of one; manifests and digests."""
+"""The ground floor writes files so that a reader sees the old one or the new one, never half of one; manifests and digests."""
 
 import contextlib
 import errno
@@ -65,32 +65,21 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     old = []
     try:
         yield temporary
-        while not _rename_to_free(temporary, path):
-            old.append(_move_aside(path))
+        while True:
+            try:
+                os.rename(temporary, path)  # asking first would leave time for another process to put something there
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            old.append(Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old.")))
+            with contextlib.suppress(FileNotFoundError):  # another process has moved it aside
+                os.rename(path, old[-1] / path.name)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     for folder in old:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _rename_to_free(folder: Path, path: Path) -> bool:
-    """Rename a folder unless something stands at `path`; asking first would leave time for another process to put it there."""
-    try:
-        os.rename(folder, path)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-        return False
-    return True
-
-
-def _move_aside(path: Path) -> Path:
-    """Move a folder or file, unless another process has done so, into a new folder beside it."""
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(path, aside / path.name)
-    return aside
 
 
 def clear_temporaries(folder: str | os.PathLike) -> None:
@@ -118,19 +107,19 @@ def replace_link(link: str | os.PathLike, target: str | os.PathLike) -> None:
 
 
 def digest_of(*parts: object) -> str:
-    """A short digest (20 hexadecimal digits) of values that JSON can write, for cache keys."""
+    """Return a short digest (20 hexadecimal digits) of values that JSON can write, for cache keys."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def digest_of_file(path: str | os.PathLike) -> str:
-    """A digest (32 hexadecimal digits) of a file's content."""
+    """Return a digest (32 hexadecimal digits) of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def write_manifest(folder: str | os.PathLike) -> None:
-    """Flush every file below a folder to disk, then write down their sizes and SHA-256: what `check_manifest` holds it against.
+    """Flush every file below a folder to disk, then write down their sizes and SHA-256: `check_manifest` compares with them.
 
     Args:
         folder: complete but for the manifest.
@@ -146,16 +135,15 @@ def write_manifest(folder: str | os.PathLike) -> None:
 
 
 def check_manifest(folder: str | os.PathLike) -> str | None:
-    """What is wrong with a folder that `write_manifest` sealed: the first file that is missing, cut or changed; None if nothing.
+    """Say what is wrong with a folder that `write_manifest` sealed: the first file that is missing, cut or changed; None if nothing.
 
     Args:
         folder: any folder; one without a readable manifest was never complete.
     """
     folder = Path(folder)
     try:
-        files = {
-            name: (int(entry["size"]), str(entry["sha256"])) for name, entry in read_json(folder / MANIFEST)["files"].items()
-        }
+        entries = read_json(folder / MANIFEST)["files"].items()
+        files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in entries}
     except FileNotFoundError:
         return f"no {MANIFEST}: it was never written to its end"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -163,9 +151,9 @@ def check_manifest(folder: str | os.PathLike) -> str | None:
     for name, (size, digest) in files.items():
         try:
             with open(folder / name, "rb") as file:
-                found = os.fstat(file.fileno()).st_size
-                if found != size:
-                    return f"{name} has {found:,} bytes, {size:,} were written"
+                actual = os.fstat(file.fileno()).st_size
+                if actual != size:
+                    return f"{name} has {actual:,} bytes, {size:,} were written"
                 if _sha256(file) != digest:
                     return f"{name} is not what was written (SHA-256)"
         except OSError as error:

@@ -12,6 +12,7 @@ import pytest
 
 from e5ft import files
 from e5ft.files import (
+    check_manifest,
     clear_temporaries,
     digest_of,
     digest_of_file,
@@ -20,6 +21,7 @@ from e5ft.files import (
     replace_link,
     write_json,
     write_lines,
+    write_manifest,
     write_text,
 )
 
@@ -77,6 +79,17 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
         monkeypatch.setattr(files.os, name, lambda *args, name=name, function=function: (calls.append(name), function(*args)))
     write_text(tmp_path / "note.txt", "a")
     assert calls == ["fsync", "replace"]
+
+
+def test_a_manifest_is_written_after_every_file_is_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    for name in ("a", "deep/b"):
+        (tmp_path / name).write_text(name)
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(files.os, "fsync", lambda file: (flushed.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file)))
+    write_manifest(tmp_path)
+    assert flushed[:2] == [str(tmp_path / "a"), str(tmp_path / "deep/b")] and flushed[-1] == str(tmp_path)
+    assert check_manifest(tmp_path) is None
 
 
 def test_json_comes_back_and_is_readable(tmp_path):

@@ -20,7 +20,7 @@ class Vectors(Protocol):
     """Vectors of another model, by identity (`e5ft.retrieval.guide.Guide` is one)."""
 
     def of(self, role: str, ids: np.ndarray) -> np.ndarray:
-        """(n, D') float32 vectors of the texts with these identities; role is "query" or "passage"."""
+        """Return (n, D') float32 vectors of the texts with these identities; role is "query" or "passage"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatch:
-    """What one forward pass sees.
+    """A micro-batch is what one forward pass sees.
 
     Attributes:
         input_ids: (T,) int64, N distinct texts end to end, sorted by length.
@@ -60,11 +60,11 @@ class MicroBatch:
     rows: tuple[int, ...]
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """The same with its tokens on a device."""
+        """Return the same micro-batch with its tokens on a device."""
         return dataclasses.replace(self, input_ids=self.input_ids.to(device, non_blocking=True))
 
     def pin_memory(self) -> "MicroBatch":
-        """Called by the DataLoader, for copies that overlap with work."""
+        """Pin the tokens: the DataLoader calls this, so that copies overlap with work."""
         return dataclasses.replace(self, input_ids=self.input_ids.pin_memory())
 
 
@@ -90,9 +90,9 @@ class TrainingRows(Dataset):
         vectors: Mapping[str, Vectors] | None = None,
     ):
         if positives not in ("sample", "all"):
-            raise ConfigurationError(f"step.positives={positives!r}: sample or all is needed")
+            raise ConfigurationError(f"step.positives={positives!r}: must be sample or all")
         if negatives_per_query is not None and negatives_per_query < 0:
-            raise ConfigurationError(f"data.negatives_per_query={negatives_per_query}: at least 0, or null for all")
+            raise ConfigurationError(f"data.negatives_per_query={negatives_per_query}: must be at least 0, or null for all")
         if len(store.rows) != len(tokens.tokens):
             raise ValueError(f"{len(store.rows)} rows but tokens of {len(tokens.tokens)}")
         self.ids = store.rows.remove_columns(["query", "positives", "negatives", "line"])
@@ -105,50 +105,53 @@ class TrainingRows(Dataset):
         return len(self.ids)
 
     def known(self, row: int) -> np.ndarray:
-        """Identities of every passage that any row names as an answer to this row's query."""
+        """Return the identities of every passage that any row names as an answer to this row's query."""
         group = self._group[row]
         return self._known[self._starts[group] : self._starts[group + 1]]
 
     @cached_property
     def most_tokens(self) -> np.ndarray:
-        """(rows,) int64: the most tokens that each row shows in any epoch."""
+        """The most tokens that each row shows in any epoch, (rows,) int64."""
         return most_tokens(self.tokens, positives=1 if self.positives == "sample" else None, negatives=self.limit)
 
     def place(self, row: int) -> str:
-        """Where a row stands in its source, as `path:line`."""
+        """Return where a row stands in its source, as `path:line`."""
         return self._store.place(row)
 
     def __getitem__(self, request: tuple[int, int]) -> tuple[int, Example]:
         row, epoch = request
         ids, tokens, known = self.ids[row], self.tokens[row], self.known(row)
-        shown = range(len(tokens["positives"]))
+        # Duplicates within a row count once.
+        positives, negatives = (_first_occurrences(ids[name]) for name in ("positive_ids", "negative_ids"))
         if self.positives == "sample":
-            shown = [(row + epoch) % len(shown)]
-        else:  # one that stands in the row twice is one
-            shown = sorted({identity: i for i, identity in reversed(list(enumerate(ids["positive_ids"])))}.values())
-        # A hard negative that another row names as an answer to the same query is a false one; one named twice counts once.
-        distinct = {identity: i for i, identity in reversed(list(enumerate(ids["negative_ids"])))}
-        usable = sorted(i for identity, i in distinct.items() if identity not in known)
-        if self.limit is not None and len(usable) > self.limit:
-            start = (row + epoch) * self.limit % len(usable)
-            usable = (usable + usable)[start : start + self.limit]
+            positives = [(row + epoch) % len(ids["positive_ids"])]
+        # A hard negative that another row names as an answer to the same query is a false one.
+        negatives = [i for i in negatives if ids["negative_ids"][i] not in known]
+        if self.limit is not None and len(negatives) > self.limit:
+            start = (row + epoch) * self.limit % len(negatives)
+            negatives = (negatives + negatives)[start : start + self.limit]
         scores = ids["scores"]
         return row, Example(
             query=tokens["query"],
-            positives=[tokens["positives"][i] for i in shown],
-            negatives=[tokens["negatives"][i] for i in usable],
+            positives=[tokens["positives"][i] for i in positives],
+            negatives=[tokens["negatives"][i] for i in negatives],
             query_id=ids["query_id"],
-            positive_ids=[ids["positive_ids"][i] for i in shown],
-            negative_ids=[ids["negative_ids"][i] for i in usable],
+            positive_ids=[ids["positive_ids"][i] for i in positives],
+            negative_ids=[ids["negative_ids"][i] for i in negatives],
             known=known,
             source=ids.get("source", 0),
-            positive_scores=[scores[i] for i in shown] if scores else None,
-            negative_scores=[scores[len(ids["positive_ids"]) + i] for i in usable] if scores else None,
+            positive_scores=[scores[i] for i in positives] if scores else None,
+            negative_scores=[scores[len(ids["positive_ids"]) + i] for i in negatives] if scores else None,
         )
 
 
+def _first_occurrences(ids: Sequence[int]) -> list[int]:
+    """Return where each distinct identity stands first, ascending."""
+    return sorted({identity: i for i, identity in reversed(list(enumerate(ids)))}.values())
+
+
 def _known_positives(store: RowStore) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(group of each row, all groups' identities end to end, where each group begins); a group is a distinct query."""
+    """Return the group of each row, all groups' identities end to end, and where each group begins; a group is a distinct query."""
     _, group = np.unique(store.query_ids(), return_inverse=True)
     group = group.astype(np.int32)  # these stay in memory as long as the rows do
     ids, counts = store.positive_ids()
@@ -201,13 +204,13 @@ def collate(examples: Sequence[tuple[int, Example]], vectors: Mapping[str, Vecto
 
 
 def _passages(example: Example) -> Iterator[tuple[int, Sequence[int]]]:
-    """Identity and tokens of an example's positives and negatives."""
+    """Yield identity and tokens of an example's positives and negatives."""
     yield from zip(example.positive_ids, example.positives, strict=True)
     yield from zip(example.negative_ids, example.negatives, strict=True)
 
 
 def _teacher(examples: Sequence[tuple[int, Example]]) -> dict[str, np.ndarray]:
-    """The teacher's scores, where every row has them."""
+    """Return the teacher's scores, where every row has them."""
     if any(example.positive_scores is None for _, example in examples):
         return {}
     positive = [score for _, example in examples for score in example.positive_scores]
@@ -216,7 +219,7 @@ def _teacher(examples: Sequence[tuple[int, Example]]) -> dict[str, np.ndarray]:
 
 
 def _side(order: Sequence[tuple[str, int, int]], text_id: np.ndarray, vectors: Mapping[str, Vectors]) -> dict[str, np.ndarray]:
-    """Every text's vector of each other model."""
+    """Return every text's vector of each other model."""
     is_query = np.array([role == "query" for role, _, _ in order])
     side = {}
     for name, table in vectors.items():

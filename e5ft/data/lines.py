@@ -1,4 +1,4 @@
-"""Strict reading of JSON lines: every fault is a `path:line: reason`, nothing is guessed and nothing is dropped in silence."""
+"""Strict reading of JSON lines: every bad line is reported as `path:line: reason`; nothing is guessed or dropped silently."""
 
 import json
 import math
@@ -6,7 +6,8 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import groupby
+from typing import NamedTuple
 
 from e5ft.errors import DataError
 
@@ -14,18 +15,21 @@ MAX_LINE_BYTES = 1_000_000  # a passage is a few kilobytes; a line of a megabyte
 _MAX_MARKS = 1_000  # combining marks in a row; languages need a handful, Unicode's stream-safe format allows 30
 
 
-class Fault(Exception):
-    """One bad line or row.
+class Location(NamedTuple):
+    """A row's place in its source; it prints as `source:line`, and lines count from 1."""
 
-    Attributes:
-        place: `path:line`.
-        reason: what is wrong, and with what value.
-    """
+    source: str | os.PathLike
+    line: int
 
-    def __init__(self, place: str, reason: str):
-        reason = printable(reason)  # a library's message may quote a tab or worse
-        super().__init__(f"{place}: {reason}")
-        self.place, self.reason = place, reason
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
+class BadLine(Exception):
+    """A line or row cannot be used; the message is `location: reason`, in printable characters."""
+
+    def __init__(self, location: Location | str, reason: str):
+        super().__init__(f"{location}: {printable(reason)}")  # a library's message may quote a tab or worse
 
 
 def printable(text: str) -> str:
@@ -33,29 +37,27 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[str, dict | Fault]]:
+def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[Location, dict | BadLine]]:
     """Yield every non-blank line of a JSON lines file.
 
     Args:
         path: the file, UTF-8, one object a line; memory does not grow with its size.
 
     Yields:
-        `(place, value)`: the place as `path:line` and the object, or a `Fault` that the caller counts or raises.
+        `(location, value)`: the value is the object, or a `BadLine` that the caller counts or raises.
 
     Raises:
         DataError: the file is missing, unreadable or empty.
     """
-    found = False
+    empty = True
     for number, line in enumerate(raw_lines(path), start=1):
-        place = f"{path}:{number}"
-        if line is not None and not line.strip():
-            continue
-        found = True
-        try:
-            yield place, _parse(place, number, line)
-        except Fault as fault:
-            yield place, fault
-    if not found:
+        if line is None or line.strip():
+            empty, location = False, Location(path, number)
+            try:
+                yield location, _parse(location, line)
+            except BadLine as bad_line:
+                yield location, bad_line
+    if empty:
         raise DataError(f"{path}: the file holds no rows")
 
 
@@ -73,7 +75,7 @@ def is_file(path: str | os.PathLike) -> bool:
         name, reason = printable(str(path)), getattr(error, "strerror", None) or error
         raise DataError(f"{name}: cannot be read ({reason})") from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise DataError(f"{path}: a pipe or device; a file is needed that can be read twice: write it to disk first")
+        raise DataError(f"{path}: a pipe or device; must be a file that can be read twice: write it to disk first")
     return stat.S_ISREG(mode)
 
 
@@ -83,9 +85,8 @@ def raw_lines(path: str | os.PathLike) -> Iterator[bytes | None]:
     Raises:
         DataError: the file is missing or unreadable.
     """
-    path = Path(path)
-    if not is_file(path) and path.is_dir():
-        raise DataError(f"{path}: this is a folder; a file is needed")
+    if not is_file(path) and os.path.isdir(path):
+        raise DataError(f"{path}: this is a folder; must be a file")
     try:
         file = open(path, "rb")  # noqa: SIM115 (closed below)
     except OSError as error:
@@ -100,30 +101,29 @@ def raw_lines(path: str | os.PathLike) -> Iterator[bytes | None]:
                 yield line
 
 
-def _parse(place: str, number: int, line: bytes | None) -> dict:
+def _parse(location: Location, line: bytes | None) -> dict:
     if line is None:
-        raise Fault(place, f"the line is longer than {MAX_LINE_BYTES:,} bytes; one row a line is needed")
-    if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-        raise Fault(place, "the file begins with a byte order mark; save it as UTF-8 without BOM")
+        raise BadLine(location, f"the line is longer than {MAX_LINE_BYTES:,} bytes; must be one row a line")
+    if location.line == 1 and line.startswith(b"\xef\xbb\xbf"):
+        raise BadLine(location, "the file begins with a byte order mark; save it as UTF-8 without BOM")
     try:
-        text = line.decode("utf-8")
+        text = line.decode("utf-8").strip(_WHITE)
     except UnicodeDecodeError as error:
-        raise Fault(place, f"not UTF-8 (byte {error.start}); convert the file, for instance from CP949") from None
+        raise BadLine(location, f"not UTF-8 (byte {error.start}); convert the file, for instance from CP949") from None
     try:
         # Not decode(), which looks for white space with regular expressions.
-        text = text.strip(_WHITE)
         value, end = _DECODER.scan_once(text, 0)
         if end != len(text):
             raise json.JSONDecodeError("Extra data", text, end)
     except StopIteration:
-        raise Fault(place, f"not JSON (Expecting value): {text[:60]!r}") from None
+        raise BadLine(location, f"not JSON (Expecting value): {text[:60]!r}") from None
     except RecursionError:
-        raise Fault(place, "not usable: nested too deeply") from None
+        raise BadLine(location, "not usable: nested too deeply") from None
     except ValueError as error:  # JSONDecodeError is one
         message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise Fault(place, f"not JSON ({message}): {text.strip()[:60]!r}") from None
+        raise BadLine(location, f"not JSON ({message}): {text[:60]!r}") from None
     if not isinstance(value, dict):
-        raise Fault(place, f"an object {{...}} is needed, this is {type(value).__name__}: {text.strip()[:60]!r}")
+        raise BadLine(location, f"must be an object {{...}}, this is {type(value).__name__}: {text[:60]!r}")
     return value
 
 
@@ -145,33 +145,27 @@ _WHITE = " \t\n\r"  # JSON's
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
-def check_text(place: str, field: str, value: object) -> str:
+def check_text(location: Location | str, field: str, value: object) -> str:
     """Return `value` if it is a usable, non-blank string.
 
     Raises:
-        Fault: wrong type, blank, a NUL, or a lone surrogate (which no tokenizer takes).
+        BadLine: wrong type, blank, a NUL, or a lone surrogate (which no tokenizer takes).
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise Fault(place, f"{field} is missing (null)")
+        raise BadLine(location, f"{field} is missing (null)")
     if not isinstance(value, str):
-        raise Fault(place, f"{field} must be a string, this is {type(value).__name__}: {str(value)[:60]!r}")
+        raise BadLine(location, f"{field} must be a string, this is {type(value).__name__}: {str(value)[:60]!r}")
     if not value or value.isspace():
-        raise Fault(place, f"{field} is blank")
+        raise BadLine(location, f"{field} is blank")
     if "\x00" in value:
-        raise Fault(place, f"{field} holds a NUL character: {value[:60]!r}")
+        raise BadLine(location, f"{field} holds a NUL character: {value[:60]!r}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise Fault(place, f"{field} holds a lone surrogate, which is no text: {value[:60]!a}") from None
-    if len(value) > 10 * _MAX_MARKS and _longest_run_of_marks(value) > _MAX_MARKS:
+        raise BadLine(location, f"{field} holds a lone surrogate, which is no text: {value[:60]!a}") from None
+    if len(value) > 10 * _MAX_MARKS and any(
+        marks and sum(1 for _ in run) > _MAX_MARKS for marks, run in groupby(value, lambda c: unicodedata.combining(c) > 0)
+    ):
         # Normalising sorts such a run by insertion: half a megabyte of them takes many minutes.
-        raise Fault(place, f"{field} holds more than {_MAX_MARKS:,} combining marks in a row, which is no text")
+        raise BadLine(location, f"{field} holds more than {_MAX_MARKS:,} combining marks in a row, which is no text")
     return value
-
-
-def _longest_run_of_marks(text: str) -> int:
-    longest = run = 0
-    for character in text:
-        run = run + 1 if unicodedata.combining(character) else 0
-        longest = max(longest, run)
-    return longest

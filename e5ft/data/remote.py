@@ -26,7 +26,7 @@ _CREDENTIALS = re.compile(
     r"|[?&](?:[\w-]*(?:signature|token|secret|password|credential)|sig|[\w-]*(?:api|access)[_-]?key\w*)=",
     re.IGNORECASE,
 )
-# What file systems call that which changes with the content. A size alone is none of it.
+# Metadata keys that change with the content.
 _MARKS = (
     *("ETag", "etag", "Content-MD5", "Digest", "md5Hash", "crc32c", "generation", "VersionId", "version_id", "blob_id", "sha"),
     *("LastModified", "Last-Modified", "last_modified", "modified", "updated", "mtime", "created", "CRC"),
@@ -74,7 +74,7 @@ def check_url(name: object, field: str = "") -> None:
 
 
 def local_file(name: str, cache: Path) -> str | Fetched:
-    """What to open for a name: the name itself, or of a URL the cache's copy, fetched unless it is as the object is now.
+    """Return what to open for a name: the name itself, or for a URL the cache's copy, fetched unless it is as the object is now.
 
     Args:
         name: a local path, the name of a hub data set, or a URL.
@@ -88,7 +88,7 @@ def local_file(name: str, cache: Path) -> str | Fetched:
         return name
     url, name = name, re.split(r"[?#]", name.split("::")[0].partition("://")[2])[0].rpartition("/")[2]
     if not name:
-        raise DataError(f"{url}: this names a folder; a file is needed")
+        raise DataError(f"{url}: this names a folder; must be a file")
     return Fetched(url, _fetched(url, cache, lambda storage, root: {name: root}) / name)
 
 
@@ -103,22 +103,22 @@ def fetch_folder(url: str, cache: Path, names: tuple[str, ...], pattern: str) ->
     """
 
     def choose(storage: fsspec.AbstractFileSystem, root: str) -> dict[str, str]:
-        root, found = root.rstrip("/"), set(names)
+        root, candidates = root.rstrip("/"), set(names)
         with contextlib.suppress(Exception):  # no listing, for whatever reason; if nothing can be read, the lines below say why
             folder = pattern.rpartition("/")[0]
-            found |= {f"{folder}/{path.rpartition('/')[2]}" for path in storage.glob(f"{root}/{pattern}")}
-        there = {}
-        for name in sorted(found):
+            candidates |= {f"{folder}/{path.rpartition('/')[2]}" for path in storage.glob(f"{root}/{pattern}")}
+        sources = {}
+        for name in sorted(candidates):
             with contextlib.suppress(FileNotFoundError):  # storage.exists() takes a refusal for an absence too
                 storage.info(f"{root}/{name}")
-                there[name] = f"{root}/{name}"
-        return there
+                sources[name] = f"{root}/{name}"
+        return sources
 
     return Fetched(url, _fetched(url, cache, choose))
 
 
 def _fetched(url: str, cache: Path, choose: Callable[[fsspec.AbstractFileSystem, str], dict[str, str]]) -> Path:
-    """The local folder; a small file beside it tells the other processes which one the main process fetched."""
+    """Return the local folder; a small file beside it tells the other processes which one the main process fetched."""
     check_url(url, url.partition("://")[0] + "://...")
     record = cache / f"remote-{digest_of(url)}.json"
     with distributed.main_process_first():
@@ -133,38 +133,9 @@ def _fetched(url: str, cache: Path, choose: Callable[[fsspec.AbstractFileSystem,
 
 
 def _fetch(url: str, cache: Path, choose: Callable) -> str:
-    """Name of the folder in the cache that holds the files as they are now."""
-    storage, root = _storage(url)
-    storage.invalidate_cache()  # a listing from earlier in this process would hide a change
-    sources = choose(storage, root)
-    if not sources:
-        raise FileNotFoundError(url)
-    kinds = {name: storage.info(path) for name, path in sources.items()}
-    marks = {name: _marks(info) for name, info in kinds.items()}
-    folder = cache / f"remote-{digest_of(url, marks)}"
-    if folder.is_dir() and all(len(found) > 1 for found in marks.values()):
-        return folder.name
-    log.info(f"fetching {url} ({sum(info.get('size') or 0 for info in kinds.values()):,} bytes)")
-    with new_folder(folder) as temporary:
-        for name, path in sources.items():
-            if kinds[name].get("type") == "directory":
-                raise DataError(f"{url}: this is a folder; a file is needed")
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            storage.get_file(path, str(temporary / name))
-            size, wanted = (temporary / name).stat().st_size, kinds[name].get("size")
-            if wanted is not None and size != wanted:
-                raise DataError(f"{url}: {size:,} of {wanted:,} bytes of {name} arrived, or it changed meanwhile; start again")
-    return folder.name
-
-
-def _marks(info: dict) -> dict[str, str]:
-    """Size, and what else tells a changed object from the one fetched before; the size alone where there is nothing."""
-    return {"size": str(info.get("size")), **{mark: str(info[mark]) for mark in _MARKS if info.get(mark) is not None}}
-
-
-def _storage(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the name of the folder in the cache that holds the files as they are now."""
     try:
-        return fsspec.url_to_fs(url)
+        storage, root = fsspec.url_to_fs(url)
     except ImportError as error:
         raise ConfigurationError(
             f"{url}: this protocol needs a package that is not installed ({error}); for s3:// pip install s3fs, for gs:// gcsfs, "
@@ -172,13 +143,36 @@ def _storage(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ) from error
     except ValueError as error:
         raise ConfigurationError(
-            f"{url}: {error}; s3://, gs://, abfs://, https://, hf:// and file:// are known, among others"
+            f"{url}: {error}; must be s3://, gs://, abfs://, https://, hf:// or file://, among others"
         ) from error
+    storage.invalidate_cache()  # a listing from earlier in this process would hide a change
+    sources = choose(storage, root)
+    if not sources:
+        raise FileNotFoundError(url)
+    infos = {name: storage.info(path) for name, path in sources.items()}
+    marks = {
+        name: {"size": str(info.get("size")), **{mark: str(info[mark]) for mark in _MARKS if info.get(mark) is not None}}
+        for name, info in infos.items()
+    }
+    folder = cache / f"remote-{digest_of(url, marks)}"
+    if folder.is_dir() and all(len(each) > 1 for each in marks.values()):  # a size alone tells nothing
+        return folder.name
+    log.info(f"fetching {url} ({sum(info.get('size') or 0 for info in infos.values()):,} bytes)")
+    with new_folder(folder) as temporary:
+        for name, path in sources.items():
+            if infos[name].get("type") == "directory":
+                raise DataError(f"{url}: this is a folder; must be a file")
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            storage.get_file(path, str(temporary / name))
+            size, expected = (temporary / name).stat().st_size, infos[name].get("size")
+            if expected not in (None, size):
+                raise DataError(f"{url}: {size:,} of {expected:,} bytes of {name} arrived, or it changed meanwhile; start again")
+    return folder.name
 
 
 @contextlib.contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Every storage's library raises kinds of its own; each means that there is nothing to read."""
+    """Turn every storage library's own errors into a DataError: each means that there is nothing to read."""
     try:
         yield
     except E5ftError:

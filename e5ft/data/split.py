@@ -1,4 +1,4 @@
-"""A dev set from the rows alone: no query and no document of it stands in the training part."""
+"""A dev set is cut off from the rows alone: no query and no document of it stands in the training part."""
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -28,15 +28,15 @@ def split_rows(store: RowStore, share: float, seed: int) -> tuple[RowStore, RowS
     """
     if not 0 < share <= 0.5:
         raise ConfigurationError(
-            f"data.dev_share={share}: above 0 and at most 0.5 (name data.dev_file to use a file of your own)"
+            f"data.dev_share={share}: must be above 0 and at most 0.5 (or name data.dev_file to use a file of your own)"
         )
     component = _components(store)
-    wanted = max(1, round(share * len(component)))
+    most = max(1, round(share * len(component)))
     sizes = np.bincount(component)
     chosen = np.zeros(len(sizes), dtype=bool)
     total = 0
     for candidate in np.random.default_rng(seed).permutation(len(sizes)):
-        if total + sizes[candidate] <= wanted:
+        if total + sizes[candidate] <= most:
             chosen[candidate] = True
             total += sizes[candidate]
     if total == 0 or total == len(component):
@@ -49,7 +49,7 @@ def split_rows(store: RowStore, share: float, seed: int) -> tuple[RowStore, RowS
 
 
 def _components(store: RowStore) -> np.ndarray:
-    """The component of each row, (rows,) int: rows are tied to their query and to each of their documents."""
+    """Return the component of each row, (rows,) int: rows are tied to their query and to each of their documents."""
     queries = store.query_ids()
     documents, counts = store.positive_ids()
     owners = np.repeat(np.arange(len(queries)), counts)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from e5ft.data.text import TextSpec
+from e5ft.data.text import TextSpec, tokenize
 from e5ft.errors import ConfigurationError
 from e5ft.modeling import cpu
 from e5ft.modeling.attention import UNPADDED, with_one_cast
@@ -172,7 +172,13 @@ class Encoder(nn.Module):
         Returns:
             A list of ids for each text, special tokens included, cut to the role's maximum length.
         """
-        return tokenize(self.tokenizer, self.spec.text, texts, role)
+        if role not in ("query", "passage"):
+            raise ValueError(f"role={role!r}: must be 'query' or 'passage'")
+        if not texts:
+            return []
+        text = self.spec.text
+        prepare, limit = (text.query, text.query_max_length) if role == "query" else (text.passage, text.passage_max_length)
+        return tokenize(self.tokenizer, [prepare(t) for t in texts], limit)["input_ids"]
 
     @torch.no_grad()
     def encode(self, texts: Iterable[str], role: str, *, batch_tokens: int = 16384, window: int = 4096) -> np.ndarray:
@@ -219,24 +225,6 @@ class Encoder(nn.Module):
         finally:
             self.train(was_training)
         return vectors
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, text: TextSpec, texts: Sequence[str], role: str) -> list[list[int]]:
-    """Apply the text format and the tokenizer; see `Encoder.tokenize`."""
-    if role not in ("query", "passage"):
-        raise ValueError(f"role={role!r}: must be 'query' or 'passage'")
-    if not texts:
-        return []
-    prepare = text.query if role == "query" else text.passage
-    limit = text.query_max_length if role == "query" else text.passage_max_length
-    output = tokenizer(
-        [prepare(t) for t in texts],
-        truncation=True,
-        max_length=limit,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
-    return output["input_ids"]
 
 
 def pack(order: Sequence[int], sizes: Sequence[int], limit: int) -> Iterable[list[int]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from e5ft.data.lines import MAX_LINE_BYTES, Fault, check_text, is_file, raw_lines, read_json_lines
+from e5ft.data.lines import MAX_LINE_BYTES, BadLine, check_text, is_file, raw_lines, read_json_lines
 from e5ft.data.remote import Fetched, fetch_folder, is_url
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
@@ -66,7 +66,7 @@ def read_texts(path: Path | Fetched, text_of: Callable[[str, dict], str]) -> tup
 
     Args:
         path: the file; each line is an object with `_id` and what `text_of` needs.
-        text_of: (place, object) -> text, raising `Fault`; `passage_text` or `query_text`.
+        text_of: (place, object) -> text, raising `BadLine`; `passage_text` or `query_text`.
 
     Returns:
         Ids and texts, both in ascending id order.
@@ -77,13 +77,13 @@ def read_texts(path: Path | Fetched, text_of: Callable[[str, dict], str]) -> tup
     lines, ids, texts = array("q"), ColumnBuilder(), ColumnBuilder()
     try:
         for place, value in read_json_lines(path):
-            if isinstance(value, Fault):
+            if isinstance(value, BadLine):
                 raise value
             ids.append(_id_of(place, value))
             texts.append(text_of(place, value))
-            lines.append(int(place.rpartition(":")[2]))
-    except Fault as fault:
-        raise DataError(str(fault)) from None
+            lines.append(place.line)
+    except BadLine as bad_line:
+        raise DataError(str(bad_line)) from None
     ids = ids.finish()
     order = ids.ascending()
     ids = ids.take(order)
@@ -95,14 +95,14 @@ def passage_text(place: str, value: dict) -> str:
     """Title, space, text; either may be blank or absent, not both.
 
     Raises:
-        Fault: neither holds text, or one is no string.
+        BadLine: neither holds text, or one is no string.
     """
     if "text" not in value:
-        raise Fault(place, f"the key 'text' is missing; there are {', '.join(map(repr, value)) or 'none'}")
+        raise BadLine(place, f"the key 'text' is missing; there are {', '.join(map(repr, value)) or 'none'}")
     blank = [key for key in ("title", "text") if value.get(key) is None or not str(value[key]).strip()]
     parts = [check_text(place, key, value[key]) for key in ("title", "text") if key not in blank]
     if not parts:
-        raise Fault(place, "text is blank, and so is the title")
+        raise BadLine(place, "text is blank, and so is the title")
     return " ".join(parts)
 
 
@@ -110,7 +110,7 @@ def query_text(place: str, value: dict) -> str:
     """The query's text.
 
     Raises:
-        Fault: it is missing or blank, or no string.
+        BadLine: it is missing or blank, or no string.
     """
     return check_text(place, "text", value.get("text"))
 
@@ -159,7 +159,7 @@ def _judgement(place: str, fields: list[str]) -> tuple[str, str, int]:
 def _id_of(place: str, value: dict) -> str:
     text = check_text(place, "_id", value.get("_id"))
     if text.split() != [text]:
-        raise Fault(place, f"_id {text!r} holds white space, which separates the fields of a run file")
+        raise BadLine(place, f"_id {text!r} holds white space, which separates the fields of a run file")
     return text
 
 

@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 
 from e5ft import distributed
+from e5ft.data.text import tokenizer_state
 from e5ft.files import digest_of, read_json, write_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.shards import Shards
@@ -165,9 +166,7 @@ def digest_of_weights(encoder: Encoder) -> str:
     for name, tensor in sorted(encoder.backbone.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
-    tokenizer = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
-    # Every call leaves its truncation and padding there; the contract, which has the lengths, is part of the key anyway.
-    digest.update(json.dumps({**tokenizer, "truncation": None, "padding": None}, sort_keys=True).encode())
+    digest.update(json.dumps(tokenizer_state(encoder.tokenizer), sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from e5ft.data.lines import Fault
+from e5ft.data.lines import BadLine
 from e5ft.data.rows import read_rows
 from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
@@ -92,9 +92,9 @@ def _check(path: Path, mode: str, counts, expected: int | None) -> str | None:
     try:
         for place, value in read_rows(str(path), Columns()):
             read += 1
-            if isinstance(value, Fault):
+            if isinstance(value, BadLine):
                 _check_message(str(value), f"{place}: ")
-                assert re.fullmatch(re.escape(f"{path}:") + "[1-9][0-9]*", place), place
+                assert re.fullmatch(re.escape(f"{path}:") + "[1-9][0-9]*", str(place)), place
             else:
                 accepted += 1
     except DataError as error:

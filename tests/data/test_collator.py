@@ -39,11 +39,7 @@ def test_an_example_holds_the_tokens_and_identities_of_its_texts(make_training_r
 
 def test_known_positives_are_those_of_all_rows_of_the_same_query(make_training_rows):
     rows = make_training_rows(
-        [
-            {"query": "q", "document": ["a", "b"]},
-            {"query": "r", "document": ["b", "c"]},
-            {"query": " q ", "document": ["d", "a"]},
-        ]
+        [{"query": "q", "document": ["a", "b"]}, {"query": "r", "document": ["b", "c"]}, {"query": " q ", "document": ["d", "a"]}]
     )
     assert sorted(rows.known(0)) == sorted(rows.known(2)) == sorted(ids("a", "b", "d"))
     assert sorted(rows.known(1)) == sorted(ids("b", "c"))
@@ -113,6 +109,21 @@ def test_negatives_take_turns_until_all_were_shown(limit, count, make_training_r
         assert {identity for epoch in shown for identity in epoch} == set(ids(*names))
 
 
+def test_a_teachers_scores_belong_to_the_negatives_shown(make_training_rows):
+    """Where one is masked as known and the others take turns."""
+    data = [
+        {"query": "q", "document": "d", "hard_negative": ["known", "n1", "n2"], "scores": [9, 0, 1, 2]},
+        {"query": "q", "document": "known", "scores": [8]},
+    ]
+    scores = dict(zip(ids("n1", "n2"), (1.0, 2.0), strict=True))
+    rows, shown = make_training_rows(data, 1), set()
+    for epoch in range(3):
+        example = rows[0, epoch][1]
+        assert (example.positive_scores, example.negative_scores) == ([9.0], [scores[i] for i in example.negative_ids])
+        shown.update(example.negative_ids)
+    assert shown == set(scores)
+
+
 def test_all_negatives_or_none(make_training_rows):
     data = [{"query": "q", "document": "d", "hard_negative": ["w1", "w2", "w3"]}, {"query": "r", "document": "e"}]
     assert [negatives(make_training_rows(data), row) for row in range(2)] == [ids("w1", "w2", "w3"), []]
@@ -120,7 +131,7 @@ def test_all_negatives_or_none(make_training_rows):
 
 
 def test_fewer_than_no_negatives_are_refused(make_training_rows):
-    with pytest.raises(ConfigurationError, match="data.negatives_per_query=-1: at least 0"):
+    with pytest.raises(ConfigurationError, match="data.negatives_per_query=-1: must be at least 0"):
         make_training_rows([{"query": "q", "document": "d"}], -1)
 
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from e5ft.data import lines
-from e5ft.data.lines import MAX_LINE_BYTES, Fault, check_text, is_file, printable, read_json_lines
+from e5ft.data.lines import MAX_LINE_BYTES, BadLine, check_text, is_file, printable, read_json_lines
 from e5ft.errors import DataError
 
 GOOD = '{"query": "한국어"}'
@@ -22,16 +22,16 @@ BAD_LINES = {
     "two objects": (b'{"a": 1} {"b": 2}', "not JSON (Extra data): '{\"a\": 1} {\"b\": 2}'"),
     "raw nul": (b'{"a": "\x00"}', "not JSON (Invalid control character at): '{\"a\": \"\\x00\"}'"),
     "python": (b"{'a': 1}", "not JSON (Expecting property name enclosed in double quotes): \"{'a': 1}\""),
-    "list": (b'["a", "b"]', "an object {...} is needed, this is list: '[\"a\", \"b\"]'"),
-    "string": (b'"a"', "an object {...} is needed, this is str: '\"a\"'"),
-    "null": (b"null", "an object {...} is needed, this is NoneType: 'null'"),
+    "list": (b'["a", "b"]', "must be an object {...}, this is list: '[\"a\", \"b\"]'"),
+    "string": (b'"a"', "must be an object {...}, this is str: '\"a\"'"),
+    "null": (b"null", "must be an object {...}, this is NoneType: 'null'"),
     "duplicate key": (b'{"a": 1, "b": 2, "a": 3}', "not JSON (the key 'a' stands twice): '{\"a\": 1, \"b\": 2, \"a\": 3}'"),
     "duplicate key inside": (b'{"a": {"b": 2, "b": 3}}', "not JSON (the key 'b' stands twice): '{\"a\": {\"b\": 2, \"b\": 3}}'"),
     "deep lists": (b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "not usable: nested too deeply"),
     "deep objects": (b'{"a": ' * 50_000 + b"1" + b"}" * 50_000, "not usable: nested too deeply"),
     "too long": (
         b'{"a": "' + b"x" * MAX_LINE_BYTES + b'"}',
-        "the line is longer than 1,000,000 bytes; one row a line is needed",
+        "the line is longer than 1,000,000 bytes; must be one row a line",
     ),
 }  # fmt: skip
 
@@ -40,8 +40,8 @@ def outcome(path: str) -> list:
     """What is read: values, and for faults their message without the folder."""
     found = []
     for place, value in read_json_lines(path):
-        assert place == (value.place if isinstance(value, Fault) else place)
-        found.append(str(value).removeprefix(f"{path}:") if isinstance(value, Fault) else value)
+        assert place.source == path
+        found.append(str(value).removeprefix(f"{path}:") if isinstance(value, BadLine) else value)
     return found
 
 
@@ -74,7 +74,7 @@ def test_a_long_number_is_a_fault(write_bytes):
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_line_ends_blank_lines_and_a_last_line_without_end(end, write_bytes):
     path = write_bytes(b"\n" + b'{"a": 1}' + b"\n  \t\r\n" + b'{"a": 2}' + end)
-    assert [(place.removeprefix(path), value) for place, value in read_json_lines(path)] == [(":2", {"a": 1}), (":4", {"a": 2})]
+    assert list(read_json_lines(path)) == [((path, 2), {"a": 1}), ((path, 4), {"a": 2})]
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])
@@ -83,7 +83,7 @@ def test_the_longest_line_is_allowed_and_one_byte_more_is_not(end, write_bytes, 
     fits, too_long = b'{"a": "12345678901"}', b'{"a": "123456789012"}'
     assert len(fits) == 20
     path = write_bytes(fits + b"\n" + too_long * 3 + b"\n" + too_long + b"\n" + fits + end)
-    reason = "the line is longer than 20 bytes; one row a line is needed"
+    reason = "the line is longer than 20 bytes; must be one row a line"
     value = {"a": "12345678901"}
     assert outcome(path) == [value, f"2: {reason}", f"3: {reason}", value]
     assert outcome(write_bytes(too_long + end)) == [f"1: {reason}"]
@@ -100,7 +100,7 @@ def test_an_empty_file_is_refused(content, write_bytes):
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(DataError) as caught:
         outcome(str(tmp_path))
-    assert str(caught.value) == f"{tmp_path}: this is a folder; a file is needed"
+    assert str(caught.value) == f"{tmp_path}: this is a folder; must be a file"
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -127,7 +127,7 @@ def test_a_missing_file_is_refused(tmp_path):
     ],
 )
 def test_what_is_no_text_is_a_fault(value, reason):
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(BadLine) as caught:
         check_text("rows:7", "query", value)
     assert str(caught.value) == f"rows:7: {reason}"
     str(caught.value).encode()  # can be printed and logged
@@ -141,7 +141,7 @@ def test_a_text_is_returned_as_it_is(text):
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "rows.jsonl")
     for path in (tmp_path / "rows.jsonl", "/dev/zero"):
-        with pytest.raises(DataError, match="a pipe or device; a file is needed"):
+        with pytest.raises(DataError, match="a pipe or device; must be a file"):
             outcome(str(path))
 
 
@@ -160,11 +160,11 @@ def test_a_loop_of_links_is_refused(tmp_path):
 
 def test_a_run_of_combining_marks_is_refused_before_normalising_sorts_it_for_minutes():
     """U+0315 and U+0300 in turns: each pair is out of order."""
-    with pytest.raises(Fault, match="combining marks in a row"):
+    with pytest.raises(BadLine, match="combining marks in a row"):
         check_text("rows:7", "query", "a" + "\u0315\u0300" * 100_000)
     assert check_text("rows:7", "query", "e\u0301" * 100_000)  # NFD of any length
 
 
 def test_what_a_message_quotes_is_printable():
-    assert str(Fault("rows:7", "'\t' expected\x1b")) == "rows:7: '\\t' expected\\x1b"
+    assert str(BadLine("rows:7", "'\t' expected\x1b")) == "rows:7: '\\t' expected\\x1b"
     assert printable("한국어 a\ud800") == "한국어 a\\ud800"

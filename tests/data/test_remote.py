@@ -135,7 +135,7 @@ def test_an_evaluation_set(put, tmp_path):
     ("url", "kind", "message"),
     [
         ("memory://bucket/none.jsonl", DataError, "there is no such file"),
-        ("memory://bucket/", DataError, "a file is needed"),
+        ("memory://bucket/", DataError, "must be a file"),
         ("nonesuch://bucket/rows.jsonl", ConfigurationError, "Protocol not known"),
         ("http://127.0.0.1:1/rows.jsonl", DataError, "there is no such file .*onnect"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5ft.data.lines import Fault
+from e5ft.data.lines import BadLine
 from e5ft.data.rows import Row, read_rows
 from e5ft.data.settings import Columns
 from e5ft.errors import ConfigurationError, DataError
@@ -27,7 +27,7 @@ JAMO = unicodedata.normalize("NFD", SYLLABLES)
 def outcome(path: str, columns: Columns = Columns()) -> list[Row | str]:  # noqa: B008 (frozen)
     """Rows, and the messages of faults without the folder."""
     found = [value for _, value in read_rows(path, columns)]
-    return [str(value).removeprefix(f"{path}:") if isinstance(value, Fault) else value for value in found]
+    return [str(value).removeprefix(f"{path}:") if isinstance(value, BadLine) else value for value in found]
 
 
 def refusal(path: str, columns: Columns = Columns()) -> str:  # noqa: B008
@@ -41,7 +41,7 @@ def refusal(path: str, columns: Columns = Columns()) -> str:  # noqa: B008
 
 UNKNOWN = "map it in data.columns or name it in data.columns.ignore"
 EMPTY = "is an empty list; at least one passage must answer the query"
-IDS = "holds passage ids (doc_id); the passages' texts are needed in their place"
+IDS = "holds passage ids (doc_id); must be the passages' texts"
 BAD_ROWS = {
     "null query": ('{"query": null, "document": "d"}', "query is missing (null)"),
     "null document": ('{"query": "q", "document": null}', "document is missing (null)"),
@@ -65,7 +65,7 @@ BAD_ROWS = {
     "surrogate as name": ('{"query": "q", "document": "d", "\\ud83d": 1}', f"unknown column '\\ud83d'; {UNKNOWN}"),
     "scores of the wrong number": (
         '{"query": "q", "document": ["d", "e"], "hard_negative": "n", "scores": [1, 2]}',
-        "scores holds 2 numbers; 3 are needed, one for each document (2) and then one for each hard_negative (1)",
+        "scores holds 2 numbers; must be 3, one for each document (2) and then one for each hard_negative (1)",
     ),
     "scores that are no list": ('{"query": "q", "document": "d", "scores": 1}', "scores must be a list of numbers or null, this is '1'"),
     "scores that are no numbers": (
@@ -349,7 +349,7 @@ def test_rows_of_a_hub_data_set(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     found = list(read_rows("someone/rows", Columns(), split="dev"))
     assert asked == [("someone/rows", "dev")]
-    assert found[0] == ("someone/rows[dev]:1", Row("q", ("d",)))
+    assert found[0] == (("someone/rows[dev]", 1), Row("q", ("d",)))
     assert str(found[1][1]) == "someone/rows[dev]:2: document is blank"
 
 
@@ -379,9 +379,9 @@ def check_that_it_ends_well(path: str) -> None:
     try:
         for place, value in read_rows(name, Columns()):
             found.append(value)
-            head, _, number = place.rpartition(":")
+            head, number = place
             assert head == name and int(number) > 0
-            if isinstance(value, Fault):
+            if isinstance(value, BadLine):
                 assert str(value).startswith(f"{place}: ")
                 str(value).encode()
             else:
@@ -456,7 +456,7 @@ def test_a_pipe_is_refused_and_not_waited_for(suffix, tmp_path):
 
 def test_a_table_without_line_ends_is_never_held_whole(write_bytes):
     path = write_bytes(b"query,document\n" + b"q" * 3_000_000, "rows.csv")
-    assert refusal(path) == ":2: the line is longer than 1,000,000 characters; one row a line is needed"
+    assert refusal(path) == ":2: the line is longer than 1,000,000 characters; must be one row a line"
 
 
 def test_a_message_of_the_csv_module_is_printable(write_bytes):

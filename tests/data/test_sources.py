@@ -89,7 +89,7 @@ def test_known_positives_are_those_of_all_sources(joined, cache):
     rows = TrainingRows(store, tokenize_rows(store, make_tokenizer(), TextSpec(), cache))
     assert sorted(rows.known(0)) == sorted(rows.known(2)) == sorted(map(text_id, ("w1", "w3")))
     assert rows.place(2) == store.place(2)
-    assert rows.ids["source"][:] == [0, 0, 1, 1]
+    assert rows.ids["source"][:] == [rows[row, 0][1].source for row in range(4)] == [0, 0, 1, 1]
 
 
 def test_each_source_is_tokenised_under_its_own_prefixes(joined, cache):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from e5ft.data import store as store_module
+from e5ft.data.lines import Location
 from e5ft.data.rows import Row
 from e5ft.data.settings import Columns
-from e5ft.data.store import load_rows, tokenize_rows
+from e5ft.data.store import limited_rows, load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError, DataError
 from tests.conftest import make_encoder, make_rows, make_tokenizer
@@ -100,7 +101,7 @@ def test_no_good_row_at_all_is_refused(on_bad_row, write_lines, cache):
 
 
 def test_an_unknown_way_with_bad_rows_is_refused(write_lines, cache):
-    with pytest.raises(ConfigurationError, match="data.on_bad_row='drop': fail or skip"):
+    with pytest.raises(ConfigurationError, match="data.on_bad_row='drop': must be fail or skip"):
         load_rows(write_lines(GOOD), Columns(), cache, on_bad_row="drop")
 
 
@@ -131,7 +132,7 @@ def test_an_interrupted_store_leaves_nothing_behind(error, write_lines, cache, m
     path = write_lines(*[GOOD] * 1500)
 
     def interrupted(*args):
-        yield from ((f"{path}:{number}", Row("q", ("d",))) for number in range(1, 1200))
+        yield from ((Location(path, number), Row("q", ("d",))) for number in range(1, 1200))
         raise error("stop")
 
     with monkeypatch.context() as patch, pytest.raises(error):
@@ -164,6 +165,16 @@ def test_a_selection_has_its_own_digest(make_store):
     assert len({selection.digest for selection in selections}) == len(selections)
     assert store.select(order).digest == store.select(order.astype(np.int32)).digest
     assert [row.query for row in store.select(late_swap)][-1] == list(store)[1198].query
+
+
+def test_a_limit_is_a_seeded_choice_in_order_and_the_same_of_a_list(make_store):
+    store = make_store(make_rows(50))
+    chosen = store.limited(20, 3)
+    expected = np.sort(np.random.default_rng(3).permutation(50)[:20])
+    assert chosen.digest == store.select(expected).digest and limited_rows(list(store), 20, 3) == list(chosen)
+    assert store.limited(None, 3) is store.limited(50, 3) is store
+    with pytest.raises(ConfigurationError, match="data.max_train_rows=0: must be at least 1"):
+        store.limited(0, 3)
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------------
@@ -208,7 +219,7 @@ def test_tokens_are_made_once(make_store, cache, monkeypatch):
     store = make_store(make_rows(20))
     tokenizer = make_tokenizer()
     first = tokenize_rows(store, tokenizer, SHORT, cache)
-    forbid(monkeypatch, "_encode")
+    forbid(monkeypatch, "tokenize")
     again = tokenize_rows(store, make_tokenizer(), SHORT, cache)
     assert again.tokens[:] == first.tokens[:]
     assert (again.texts, again.truncated, again.total_tokens) == (first.texts, first.truncated, first.total_tokens)
@@ -218,7 +229,7 @@ def test_what_a_tokenizer_did_before_does_not_make_tokens_anew(make_store, cache
     """It keeps the truncation and padding of its last call. Processes differ in that, but must look in the same folder."""
     store = make_store(make_rows(20))
     tokenize_rows(store, make_tokenizer(), SHORT, cache)
-    forbid(monkeypatch, "_encode")
+    forbid(monkeypatch, "tokenize")
     used = make_tokenizer()
     used(["w1", "w1 w2 w3 w4"], truncation=True, max_length=5, padding=True)
     tokenize_rows(store, used, SHORT, cache)
@@ -253,7 +264,7 @@ def test_interrupted_tokenising_leaves_nothing_behind(make_store, cache, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store_module, "_encode", interrupted)
+        patch.setattr(store_module, "tokenize", interrupted)
         tokenize_rows(store, make_tokenizer(), TextSpec(), cache)
     assert folders(cache) == before
     assert len(tokenize_rows(store, make_tokenizer(), TextSpec(), cache).tokens) == 20

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
-from e5ft.data.lines import Fault, read_json_lines
+from e5ft.data.lines import BadLine, read_json_lines
 from e5ft.data.remote import Fetched, local_file
 from e5ft.data.rows import Row
 from e5ft.data.settings import Mix
@@ -196,11 +196,11 @@ def read_corpus(path: str | os.PathLike) -> Iterator[str]:
     """
     for location, value in read_json_lines(path):
         try:
-            if isinstance(value, Fault):
+            if isinstance(value, BadLine):
                 raise value
             yield beir.passage_text(location, value)
-        except Fault as fault:
-            raise DataError(str(fault)) from None
+        except BadLine as bad:
+            raise DataError(str(bad)) from None
 
 
 def _beir_rows(source: BeirSplit) -> tuple[list[Row], Iterable[str]]:

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from e5ft.app.settings.build import shipped
+from e5ft.data.formats import SUFFIXES
 from e5ft.data.remote import Fetched, is_url
-from e5ft.data.rows import SUFFIXES
 from e5ft.data.settings import Columns, Mix
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.beir import check_layout, has_split, set_folder

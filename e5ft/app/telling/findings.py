@@ -22,10 +22,11 @@ from e5ft.app.settings.plan import BeirSplit, RowsFile, plan
 from e5ft.app.telling import machine
 from e5ft.app.telling.machine import Finding, fault, note, ok
 from e5ft.app.telling.report import duration, relative, say, size
-from e5ft.data.lines import Fault
+from e5ft.data.formats import SUFFIXES
+from e5ft.data.lines import BadLine
 from e5ft.data.mixing import MixSampler
 from e5ft.data.remote import is_url
-from e5ft.data.rows import SUFFIXES, read_rows
+from e5ft.data.rows import read_rows
 from e5ft.data.store import TokenStore
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json
@@ -171,7 +172,7 @@ def check_data(run: PlannedRun) -> Finding:
             complete = False
             continue
         rows = list(itertools.islice(read_rows(file, source.columns, source.split), _ROWS))
-        faults += [str(row) for _, row in rows if isinstance(row, Fault)]
+        faults += [str(row) for _, row in rows if isinstance(row, BadLine)]
         count, complete = count + len(rows), complete and len(rows) < _ROWS
         texts.append(f"{relative(Path(file))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows)")
     sets = [part.folder for part in (data.evaluation, *data.keep) if isinstance(part, BeirSplit)]

@@ -96,7 +96,6 @@ def test_without_a_model_bm25_scores(job, capsys):
     assert summary["candidates"]["percent"] > 0 and "without a model" in capsys.readouterr().out
     rows, summary = job("sources=[random]", "filters.percent=null", name="random")
     assert summary["scores"] is None and rows[0]["mining"]["document"] == [{"score": None}]
-    assert not (shipped("train.py").parent / "outputs/mined/random").exists()
 
 
 def test_a_cross_encoder_s_scores_are_written_for_every_text(job, model, tmp_path):
