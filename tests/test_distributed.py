@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from e5ft import distributed
+from e5ft import distributed, gathering
 from e5ft.data.collator import collate
 from e5ft.data.sampler import StepSampler
 from e5ft.retrieval.search import top_k
@@ -220,7 +220,7 @@ def test_an_interrupted_shard_goes_on_where_it_stopped(found):
 
 def test_alone_everything_is_passed_through():
     rows, array = torch.ones(2, 3), np.arange(3)
-    assert distributed.gather_rows(rows) is rows
+    assert gathering.gather_rows(rows) is rows
     assert distributed.gather_arrays(array)[0] is array
     assert (distributed.rank(), distributed.world_size(), distributed.is_main(), distributed.active()) == (0, 1, True, False)
     with distributed.main_process_first():

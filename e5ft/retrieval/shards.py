@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from e5ft import distributed
+from e5ft import distributed, gathering
 from e5ft.retrieval.search import merge, top_k
 
 
@@ -81,7 +81,7 @@ def search_shards(
     missing = ((0, 0), (0, width - scores.shape[1]))  # a process with few rows, or none: the widths must agree
     scores = np.pad(scores.astype(np.float32), missing, constant_values=-np.inf)
     indices = np.pad(indices.astype(np.int64), missing, constant_values=-1)
-    everyone = distributed.gather_rows(torch.from_numpy(scores).to(device)).cpu().numpy()  # (size x Q, width)
+    everyone = gathering.gather_rows(torch.from_numpy(scores).to(device)).cpu().numpy()  # (size x Q, width)
     places = distributed.gather_arrays(indices.ravel())
     return merge(list(zip(np.split(everyone, size), (p.reshape(-1, width) for p in places), strict=True)), width)
 

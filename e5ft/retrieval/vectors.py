@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from e5ft import distributed
+from e5ft import distributed, gathering
 from e5ft.data.text import tokenizer_state
 from e5ft.files import digest_of, read_json, write_json
 from e5ft.modeling.encoder import Encoder
@@ -153,7 +153,7 @@ def _everyones(own: np.ndarray, count: int, encoder: Encoder) -> np.ndarray:
     size = distributed.world_size() if distributed.active() else 1
     if size == 1:
         return own
-    everyone = distributed.gather_rows(torch.from_numpy(own).to(encoder.device)).cpu().numpy()
+    everyone = gathering.gather_rows(torch.from_numpy(own).to(encoder.device)).cpu().numpy()
     order = np.concatenate([np.arange(rank, count, size) for rank in range(size)])
     vectors = np.empty_like(everyone)
     vectors[order] = everyone

@@ -13,6 +13,7 @@ import torch
 from e5ft import distributed
 from e5ft.data.collator import MicroBatch
 from e5ft.data.step import Step, join
+from e5ft.gathering import Gathering
 
 
 @dataclasses.dataclass
@@ -63,7 +64,7 @@ def first_pass(
         The cached micro-batches in order (the first with its graph), and the step.
     """
     sizes = [len(batch.lengths) for batch in micro_batches]
-    gathering = distributed.Gathering(sizes)
+    gathering = Gathering(sizes)
     leaf = None  # (local N, D), made at once: vectors kept one by one between activations would keep the memory around them
 
     def store(number: int, vectors: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import seed_worker
 
-from e5ft import distributed
+from e5ft import gathering
 from e5ft.data.collator import MicroBatch, TrainingRows, collate
 from e5ft.data.mixing import MixSampler
 from e5ft.data.sampler import DistributedStepSampler, StepSampler
@@ -187,7 +187,7 @@ class ContrastiveTrainer(ResumableTrainer):
             self._record_statistics(loss * self.current_gradient_accumulation_steps, inputs.micro_batch.step)
         else:
             step = whole_step([inputs.micro_batch.step])
-            loss = self.loss(distributed.gather_rows(embeddings), step)
+            loss = self.loss(gathering.gather_rows(embeddings), step)
             self._record_statistics(loss, step)
         return (loss, {"embeddings": embeddings}) if return_outputs else loss
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from e5ft import distributed
+from e5ft.gathering import Gathering
 from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 from tests.conftest import make_encoder
 from tests.training.two_processes import trained
@@ -36,7 +37,7 @@ def gathered(rank: int) -> list:
     found = []
     for counts in ROW_COUNTS:
         own = rows_of(rank, counts[rank]).requires_grad_()
-        everyone = distributed.gather_rows(own)
+        everyone = gathering.gather_rows(own)
         (everyone.sum() * (rank + 1)).backward()
         found.append((everyone.detach(), own.grad))
     return found
@@ -45,7 +46,7 @@ def gathered(rank: int) -> list:
 def in_pieces(rank: int, folder: Path) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """As `gathered`, sent in three pieces, the first one last; and whether a process could go on with a piece under way."""
     own = rows_of(rank, sum(PIECES[rank])).requires_grad_()
-    gathering = distributed.Gathering(PIECES[rank])
+    gathering = Gathering(PIECES[rank])
     sent, went_on = folder / "sent", True
     for piece in (1, 2, 0):
         if rank == 3 and piece == 1:  # the others' first piece cannot arrive before this process sends its own
