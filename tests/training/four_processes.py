@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from e5ft import distributed
-from e5ft.gathering import Gathering
+from e5ft.gathering import Gathering, gather_rows
 from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 from tests.conftest import make_encoder
 from tests.training.two_processes import trained
@@ -37,7 +37,7 @@ def gathered(rank: int) -> list:
     found = []
     for counts in ROW_COUNTS:
         own = rows_of(rank, counts[rank]).requires_grad_()
-        everyone = gathering.gather_rows(own)
+        everyone = gather_rows(own)
         (everyone.sum() * (rank + 1)).backward()
         found.append((everyone.detach(), own.grad))
     return found
