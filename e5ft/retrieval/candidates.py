@@ -106,15 +106,15 @@ def _arranged(corpus: DistinctTexts, documents: DistinctTexts, held_out: Collect
     chosen = sorted(number for number in corpus.ids if number not in held_out)
     if not chosen:
         raise DataError("no candidate is left: the corpus is empty, or all of it is held out (data.eval_dir, data.dev_file)")
-    place = {number: position for position, number in enumerate(chosen)}
-    others = [number for number in documents.ids if number not in place]
-    place |= {number: len(chosen) + position for position, number in enumerate(others)}
+    position = {number: at for at, number in enumerate(chosen)}
+    others = [number for number in documents.ids if number not in position]
+    position |= {number: len(chosen) + at for at, number in enumerate(others)}
     corpus_texts = corpus.finish()
     document_texts = corpus_texts if documents is corpus else documents.finish()
     candidates = corpus_texts.take(corpus.ids[number] for number in chosen)
     rest = document_texts.take(documents.ids[number] for number in others)
-    places = np.array([place[number] for number in documents.ids], dtype=np.int64)
-    return StringColumn(itertools.chain(candidates, rest)), len(chosen), places
+    positions = np.array([position[number] for number in documents.ids], dtype=np.int64)
+    return StringColumn(itertools.chain(candidates, rest)), len(chosen), positions
 
 
 @dataclasses.dataclass
