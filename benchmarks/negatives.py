@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from e5ft.files import write_json, write_text
-from e5ft.retrieval.sets import RetrievalSet, cut, load_beir
+from e5ft.retrieval.sets import RetrievalSet, load_beir, shrink_corpus
 
 PROJECT = Path(__file__).resolve().parents[1]
 METRIC = "ndcg@10"
@@ -182,7 +182,7 @@ def _sets(study: Study) -> None:
             test, query_ids=list(parts["dev"].query_ids) + list(parts["test"].query_ids),
             queries=list(parts["dev"].queries) + list(parts["test"].queries), qrels={**parts["dev"].qrels, **parts["test"].qrels},
         )  # fmt: skip
-        _write(cut(both, passages, seed=0), parts, study.folder(name))
+        _write(shrink_corpus(both, passages, seed=0), parts, study.folder(name))
 
 
 def _some(retrieval_set: RetrievalSet, count: int) -> RetrievalSet:

@@ -17,7 +17,7 @@ from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.modeling.merging import check_alpha, check_mergeable, merge
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_model
-from e5ft.retrieval.sets import RetrievalSet, cut
+from e5ft.retrieval.sets import RetrievalSet, shrink_corpus
 from e5ft.retrieval.tables import aligned, headline, interval_text, main_metric
 
 RULE = (
@@ -155,7 +155,7 @@ def _sets(config: DictConfig, folders: list[Path | Fetched]) -> list[RetrievalSe
     target = load_set(folders[0], config.merge.split)
     keep = load_keep_sets(folders[1:], config.merge.split, target)
     size = LARGEST if config.data.eval_corpus_size == AUTO else config.data.eval_corpus_size
-    return [cut(whole, size, seed=config.seed) for whole in (target, *keep)]
+    return [shrink_corpus(whole, size, seed=config.seed) for whole in (target, *keep)]
 
 
 def _measure(config: DictConfig, base: Encoder, tuned: Encoder, alpha: float, sets: list[RetrievalSet]) -> list[Evaluation]:

@@ -97,7 +97,7 @@ def from_rows(name: str, rows: Iterable[Row]) -> RetrievalSet:
     return RetrievalSet(name, query_ids, query_texts, passage_ids, passage_texts, dict(sorted(qrels.items())))
 
 
-def cut(retrieval_set: RetrievalSet, size: int, *, seed: int = 0, depth: int = 100) -> RetrievalSet:
+def shrink_corpus(retrieval_set: RetrievalSet, size: int, *, seed: int = 0, depth: int = 100) -> RetrievalSet:
     """Bound the corpus, so that evaluation while training is cheap and still hard.
 
     Kept are all judged passages; then what BM25 finds: every query's first, every query's second, and so on, until the
@@ -138,8 +138,8 @@ def cut(retrieval_set: RetrievalSet, size: int, *, seed: int = 0, depth: int = 1
     )
 
 
-def sample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed: int = 0) -> RetrievalSet:
-    """A smaller set of the same kind: a seeded choice of queries, and the corpus cut for them as `cut` does.
+def subsample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed: int = 0) -> RetrievalSet:
+    """A smaller set of the same kind: a seeded choice of queries, and the corpus cut for them as `shrink_corpus` does.
 
     Args:
         retrieval_set: the whole set.
@@ -157,7 +157,7 @@ def sample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed: in
             queries=retrieval_set.queries.take(chosen),
             qrels={query_id: retrieval_set.qrels[query_id] for query_id in ids},
         )
-    return cut(retrieval_set, passages, seed=seed)
+    return shrink_corpus(retrieval_set, passages, seed=seed)
 
 
 def _named(texts: DistinctTexts, letter: str) -> tuple[StringColumn, StringColumn]:

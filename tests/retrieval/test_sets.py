@@ -9,7 +9,7 @@ import pytest
 from e5ft.data.rows import Row
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.columns import StringColumn
-from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir, sample
+from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir, shrink_corpus, subsample
 
 CORPUS = [
     {"_id": "d3", "title": "셋", "text": "세 번째"},
@@ -157,20 +157,20 @@ def whole():
 
 def test_the_cut_keeps_judged_then_bm25s_top_in_turn(whole):
     """d00 holds both words and is first for both; then d05 (q1), d07 (q2), d10, d14, ..."""
-    assert set(cut(whole, 3).passage_ids) == {"d38", "d39", "d00"}
-    assert set(cut(whole, 6).passage_ids) == {"d38", "d39", "d00", "d05", "d07", "d10"}
+    assert set(shrink_corpus(whole, 3).passage_ids) == {"d38", "d39", "d00"}
+    assert set(shrink_corpus(whole, 6).passage_ids) == {"d38", "d39", "d00", "d05", "d07", "d10"}
 
 
 def test_the_cut_fills_up_with_random_ones(whole):
-    smaller = cut(whole, 20, seed=3, depth=2)
+    smaller = shrink_corpus(whole, 20, seed=3, depth=2)
     assert len(smaller.passages) == 20
     assert {"d38", "d39", "d00", "d05", "d07"} <= set(smaller.passage_ids)
-    assert smaller == cut(whole, 20, seed=3, depth=2)
-    assert smaller != cut(whole, 20, seed=4, depth=2)
+    assert smaller == shrink_corpus(whole, 20, seed=3, depth=2)
+    assert smaller != shrink_corpus(whole, 20, seed=4, depth=2)
 
 
 def test_the_cut_keeps_order_texts_and_judgements(whole):
-    smaller = cut(whole, 25)
+    smaller = shrink_corpus(whole, 25)
     text_of = dict(zip(whole.passage_ids, whole.passages, strict=True))
     assert list(smaller.passage_ids) == sorted(smaller.passage_ids)
     assert [text_of[name] for name in smaller.passage_ids] == list(smaller.passages)
@@ -178,14 +178,14 @@ def test_the_cut_keeps_order_texts_and_judgements(whole):
 
 
 def test_never_fewer_than_the_judged_and_never_more_than_there_are(whole):
-    assert list(cut(whole, 1).passage_ids) == ["d38", "d39"]
-    assert cut(whole, 40) is whole and cut(whole, 10**9) is whole
+    assert list(shrink_corpus(whole, 1).passage_ids) == ["d38", "d39"]
+    assert shrink_corpus(whole, 40) is whole and shrink_corpus(whole, 10**9) is whole
 
 
 @pytest.mark.parametrize("arguments", [{"size": 0}, {"size": 5, "depth": 0}, {"size": 2.5}])
 def test_a_cut_out_of_range(whole, arguments):
     with pytest.raises(ConfigurationError, match="corpus cut"):
-        cut(whole, **arguments)
+        shrink_corpus(whole, **arguments)
 
 
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
@@ -211,11 +211,11 @@ def test_a_split_that_can_be_no_files_name_is_refused(folder, split):
 
 
 def test_a_sample_has_fewer_queries_and_the_passages_judged_for_them(whole):
-    one = sample(whole, 1, 5, seed=1)
+    one = subsample(whole, 1, 5, seed=1)
     (query,) = one.query_ids
     assert one.qrels == {query: whole.qrels[query]} and len(one.passages) == 5
     assert set(whole.qrels[query]) <= set(one.passage_ids)
     assert list(one.queries) == [dict(zip(whole.query_ids, whole.queries, strict=True))[query]]
-    assert one == sample(whole, 1, 5, seed=1)
-    assert {tuple(sample(whole, 1, 5, seed=seed).query_ids) for seed in range(8)} == {("q1",), ("q2",)}
-    assert sample(whole, 2, 40) is whole
+    assert one == subsample(whole, 1, 5, seed=1)
+    assert {tuple(subsample(whole, 1, 5, seed=seed).query_ids) for seed in range(8)} == {("q1",), ("q2",)}
+    assert subsample(whole, 2, 40) is whole
