@@ -124,36 +124,30 @@ def read_qrels(path: Path | Fetched) -> Iterator[tuple[str, str, str, int]]:
     seen = set()
     for number, line in enumerate(raw_lines(path), start=1):
         location = f"{path}:{number}"
-        fields = _fields(location, number, line)
+        if line is None:
+            raise DataError(f"{location}: the line is longer than {MAX_LINE_BYTES:,} bytes; there must be one judgement a line")
+        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+            raise DataError(f"{location}: the file begins with a byte order mark; save it as UTF-8 without BOM")
+        try:
+            fields = line.decode("utf-8").rstrip("\r\n").split("\t")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{location}: not UTF-8 (byte {error.start})") from None
         if not any(fields) or (number == 1 and len(fields) == 3 and fields[2].strip().casefold() in HEADER):
             continue
-        query_id, passage_id, relevance = _judgement(location, fields)
-        if (query_id, passage_id) in seen:
+        if len(fields) != 3:
+            raise DataError(
+                f"{location}: must be query id, passage id and relevance, separated by tabs; here are {len(fields)} fields"
+            )
+        for name, value in zip(("query id", "passage id"), fields, strict=False):
+            if not value or value.split() != [value]:
+                raise DataError(f"{location}: the {name} {value!r} is blank or holds white space")
+        if not re.fullmatch(r"[+-]?[0-9]{1,9}", fields[2]):
+            raise DataError(f"{location}: the relevance {fields[2]!r} is no whole number")
+        pair = query_id, passage_id = fields[0], fields[1]
+        if pair in seen:
             raise DataError(f"{location}: query {query_id!r} and passage {passage_id!r} are judged twice")
-        seen.add((query_id, passage_id))
-        yield location, query_id, passage_id, relevance
-
-
-def _fields(location: str, number: int, line: bytes | None) -> list[str]:
-    if line is None:
-        raise DataError(f"{location}: the line is longer than {MAX_LINE_BYTES:,} bytes; there must be one judgement a line")
-    if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-        raise DataError(f"{location}: the file begins with a byte order mark; save it as UTF-8 without BOM")
-    try:
-        return line.decode("utf-8").rstrip("\r\n").split("\t")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{location}: not UTF-8 (byte {error.start})") from None
-
-
-def _judgement(location: str, fields: list[str]) -> tuple[str, str, int]:
-    if len(fields) != 3:
-        raise DataError(f"{location}: must be query id, passage id and relevance, separated by tabs; here are {len(fields)}")
-    for name, value in zip(("query id", "passage id"), fields, strict=False):
-        if not value or value.split() != [value]:
-            raise DataError(f"{location}: the {name} {value!r} is blank or holds white space")
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", fields[2]):
-        raise DataError(f"{location}: the relevance {fields[2]!r} is no whole number")
-    return fields[0], fields[1], int(fields[2])
+        seen.add(pair)
+        yield location, query_id, passage_id, int(fields[2])
 
 
 def _id_of(location: str, value: dict) -> str:

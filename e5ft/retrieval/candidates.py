@@ -187,7 +187,14 @@ def fused_finder(first: Finder, second: Finder) -> Finder:
     """
 
     def find(queries: np.ndarray, depth: int) -> np.ndarray:
-        return _padded(map(_fused, first(queries, depth), second(queries, depth), [depth] * len(queries)), depth)
+        fused = []
+        for rankings in zip(first(queries, depth).tolist(), second(queries, depth).tolist(), strict=True):
+            sums: dict[int, float] = {}
+            for rank, passage in (place for ranking in rankings for place in enumerate(ranking, start=1)):
+                sums[passage] = sums.get(passage, 0.0) + 1 / (RRF_K + rank)
+            sums.pop(-1, None)
+            fused.append(sorted(sums, key=lambda passage: (-sums[passage], passage))[:depth])
+        return _padded(fused, depth)
 
     return find
 
@@ -239,15 +246,6 @@ def dense_scorer(queries: np.ndarray, passages: np.ndarray, *, block: int = 4096
         return values
 
     return score
-
-
-def _fused(first: np.ndarray, second: np.ndarray, depth: int) -> list[int]:
-    sums: dict[int, float] = {}
-    for ranking in (first, second):
-        for rank, passage in enumerate(ranking.tolist(), start=1):
-            if passage >= 0:
-                sums[passage] = sums.get(passage, 0.0) + 1 / (RRF_K + rank)
-    return sorted(sums, key=lambda passage: (-sums[passage], passage))[:depth]
 
 
 def _padded(rankings: Iterable[Sequence[int]], depth: int) -> np.ndarray:

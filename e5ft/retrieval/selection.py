@@ -54,7 +54,7 @@ class Limits:
     Attributes:
         near_duplicate: arguments of `NearDuplicates`; candidates are held against every known answer of the query.
         percent: of `percent_limit`, in (0, 1].
-        margin: of `margin_limit`, at least 0.
+        margin: how far below the document's a candidate's score must lie, at least 0.
         max_score: the largest score of any negative (NV-Retriever's TopK-Abs).
         teacher_margin: how far below the document's a candidate's score by the cross-encoder must lie.
         teacher_max_score: the largest score by the cross-encoder.
