@@ -20,7 +20,7 @@ def check_cutoffs(cutoffs: Collection[int]) -> tuple[int, ...]:
         if not isinstance(cutoff, int) or isinstance(cutoff, bool) or cutoff < 1:
             raise ConfigurationError(f"cutoffs={list(cutoffs)}: {cutoff!r} is no rank; each must be a whole number of at least 1")
     if not cutoffs:
-        raise ConfigurationError("cutoffs=[]: at least one rank is needed, for instance [1, 10, 100]")
+        raise ConfigurationError("cutoffs=[]: must hold at least one rank, for instance [1, 10, 100]")
     return tuple(sorted(set(cutoffs)))
 
 
