@@ -43,7 +43,7 @@ def work(number: int, barrier, rows_file: str, folder: Path) -> None:
 def main(rows_file: str, folder: Path, count: int) -> None:
     """Fork, so that one import serves all."""
     store._write_arrow = noting(store._write_arrow, "arrow", folder / "writes")
-    vectors._Partial.write = noting(vectors._Partial.write, "vectors", folder / "writes")
+    vectors.write_json = noting(vectors.write_json, "vectors", folder / "writes")
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(count)
     processes = [context.Process(target=work, args=(n, barrier, rows_file, folder)) for n in range(count)]

@@ -21,7 +21,7 @@ LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
 
 
 def set_folder(folder: str | os.PathLike, split: str, cache: Path) -> Path | Fetched:
-    """Where an evaluation set lies; one named by a URL is fetched first.
+    """Return where an evaluation set lies; one named by a URL is fetched first.
 
     Args:
         folder: a local folder or a URL.
@@ -66,7 +66,7 @@ def read_texts(path: Path | Fetched, text_of: Callable[[str, dict], str]) -> tup
 
     Args:
         path: the file; each line is an object with `_id` and what `text_of` needs.
-        text_of: (place, object) -> text, raising `BadLine`; `passage_text` or `query_text`.
+        text_of: (location, object) -> text, raising `BadLine`; `passage_text` or `query_text`.
 
     Returns:
         Ids and texts, both in ascending id order.
@@ -76,12 +76,12 @@ def read_texts(path: Path | Fetched, text_of: Callable[[str, dict], str]) -> tup
     """
     lines, ids, texts = array("q"), ColumnBuilder(), ColumnBuilder()
     try:
-        for place, value in read_json_lines(path):
+        for location, value in read_json_lines(path):
             if isinstance(value, BadLine):
                 raise value
-            ids.append(_id_of(place, value))
-            texts.append(text_of(place, value))
-            lines.append(place.line)
+            ids.append(_id_of(location, value))
+            texts.append(text_of(location, value))
+            lines.append(location.line)
     except BadLine as bad_line:
         raise DataError(str(bad_line)) from None
     ids = ids.finish()
@@ -91,75 +91,69 @@ def read_texts(path: Path | Fetched, text_of: Callable[[str, dict], str]) -> tup
     return ids, texts.finish().take(order)
 
 
-def passage_text(place: str, value: dict) -> str:
+def passage_text(location: str, value: dict) -> str:
     """Title, space, text; either may be blank or absent, not both.
 
     Raises:
         BadLine: neither holds text, or one is no string.
     """
     if "text" not in value:
-        raise BadLine(place, f"the key 'text' is missing; there are {', '.join(map(repr, value)) or 'none'}")
+        raise BadLine(location, f"the key 'text' is missing; there are {', '.join(map(repr, value)) or 'none'}")
     blank = [key for key in ("title", "text") if value.get(key) is None or not str(value[key]).strip()]
-    parts = [check_text(place, key, value[key]) for key in ("title", "text") if key not in blank]
+    parts = [check_text(location, key, value[key]) for key in ("title", "text") if key not in blank]
     if not parts:
-        raise BadLine(place, "text is blank, and so is the title")
+        raise BadLine(location, "text is blank, and so is the title")
     return " ".join(parts)
 
 
-def query_text(place: str, value: dict) -> str:
+def query_text(location: str, value: dict) -> str:
     """The query's text.
 
     Raises:
         BadLine: it is missing or blank, or no string.
     """
-    return check_text(place, "text", value.get("text"))
+    return check_text(location, "text", value.get("text"))
 
 
 def read_qrels(path: Path | Fetched) -> Iterator[tuple[str, str, str, int]]:
-    """Yield (place, query id, passage id, relevance) of every line: three columns separated by tabs, header or not.
+    """Yield (location, query id, passage id, relevance) of every line: three columns separated by tabs, header or not.
 
     Raises:
         DataError: a line is faulty, or a pair is judged twice.
     """
     seen = set()
     for number, line in enumerate(raw_lines(path), start=1):
-        place = f"{path}:{number}"
-        fields = _fields(place, number, line)
+        location = f"{path}:{number}"
+        if line is None:
+            raise DataError(f"{location}: the line is longer than {MAX_LINE_BYTES:,} bytes; there must be one judgement a line")
+        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+            raise DataError(f"{location}: the file begins with a byte order mark; save it as UTF-8 without BOM")
+        try:
+            fields = line.decode("utf-8").rstrip("\r\n").split("\t")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{location}: not UTF-8 (byte {error.start})") from None
         if not any(fields) or (number == 1 and len(fields) == 3 and fields[2].strip().casefold() in HEADER):
             continue
-        query_id, passage_id, relevance = _judgement(place, fields)
-        if (query_id, passage_id) in seen:
-            raise DataError(f"{place}: query {query_id!r} and passage {passage_id!r} are judged twice")
-        seen.add((query_id, passage_id))
-        yield place, query_id, passage_id, relevance
+        if len(fields) != 3:
+            raise DataError(
+                f"{location}: must be query id, passage id and relevance, separated by tabs; here are {len(fields)} fields"
+            )
+        for name, value in zip(("query id", "passage id"), fields, strict=False):
+            if not value or value.split() != [value]:
+                raise DataError(f"{location}: the {name} {value!r} is blank or holds white space")
+        if not re.fullmatch(r"[+-]?[0-9]{1,9}", fields[2]):
+            raise DataError(f"{location}: the relevance {fields[2]!r} is no whole number")
+        pair = query_id, passage_id = fields[0], fields[1]
+        if pair in seen:
+            raise DataError(f"{location}: query {query_id!r} and passage {passage_id!r} are judged twice")
+        seen.add(pair)
+        yield location, query_id, passage_id, int(fields[2])
 
 
-def _fields(place: str, number: int, line: bytes | None) -> list[str]:
-    if line is None:
-        raise DataError(f"{place}: the line is longer than {MAX_LINE_BYTES:,} bytes; one judgement a line is needed")
-    if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-        raise DataError(f"{place}: the file begins with a byte order mark; save it as UTF-8 without BOM")
-    try:
-        return line.decode("utf-8").rstrip("\r\n").split("\t")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not UTF-8 (byte {error.start})") from None
-
-
-def _judgement(place: str, fields: list[str]) -> tuple[str, str, int]:
-    if len(fields) != 3:
-        raise DataError(f"{place}: query id, passage id and relevance, separated by tabs, are needed; here are {len(fields)}")
-    for name, value in zip(("query id", "passage id"), fields, strict=False):
-        if not value or value.split() != [value]:
-            raise DataError(f"{place}: the {name} {value!r} is blank or holds white space")
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", fields[2]):
-        raise DataError(f"{place}: the relevance {fields[2]!r} is no whole number")
-    return fields[0], fields[1], int(fields[2])
-
-
-def _id_of(place: str, value: dict) -> str:
-    text = check_text(place, "_id", value.get("_id"))
+def _id_of(location: str, value: dict) -> str:
+    text = check_text(location, "_id", value.get("_id"))
     if text.split() != [text]:
-        raise BadLine(place, f"_id {text!r} holds white space, which separates the fields of a run file")
+        raise BadLine(location, f"_id {text!r} holds white space, which separates the fields of a run file")
     return text
 
 

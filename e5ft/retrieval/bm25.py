@@ -48,7 +48,9 @@ class BM25:
             raise ConfigurationError(f"k1={k1!r}, b={b!r}: k1 must be at least 0, and b between 0 and 1")
         self._tokenise = _tokeniser(tokenisation)
         self._vocabulary: dict[str, int] = {}
-        documents = [self._learn(tokens) for tokens in self._tokenise(texts)]
+        number = self._vocabulary.setdefault
+        # Token numbers, four bytes each: a list of strings would take twenty times as much.
+        documents = [array("i", [number(t, len(self._vocabulary)) for t in tokens]) for tokens in self._tokenise(texts)]
         if not documents:
             raise DataError("the corpus is empty: there is nothing to search")
         self._index, self._passages = None, len(documents)
@@ -90,11 +92,6 @@ class BM25:
             known = [self._vocabulary[token] for token in tokens if token in self._vocabulary]
             yield self._index.get_scores_from_ids(known) if known else np.zeros(self._passages, dtype=np.float32)
 
-    def _learn(self, tokens: Iterable[str]) -> array:
-        """Token numbers of a passage, four bytes each: a list of strings would take twenty times as much."""
-        vocabulary = self._vocabulary
-        return array("i", [vocabulary.setdefault(token, len(vocabulary)) for token in tokens])
-
 
 def best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k largest scores above 0.
@@ -131,7 +128,7 @@ def _tokeniser(tokenisation: str) -> Callable[[Iterable[str]], Iterator[list[str
             [token.form for token in tokens if token.tag.partition("-")[0] in CONTENT_TAGS]  # VV-I: an irregular VV
             for tokens in kiwi.tokenize(normalise(text).casefold() for text in texts)
         )
-    raise ConfigurationError(f"tokenisation={tokenisation!r}: one of {', '.join(TOKENISATIONS)} is needed")
+    raise ConfigurationError(f"tokenisation={tokenisation!r}: must be one of {', '.join(TOKENISATIONS)}")
 
 
 def _words(text: str) -> list[str]:

@@ -106,15 +106,15 @@ def _arranged(corpus: DistinctTexts, documents: DistinctTexts, held_out: Collect
     chosen = sorted(number for number in corpus.ids if number not in held_out)
     if not chosen:
         raise DataError("no candidate is left: the corpus is empty, or all of it is held out (data.eval_dir, data.dev_file)")
-    place = {number: position for position, number in enumerate(chosen)}
-    others = [number for number in documents.ids if number not in place]
-    place |= {number: len(chosen) + position for position, number in enumerate(others)}
+    position = {number: at for at, number in enumerate(chosen)}
+    others = [number for number in documents.ids if number not in position]
+    position |= {number: len(chosen) + at for at, number in enumerate(others)}
     corpus_texts = corpus.finish()
     document_texts = corpus_texts if documents is corpus else documents.finish()
     candidates = corpus_texts.take(corpus.ids[number] for number in chosen)
     rest = document_texts.take(documents.ids[number] for number in others)
-    places = np.array([place[number] for number in documents.ids], dtype=np.int64)
-    return StringColumn(itertools.chain(candidates, rest)), len(chosen), places
+    positions = np.array([position[number] for number in documents.ids], dtype=np.int64)
+    return StringColumn(itertools.chain(candidates, rest)), len(chosen), positions
 
 
 @dataclasses.dataclass
@@ -187,7 +187,14 @@ def fused_finder(first: Finder, second: Finder) -> Finder:
     """
 
     def find(queries: np.ndarray, depth: int) -> np.ndarray:
-        return _padded(map(_fused, first(queries, depth), second(queries, depth), [depth] * len(queries)), depth)
+        fused = []
+        for rankings in zip(first(queries, depth).tolist(), second(queries, depth).tolist(), strict=True):
+            sums: dict[int, float] = {}
+            for rank, passage in (place for ranking in rankings for place in enumerate(ranking, start=1)):
+                sums[passage] = sums.get(passage, 0.0) + 1 / (RRF_K + rank)
+            sums.pop(-1, None)
+            fused.append(sorted(sums, key=lambda passage: (-sums[passage], passage))[:depth])
+        return _padded(fused, depth)
 
     return find
 
@@ -239,15 +246,6 @@ def dense_scorer(queries: np.ndarray, passages: np.ndarray, *, block: int = 4096
         return values
 
     return score
-
-
-def _fused(first: np.ndarray, second: np.ndarray, depth: int) -> list[int]:
-    sums: dict[int, float] = {}
-    for ranking in (first, second):
-        for rank, passage in enumerate(ranking.tolist(), start=1):
-            if passage >= 0:
-                sums[passage] = sums.get(passage, 0.0) + 1 / (RRF_K + rank)
-    return sorted(sums, key=lambda passage: (-sums[passage], passage))[:depth]
 
 
 def _padded(rankings: Iterable[Sequence[int]], depth: int) -> np.ndarray:

@@ -43,9 +43,6 @@ class StringColumn(Sequence):
 
     __hash__ = None
 
-    def __repr__(self) -> str:
-        return f"StringColumn({len(self)} strings)"
-
     def take(self, positions: Iterable[int]) -> "StringColumn":
         """The column of the strings at these positions, in their order."""
         return StringColumn(self._array.take(pa.array(np.fromiter(positions, dtype=np.int64))))
@@ -56,10 +53,9 @@ class StringColumn(Sequence):
         return pc.sort_indices(self._array).to_numpy().astype(np.int64)
 
     def positions_of(self, values: Iterable[str]) -> dict[str, int]:
-        """Where each of these strings stands (the last place if in several); absent strings are left out."""
-        wanted = _build(dict.fromkeys(values))
-        found = pc.is_in(self._array, value_set=wanted).to_numpy(zero_copy_only=False)
-        return {self[int(position)]: int(position) for position in np.flatnonzero(found)}
+        """The position of each of these strings, the last of several; absent strings are left out."""
+        present = pc.is_in(self._array, value_set=_build(dict.fromkeys(values))).to_numpy(zero_copy_only=False)
+        return {self[position]: position for position in np.flatnonzero(present).tolist()}
 
 
 class ColumnBuilder:

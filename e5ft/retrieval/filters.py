@@ -119,14 +119,6 @@ def percent_limit(positive: np.ndarray, percent: float) -> np.ndarray:
     return positive - np.abs(positive) * (1 - percent)
 
 
-def margin_limit(positive: np.ndarray, margin: float) -> np.ndarray:
-    """Return the same with a fixed distance: positive - margin.
-
-    Source: Moreira et al. 2024 (NV-Retriever), section 4.1, TopK-MarginPos.
-    """
-    return positive - margin
-
-
 def _repeated(filtering: Filtering, lines: np.ndarray, setting: object) -> np.ndarray:
     """Whether an earlier line of the same row holds the passage already."""
     repeated = np.ones(len(lines), dtype=bool)
@@ -153,18 +145,6 @@ def _near_duplicate(filtering: Filtering, lines: np.ndarray, setting: object) ->
     return by_pair(index, lines, near)
 
 
-def _percent(filtering: Filtering, lines: np.ndarray, percent: float) -> np.ndarray:
-    return lines["score"] > percent_limit(filtering.lowest("score", lines), percent)
-
-
-def _margin(filtering: Filtering, lines: np.ndarray, margin: float) -> np.ndarray:
-    return lines["score"] > margin_limit(filtering.lowest("score", lines), margin)
-
-
-def _max_score(filtering: Filtering, lines: np.ndarray, largest: float) -> np.ndarray:
-    return lines["score"] > largest
-
-
 def _cross_encoder(filtering: Filtering, lines: np.ndarray, teacher) -> np.ndarray:
     index, limits = filtering.index, filtering.limits
 
@@ -175,17 +155,27 @@ def _cross_encoder(filtering: Filtering, lines: np.ndarray, teacher) -> np.ndarr
         scored["teacher"] = by_pair(index, scored, score)
     limit = np.full(len(lines), np.inf if limits.teacher_max_score is None else limits.teacher_max_score)
     if limits.teacher_margin is not None:
-        limit = np.minimum(limit, margin_limit(filtering.lowest("teacher", lines), limits.teacher_margin))
+        limit = np.minimum(limit, filtering.lowest("teacher", lines) - limits.teacher_margin)
     return lines["teacher"] > limit
 
 
-# In the order in which they decide.
+# In the order in which they decide. Source of the limits: Moreira et al. 2024 (NV-Retriever), section 4.1: TopK-PercPos,
+# TopK-MarginPos, TopK-Abs.
 FILTERS = (
     Filter("found_by_another_source", "found by another source already", _repeated, always=True),
     Filter("known_positive", "a known answer of the query", _known, always=True),
     Filter("near_duplicate", "nearly the same as a known answer", _near_duplicate),
-    Filter("percent", "scored too close to the answer (filters.percent)", _percent, needs_scores=True),
-    Filter("margin", "scored too close to the answer (filters.margin)", _margin, needs_scores=True),
-    Filter("max_score", "scored too high (filters.max_score)", _max_score, needs_scores=True),
+    Filter(
+        "percent", "scored too close to the answer (filters.percent)",
+        lambda filtering, lines, percent: lines["score"] > percent_limit(filtering.lowest("score", lines), percent), True,
+    ),
+    Filter(
+        "margin", "scored too close to the answer (filters.margin)",
+        lambda filtering, lines, margin: lines["score"] > filtering.lowest("score", lines) - margin, True,
+    ),
+    Filter(
+        "max_score", "scored too high (filters.max_score)",
+        lambda filtering, lines, largest: lines["score"] > largest, True,
+    ),
     Filter("cross_encoder", "judged an answer by the cross-encoder", _cross_encoder),
-)
+)  # fmt: skip

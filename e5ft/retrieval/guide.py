@@ -7,7 +7,7 @@ import numpy as np
 from e5ft.data.store import RowStore
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.columns import DistinctTexts
-from e5ft.retrieval.vectors import encode_collection
+from e5ft.retrieval.vectors import BATCH_TOKENS, encode_collection
 
 
 class Guide:
@@ -34,17 +34,17 @@ class Guide:
             KeyError: an identity that the data does not hold.
         """
         known, vectors = self._tables[role]
-        places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-        if len(ids) and not np.array_equal(known[places], ids):
-            raise KeyError(f"{role} {ids[known[places] != ids][0]}: the guide has no vector of it")
-        return np.asarray(vectors[places], dtype=np.float32)
+        positions = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+        if len(ids) and not np.array_equal(known[positions], ids):
+            raise KeyError(f"{role} {ids[known[positions] != ids][0]}: the guide has no vector of it")
+        return np.asarray(vectors[positions], dtype=np.float32)
 
 
-def guide_vectors(encoder: Encoder, store: RowStore, cache: Path, *, batch_tokens: int = 16384) -> Guide:
+def guide_vectors(encoder: Encoder, store: RowStore, cache: Path, *, batch_tokens: int = BATCH_TOKENS) -> Guide:
     """Encode every distinct query and passage of the rows.
 
     Args:
-        encoder: the guide, with its own text contract.
+        encoder: the guide, with its own text format.
         store: the rows.
         cache: a folder; the vectors are kept there under a digest of the guide's weights and the texts.
         batch_tokens: tokens of one forward pass.

@@ -20,7 +20,7 @@ def check_cutoffs(cutoffs: Collection[int]) -> tuple[int, ...]:
         if not isinstance(cutoff, int) or isinstance(cutoff, bool) or cutoff < 1:
             raise ConfigurationError(f"cutoffs={list(cutoffs)}: {cutoff!r} is no rank; each must be a whole number of at least 1")
     if not cutoffs:
-        raise ConfigurationError("cutoffs=[]: at least one rank is needed, for instance [1, 10, 100]")
+        raise ConfigurationError("cutoffs=[]: must hold at least one rank, for instance [1, 10, 100]")
     return tuple(sorted(set(cutoffs)))
 
 
@@ -46,24 +46,30 @@ def metric_values(gains: np.ndarray, relevant: Sequence[Sequence[int]], cutoffs:
     Source: trec_eval 9 (https://github.com/usnistgov/trec_eval): recall_K, success_K, recip_rank cut at K, ndcg_cut_K
         (Järvelin and Kekäläinen 2002, with linear gains), map_cut_K.
     """
-    counts = np.array([len(values) for values in relevant])
-    width = max(1, min(cutoffs[-1], max(gains.shape[1], counts.max())))
-    given, ideal = gains[:, :width], np.zeros((len(gains), width))
-    gains = np.pad(given, ((0, 0), (0, width - given.shape[1])))
+    totals = np.array([len(values) for values in relevant])
+    width = max(1, min(cutoffs[-1], max(gains.shape[1], totals.max())))
+    ranked, ideal = gains[:, :width], np.zeros((len(gains), width))
+    gains = np.pad(ranked, ((0, 0), (0, width - ranked.shape[1])))
     for row, values in zip(ideal, relevant, strict=True):
         largest = sorted(values, reverse=True)[:width]
         row[: len(largest)] = largest
     ranks, hits = np.arange(1, width + 1), gains > 0
-    found = hits.cumsum(axis=1)  # (Q, width), as all below: the value at the last rank of a cutoff
+    counted = hits.cumsum(axis=1)  # (Q, width), as all below: a cutoff's value stands at its last rank
     first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1.0, np.inf)
-    precision = np.where(hits, found / ranks, 0.0).cumsum(axis=1)
+    precision = np.where(hits, counted / ranks, 0.0).cumsum(axis=1)
     discounts = np.array([math.log2(rank + 1) for rank in ranks.tolist()])
     gained, most = (gains / discounts).cumsum(axis=1), (ideal / discounts).cumsum(axis=1)
     columns = []
     for cutoff in cutoffs:
         at = min(cutoff, width) - 1
         reciprocal = np.where(first <= cutoff, 1 / first, 0.0)
-        columns += [found[:, at] / counts, found[:, at] > 0, reciprocal, gained[:, at] / most[:, at], precision[:, at] / counts]
+        columns += [
+            counted[:, at] / totals,
+            counted[:, at] > 0,
+            reciprocal,
+            gained[:, at] / most[:, at],
+            precision[:, at] / totals,
+        ]
     return np.stack(columns, axis=1).astype(np.float64)
 
 

@@ -37,8 +37,8 @@ def mined_rows(
     """
     ends = np.searchsorted(documents["row"], np.arange(len(chosen)), side="right")
     start = 0
-    for row, end, places in zip(rows, ends.tolist(), chosen, strict=True):
-        answers, negatives = documents[start:end], candidates[places]
+    for row, end, positions in zip(rows, ends.tolist(), chosen, strict=True):
+        answers, negatives = documents[start:end], candidates[positions]
         start = end
         made_by = [
             {"source": selection.sources[line["finder"]], "rank": int(line["rank"]), "score": _number(line["score"])}
@@ -64,7 +64,7 @@ def summarise(
     Returns:
         Plain values for JSON. `candidates["seen"]` is the sum of all its other entries: none is lost on the way.
     """
-    counts = np.array([len(places) for places in chosen])
+    counts = np.array([len(positions) for positions in chosen])
     by_fate = np.bincount(candidates["fate"], minlength=len(fates())).tolist()
     negatives = candidates[np.concatenate(chosen)]
     by_finder = np.bincount(negatives["finder"], minlength=len(selection.sources)).tolist()

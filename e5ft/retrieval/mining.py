@@ -60,17 +60,17 @@ def select(index: MiningIndex, candidates: np.ndarray, selection: Selection) -> 
         selection: how many, and in which way.
 
     Returns:
-        For every row the places of its negatives in `candidates`, in the order in which they were taken.
+        For every row the positions of its negatives in `candidates`, in the order in which they were taken.
     """
     uses = np.zeros(index.candidates, dtype=np.int64)
     ends = np.searchsorted(candidates["row"], np.arange(len(index.query_of)), side="right")
     chosen, start, names = [], 0, list(fates())
     for row, end in enumerate(ends.tolist()):
-        places = start + np.flatnonzero(candidates["fate"][start:end] == OPEN)
+        positions = start + np.flatnonzero(candidates["fate"][start:end] == OPEN)
         if selection.choose == "sample":
-            places = generator_of(selection.seed, index.query_ids[index.query_of[row]]).permutation(places)
-        finders = candidates["finder"][places]
-        lists = [places[finders == finder].tolist() for finder in range(len(selection.sources))]
+            positions = generator_of(selection.seed, index.query_ids[index.query_of[row]]).permutation(positions)
+        finders = candidates["finder"][positions]
+        lists = [positions[finders == finder].tolist() for finder in range(len(selection.sources))]
         chosen.append(np.array(_round_robin(lists, candidates, uses, selection), dtype=np.int64))
         start = end
     candidates["fate"][np.concatenate(chosen)] = names.index("chosen")
@@ -80,16 +80,16 @@ def select(index: MiningIndex, candidates: np.ndarray, selection: Selection) -> 
 
 def _round_robin(lists: list[list[int]], candidates: np.ndarray, uses: np.ndarray, selection: Selection) -> list[int]:
     """The first of every finder, the second of every finder, ... until there are enough."""
-    taken, waiting = [], [iter(places) for places in lists]
+    taken, waiting = [], [iter(positions) for positions in lists]
     while waiting and len(taken) < selection.per_query:
         finder = waiting.pop(0)
-        for place in finder:
-            passage = candidates["passage"][place]
+        for position in finder:
+            passage = candidates["passage"][position]
             if selection.max_uses is not None and uses[passage] >= selection.max_uses:
-                candidates["fate"][place] = list(fates()).index("max_uses")
+                candidates["fate"][position] = list(fates()).index("max_uses")
                 continue
             uses[passage] += 1
-            taken.append(place)
+            taken.append(position)
             waiting.append(finder)
             break
     return taken

@@ -40,31 +40,26 @@ class RetrievalSet:
     qrels: dict[str, dict[str, int]]
 
 
-def load_beir(
-    folder: str | os.PathLike, split: str, *, name: str | None = None, corpus_size: int | None = None, seed: int = 0
-) -> RetrievalSet:
+def load_beir(folder: str | os.PathLike, split: str, *, name: str | None = None) -> RetrievalSet:
     """Load an evaluation folder in the BEIR layout.
 
     Args:
         folder: (a URL's: what `beir.set_folder` gave) holds corpus.jsonl {_id, title (may be absent), text}, queries.jsonl {_id, text} and qrels/<split>.tsv.
         split: which judgements; only queries judged there are loaded.
         name: the set's name; the folder's own unless given.
-        corpus_size: passages to keep, see `cut`; all unless given.
-        seed: for the random part of the cut.
 
     Returns:
         The set; a passage is title, space, text.
 
     Raises:
         DataError: a file is missing, or a line is faulty (`path:line: reason`).
-        ConfigurationError: corpus_size is below 1.
     """
     folder = folder if isinstance(folder, Fetched) else Path(folder)
     beir.check_layout(folder, split)
     passage_ids, passages = beir.read_texts(folder / "corpus.jsonl", beir.passage_text)
     query_ids, queries = beir.read_texts(folder / "queries.jsonl", beir.query_text)
     qrels, positions = _judgements(folder / "qrels" / f"{split}.tsv", query_ids, passage_ids)
-    retrieval_set = RetrievalSet(
+    return RetrievalSet(
         name=name or Path(folder).resolve().name,
         query_ids=query_ids.take(positions),
         queries=queries.take(positions),
@@ -72,7 +67,6 @@ def load_beir(
         passages=passages,
         qrels=qrels,
     )
-    return retrieval_set if corpus_size is None else cut(retrieval_set, corpus_size, seed=seed)
 
 
 def from_rows(name: str, rows: Iterable[Row]) -> RetrievalSet:
@@ -103,9 +97,7 @@ def from_rows(name: str, rows: Iterable[Row]) -> RetrievalSet:
     return RetrievalSet(name, query_ids, query_texts, passage_ids, passage_texts, dict(sorted(qrels.items())))
 
 
-def cut(
-    retrieval_set: RetrievalSet, size: int, *, seed: int = 0, depth: int = 100, tokenisation: str = "bigrams"
-) -> RetrievalSet:
+def shrink_corpus(retrieval_set: RetrievalSet, size: int, *, seed: int = 0, depth: int = 100) -> RetrievalSet:
     """Bound the corpus, so that evaluation while training is cheap and still hard.
 
     Kept are all judged passages; then what BM25 finds: every query's first, every query's second, and so on, until the
@@ -116,7 +108,6 @@ def cut(
         size: passages to keep, at least 1; never fewer than the judged ones are kept.
         seed: fixes the random ones.
         depth: how many of BM25's passages a query may contribute, at least 1.
-        tokenisation: as of `BM25`.
 
     Returns:
         The set with the smaller corpus; the same set if it is not larger than `size`.
@@ -126,14 +117,14 @@ def cut(
     """
     for field, value in (("size", size), ("depth", depth)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(f"{field}={value!r} of the corpus cut: a whole number of at least 1 is needed")
+            raise ConfigurationError(f"{field}={value!r} of the corpus cut: must be a whole number of at least 1")
     total = len(retrieval_set.passages)
     if size >= total:
         return retrieval_set
     judged = (passage_id for judgements in retrieval_set.qrels.values() for passage_id in judgements)
     kept = set(retrieval_set.passage_ids.positions_of(judged).values())
     if len(kept) < size:
-        _, indices = BM25(retrieval_set.passages, tokenisation=tokenisation).search(retrieval_set.queries, depth)
+        _, indices = BM25(retrieval_set.passages).search(retrieval_set.queries, depth)
         in_turns = indices.T[indices.T >= 0]  # every query's first, then every query's second, ...
         for position in itertools.chain(in_turns.tolist(), np.random.default_rng(seed).permutation(total).tolist()):
             if len(kept) >= size:
@@ -147,8 +138,8 @@ def cut(
     )
 
 
-def sample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed: int = 0) -> RetrievalSet:
-    """A smaller set of the same kind: a seeded choice of queries, and the corpus cut for them as `cut` does.
+def subsample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed: int = 0) -> RetrievalSet:
+    """A smaller set of the same kind: a seeded choice of queries, and the corpus cut for them as `shrink_corpus` does.
 
     Args:
         retrieval_set: the whole set.
@@ -166,7 +157,7 @@ def sample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed: in
             queries=retrieval_set.queries.take(chosen),
             qrels={query_id: retrieval_set.qrels[query_id] for query_id in ids},
         )
-    return cut(retrieval_set, passages, seed=seed)
+    return shrink_corpus(retrieval_set, passages, seed=seed)
 
 
 def _named(texts: DistinctTexts, letter: str) -> tuple[StringColumn, StringColumn]:

@@ -40,12 +40,12 @@ class Shards(Sequence):
         if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
         rows = np.where(rows < 0, rows + len(self), rows)
-        found = np.empty((*rows.shape, self.shape[1]), dtype=self.dtype)
+        chosen = np.empty((*rows.shape, self.shape[1]), dtype=self.dtype)
         owner = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(owner):
-            own = owner == number
-            found[own] = self.blocks[number][rows[own] - self.starts[number]]
-        return found
+            local = owner == number
+            chosen[local] = self.blocks[number][rows[local] - self.starts[number]]
+        return chosen
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """All rows in memory."""
@@ -55,7 +55,7 @@ class Shards(Sequence):
 def search_shards(
     queries: np.ndarray | torch.Tensor, passages: Shards, k: int, *, device: str | torch.device = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `top_k`, with the same result, but each process reads its own shards alone; all processes call it together.
+    """Search as `top_k` does, with the same result; each process reads its own shards alone. Every process must call this.
 
     Args:
         queries: (Q, D), the same in every process.
@@ -69,11 +69,12 @@ def search_shards(
     Raises:
         ConfigurationError, DataError, NonFiniteError: as of `top_k`.
     """
-    size, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
-    own = range(rank, len(passages.blocks), size)
-    parts = [
-        _shifted(top_k(queries, passages.blocks[i], k, device=device), passages.starts[i]) for i in own if len(passages.blocks[i])
-    ]
+    size, rank = processes()
+    parts = []
+    for block, start in list(zip(passages.blocks, passages.starts, strict=False))[rank::size]:
+        if len(block):
+            scores, indices = top_k(queries, block, k, device=device)
+            parts.append((scores, indices + start))
     width = min(k, len(passages))
     scores, indices = merge(parts, width) if parts else (np.empty((len(queries), 0)), np.empty((len(queries), 0)))
     if size == 1:
@@ -82,9 +83,10 @@ def search_shards(
     scores = np.pad(scores.astype(np.float32), missing, constant_values=-np.inf)
     indices = np.pad(indices.astype(np.int64), missing, constant_values=-1)
     everyone = gathering.gather_rows(torch.from_numpy(scores).to(device)).cpu().numpy()  # (size x Q, width)
-    places = distributed.gather_arrays(indices.ravel())
-    return merge(list(zip(np.split(everyone, size), (p.reshape(-1, width) for p in places), strict=True)), width)
+    positions = distributed.gather_arrays(indices.ravel())
+    return merge(list(zip(np.split(everyone, size), (p.reshape(-1, width) for p in positions), strict=True)), width)
 
 
-def _shifted(found: tuple[np.ndarray, np.ndarray], start: int) -> tuple[np.ndarray, np.ndarray]:
-    return found[0], found[1] + start
+def processes() -> tuple[int, int]:
+    """How many processes work together, and which of them this is."""
+    return (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)

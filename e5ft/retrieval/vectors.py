@@ -17,10 +17,11 @@ from e5ft import distributed, gathering
 from e5ft.data.text import tokenizer_state
 from e5ft.files import digest_of, read_json, write_json
 from e5ft.modeling.encoder import Encoder
-from e5ft.retrieval.shards import Shards
+from e5ft.retrieval.shards import Shards, processes
 
 WINDOW = 8192  # texts encoded between two writes: what an interruption can lose, and what stands in memory
 VERSION = 1
+BATCH_TOKENS = 16384  # of one forward pass, unless given
 
 
 def encode_collection(
@@ -28,20 +29,20 @@ def encode_collection(
     texts: Sequence[str],
     role: str,
     *,
-    batch_tokens: int = 16384,
+    batch_tokens: int = BATCH_TOKENS,
     cache: Path | None = None,
     window: int = WINDOW,
 ) -> np.ndarray | Shards:
-    """Vectors of all texts.
+    """Encode all texts.
 
     Args:
         encoder: the model.
         texts: raw texts.
         role: "query" or "passage".
         batch_tokens: tokens of one forward pass.
-        cache: a folder for vectors on disk, mapped into memory and found again by a digest of weights, contract and
-            texts: a retrained model never sees old vectors. It must lie where all processes see it. An interrupted run goes on
-            after its last whole window, if it has as many processes.
+        cache: a folder for vectors on disk, mapped into memory and found again by a digest of weights, text format and
+            texts: a retrained model never sees old vectors. It must lie where all processes see it. An interrupted run
+            resumes after its last whole window, if it has as many processes.
             None: in memory, for vectors that are used once.
         window: texts that a process encodes between two writes to the cache, at least 1.
 
@@ -49,8 +50,7 @@ def encode_collection(
         (n, D) float32 in every process; with `cache` a memory map, or `Shards` of them where several processes wrote.
     """
     if cache is None or not len(texts):  # no file of no bytes can be mapped
-        own = encoder.encode(_own(texts), role, batch_tokens=batch_tokens)
-        return _everyones(own, len(texts), encoder)
+        return _gathered(encoder.encode(_local_slice(texts), role, batch_tokens=batch_tokens), len(texts), encoder)
     key = digest_of(VERSION, digest_of_weights(encoder), encoder.spec.to_dict(), role, _digest_of_texts(texts))
     path = cache / f"vectors-{key}.npy"
     with contextlib.ExitStack() as stack:
@@ -59,15 +59,11 @@ def encode_collection(
             stack.enter_context(FileLock(f"{path}.lock"))
         # The main process alone decides: another one may look at the disk a moment later, and see something else.
         there = int(distributed.gather_arrays(np.array([_shards_there(path)]))[0][0])
-        size, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
+        size, rank = processes()
         count = there or min(size, len(texts))
         if not there and rank < count:
-            borders = np.linspace(0, len(texts), count + 1).astype(int)
-            own = texts[int(borders[rank]) : int(borders[rank + 1])]
-            file = _Partial(_shard(path, rank, count), (len(own), encoder.dimension))
-            for start in range(file.done(), len(own), window):
-                file.write(start, encoder.encode(own[start : start + window], role, batch_tokens=batch_tokens))
-            file.finish()
+            start, end = np.linspace(0, len(texts), count + 1).astype(int)[rank : rank + 2].tolist()
+            _write_shard(_shard(path, rank, count), texts[start:end], encoder, role, batch_tokens, window)
         distributed.barrier()
     blocks = [np.load(_shard(path, number, count), mmap_mode="r") for number in range(count)]
     return blocks[0] if count == 1 else Shards(blocks)
@@ -85,41 +81,30 @@ def _shards_there(path: Path) -> int:
     return next((count for count in sorted(counts) if all(_shard(path, i, count).is_file() for i in range(count))), 0)
 
 
-class _Partial:
-    """A matrix on disk that grows from the front, with a record beside it of how many rows are certainly there."""
+def _write_shard(path: Path, texts: Sequence[str], encoder: Encoder, role: str, batch_tokens: int, window: int) -> None:
+    """Encode texts into a file that has its name once it is complete; until then a record beside it says how far it is."""
+    if path.is_file():
+        return
+    data, record, shape = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json"), (len(texts), encoder.dimension)
+    done = _rows_done(data, record, shape)
+    if not done:
+        record.unlink(missing_ok=True)  # an old record must not speak for the new file
+    rows = np.lib.format.open_memmap(data, "r+" if done else "w+", dtype=np.float32, shape=None if done else shape)
+    for start in range(done, len(texts), window):
+        rows[start : start + window] = encoder.encode(texts[start : start + window], role, batch_tokens=batch_tokens)
+        rows.flush()  # first the data, then the record, which so never promises too much
+        write_json(record, {"rows": min(start + window, len(texts))})
+    data.replace(path)
+    record.unlink(missing_ok=True)
 
-    def __init__(self, path: Path, shape: tuple[int, int]):
-        self.path, self.shape = path, shape
-        self._data, self._record = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json")
-        self._map = None
 
-    def done(self) -> int:
-        """Rows that need not be computed again."""
-        if self.path.is_file():
-            return self.shape[0]
-        try:
-            rows = int(read_json(self._record)["rows"])
-            stored = np.load(self._data, mmap_mode="r")
-        except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError):
-            return 0  # nothing there, or half a file: begin anew
-        return rows if stored.shape == self.shape and stored.dtype == np.float32 and 0 <= rows <= len(stored) else 0
-
-    def write(self, start: int, rows: np.ndarray) -> None:
-        """Put rows at `start`. First the data reaches the disk, then the record: the record never promises too much."""
-        if self._map is None:
-            mode, shape = ("w+", self.shape) if start == 0 else ("r+", None)
-            if start == 0:
-                self._record.unlink(missing_ok=True)  # an old record must not speak for the new file
-            self._map = np.lib.format.open_memmap(self._data, mode, dtype=np.float32, shape=shape)
-        self._map[start : start + len(rows)] = rows
-        self._map.flush()
-        write_json(self._record, {"rows": start + len(rows)})
-
-    def finish(self) -> None:
-        """Give the whole matrix its name."""
-        if not self.path.is_file():
-            self._data.replace(self.path)
-        self._record.unlink(missing_ok=True)
+def _rows_done(data: Path, record: Path, shape: tuple[int, int]) -> int:
+    """Rows of an unfinished file that need not be computed again; 0 where there is none, or it is damaged."""
+    try:
+        rows, stored = int(read_json(record)["rows"]), np.load(data, mmap_mode="r")
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    return rows if stored.shape == shape and stored.dtype == np.float32 and 0 <= rows <= len(stored) else 0
 
 
 class RepeatedTexts:
@@ -131,29 +116,29 @@ class RepeatedTexts:
         batch_tokens: tokens of one forward pass.
     """
 
-    def __init__(self, texts: Sequence[str], role: str, batch_tokens: int = 16384):
+    def __init__(self, texts: Sequence[str], role: str, batch_tokens: int):
         self.texts, self.role, self.batch_tokens = texts, role, batch_tokens
         self._tokens = None
 
     def vectors(self, encoder: Encoder) -> np.ndarray:
         """(n, D) float32 in every process, of the model as it is now; its tokenizer must be the first call's."""
         if self._tokens is None:
-            self._tokens = [np.array(ids, dtype=np.int32) for ids in encoder.tokenize(_own(self.texts), self.role)]
-        return _everyones(encoder.encode_tokens(self._tokens, batch_tokens=self.batch_tokens), len(self.texts), encoder)
+            self._tokens = [np.array(ids, dtype=np.int32) for ids in encoder.tokenize(_local_slice(self.texts), self.role)]
+        return _gathered(encoder.encode_tokens(self._tokens, batch_tokens=self.batch_tokens), len(self.texts), encoder)
 
 
-def _own(texts: Sequence[str]) -> list[str]:
-    """Every n-th text of n processes."""
-    size, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
+def _local_slice(texts: Sequence[str]) -> list[str]:
+    """Every n-th text, n being the number of processes, from this process's rank on."""
+    size, rank = processes()
     return [texts[i] for i in range(rank, len(texts), size)]
 
 
-def _everyones(own: np.ndarray, count: int, encoder: Encoder) -> np.ndarray:
+def _gathered(local: np.ndarray, count: int, encoder: Encoder) -> np.ndarray:
     """The rows of all processes, in the order of the texts."""
-    size = distributed.world_size() if distributed.active() else 1
+    size, _ = processes()
     if size == 1:
-        return own
-    everyone = gathering.gather_rows(torch.from_numpy(own).to(encoder.device)).cpu().numpy()
+        return local
+    everyone = gathering.gather_rows(torch.from_numpy(local).to(encoder.device)).cpu().numpy()
     order = np.concatenate([np.arange(rank, count, size) for rank in range(size)])
     vectors = np.empty_like(everyone)
     vectors[order] = everyone

@@ -11,7 +11,7 @@ from e5ft.data.text import normalise
 from e5ft.errors import DataError
 from e5ft.retrieval.evaluation import Judgements
 from e5ft.retrieval.runs import bm25_run
-from e5ft.retrieval.sets import cut, load_beir
+from e5ft.retrieval.sets import load_beir, shrink_corpus
 from tests.chaos.children import run_script
 from tests.chaos.commands import check_ending, tiny
 from tests.chaos.report import Report
@@ -119,7 +119,7 @@ def check_set(folder: Path, generator: random.Random, report: Report) -> None:
     try:
         with deadline():
             found = load_beir(folder, "test")
-            cut(found, generator.choice([1, 2, 10**9]), depth=generator.choice([1, 1000]))
+            shrink_corpus(found, generator.choice([1, 2, 10**9]), depth=generator.choice([1, 1000]))
             depth = generator.choice([1, 10, 10_000])
             values = Judgements(found, [1, depth]).values(bm25_run(found, depth))
             assert ((values >= 0) & (values <= 1)).all(), values

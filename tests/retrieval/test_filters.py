@@ -1,9 +1,9 @@
-"""The limits by hand, and a filter of somebody else's; each filter at work: test_mining.py."""
+"""The limit below a positive by hand; each filter at work: test_mining.py."""
 
 import numpy as np
 import pytest
 
-from e5ft.retrieval.filters import margin_limit, percent_limit
+from e5ft.retrieval.filters import percent_limit
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,3 @@ from e5ft.retrieval.filters import margin_limit, percent_limit
 def test_the_percent_limit_lies_below_the_positive_on_both_sides_of_zero(positive, percent, limit):
     assert percent_limit(np.array([positive]), percent) == pytest.approx(limit)
     assert limit <= positive  # positive * percent would be -0.76 for -0.8: above the positive itself
-
-
-def test_the_margin_limit():
-    assert margin_limit(np.array([0.5, -0.5]), 0.1) == pytest.approx([0.4, -0.6])

@@ -1,7 +1,5 @@
 """A guide's vectors of all texts: looked up by identity, equal to encoding them, never another model's."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -42,26 +40,7 @@ def test_a_query_and_a_passage_of_the_same_text_have_vectors_of_their_own(write_
     assert abs(guide.of("query", ids) - guide.of("passage", ids)).max() > 1e-3
 
 
-def test_another_models_vectors_are_never_taken(store, tmp_path):
-    role, text = "query", texts_of(store)["query"][:1]
-    ids = np.array([text_id(text[0])])
-    first = guide_vectors(make_encoder(seed=0), store, tmp_path / "cache").of(role, ids)
-    second = guide_vectors(make_encoder(seed=1), store, tmp_path / "cache").of(role, ids)
-    assert abs(first - second).max() > 1e-2
-
-
 def test_a_text_that_the_data_does_not_hold_is_told(store, tmp_path):
     guide = guide_vectors(make_encoder(), store, tmp_path / "cache")
     with pytest.raises(KeyError, match="passage .* no vector"):
         guide.of("passage", np.array([text_id("nowhere in the data")]))
-
-
-def test_rows_are_read_in_any_order(tmp_path):
-    """The lookup does not depend on where a text stands in the file."""
-    rows, found = make_rows(12), []
-    encoder = make_encoder()
-    for name, order in (("a", rows), ("b", rows[::-1])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in order))
-        store = load_rows(str(tmp_path / f"{name}.jsonl"), Columns(), tmp_path / name)
-        found.append(guide_vectors(encoder, store, tmp_path / name).of("query", np.array([text_id(r["query"]) for r in rows])))
-    np.testing.assert_allclose(found[0], found[1], atol=1e-6)

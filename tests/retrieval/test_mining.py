@@ -1,6 +1,5 @@
 """Mining by hand: a corpus with a planted false negative for every filter, and every candidate's fate accounted for."""
 
-import json
 from collections import Counter
 from types import SimpleNamespace
 
@@ -10,13 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e5ft.data.rows import Row
-from e5ft.data.settings import Columns
-from e5ft.data.store import load_rows
 from e5ft.data.text import text_id
 from e5ft.retrieval import candidates, filters
 from e5ft.retrieval.candidates import make_index, random_finder
 from e5ft.retrieval.filters import apply_filters, fates
-from e5ft.retrieval.mined import examples, mined_rows, summarise
+from e5ft.retrieval.mined import mined_rows, summarise
 from e5ft.retrieval.mining import find_candidates, gathered, select
 from e5ft.retrieval.settings import Limits, Selection
 
@@ -248,35 +245,3 @@ def test_every_candidate_has_one_fate_and_no_answer_is_mined(data):
         assert not answers[row["query"]] & set(found) and len(set(found)) == len(found) <= selection["per_query"]
         uses.update(found)
     assert selection["max_uses"] is None or max(uses.values(), default=0) <= selection["max_uses"]
-
-
-def test_the_rows_are_read_back_ragged(tmp_path):
-    rows = [*ROWS, Row("둘", (HARD, EASIER))]
-    mined = mine(rows, limits=Limits(percent=0.27))[0]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in mined), encoding="utf-8")
-    store = load_rows(str(path), Columns(), tmp_path / "cache")
-    again = list(store)
-    assert [(row.query, row.positives) for row in again] == [(row.query, row.positives) for row in rows]
-    assert [list(row.negatives) for row in again] == [row["hard_negative"] for row in mined]
-    assert {len(row.negatives) for row in again} == {0, 1, 2}  # ragged indeed
-    for row in mined:
-        assert len(row["mining"]["hard_negative"]) == len(row["hard_negative"])
-        assert all(
-            made["score"] == pytest.approx(SCORES[t])
-            for made, t in zip(row["mining"]["hard_negative"], row["hard_negative"], strict=True)
-        )
-    assert mined[0]["mining"]["document"] == [{"score": 0.8}] and mined[3]["mining"]["document"] == [
-        {"score": 0.6},
-        {"score": 0.1},
-    ]
-
-
-def test_examples_are_readable():
-    long = Row(QUERY, ("긴 글 " * 500,))
-    mined = mine([long, ROWS[2]], limits=Limits())[0]
-    shown = examples(mined, 2, 0)
-    assert [example["query"] for example in shown] == [QUERY, ROWS[2].query]
-    assert len(shown[0]["documents"][0]["text"]) < 310 and len(shown[0]["hard_negatives"]) == 3
-    assert shown[0]["hard_negatives"][0] == {"source": "dense", "rank": 1, "score": 0.81, "text": UNJUDGED}
-    assert len(examples([mined[0]] * 30, 30, 0)) == 10

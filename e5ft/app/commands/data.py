@@ -20,7 +20,7 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval import beir
 from e5ft.retrieval.candidates import MiningIndex, make_index
-from e5ft.retrieval.sets import RetrievalSet, cut, from_rows, load_beir, sample
+from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir, shrink_corpus, subsample
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -268,14 +268,14 @@ def planned_dev(
     steps = arguments.max_steps if arguments.max_steps > 0 else max(1, int(arguments.num_train_epochs * (rows // step_rows)))
     times = _evaluations(arguments, steps, max(1, rows // step_rows))
     if not times:
-        return cut(dev, LARGEST if size == AUTO else size, seed=seed), None
+        return shrink_corpus(dev, LARGEST if size == AUTO else size, seed=seed), None
     work = _FORWARD_PASSES * steps * step_rows * row_tokens
     query, passage = _mean_tokens(encoder, dev.queries, "query"), _mean_tokens(encoder, dev.passages, "passage")
     if size == AUTO:
         judged = len({passage_id for judgements in dev.qrels.values() for passage_id in judgements}) / len(dev.queries)
-        dev = sample(dev, *chosen_size(SHARE * work / times, query, passage, len(dev.queries), judged), seed=seed)
+        dev = subsample(dev, *chosen_size(SHARE * work / times, query, passage, len(dev.queries), judged), seed=seed)
     else:
-        dev = cut(dev, size, seed=seed)
+        dev = shrink_corpus(dev, size, seed=seed)
     share = times * (query * len(dev.queries) + passage * len(dev.passages)) / work
     floor = f"more than {SHARE:.0%}, since fewer than {FEWEST_QUERIES} queries do not tell checkpoints apart"
     reason = floor if size == AUTO and share > 1.2 * SHARE else ""

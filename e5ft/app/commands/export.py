@@ -19,7 +19,7 @@ from e5ft.modeling.merging import check_mergeable, merge
 from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_model
-from e5ft.retrieval.sets import RetrievalSet, cut
+from e5ft.retrieval.sets import RetrievalSet, shrink_corpus
 from e5ft.retrieval.tables import aligned, headline, interval_text, main_metric
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
@@ -170,7 +170,7 @@ def _base_source(settings: ExportSettings, tuned: Encoder) -> ModelSource:
 
 def _loaded(sources: list[BeirSplit], settings: ExportSettings) -> list[RetrievalSet]:
     size = LARGEST if settings.data.eval_corpus_size == AUTO else settings.data.eval_corpus_size
-    return [cut(load_set(source, settings), size, seed=settings.seed) for source in sources]
+    return [shrink_corpus(load_set(source, settings), size, seed=settings.seed) for source in sources]
 
 
 def _measure(settings: ExportSettings, base: Encoder, tuned: Encoder, alpha: float, sets: list[RetrievalSet]) -> list[Evaluation]:

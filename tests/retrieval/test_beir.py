@@ -1,0 +1,120 @@
+"""The BEIR folder, with every fault that it can have."""
+
+import json
+import os
+
+import pytest
+
+from e5ft.errors import DataError
+from e5ft.retrieval.sets import load_beir
+
+CORPUS = [
+    {"_id": "d3", "title": "셋", "text": "세 번째"},
+    {"_id": "d1", "title": "", "text": "첫 번째"},
+    {"_id": "d2", "text": "두 번째"},
+]
+QUERIES = [{"_id": "q2", "text": "둘?"}, {"_id": "q1", "text": "하나?"}, {"_id": "q3", "text": "셋?"}]
+QRELS = ["query-id\tcorpus-id\tscore", "q2\td2\t1", "q1\td1\t2", "q1\td3\t0"]
+
+
+def lines(values):
+    return "".join((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) + "\n" for value in values)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(corpus=CORPUS, queries=QUERIES, qrels=QRELS):
+        root = tmp_path / "my-set"
+        (root / "qrels").mkdir(parents=True, exist_ok=True)
+        (root / "corpus.jsonl").write_text(lines(corpus), encoding="utf-8")
+        (root / "queries.jsonl").write_text(lines(queries), encoding="utf-8")
+        (root / "qrels" / "test.tsv").write_text(lines(qrels), encoding="utf-8")
+        return root
+
+    return write
+
+
+@pytest.mark.parametrize("qrels", [QRELS, QRELS[1:], [line + "\r" for line in QRELS], [*QRELS, "", ""]])
+def test_load(folder, qrels):
+    """Passages in id order, title before text, only judged queries; header or not, and Windows line ends."""
+    loaded = load_beir(folder(qrels=qrels), "test")
+    assert loaded.name == "my-set"
+    assert list(loaded.passage_ids) == ["d1", "d2", "d3"]
+    assert list(loaded.passages) == ["첫 번째", "두 번째", "셋 세 번째"]
+    assert list(loaded.query_ids) == ["q1", "q2"] == list(loaded.qrels)
+    assert list(loaded.queries) == ["하나?", "둘?"]
+    assert loaded.qrels == {"q1": {"d1": 2, "d3": 0}, "q2": {"d2": 1}}
+
+
+@pytest.mark.parametrize(
+    ("part", "content", "message"),
+    [
+        ("corpus", [*CORPUS, {"_id": "d1", "text": "x"}], r"corpus\.jsonl:4: the _id 'd1' stands on line 2 already"),
+        ("corpus", [*CORPUS, {"_id": "d4", "title": " ", "text": ""}], r"corpus\.jsonl:4: text is blank"),
+        ("corpus", [*CORPUS, {"_id": "d4", "title": "t"}], r"corpus\.jsonl:4: the key 'text' is missing"),
+        ("corpus", [*CORPUS, {"_id": "d4", "text": 5}], r"corpus\.jsonl:4: text must be a string"),
+        ("corpus", [*CORPUS, {"_id": "d4", "title": ["t"], "text": "x"}], r"corpus\.jsonl:4: title must be a string"),
+        ("corpus", [{"text": "x"}], r"corpus\.jsonl:1: _id is missing"),
+        ("corpus", [{"_id": 7, "text": "x"}], r"corpus\.jsonl:1: _id must be a string"),
+        ("corpus", [{"_id": "d 1", "text": "x"}], r"corpus\.jsonl:1: _id 'd 1' holds white space"),
+        ("corpus", ["", "{"], r"corpus\.jsonl:2: not JSON"),
+        ("corpus", [], r"corpus\.jsonl: the file holds no rows"),
+        ("corpus", CORPUS[:1], r"test\.tsv:2: passage 'd2' is not in corpus\.jsonl \(2 such passage ids in all\)"),
+        ("queries", [*QUERIES, {"_id": "q2", "text": "x"}], r"queries\.jsonl:4: the _id 'q2' stands on line 1 already"),
+        ("queries", [{"_id": "q2", "text": " "}], r"queries\.jsonl:1: text is blank"),
+        ("queries", QUERIES[:1], r"test\.tsv:3: query 'q1' is not in queries\.jsonl \(1 such query ids in all\)"),
+        ("qrels", [*QRELS, "q1\td2\t1.0"], r"test\.tsv:5: the relevance '1\.0' is no whole number"),
+        ("qrels", ["q1\td2\tmuch"], r"test\.tsv:1: the relevance 'much' is no whole number"),
+        ("qrels", [*QRELS, "q1\td2\t１"], r"test\.tsv:5: the relevance"),
+        ("qrels", [*QRELS, "q1 d2 1"], r"test\.tsv:5: must be query id, passage id and relevance, separated by tabs"),
+        ("qrels", [*QRELS, "q1\t\t1"], r"test\.tsv:5: the passage id '' is blank"),
+        ("qrels", [*QRELS, "q2\td2\t1"], r"test\.tsv:5: query 'q2' and passage 'd2' are judged twice"),
+        ("qrels", ["\ufeffq1\td1\t1"], r"test\.tsv:1: the file begins with a byte order mark"),
+        ("qrels", QRELS[:1], r"test\.tsv: no query has a relevant passage"),
+        ("qrels", [*QRELS[:1], "q1\td1\t0"], r"test\.tsv: no query has a relevant passage"),
+    ],
+)
+def test_every_fault_names_its_place(folder, part, content, message):
+    with pytest.raises(DataError, match=message):
+        load_beir(folder(**{part: content}), "test")
+
+
+def test_text_or_title_may_be_blank_not_both(folder):
+    loaded = load_beir(folder(corpus=[*CORPUS, {"_id": "d4", "title": "제목", "text": " "}]), "test")
+    assert loaded.passages[3] == "제목"
+
+
+def test_missing_files_name_what_is_expected(folder, tmp_path):
+    root = folder()
+    with pytest.raises(DataError, match=r"dev\.tsv: no such file; the splits there are: test$"):
+        load_beir(root, "dev")
+    (root / "qrels" / "test.tsv").unlink()
+    with pytest.raises(DataError, match=r"there is no qrels/\*\.tsv"):
+        load_beir(root, "test")
+    (root / "queries.jsonl").unlink()
+    with pytest.raises(DataError, match=r"queries\.jsonl: no such file; .*corpus\.jsonl, queries\.jsonl and qrels"):
+        load_beir(root, "test")
+    with pytest.raises(DataError, match="no such folder"):
+        load_beir(tmp_path / "nowhere", "test")
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(folder, name):
+    root = folder()
+    (root / name).unlink()
+    os.mkfifo(root / name)
+    with pytest.raises(DataError, match=f"{name}: a pipe or device"):
+        load_beir(root, "test")
+
+
+def test_judgements_without_line_ends_are_never_held_whole(folder):
+    root = folder()
+    (root / "qrels" / "test.tsv").write_text("q1\td1\t1 " * 200_000)
+    with pytest.raises(DataError, match=r"test\.tsv:1: the line is longer than 1,000,000 bytes"):
+        load_beir(root, "test")
+
+
+@pytest.mark.parametrize("split", ["x" * 300, "a\0b"])
+def test_a_split_that_can_be_no_files_name_is_refused(folder, split):
+    with pytest.raises(DataError, match="cannot be read"):
+        load_beir(folder(), split)
