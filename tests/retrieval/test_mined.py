@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from e5ft.retrieval.selection import Limits
+from e5ft.retrieval.settings import Limits
 
 from e5ft.data.rows import Columns, Row
 from e5ft.data.store import load_rows
