@@ -59,6 +59,7 @@ class Settings:
     """The base of settings. A subclass is a frozen dataclass; `check` refuses what depends on more than one field."""
 
     PATH: ClassVar[str] = ""  # of the group in the configuration: "data.columns"
+    FLAT: ClassVar[tuple[str, ...]] = ()  # fields whose own fields stand beside the others
 
     def __post_init__(self):
         for name, hint in hints(type(self)).items():
@@ -113,7 +114,7 @@ def build(kind: type, values: object, path: str | None = None) -> Any:
             raise ConfigurationError(f"{start}{name}={shown(value)}: no such field{nearest(str(name), fields, start)}")
         nested = nested_settings(fields[name])
         if nested is not None and not isinstance(value, nested) and not (value is None and _accepts(None, fields[name])):
-            made[name] = build(nested, value, f"{start}{name}")
+            made[name] = build(nested, value, path if name in kind.FLAT else f"{start}{name}")
         else:
             check_value(value, fields[name], f"{start}{name}")
             made[name] = value

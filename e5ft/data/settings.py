@@ -192,7 +192,8 @@ def data_settings(values: Mapping[str, Any]) -> DataSettings:
     if not isinstance(sources, Mapping):
         raise ConfigurationError(f"data.sources={sources!r}: must be names and files, {{NAME: FILE}}")
     made = tuple(_source(str(name), given, common) for name, given in sources.items())
-    mix = build(Mix, {**values.pop("mix"), "sources": made})
+    mix = values.pop("mix")
+    mix = build(Mix, {**mix, "sources": made} if isinstance(mix, Mapping) else mix)
     return dataclasses.replace(build(DataSettings, values), mix=mix)
 
 

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from e5ft.retrieval.settings import Limits
 
 from e5ft.data.rows import Columns, Row
 from e5ft.data.store import load_rows
 from e5ft.retrieval.mined import examples
+from e5ft.retrieval.settings import Limits
 from tests.retrieval.test_mining import EASIER, HARD, QUERY, ROWS, SCORES, UNJUDGED, mine
 
 

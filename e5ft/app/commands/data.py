@@ -277,7 +277,7 @@ def planned_dev(
     else:
         dev = shrink_corpus(dev, size, seed=seed)
     share = times * (query * len(dev.queries) + passage * len(dev.passages)) / work
-    floor = f"more than {SHARE:.0%}, since fewer than {FEWEST_QUERIES} queries do not tell checkpoints apart"
+    floor = f"above {SHARE:.0%}, because fewer than {FEWEST_QUERIES} queries do not tell checkpoints apart"
     reason = floor if size == AUTO and share > 1.2 * SHARE else ""
     return dev, EvaluationPlan(times, len(dev.queries), len(dev.passages), share, reason)
 

@@ -11,7 +11,7 @@ from e5ft.app.commands.mine import mine
 from e5ft.app.commands.train import examine, train
 from e5ft.app.runs import sweep
 from e5ft.app.runs.folder import Job, RunFolder, current_job
-from e5ft.app.runs.stopping import stopping_at_once
+from e5ft.app.runs.stopping import out_of_memory_explained, stopping_at_once
 from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings, TrainSettings
 from e5ft.app.settings.plan import DataPlan, DevShare, plan
@@ -55,7 +55,8 @@ def train_rounds(settings: TrainSettings) -> float | None:
         return train(settings, job)
     data_plan = plan(settings)
     _check(settings, data_plan, job)
-    with RunFolder(job, settings.resume) as folder, stopping_at_once(settings.name):
+    explained = out_of_memory_explained(settings)
+    with RunFolder(job, settings.resume) as folder, stopping_at_once(settings.name), explained:
         folder.write_config(plain(settings))
         definition = {key: value for key, value in plain(settings).items() if key not in _MAY_CHANGE_ON_RESUME}
         definition["rows"] = digest_of_file(local_file(data_plan.sources[0].file, Path(settings.cache_dir)))

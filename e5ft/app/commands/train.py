@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from e5ft import distributed
 from e5ft.app.commands.data import TrainingData, load_training_data, planned_dev
 from e5ft.app.runs.folder import Job, RunFolder
-from e5ft.app.runs.stopping import StopAtStepEnd
+from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
 from e5ft.app.runs.tracking import MetricsFile, ProgressLines, wandb_run
 from e5ft.app.settings.build import make_loss, optimizer_class, plain
 from e5ft.app.settings.groups import TrainSettings
@@ -78,6 +78,8 @@ def train(settings: TrainSettings, job: Job) -> float | None:
     """
     with (
         RunFolder(job, settings.resume) as folder,
+        stopping_at_once(settings.name),
+        out_of_memory_explained(settings),
         wandb_run(settings.tracking, plain(settings), folder.path, job.group) as mirror,
     ):
         summary = _Run(settings, folder, job).run(mirror)

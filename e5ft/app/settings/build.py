@@ -158,7 +158,7 @@ def _check_parameters(group: str, values: dict) -> None:
 def _fields(kind: type, prefix: str = "") -> Iterator[str]:
     for name, annotation in hints(kind).items():
         nested = nested_settings(annotation)
-        path = {"lora": "model.lora.", "mining": f"{prefix}mining." if prefix else ""}.get(name, f"{prefix}{name}.")
+        path = "model.lora." if name == "lora" else prefix if name in kind.FLAT else f"{prefix}{name}."
         if nested is not None:
             yield from _fields(nested, path)
         elif name not in _PARAMETERS:

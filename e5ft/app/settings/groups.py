@@ -157,6 +157,7 @@ class MineSettings(Settings):
         mining: the fields of conf/mining/default.yaml, which stand at the top.
     """
 
+    FLAT: ClassVar[tuple[str, ...]] = ("mining",)
     name: Any
     output_dir: FilePath | None
     rows_dir: FilePath | None

@@ -53,7 +53,9 @@ def run_dir(name: object, doctor: bool = False) -> str:
         name: the run's.
         doctor: whether nothing will run: then it is the current folder, so that none is created.
     """
-    return "." if doctor is True else str(folder_in(OUTPUTS, name))
+    if not isinstance(doctor, bool):
+        raise ConfigurationError(f"doctor={doctor!r}: must be true or false")
+    return "." if doctor else str(folder_in(OUTPUTS, name))
 
 
 def sweep_dir(name: object, doctor: bool = False) -> str:

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from e5ft.app.configuration import model_source, training_arguments
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from e5ft.app.commands.data import (
 )
 from e5ft.app.commands.mine import mine
 from e5ft.app.settings.plan import plan
+from e5ft.app.settings.training import training_arguments
 from e5ft.data.store import tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError, DataError
@@ -113,7 +113,7 @@ def test_a_resumed_mix_ends_as_the_uninterrupted_one_and_another_mix_is_refused(
 def test_prefixes_of_a_source_reach_its_tokens(composed, two_files, tmp_path):
     sources = "data.sources={laws: {train_file: laws.jsonl, query_prefix: '법: ', passage_prefix: ''}, web: web.jsonl}"
     config = composed("train", "data=mix", sources, *TINY)
-    data, tokenizer = load(config), load_encoder(model_source(config)).tokenizer
+    data, tokenizer = load(config), load_encoder(config.model).tokenizer
     model = TextSpec(query_max_length=24, passage_max_length=48)
     tokens = tokenize_rows(data.train, tokenizer, [source.text(model) for source in data.mix.sources], tmp_path / "cache")
     expected = {0: ("법: ", ""), 1: ("query: ", "passage: ")}
@@ -236,7 +236,7 @@ def bounded(composed):
 
     def run(*overrides, rows=900):
         settings = composed("train", *TINY, *overrides)
-        data, encoder = load(settings), load_encoder(model_source(settings))
+        data, encoder = load(settings), load_encoder(settings.model)
         arguments = training_arguments(settings, "out")
         return *planned_dev(data.dev, settings, arguments, encoder, rows=rows, row_tokens=90.0), data.dev
 

@@ -1,14 +1,18 @@
-"""However a run ends, its files and its last lines say what happened, what is safe and how to go on."""
+"""However a run ends, its files and its last lines say what happened, what is saved and how to resume it."""
 
 import errno
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import threading
+import time
 
 import pytest
-from e5ft.app.ending import Crashed, command, reached, recorded
 from omegaconf import OmegaConf
 
-from e5ft.app.runs.folder import RunFolder
+from e5ft.app.runs.folder import CrashedError, Job, RunFolder, command, hold, progress_of
 from e5ft.errors import ConfigurationError, NonFiniteError, StorageError, TerminatedError
 from e5ft.files import read_json, write_json
 
@@ -29,14 +33,13 @@ def ended(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", "experiment=quick", "name=old", "loss.temperature=0.1"])
 
     def end(error, path="outputs/x", steps=METRICS, resume=False, name="x"):
-        folder = RunFolder(tmp_path / path, resume=resume)
-        with pytest.raises(BaseException) as caught, recorded(folder, name):
+        folder = RunFolder(Job(tmp_path / path, name), resume=resume)
+        with pytest.raises(BaseException) as caught, folder:
             (folder.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps) + '{"step": 5, "lo')
             if steps and not resume:
                 checkpoint(folder.path, 2)
                 checkpoint(folder.path, 4, complete=False)
             raise error
-        folder._lock.close()
         summary = folder.path / "summary.json"
         return caught.value, read_json(summary), read_json(folder.path / "status.json"), capsys.readouterr().out
 
@@ -51,7 +54,7 @@ CASES = [
     (FULL, StorageError, "failed", 6),
     (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0"), StorageError, "failed", 6),
     (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), StorageError, "failed", 6),
-    (ZeroDivisionError("by zero\nsecond line"), Crashed, "failed", 1),
+    (ZeroDivisionError("by zero\nsecond line"), CrashedError, "failed", 1),
     (SystemExit(7), SystemExit, "failed", 1),
 ]
 
@@ -72,21 +75,21 @@ def test_summary_and_last_lines_tell_of_it(ended, error, kind, state, code):
     assert summary["seconds"] >= 0
     lines = printed.strip().splitlines()
     assert lines[0].startswith(f"{state:<12}at step 4 after 0 s, loss 2.0000, dev ndcg@10 0.300 at step 4")
-    assert lines[1] == "safe        outputs/x: checkpoint-2, metrics.jsonl to step 4"
-    assert lines[2] == "go on       python train.py experiment=quick loss.temperature=0.1 name=x resume=true"
+    assert lines[1] == "saved       outputs/x: checkpoint-2, metrics.jsonl to step 4"
+    assert lines[2] == "resume      python train.py experiment=quick loss.temperature=0.1 name=x resume=true"
 
 
 def test_the_traceback_of_what_nobody_foresaw_is_in_a_file(ended, tmp_path):
     raised, _, _, printed = ended(ZeroDivisionError("by zero"))
     assert str(raised) == "ZeroDivisionError: by zero; the traceback is in outputs/x/error.txt" and "Traceback" not in printed
     text = (tmp_path / "outputs/x/error.txt").read_text()
-    assert text.startswith("Traceback") and "test_ending.py" in text and text.endswith("ZeroDivisionError: by zero\n")
+    assert text.startswith("Traceback") and "test_folder.py" in text and text.endswith("ZeroDivisionError: by zero\n")
     assert raised.exit_code == 1 and isinstance(raised.__cause__, ZeroDivisionError)
 
 
 def test_before_the_first_checkpoint_the_same_name_begins_again(ended):
     *_, printed = ended(ZeroDivisionError(), steps=[])
-    assert "safe        outputs/x: nothing yet" in printed and printed.rstrip().endswith("again       " + command("x", False))
+    assert "saved       outputs/x: nothing yet" in printed and printed.rstrip().endswith("try again   " + command("x", False))
     assert "resume" not in printed
 
 
@@ -102,8 +105,7 @@ def test_part_of_something_larger_has_no_last_lines(ended):
 
 def test_a_later_attempt_starts_with_a_clean_slate(ended, tmp_path):
     ended(ZeroDivisionError())
-    folder = RunFolder(tmp_path / "outputs/x", resume=True)
-    with recorded(folder, "x"):
+    with RunFolder(Job(tmp_path / "outputs/x", "x"), resume=True) as folder:
         assert not (folder.path / "error.txt").exists() and not (folder.path / "summary.json").exists()
     assert read_json(folder.path / "status.json")["state"] == "finished"
 
@@ -118,8 +120,8 @@ def test_a_refused_attempt_keeps_the_results_of_a_finished_run(ended, tmp_path, 
 
 
 def test_a_crash_after_the_results_keeps_them(tmp_path):
-    folder = RunFolder(tmp_path / "x")
-    with pytest.raises(Crashed), recorded(folder):
+    folder = RunFolder(Job(tmp_path / "x"))
+    with pytest.raises(CrashedError), folder:
         write_json(folder.path / "summary.json", {"state": "finished", "scores": 1})
         raise ValueError
     summary = read_json(folder.path / "summary.json")
@@ -128,12 +130,12 @@ def test_a_crash_after_the_results_keeps_them(tmp_path):
 
 def test_a_full_disk_at_the_end_hides_nothing(tmp_path, monkeypatch, caplog):
     """Where the ending cannot be written either, the error is still the one that ended the run."""
-    folder = RunFolder(tmp_path / "x")
+    folder = RunFolder(Job(tmp_path / "x", "x"))
 
     def full(*_):
         raise FULL
 
-    with pytest.raises(Crashed, match="ZeroDivisionError: by zero; HYDRA_FULL_ERROR=1"), recorded(folder, "x"):
+    with pytest.raises(CrashedError, match="ZeroDivisionError: by zero; HYDRA_FULL_ERROR=1"), folder:
         monkeypatch.setattr("e5ft.files.os.fsync", full)
         raise ZeroDivisionError("by zero")
     assert "could not be written (No space left on device)" in caplog.text
@@ -143,7 +145,7 @@ def test_of_rounds_the_last_one_counts(tmp_path):
     for number in (1, 2, 10):
         checkpoint(tmp_path / f"round-{number}", number)
         (tmp_path / f"round-{number}/metrics.jsonl").write_text(f'{{"step": {number}, "loss": NaN}}\n')
-    found = reached(tmp_path)
+    found = progress_of(tmp_path)
     assert found["step"] == 10 and found["checkpoint"] == "checkpoint-10" and found["loss"] is None
 
 
@@ -162,8 +164,8 @@ def test_a_training_that_crashes_leaves_its_record(trained, monkeypatch, stage):
     def crash(*_):
         raise ZeroDivisionError("in the middle")
 
-    monkeypatch.setattr(f"e5ft.app.training.{stage}", crash)
-    with pytest.raises(Crashed):
+    monkeypatch.setattr(f"e5ft.app.commands.train.{stage}", crash)
+    with pytest.raises(CrashedError):
         trained("training.max_steps=1")
 
 
@@ -171,3 +173,73 @@ def test_a_training_that_ends_well_says_finished(trained):
     _, folder = trained("training.max_steps=1", "evaluation.bm25=null")
     assert read_json(folder / "summary.json")["state"] == "finished" and not (folder / "error.txt").exists()
     assert OmegaConf.load(folder / "config.yaml").name
+
+
+def test_a_damaged_status_is_one_line(tmp_path):
+    (tmp_path / "status.json").write_text("")
+    for resume in (False, True):
+        with pytest.raises(ConfigurationError, match="status.json: damaged .*; remove it"):
+            RunFolder(Job(tmp_path), resume)
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(ended, tmp_path, capsys):
+    ended(TerminatedError("stopped"))
+    summary = read_json(tmp_path / "outputs/x/summary.json")
+    write_json(tmp_path / "outputs/x/definition.json", {"seed": 1})
+    with (
+        pytest.raises(ConfigurationError, match="seed: 1 then, 2 now"),
+        RunFolder(Job(tmp_path / "outputs/x", "x"), True) as folder,
+    ):
+        folder.check_definition({"seed": 2}, resume=True)
+    assert read_json(tmp_path / "outputs/x/status.json")["state"] == "stopped"
+    assert capsys.readouterr().out == "" and summary["state"] == "stopped"
+
+
+def _hold_and_wait(path, ready):
+    lock = hold(path, "held")
+    if os.fork() == 0:  # a loader's worker that outlives its parent
+        os.setsid()
+        time.sleep(60)
+        os._exit(0)
+    ready.send(lock.is_locked)
+    time.sleep(60)
+
+
+def test_a_lock_goes_with_its_process_even_if_a_child_stays(tmp_path):
+    """After SIGKILL; the child is a process that was forked after the lock was taken, as a data loader's."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=_hold_and_wait, args=(tmp_path / "lock", there))
+    process.start()
+    assert here.recv()
+    with pytest.raises(ConfigurationError, match="held"):
+        hold(tmp_path / "lock", "held")
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    hold(tmp_path / "lock", "held").release()
+
+
+def test_a_lock_is_held_against_another_thread_and_given_back(tmp_path):
+    lock, errors = hold(tmp_path / "lock", "held"), []
+
+    def other():
+        try:
+            hold(tmp_path / "lock", "held")
+        except ConfigurationError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert len(errors) == 1
+    lock.release()
+    hold(tmp_path / "lock", "held").release()
+
+
+def test_where_no_lock_can_be_had_no_run_begins(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(ConfigurationError, match="cannot be locked .*use another disk"):
+        hold(tmp_path / "lock", "held")

@@ -5,7 +5,7 @@ import sys
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from e5ft.app import job
+from e5ft.app.runs import script, tracking
 from e5ft.errors import ConfigurationError
 
 
@@ -14,11 +14,13 @@ def test_a_hanging_wandb_does_not_hold_up_the_exit(monkeypatch, hangs):
     """Its hooks at exit would wait for the call that hangs: they are not run."""
     exits = []
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    monkeypatch.setattr(job, "_ended_by", ConfigurationError("x"))
-    monkeypatch.setattr(job.mirror, "given_up", lambda: hangs)
-    monkeypatch.setattr(job.os, "_exit", exits.append)
+    monkeypatch.setattr(script, "_ended_by", ConfigurationError("x"))
+    monkeypatch.setattr(tracking, "hung_or_failed", lambda: hangs)
+    monkeypatch.setattr(script.os, "_exit", exits.append)
+    monkeypatch.setattr(script.hydra, "main", lambda **_: lambda job: lambda: None)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(SystemExit) as error:
-        job.run_script(lambda: None)
+        script.run("train")
     assert error.value.code == 2 and exits == ([2] if hangs else [])
 
 
@@ -36,18 +38,18 @@ def test_a_hanging_wandb_does_not_hold_up_the_exit(monkeypatch, hangs):
     ],
 )  # fmt: skip
 def test_korean_values_are_quoted_for_hydra(argument, expected, read):
-    assert job.quoted(argument) == expected
-    assert OverridesParser.create().parse_override(job.quoted(argument)).value() == read
+    assert script.quoted(argument) == expected
+    assert OverridesParser.create().parse_override(script.quoted(argument)).value() == read
 
 
 def test_korean_values_in_a_sweep():
-    override = OverridesParser.create().parse_override(job.quoted("name=가,나 다,c"))
+    override = OverridesParser.create().parse_override(script.quoted("name=가,나 다,c"))
     assert [value.strip("'") for value in override.sweep_string_iterator()] == ["가", "나 다", "c"]
 
 
 @pytest.mark.parametrize("argument", ["-m", "--config-dir=가", "x=\\가", "x=${가}"])
 def test_what_is_not_to_be_quoted_stays(argument):
-    assert job.quoted(argument) == argument
+    assert script.quoted(argument) == argument
 
 
 @pytest.mark.parametrize("began", [False, True])
@@ -55,16 +57,40 @@ def test_what_is_raised_while_composing_is_about_the_overrides(monkeypatch, caps
     """Hydra raises a ValueError for `model=1.5`; once the job has begun, an error that is none of ours keeps its traceback."""
 
     def main():
-        monkeypatch.setattr(job, "_began", began)
+        monkeypatch.setattr(script, "_began", began)
         raise ValueError("Config group override must be a string or a list. Got float")
 
-    monkeypatch.setattr(job, "_began", False)
+    monkeypatch.setattr(script, "_began", False)
+    monkeypatch.setattr(script.hydra, "main", lambda **_: lambda job: main)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # run_script sets it
     monkeypatch.setattr(sys, "argv", ["train.py", "model=1.5", "optimizer.lr=1"])
     with pytest.raises(ValueError if began else SystemExit) as caught:
-        job.run_script(main)
+        script.run("train")
     if not began:
         error = capsys.readouterr().err
         assert (
             caught.value.code == 2 and error.startswith("error: ") and "look at model=1.5. " in error and "Traceback" not in error
         )
+
+
+@pytest.mark.parametrize(
+    ("verb", "argument", "new"),
+    [
+        ("train", "loss.guide=DIR", "step.guide=DIR"),
+        ("train", "+loss.keep_weight=0.1,0.2", "keep.weight=0.1,0.2"),
+        ("export", "merge.split=dev", "data.eval_split=dev"),
+        ("mine", "output_file=a/rows.jsonl", "output_dir=a"),
+    ],
+)
+def test_a_setting_that_has_moved_works_and_its_new_name_is_said(monkeypatch, capsys, verb, argument, new):
+    monkeypatch.setattr(sys, "argv", ["x.py"])
+    assert script.renamed(verb, argument) == new
+    assert f"is {new.partition('=')[0]} now" in capsys.readouterr().err
+
+
+def test_what_has_not_moved_stays(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x.py", "--config-dir", "mine"])
+    assert script.renamed("train", "loss.negatives=5") == "loss.negatives=5"  # a loss of the user's own
+    assert script.renamed("eval", "loss.guide=x") == "loss.guide=x" and capsys.readouterr().err == ""
+    with pytest.raises(ConfigurationError, match="output_file=a/b.jsonl: has moved; name a folder, output_dir=DIR"):
+        script.renamed("mine", "output_file=a/b.jsonl")

@@ -11,8 +11,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, read_write
 
-from e5ft.app import job as jobs
-from e5ft.app import sweep
+from e5ft.app.runs import script, sweep
 from e5ft.app.runs.folder import hold
 from e5ft.app.runs.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.runs.sweep import AnotherSweepError, EndOfSweep, begin, collect, state_before
@@ -81,12 +80,12 @@ def test_a_name_is_begun_once_and_then_gone_on_with(tmp_path, ours):
         begin(folder, resume=True)
     begin(folder, resume=False)
     assert sweep.runs_here()
-    sweep._held[1].close()
+    sweep._held[1].release()
     begin(folder, resume=False)  # ended before its first job: nothing to lose
-    sweep._held[1].close()
+    sweep._held[1].release()
     job(folder, 0, error="refused")
     begin(folder, resume=False)  # nor after a job that failed before its first checkpoint
-    sweep._held[1].close()
+    sweep._held[1].release()
     job(folder, 1, dev=0.4)
     with pytest.raises(ConfigurationError, match=r"holds a multirun already \(jobs 1\).*sweep.resume=true"):
         begin(folder, resume=False)
@@ -103,7 +102,7 @@ def test_hydra_hears_of_a_taken_name_before_the_first_job(tmp_path, ours):
 
 
 def test_a_single_run_is_not_gone_on_with_as_a_multirun(trained):
-    with pytest.raises(ConfigurationError, match="to go on with a run: resume=true"):
+    with pytest.raises(ConfigurationError, match="to resume a run: resume=true"):
         trained("sweep.resume=true")
 
 
@@ -144,18 +143,19 @@ def test_a_job_is_picked_up_only_with_its_own_overrides(tmp_path):
 
 
 @pytest.fixture
-def in_sweep(composed, tmp_path, ours):
+def in_sweep(composed, tmp_path, ours, monkeypatch):
     """Run a function as job 0 of a multirun."""
 
     def run(function, *, here: bool):
-        config = composed("train", "tracking=off", run_dir="multirun/s/0")
+        composed("train", "tracking=off", run_dir="multirun/s/0")
         hydra = HydraConfig.instance().cfg.hydra
         with read_write(hydra):
             hydra.mode, hydra.sweep.dir, hydra.job.num = RunMode.MULTIRUN, str(tmp_path / "multirun/s"), 0
         if here:
             begin(tmp_path / "multirun/s", resume=False)
         (tmp_path / "multirun/s/0").mkdir(parents=True, exist_ok=True)
-        return jobs.run_job(function, config)
+        monkeypatch.setattr(script, "_checked", function)
+        return script.run_job(None)
 
     return run
 

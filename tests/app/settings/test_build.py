@@ -1,125 +1,139 @@
-"""Every YAML composes; what is wrong is refused with the field, the value and the remedy."""
-
-import dataclasses
-from pathlib import Path
+"""Every YAML composes; what is wrong is refused with the field, the value and the remedy, before torch is imported."""
 
 import pytest
-from e5ft.app.configuration import OWNED, PINNED, PROJECT
 from hydra.errors import ConfigCompositionException
-from omegaconf import OmegaConf
-from transformers import TrainingArguments
 
-from e5ft.app import configuration
+from e5ft.app.commands.train import build_run
+from e5ft.app.settings import training
+from e5ft.app.settings.build import field_names, hint, plain, shipped
+from e5ft.app.settings.training import training_arguments
 from e5ft.errors import ConfigurationError
+from e5ft.settings import leaves
 
 GROUPS = ("model", "data", "loss", "optimizer", "tracking", "experiment")
-OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT / "conf" / group).glob("*.yaml"))]
+CONF = shipped("conf")
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
 def test_every_option_composes_and_its_values_are_accepted(composed, tmp_path, group, option):
-    config = composed(
-        "train", f"{group}={option}", *(["model.path=" + str(tmp_path)] if option in ("folder", "mini_domain") else [])
-    )
-    configuration.model_source(config)
-    configuration.optimizer_class(config)
-    configuration.training_arguments(config, tmp_path)
-    configuration.check_words(config)
+    given = {"folder": [f"model.path={tmp_path}"], "mini_domain": [f"model.path={tmp_path}"], "common": ["loss=infonce"]}
+    given |= {"mix": ["data.sources={a: a.jsonl}"], "guided": [f"step.guide={tmp_path}"]}
+    settings = composed("train", f"{group}={option}", *given.get(option, ()))
+    if option != "distill":
+        build_run(settings, tmp_path)
 
 
-@pytest.mark.parametrize("script", ["eval", "export"])
-def test_other_scripts_compose(composed, script):
-    composed(script)
+def test_an_experiment_wins_over_the_defaults(composed):
+    settings = composed("train", "experiment=iterative")
+    assert settings.rounds.count == 3 and settings.rounds.mining.choose == "sample"
+    assert composed("train", "experiment=iterative", "rounds.count=2").rounds.count == 2
 
 
-def test_every_field_of_training_arguments_is_settable_owned_or_pinned():
-    fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    known = configuration.training_argument_fields().keys() | OWNED.keys() | PINNED.keys()
-    assert fields <= known
-    assert {*OWNED, *PINNED} <= fields | {"gradient_checkpointing"}  # no owner for a field that is gone
+@pytest.mark.parametrize("script", ["train", "eval", "mine", "export"])
+def test_every_default_is_accepted_and_comes_back_as_plain_values(composed, script):
+    settings = composed(script, *(["model.path=."] if script != "train" else []))
+    names = {path.partition("[")[0] for path, _ in leaves(plain(settings))}
+    assert {"data.columns.query", "model.init", "seed"} <= names
+    assert set(field_names(script)) - {"data.mix.name"} >= {n for n in names if n.startswith(("data.col", "evaluation", "seed"))}
 
 
 def test_a_field_of_training_arguments_is_set_without_plus(composed, tmp_path):
-    config = composed("train", "training.lr_scheduler_type=cosine", "training.dataloader_num_workers=1")
-    arguments = configuration.training_arguments(config, tmp_path)
+    settings = composed("train", "training.lr_scheduler_type=cosine", "training.dataloader_num_workers=1")
+    arguments = training_arguments(settings, tmp_path)
     assert (arguments.lr_scheduler_type.value, arguments.dataloader_num_workers) == ("cosine", 1)
     assert arguments.remove_unused_columns is False
 
 
 def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
-    monkeypatch.setattr(configuration.torch.cuda, "is_available", lambda: True)
     given = ["training.fsdp=true", "training.fsdp_config={version: 2}"]
-    config = composed("train", *given)
-    configuration._check_sharding(OmegaConf.to_container(config.training))
-    assert configuration.training_arguments(config, tmp_path).fsdp_plugin_args["fsdp_version"] == 2
-    with pytest.raises(ConfigurationError, match="fit_micro_batch=true with training.fsdp.*per_device_train_batch_size"):
-        configuration.training_arguments(composed("train", *given, "training.fit_micro_batch=true"), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: True)
+        assert training_arguments(composed("train", *given), tmp_path).fsdp_plugin_args["fsdp_version"] == 2
     with pytest.raises(ConfigurationError, match="training.fsdp=True: accelerate shards nothing"):
-        configuration.training_arguments(composed("train", *given, "training.use_cpu=true"), tmp_path)
+        training_arguments(composed("train", *given, "training.use_cpu=true"), tmp_path)
 
 
-@pytest.mark.parametrize("field", ["learning_rate", "remove_unused_columns", "no_such_field"])
-def test_owned_pinned_and_unknown_fields_are_refused(composed, field):
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.learning_rate=1", "set it through optimizer.lr"),
+        ("training.remove_unused_columns=1", "cannot be set: rows carry identities"),
+        ("training.warmup_ratio=0.1", "training.warmup_steps below 1"),
+        ("loss.temprature=0.02", "loss.temprature: no such field; did you mean loss.temperature?"),
+        ("data.eval_dri=x", "did you mean data.eval_dir?"),
+        ("evaluation.cutofs=[1]", "did you mean evaluation.cutoffs?"),
+    ],
+)
+def test_a_field_that_is_none_is_told_with_what_was_meant(composed, override, expected):
     with pytest.raises(ConfigCompositionException) as caught:
-        composed("train", f"training.{field}=1")
-    hint = configuration.hint(f"{caught.value}\n{caught.value.__cause__}")
-    expected = {"learning_rate": "optimizer.lr", "remove_unused_columns": "stays false"}
-    assert hint is None if field == "no_such_field" else expected[field] in hint
+        composed("train", override)
+    assert expected in hint(f"{caught.value}\n{caught.value.__cause__}", "train")
+
+
+@pytest.mark.parametrize(
+    ("script", "override", "words"),
+    [
+        ("train", "optimizer.lr=-1", "optimizer.lr=-1: must be above 0 and below 10"),
+        ("train", "optimizer.lr=fast", "optimizer.lr='fast': must be"),
+        ("train", "optimizer._target_=null", "optimizer._target_=None: must be"),
+        ("train", "data.eval_dir=None", "data.eval_dir=None: the word for nothing is null"),
+        ("train", "loss.margin=None", "loss.margin=None: the word for nothing is null"),
+        ("train", "data.columns=5", "data.columns=5: must be a mapping"),
+        ("train", "model.text=null", "model.text=None: must be a mapping"),
+        ("train", "+model.pools=mean", "model.pools='mean': no such field; did you mean model.pooling?"),
+        ("train", "rounds.mining.window=5", "rounds.mining.window=5: must be two ranks"),
+        ("train", "rounds.mining.filters.percent=2", "rounds.mining.filters.percent=2: must be above 0 and at most 1"),
+        ("train", "keep.temperature=1", "keep.temperature=1: must be null without keep.weight"),
+        ("train", "matryoshka.weights=[1]", "matryoshka.weights=(1,): must be null without matryoshka.dimensions"),
+        ("train", "model.path=nowhere", "model.path=nowhere: no such folder"),
+        ("eval", "device=gpu", "device='gpu': must be auto, cpu or cuda"),
+        ("mine", "filters=null", "filters=None: must be a mapping"),
+        ("mine", "filters.percent=2", "filters.percent=2: must be above 0 and at most 1, or null"),
+        ("mine", "search=flat", "search='flat': must be exact or ivfpq"),
+        ("export", "merge.alpha=half", "merge.alpha='half': must be"),
+        ("export", "merge.alpha=[]", "merge.alpha=(): must be a number, or a list"),
+        ("export", "merge.alpha=[0.5,0.5]", "merge.alpha=(0.5, 0.5): must be a number, or a list of different"),
+        ("export", "push=--help", "push='--help': must be a name on the hub"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_when_the_settings_are_made(composed, script, override, words):
+    with pytest.raises(ConfigurationError) as caught:
+        composed(script, override, *(["model.path=."] if script in ("eval", "export") else []))
+    assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize("override", ["filters.near_duplicate=null", "data.keep_dir=a", "data.keep_dir=[a,b]", "+my_own=5"])
+def test_what_is_meant_is_accepted(composed, override):
+    composed("mine", override)
 
 
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("optimizer.lr=-1", "optimizer.lr=-1"),
-        ("optimizer.lr=fast", "optimizer.lr='fast'"),
-        ("training.per_device_train_batch_size=0", "training.per_device_train_batch_size=0"),
-        ("training.gradient_accumulation_steps=1.5", "whole number"),
-        ("training.max_steps=0", "training.max_steps=0"),
-        ("training.eval_steps=0", "training.eval_steps=0"),
-        ("training.bf16=maybe", "training.bf16='maybe'"),
-        ("training.fp16=true", "training.bf16=true"),
+        ("training.fp16=true", "training.fp16=True: must be false without a GPU"),
         ("training.fsdp=true", "training.fsdp=True: accelerate shards nothing here"),
-        ("training.fsdp=full_shard", "training.fsdp='full_shard': true or false, or null is needed"),
-        ("training.torch_compile=true", "training.torch_compile=true: not on a CPU"),
+        ("training.torch_compile=true", "training.torch_compile=True: must be false on a CPU"),
         ("training.deepspeed={}", "training.fsdp=true shards as much"),
-        ("training.early_stopping_patience=0", "training.early_stopping_patience=0"),
         ("training.eval_strategy=sometimes", "training:"),
         ("training.lr_scheduler_kwargs={a: 1}", "training.lr_scheduler_kwargs={'a': 1}"),
         ("training.lr_scheduler_type=nothing", "nothing"),
-        ("training.accelerator_config={a: 1}", "training:"),
-        ("optimizer.lr=1" + "0" * 400, "optimizer.lr=1000"),
         ("optimizer.betas=5", "optimizer.betas=5"),
-        ("optimizer.eps=small", "optimizer.eps='small'"),
-        ("optimizer._target_=nothing", "optimizer._target_=nothing"),
+        ("optimizer._target_=nothing", "optimizer._target_=nothing: no such class"),
         ("+optimizer.no_such=1", "optimizer.no_such=1"),
-        ("model.init=maybe", "model.init='maybe'"),
-        ("model.dropout=1", "model.dropout=1"),
-        ("model.path=nowhere", "model.path=nowhere"),
+        ("loss.temperature=0", "loss.temperature=0"),
+        ("+loss.no_such=1", "loss: e5ft.training.losses.InfoNCE could not be made"),
     ],
 )
-def test_values_out_of_range_are_refused(composed, tmp_path, override, words):
-    config = composed("train", override)
+def test_what_a_class_refuses_is_refused_before_anything_is_loaded(composed, tmp_path, override, words):
+    settings = composed("train", override)
     with pytest.raises(ConfigurationError) as caught:
-        configuration.optimizer_class(config)
-        configuration.training_arguments(config, tmp_path)
-        configuration.model_source(config)
+        build_run(settings, tmp_path)
     assert words in str(caught.value)
 
 
-def test_the_word_none_is_refused(composed):
-    with pytest.raises(ConfigurationError, match="data.eval_dir=None.*null"):
-        configuration.check_words(composed("train", "data.eval_dir=None"))
-
-
-def test_nul_is_refused(composed):
-    from omegaconf import OmegaConf
-
-    with pytest.raises(ConfigurationError, match="data.train_file='a.x00b': holds a NUL"):
-        configuration.check_words(OmegaConf.create({"data": {"train_file": "a\0b"}}))
-
-
 def test_presets_have_the_published_shapes(composed):
-    """Parameters with pooler, from the models' published configurations (README of this test: no weights are made)."""
+    """Parameters with pooler, from the models' published configurations; no weights are made."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -132,6 +146,10 @@ def test_presets_have_the_published_shapes(composed):
 
 
 def test_every_recipe_belongs_to_a_model():
-    models = {path.stem for path in (PROJECT / "conf/model").glob("*.yaml")}
-    assert {path.stem for path in (PROJECT / "conf/recipe").glob("*.yaml")} <= models
-    assert Path(PROJECT / "conf/recipe/mini.yaml").is_file()
+    models = {path.stem for path in (CONF / "model").glob("*.yaml")}
+    assert {"mini", "e5_small"} <= {path.stem for path in (CONF / "recipe").glob("*.yaml")} <= models
+
+
+def test_the_group_has_only_the_fields_that_are_free():
+    free = training.training_defaults().keys()
+    assert not free & {*training.OWNED, *training.PINNED}

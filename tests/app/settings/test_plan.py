@@ -113,17 +113,20 @@ def test_a_source_may_have_its_own_columns(composed):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.sources=null", "data.sources is empty"),
-        ("data.sources={}", "data.sources is empty"),
+        ("data.sources=null", "data.sources: must name at least one source"),
+        ("data.sources={}", "data.sources: must name at least one source"),
         ("data.sources=[laws.jsonl]", r"data\.sources=\['laws\.jsonl'\]: must be names and files"),
-        ("data.sources={a: {train_file: f, wieght: 2}}", r"data\.sources\.a\.wieght=2: no such field; there are cap, columns"),
+        (
+            "data.sources={a: {train_file: f, wieght: 2}}",
+            r"data\.sources\.a\.wieght=2: no such field; did you mean data.sources.a.weight",
+        ),
         ("data.sources={a: {train_file: f, columns: {doc: x}}}", r"data\.sources\.a\.columns\.doc='x': no such field"),
-        ("data.sources={a: {weight: 2}}", r"data\.sources\.a\.train_file=None: a file"),
-        ("data.sources={a: 3}", r"data\.sources\.a\.train_file=3: a file"),
+        ("data.sources={a: {weight: 2}}", r"data\.sources\.a\.train_file: must be given"),
+        ("data.sources={a: 3}", r"data\.sources\.a\.train_file=3: must be the name of a file"),
         ("data.sources={a: {train_file: f, weight: 0}}", r"data\.sources\.a\.weight=0"),
-        ("data.train_file=rows.jsonl", r"data\.train_file=rows\.jsonl: with data=mix every file is a source"),
+        ("data.train_file=rows.jsonl", r"data\.train_file='rows.jsonl': must be null with data=mix"),
         ("+data.mix.kind=x", r"data\.mix\.kind='x': no such field"),
-        ("data.mix=3", r"data\.mix=3: must be fields"),
+        ("data.mix=3", r"data\.mix=3: must be a mapping"),
         ("data.mix.temperature=0", r"data\.mix\.temperature=0"),
     ],
 )

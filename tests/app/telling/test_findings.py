@@ -8,9 +8,9 @@ import types
 
 import pytest
 import torch
-from e5ft.app.configuration import model_source, run_dir, sweep_dir
 
 from e5ft.app.commands.train import examine
+from e5ft.app.settings.guard import run_dir, sweep_dir
 from e5ft.app.telling import findings, machine
 from e5ft.app.telling.findings import PlannedRun, fault, note, ok
 from e5ft.errors import ConfigurationError, DataError
@@ -221,7 +221,9 @@ def test_a_model_of_the_hub(planned, monkeypatch, tmp_path, cached, offline, ans
 )
 def test_wandb(monkeypatch, mode, has_key, answer, state, words):
     monkeypatch.setattr(machine, "unreachable", lambda url: answer)
-    finding = machine.check_wandb(PlannedRun(None, wandb=lambda: (mode, has_key, "https://server")))
+    monkeypatch.setattr(machine, "has_wandb_key", lambda: has_key)
+    settings = types.SimpleNamespace(tracking=types.SimpleNamespace(mode=mode))
+    finding = machine.check_wandb(PlannedRun(settings, None))
     assert finding.state == state and words in finding.text
 
 
@@ -245,7 +247,7 @@ def test_an_error_is_an_answer_and_a_silent_server_is_not_waited_for(monkeypatch
 
 def test_parameters_are_those_of_the_model(planned):
     plain = planned(*TINY)
-    encoder = load_encoder(model_source(plain.settings))
+    encoder = load_encoder(plain.settings.model)
     count = sum(p.numel() for p in encoder.parameters()) + sum(p.numel() for p in encoder.pooler[0].parameters())
     assert plain.parameters == (count, count, encoder.backbone.get_input_embeddings().weight.numel())
     added = 4 * 4 * (32 + 32) + 2 * 4 * (32 + 64)  # query, key, value and output; into and out of the wide layer

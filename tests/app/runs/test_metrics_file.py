@@ -19,7 +19,7 @@ def test_metrics_are_written_anew_from_the_checkpoints_past(tmp_path):
     whole = path.read_text()
     with open(path, "a") as file:
         file.write('{"step": 4, "lo')  # a kill in the middle of a line
-    MetricsFile(path, past=[{"loss": 0.5, "step": 1, "text": "left out"}, {"loss": 1.0, "step": 2}])
+    MetricsFile(path, logged_before=[{"loss": 0.5, "step": 1, "text": "left out"}, {"loss": 1.0, "step": 2}])
     assert path.read_text() == "".join(whole.splitlines(keepends=True)[:2])
     MetricsFile(path)
     assert path.read_text() == ""
@@ -74,5 +74,5 @@ def test_a_full_disk_at_resuming_leaves_the_old_record(tmp_path, monkeypatch):
 
     monkeypatch.setattr("e5ft.files.os.fsync", full)
     with pytest.raises(StorageError, match="No space left"):
-        MetricsFile(path, past=[{"step": 1, "loss": 1}])
+        MetricsFile(path, logged_before=[{"step": 1, "loss": 1}])
     assert len(path.read_text().splitlines()) == 2

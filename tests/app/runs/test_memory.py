@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from e5ft.app.memory import explained
 
+from e5ft.app.runs.stopping import out_of_memory_explained as explained
 from e5ft.errors import OutOfMemoryError
 from e5ft.files import digest_of_file, read_json
 from e5ft.modeling.encoder import Encoder
@@ -91,7 +91,8 @@ def test_what_is_on_already_or_changes_the_meaning_is_not_named(composed):
 
 @pytest.mark.parametrize(("script", "field"), [("eval", "evaluation.batch_tokens=2048"), ("mine", "batch_tokens=2048")])
 def test_the_other_scripts_name_theirs(composed, script, field):
-    message = raised_by(composed(script))
+    named = ["model.path=."] if script == "eval" else []
+    message = raised_by(composed(script, *named))
     assert field in message and "training." not in message and "resume" not in message
 
 
@@ -117,7 +118,7 @@ def test_a_run_takes_the_largest_cut_that_fits(trained, monkeypatch, capsys):
     monkeypatch.setattr(ContrastiveTrainer, "_embed", embed)
     _, fitted = trained(*SETTINGS, *dropout, "training.fit_micro_batch=true", run_dir="outputs/fitted")
     printed = capsys.readouterr().out
-    assert "micro-batch 4 x 4, the largest that fits (given: 16 x 1, the same step)" in printed
+    assert "micro-batch 4 x 4, the largest that fits (asked: 16 x 1, the same step)" in printed
     assert "of 16 queries (4 x 4)" in printed
     assert read_json(whole / "definition.json") == read_json(fitted / "definition.json")
     lines = [map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) for folder in (whole, fitted)]

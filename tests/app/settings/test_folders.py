@@ -1,13 +1,13 @@
 """A run writes in one folder below the output root, whatever name, link or override it is given."""
 
+import contextlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5ft.app import places
+from e5ft.app.settings import guard as places
 from e5ft.errors import ConfigurationError
 
 TOKEN = "hf_" + "aB3" * 12
@@ -87,15 +87,10 @@ def test_other_overrides_are_let_through():
     (".", True), ("outputs/a", True), ("multirun/s/0", True),
     ("..", False), ("outputs", False), ("outputs/out", False), ("elsewhere", False), ("multirun/s/1", False),
 ])  # fmt: skip
-def test_where_a_job_may_be(here, monkeypatch, folder, good):
+def test_where_a_job_may_be(here, folder, good):
     (here / "outputs").mkdir()
     (here / "multirun/s").mkdir(parents=True)
     (here / "outputs/out").symlink_to("/etc")
     (here / "multirun/s/1").symlink_to(here)
-    runtime = SimpleNamespace(runtime=SimpleNamespace(cwd=str(here), output_dir=str(here / folder)))
-    monkeypatch.setattr(places.HydraConfig, "get", lambda: runtime)
-    if good:
-        places.check_job_folder()
-    else:
-        with pytest.raises(ConfigurationError, match="leads out"):
-            places.check_job_folder()
+    with contextlib.nullcontext() if good else pytest.raises(ConfigurationError, match="leads out"):
+        places.check_job_folder(here, here / folder)
