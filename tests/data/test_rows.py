@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from e5ft.data.lines import BadLine
 from e5ft.data.rows import Row, read_rows
 from e5ft.data.settings import Columns
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.errors import DataError
 from tests.data.conftest import PROPERTY
 
 FLAG_EMBEDDING = Columns("query", "pos", "neg", ignore=("pos_scores", "neg_scores", "prompt", "type", "id"))
@@ -138,12 +138,6 @@ def test_rows_in_simlm_s_columns_need_texts_for_ids(write_bytes):
     texts = b'{"query_id": "1", "query": "q", "positives": ["d"], "negatives": ["n", "m"]}\n'
     ids = b'{"query_id": "2", "query": "q", "positives": ["d"], "negatives": {"doc_id": ["5"], "score": [1.5]}}\n'
     assert outcome(write_bytes(texts + ids), SIMLM) == [Row("q", ("d",), ("n", "m")), f"2: negatives {IDS}"]
-
-
-@pytest.mark.parametrize("names", [("a", "a", "b"), ("", "b", "c"), ("a", "b", None), ("a", 5, "b")])
-def test_a_mapping_needs_different_names(names):
-    with pytest.raises(ConfigurationError, match="data.columns: .* four different names"):
-        Columns(*names)
 
 
 # -- CSV and TSV -------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from e5ft.data.settings import Columns, Mix, Source
 from e5ft.data.sources import join_rows
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
-from e5ft.errors import ConfigurationError
 from tests.conftest import make_rows, make_tokenizer
 
 
@@ -127,37 +126,3 @@ def test_a_source_changes_the_prefixes_that_it_names():
     assert Source("a", "f", Columns()).text(model) == model
     own = Source("a", "f", Columns(), query_prefix="", passage_prefix="law: ").text(model)
     assert (own.query("q"), own.passage("p"), own.query_max_length) == ("q", "law: p", 24)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("name", "a b", r"data\.sources\.a b: letters"),
-        ("train_file", None, r"data\.sources\.a\.train_file=None: a file"),
-        ("weight", 0, r"data\.sources\.a\.weight=0: a number above 0"),
-        ("weight", -1.0, r"weight=-1\.0: a number above 0"),
-        ("weight", "2", r"weight='2': a number above 0"),
-        ("weight", True, "weight=True: a number above 0"),
-        ("weight", float("inf"), "weight=inf: a number above 0"),
-        ("cap", 0, r"data\.sources\.a\.cap=0: a whole number of rows, at least 1"),
-        ("cap", 1.5, r"cap=1\.5: a whole number"),
-        ("query_prefix", 3, r"data\.sources\.a\.query_prefix=3: a string"),
-        ("passage_prefix", ["x"], r"passage_prefix=\['x'\]: a string"),
-    ],
-)
-def test_a_source_refuses_what_it_cannot_use(field, value, words):
-    with pytest.raises(ConfigurationError, match=words):
-        Source(**{"name": "a", "train_file": "f", "columns": Columns(), field: value})
-
-
-@pytest.mark.parametrize("temperature", [0, -1, float("nan"), "1", True])
-def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
-    with pytest.raises(ConfigurationError, match=r"data\.mix\.temperature=.*: a number above 0"):
-        make_mix(1, temperature=temperature)
-
-
-def test_no_source_and_a_mistyped_switch_are_refused():
-    with pytest.raises(ConfigurationError, match=r"data\.sources is empty.*at least one"):
-        Mix(())
-    with pytest.raises(ConfigurationError, match=r"data\.mix\.one_source='maybe': true or false"):
-        make_mix(1, one_source="maybe")

@@ -118,8 +118,3 @@ def test_a_bad_value_is_refused_by_name(field, value):
     with pytest.raises(ConfigurationError) as caught:
         TextSpec(**{field: value})
     assert f"model.text.{field}={value!r}" in str(caught.value)
-
-
-def test_an_unknown_field_is_refused_by_name():
-    with pytest.raises(ConfigurationError, match="model.text has no field 'max_length'; its fields: .*query_max_length"):
-        TextSpec.from_dict({"max_length": 5})

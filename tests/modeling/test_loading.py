@@ -268,11 +268,6 @@ def test_bad_shapes_are_refused(tokenizer_folder, change, message):
         load_encoder(ModelSource(init="random", shape={**SHAPE, **change}, tokenizer=tokenizer_folder, text=SHORT))
 
 
-def test_an_unknown_field_of_the_contract_is_refused(folder):
-    with pytest.raises(ConfigurationError, match="model.text has no field 'prefix'"):
-        load_encoder(ModelSource(path=str(folder), text={"prefix": "query: "}))
-
-
 def test_load_weights_reads_what_save_encoder_wrote(folder):
     other = make_encoder(seed=9)
     load_weights(other, folder)

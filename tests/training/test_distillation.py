@@ -158,8 +158,8 @@ def test_a_step_down_the_regulariser_comes_nearer_to_the_base():
         (lambda: Distillation(0.3, candidates="step"), "candidates='step'"),
         (lambda: Distillation(0.3, weight=-1), "weight=-1"),
         (lambda: Distillation(0.3, teacher_temperature=0), "teacher_temperature=0"),
-        (lambda: Regularised(InfoNCE(0.3), 0.0, 0.1), "keep_weight=0.0"),
-        (lambda: Regularised(InfoNCE(0.3), 1.0, -1), "keep_temperature=-1"),
+        (lambda: Regularised(InfoNCE(0.3), 0.0, 0.1), "keep.weight=0.0"),
+        (lambda: Regularised(InfoNCE(0.3), 1.0, -1), "keep.temperature=-1"),
     ],
 )
 def test_settings_that_are_refused(make, message):

@@ -48,8 +48,8 @@ def test_without_weights_each_counts_one_and_the_log_names_them(step_and_vectors
         ([4, 4], None, "different"),
         ([0], None, "at least 1"),
         ([True], None, "whole numbers"),
-        ([4, 2], [1], "dimension_weights=\\[1\\].*2 numbers"),
-        ([4], [-1], "dimension_weights"),
+        ([4, 2], [1], "matryoshka.weights=\\[1\\].*2 numbers"),
+        ([4], [-1], "matryoshka.weights"),
         ([4], [0], "above 0"),
     ],
 )

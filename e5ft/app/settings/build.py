@@ -81,6 +81,8 @@ def plain(settings: Settings) -> dict:
     values = dataclasses.asdict(settings)
     if "lora" in values:
         values["model"]["lora"] = values.pop("lora") or {"rank": None}
+    for name in type(settings).FLAT:
+        values = {**values.pop(name), **values}
     return without_secrets(_listed(values))
 
 

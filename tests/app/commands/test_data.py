@@ -102,7 +102,9 @@ def test_a_resumed_mix_ends_as_the_uninterrupted_one_and_another_mix_is_refused(
         patch.setattr(ContrastiveTrainer, "compute_loss", interrupted)
         trained(*settings, BOTH, run_dir="outputs/cut")
     for field, other in (("mix", "data.mix.temperature=2"), ("rows", "+data.sources.web.cap=40")):
-        with pytest.raises(ConfigurationError, match=rf"(?s)another training than the one that was stopped:.*\n  {field}: "):
+        with pytest.raises(
+            ConfigurationError, match=rf"(?s)the configuration differs from the interrupted run's:.*\n  {field}: "
+        ):
             trained(*settings, BOTH, other, "resume=true", run_dir="outputs/cut")
     _, cut = trained(*settings, BOTH, "resume=true", run_dir="outputs/cut")
     steps = [[entry for entry in lines(folder / "metrics.jsonl") if "loss" in entry] for folder in (whole, cut)]
@@ -188,7 +190,7 @@ def test_no_dev_or_evaluation_passage_becomes_a_negative(composed, write_rows, t
 def test_the_sample_s_dev_and_evaluation_passages_are_no_candidates(composed, tmp_path, overrides):
     write_set(tmp_path / "without_dev", "test")
     settings = composed("mine", *overrides)
-    problem, data = load_mining_data(plan(settings), settings).problem, load(composed("train", *overrides))
+    problem, data = load_mining_data(plan(settings), settings).index, load(composed("train", *overrides))
     candidates = set(map(text_id, problem.passages[: problem.candidates]))
     for retrieval_set in (data.dev, data.test):
         relevant = {passage for judgements in retrieval_set.qrels.values() for passage in judgements}

@@ -10,7 +10,7 @@ from e5ft.data.settings import Columns
 from e5ft.data.split import split_rows
 from e5ft.data.store import load_rows
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.files import read_json
+from e5ft.files import read_json, write_json
 from e5ft.modeling.loading import save_encoder
 from tests.conftest import WORDS, make_encoder
 from tests.modeling.test_cross_encoder import save as save_cross_encoder
@@ -170,16 +170,17 @@ def test_all_filtered_is_told_and_written(job, model, capsys):
         (["model=mini"], "noise"),
         (["sources=[fused]"], "fused needs a model"),
         (["sources=[random]"], "nothing gives the scores"),
-        (["sources=bm25"], r"sources=\[bm25\]"),
+        (["sources=bm25"], "sources='bm25': must be a list"),
         (["sources=[bm25]", "window=[9,3]"], "window="),
-        (["sources=[bm25]", "bm25=nouns"], "tokenisation='nouns'"),
-        (["sources=[bm25]", "search=flat"], "search='flat': must be one of exact, ivfpq"),
+        (["sources=[bm25]", "bm25=nouns"], "bm25='nouns'"),
+        (["sources=[bm25]", "search=flat"], "search='flat': must be exact or ivfpq"),
         (["sources=[bm25]", "held_out=all"], "held_out='all'"),
         (["sources=[bm25]", "rows_dir=x"], "name one of the two"),
-        (["sources=[bm25]", "data=mix", "data.sources={a: a.jsonl}", "data.train_file=null"], "data=mix .*a.jsonl.*mine each"),
-        (["sources=[bm25]", "data=mix", "data.train_file=null", "rows_dir=x"], "data=mix .*mine each"),
-        (["sources=[bm25]", "output_file=rows.csv"], r"\.jsonl"),
-        (["sources=[bm25]", "output_file=${data.train_file}"], "this is data.train_file"),
+        (
+            ["sources=[bm25]", "data=mix", "data.sources={a: rows.jsonl}", "data.train_file=null"],
+            "data=mix .*rows.jsonl.*mine each",
+        ),
+        (["sources=[bm25]", "output_dir=."], "rows.jsonl is data.train_file"),
         (["sources=[bm25]", "filters.near_duplicate.measure=cosine"], "near_duplicate.measure"),
         (["sources=[bm25]", "cross_encoder.path=nowhere"], "cross_encoder.path=nowhere"),
         (["sources=[bm25]", "data.max_train_rows=0"], "max_train_rows=0"),
@@ -207,11 +208,16 @@ def test_what_is_not_installed_is_named(job, monkeypatch, module, overrides):
     bm25._kiwi.cache_clear()
 
 
-def test_one_folder_is_one_file_s(job, tmp_path):
+def test_what_mining_did_not_write_is_never_replaced(job, tmp_path):
     with pytest.raises(FileNotFoundError):
-        job("sources=[bm25]", f"output_file={tmp_path}/x/a.jsonl")  # written there, not where the fixture looks
+        job("sources=[bm25]", f"output_dir={tmp_path}/x")  # written there, not where the fixture looks
+    assert (tmp_path / "x/rows.jsonl").is_file()
+    write_json(tmp_path / "x/mining.json", {"output_file": "old.jsonl"})  # as an earlier release named it
     with pytest.raises(ConfigurationError, match="belongs to another file"):
-        job("sources=[bm25]", f"output_file={tmp_path}/x/b.jsonl")
+        job("sources=[bm25]", f"output_dir={tmp_path}/x")
+    (tmp_path / "x/mining.json").unlink()
+    with pytest.raises(ConfigurationError, match="did not write"):
+        job("sources=[bm25]", f"output_dir={tmp_path}/x")
 
 
 def test_a_row_too_long_to_be_read_back_is_refused(job):

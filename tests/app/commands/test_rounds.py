@@ -86,11 +86,12 @@ def test_without_dev_scores_the_last_round_is_taken_and_called_so(run, tmp_path,
 def test_an_interrupted_round_is_trained_again_and_its_mining_is_kept(run, tmp_path, monkeypatch):
     train, calls = rounds.train, []
 
-    def interrupted(config, folder, group):
+    def interrupted(config, job):
+        folder = job.path
         calls.append((folder.name, config.data.train_file, config.data.negatives_per_query))
         if folder.name == "round-2" and len(calls) == 2:
             raise KeyboardInterrupt
-        return train(config, folder, group)
+        return train(config, job)
 
     monkeypatch.setattr(rounds, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -106,14 +107,14 @@ def test_an_interrupted_round_is_trained_again_and_its_mining_is_kept(run, tmp_p
 
 def test_going_on_with_other_settings_is_refused(run):
     run()
-    with pytest.raises(ConfigurationError, match="another training.*\n.*loss"):
+    with pytest.raises(ConfigurationError, match="configuration differs.*\n.*loss"):
         run("resume=true", "loss.temperature=0.9")
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("data.train_file=some/name",), "rounds need a local file"),
+        (("data.train_file=some/name",), "must be a local file or a URL"),
         (("data=mix", "data.train_file=null", "data.sources={a: rows.jsonl}"), "mine each source"),
     ],
 )
@@ -125,9 +126,9 @@ def test_what_rounds_cannot_do(run, overrides, message):
 def test_previous_starts_from_the_round_before(run, monkeypatch):
     train, starts = rounds.train, []
 
-    def noted(config, folder, group):
+    def noted(config, job):
         starts.append((config.model.path, config.model.init))
-        return train(config, folder, group)
+        return train(config, job)
 
     monkeypatch.setattr(rounds, "train", noted)
     run("rounds.start=previous")
@@ -146,7 +147,8 @@ def test_no_round_trains_against_its_dev_or_evaluation_passages(run, rows, tmp_p
             json.dumps({"_id": f"x{i}", "text": row["document"]}) + "\n" for i, row in enumerate(lines(Path(rows))[:9])
         )
 
-    def checked(settings, folder, group):
+    def checked(settings, job):
+        folder = job.path
         save_encoder(make_encoder(), folder / "model")
         data = load_training_data(plan(settings), settings)
         negatives = {text_id(text) for row in data.train for text in row.negatives}

@@ -9,7 +9,7 @@ from e5ft.retrieval.settings import Limits, Selection
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"sources": ()}, "sources="), ({"sources": ("dense", "nix")}, "sources="), ({"sources": ("bm25", "bm25")}, "sources="),
+        ({"sources": ()}, "sources="), ({"sources": ("bm25", "bm25")}, "sources="),
         ({"window": (5, 2)}, "window="), ({"window": (0, 2)}, "window="), ({"window": (1,)}, "window="), ({"window": (1, 2.5)}, "window="),
         ({"per_query": 0}, "per_query=0"), ({"per_query": True}, "per_query=True"), ({"choose": "best"}, "choose='best'"),
         ({"max_uses": 0}, "max_uses=0"),
