@@ -27,10 +27,10 @@ _LATE = (
     "datasets",
     "sklearn",
     "peft",
-    "e5ft.app.rounds",
-    "e5ft.app.evaluate",
-    "e5ft.app.mining",
-    "e5ft.app.exporting",
+    "e5ft.app.commands.rounds",
+    "e5ft.app.commands.evaluate",
+    "e5ft.app.commands.mine",
+    "e5ft.app.commands.export",
 )
 
 HOSTILE = (
