@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from e5ft.app.settings.build import shipped
+from e5ft.app.runs.script import prepare_libraries
+from e5ft.app.settings.build import register, shipped
 from tests.chaos import row_files
 from tests.chaos.children import Ended, run_script
 from tests.chaos.report import Report
@@ -27,10 +28,10 @@ _LATE = (
     "datasets",
     "sklearn",
     "peft",
-    "e5ft.app.rounds",
-    "e5ft.app.evaluate",
-    "e5ft.app.mining",
-    "e5ft.app.exporting",
+    "e5ft.app.commands.rounds",
+    "e5ft.app.commands.evaluate",
+    "e5ft.app.commands.mine",
+    "e5ft.app.commands.export",
 )
 
 HOSTILE = (
@@ -153,6 +154,8 @@ def make_world(folder: Path) -> None:
     """
     for name in _LATE:
         importlib.import_module(name)
+    register()
+    prepare_libraries()
     os.environ.pop("WANDB_API_KEY", None)
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     folder.mkdir(parents=True, exist_ok=True)

@@ -71,8 +71,8 @@ IN_A_STEP = (
     Place("after the step's end", _T + "_maybe_log_save_evaluate", "after"),
 )
 AROUND_A_LOG = (
-    Place("before a line of metrics.jsonl", "e5ft.app.tracking:MetricsFile.on_log"),
-    Place("after a line of metrics.jsonl", "e5ft.app.tracking:MetricsFile.on_log", "after"),
+    Place("before a line of metrics.jsonl", "e5ft.app.runs.tracking:MetricsFile.on_log"),
+    Place("after a line of metrics.jsonl", "e5ft.app.runs.tracking:MetricsFile.on_log", "after"),
 )
 IN_EVALUATION = (
     Place("before an evaluation", _T + "evaluate"),
@@ -101,30 +101,30 @@ IN_A_SAVE = (
 A_LOSS = Place("the loss", "e5ft.training.losses:InfoNCE.forward", "after")
 A_NORM = Place("the gradient's norm", _T + "_clip_grad_norm", "after")
 OUTSIDE = (
-    Place("start: before the run's folder", "e5ft.app.training:RunFolder"),
-    Place("start: before config.yaml", "e5ft.app.training:write_text"),
-    Place("start: before the model", "e5ft.app.training:load_encoder"),
-    Place("start: before the rows", "e5ft.app.training:load_training_data"),
+    Place("start: before the run's folder", "e5ft.app.commands.train:RunFolder"),
+    Place("start: before config.yaml", "e5ft.app.runs.folder:RunFolder.write_config"),
+    Place("start: before the model", "e5ft.app.commands.train:load_encoder"),
+    Place("start: before the rows", "e5ft.app.commands.train:load_training_data"),
     Place("start: amid the rows' cache", "e5ft.data.store:new_folder", "after"),
-    Place("start: before the tokens", "e5ft.app.training:tokenize_rows"),
-    Place("start: after the tokens", "e5ft.app.training:tokenize_rows", "after"),
-    Place("start: amid scoring the base", "e5ft.app.scoring:encode_collection", "after"),
-    Place("start: before the trainer", "e5ft.app.training:ContrastiveTrainer"),
-    Place("start: before what defines the run", "e5ft.app.run_folder:RunFolder.check_definition"),
-    Place("start: after what defines the run", "e5ft.app.run_folder:RunFolder.check_definition", "after"),
+    Place("start: before the tokens", "e5ft.app.commands.train:tokenize_rows"),
+    Place("start: after the tokens", "e5ft.app.commands.train:tokenize_rows", "after"),
+    Place("start: amid scoring the base", "e5ft.retrieval.evaluation:encode_collection", "after"),
+    Place("start: before the trainer", "e5ft.app.commands.train:ContrastiveTrainer"),
+    Place("start: before what defines the run", "e5ft.app.runs.folder:RunFolder.check_definition"),
+    Place("start: after what defines the run", "e5ft.app.runs.folder:RunFolder.check_definition", "after"),
     Place("start: before training", _T + "train"),
     Place("end: after training", _T + "train", "after"),
-    Place("end: before the last scores", "e5ft.app.training:score_sizes"),
-    Place("end: after the last scores", "e5ft.app.training:score_sizes", "after"),
+    Place("end: before the last scores", "e5ft.app.commands.train:score_sizes"),
+    Place("end: after the last scores", "e5ft.app.commands.train:score_sizes", "after"),
     Place("end: before the run files", "e5ft.retrieval.evaluation:Evaluation.save"),
     Place("end: after the run files", "e5ft.retrieval.evaluation:Evaluation.save", "after"),
-    Place("end: before the export", "e5ft.app.training:export_model"),
+    Place("end: before the export", "e5ft.app.commands.train:export_model"),
     Place("end: amid the export", "e5ft.modeling.export:save_encoder", "after"),
     Place("end: before the export's check", "e5ft.modeling.export:check_export"),
-    Place("end: after the export", "e5ft.app.training:export_model", "after"),
-    Place("end: before summary.json", "e5ft.app.training:write_json"),
-    Place("end: after summary.json", "e5ft.app.training:write_json", "after"),
-    Place("end: before the last status", "e5ft.app.run_folder:RunFolder.finish"),
+    Place("end: after the export", "e5ft.app.commands.train:export_model", "after"),
+    Place("end: before summary.json", "e5ft.app.commands.train:write_json"),
+    Place("end: after summary.json", "e5ft.app.commands.train:write_json", "after"),
+    Place("end: before the last status", "e5ft.app.runs.folder:RunFolder.__exit__"),
 )
 
 

@@ -32,18 +32,23 @@ FIELD = "CanaryField-of-some-service"
 CANARIES = {**ENVIRONMENT, "a token": TOKEN, "an address's password": PASSWORD, "a field": FIELD}
 
 ADDRESS = f"https://user:{PASSWORD}@localhost/rows.jsonl"
-KEY = f"+my_api_key={FIELD}"
+UNKNOWN = f"+my_api_key={FIELD}"
+# Only a loss of one's own has fields that may hold a secret.
+OWN_LOSS = ("--config-dir=theirs", "loss=leaky", f"+loss.my_token={FIELD}", f"+loss.more={{password: {FIELD}}}")
+KEY = (*OWN_LOSS, "loss.where=nowhere")
 RUN = (*TINY, "training.max_steps=1", "evaluation.bm25=null", "data.max_train_rows=100", "tracking.wandb=offline")
 LEAKY_LOSS = """
 import os
 from e5ft.training.losses import InfoNCE
 class Leaky(InfoNCE):
-    def __init__(self, my_token, where, **rest):
+    def __init__(self, my_token, more, where, **rest):
         super().__init__(**rest)
-        self.my_token = my_token
+        self.my_token, self.where = my_token, where
         if where == "early":
             raise ValueError(f"cannot log in with {my_token} or {os.environ['HF_TOKEN']}")
     def forward(self, embeddings, step):
+        if self.where == "nowhere":
+            return super().forward(embeddings, step)
         raise RuntimeError(f"cannot log in with {self.my_token} or {os.environ['HF_TOKEN']}")
 """
 
@@ -67,11 +72,12 @@ class Command:
 
 
 COMMANDS = [
-    Command("train", "train.py", ("name=good", KEY, f"+more={{password: {FIELD}}}", *RUN), 0, True),
-    Command("again", "train.py", ("name=good", KEY, *RUN), 2),
-    Command("resume", "train.py", ("name=good", "resume=true", KEY, *RUN), 0),
-    Command("resume-other", "train.py", ("name=good", "resume=true", f"+loss.my_token={FIELD}", *RUN), 2),
-    Command("hydra-log", "train.py", ("name=log", KEY, "hydra/job_logging=default", "hydra.verbose=true", *RUN), 0),
+    Command("train", "train.py", ("name=good", *KEY, *RUN), 0, True),
+    Command("unknown-key", "train.py", ("name=key", UNKNOWN, *RUN), 2, True),
+    Command("again", "train.py", ("name=good", *KEY, *RUN), 2),
+    Command("resume", "train.py", ("name=good", "resume=true", *KEY, *RUN), 0),
+    Command("resume-other", "train.py", ("name=good", "resume=true", *KEY, "loss.temperature=0.5", *RUN), 2),
+    Command("hydra-log", "train.py", ("name=log", *KEY, "hydra/job_logging=default", "hydra.verbose=true", *RUN), 0),
     Command("address", "train.py", ("name=address", f"data.train_file='{ADDRESS}'"), 2, True),
     Command("unknown-field", "train.py", (f"loss.temprature={TOKEN}",), 2, True),
     Command("unknown-secret", "train.py", (f"loss.my_token={FIELD}",), 2, True),
@@ -88,24 +94,27 @@ COMMANDS = [
     Command("hub", "train.py", ("model=folder", f"model.hub={ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}", "name=hub"), 2),
     Command("class", "train.py", (f"optimizer._target_={TOKEN}.Adam", "name=class"), 2),
     Command("column", "train.py", (f"data.columns.query={ENVIRONMENT['OPENAI_API_KEY']}", "name=column"), 2),
-    Command("hydra-folder", "train.py", ("hydra.output_subdir=.hydra", KEY, "name=hydra"), 2, True),
-    Command("crash", "train.py", ("--config-dir=theirs", "name=crash", "loss=leaky", f"+loss.my_token={FIELD}", *RUN), 1, True),
-    Command("crash-early", "train.py", ("--config-dir=theirs", "loss=leaky", "loss.where=early", f"+loss.my_token={FIELD}", *RUN), 2),
-    Command("show", "train.py", ("--cfg", "job", KEY), 0, True),
-    Command("show-all", "train.py", ("--cfg", "all", KEY, f"+hydra.job.env_set.MY_TOKEN={FIELD}"), 0),
-    Command("info", "train.py", ("--info", "all", KEY), 0),
-    Command("eval", "eval.py", ("model.path=outputs/good/model", "evaluation.intervals=20", f"+my_secret={FIELD}"), 0, True),
+    Command("hydra-folder", "train.py", ("hydra.output_subdir=.hydra", *KEY, "name=hydra"), 2, True),
+    Command("crash", "train.py", ("name=crash", *OWN_LOSS, *RUN), 1, True),
+    Command("crash-early", "train.py", ("name=early", *OWN_LOSS, "loss.where=early", *RUN), 2),
+    Command("show", "train.py", ("--cfg=job", *KEY), 0, True),
+    Command("show-all", "train.py", ("--cfg=all", *KEY, f"+hydra.job.env_set.MY_TOKEN={FIELD}"), 0),
+    Command("info", "train.py", ("--info=all", *KEY), 0),
+    Command("eval", "eval.py", ("model.path=outputs/good/model", "evaluation.intervals=20"), 0, True),
+    Command("eval-field", "eval.py", ("model.path=outputs/good/model", f"+my_secret={FIELD}"), 2),
     Command("eval-address", "eval.py", ("model.path=outputs/good/model", f"data.dev_file='{ADDRESS}'"), 2),
     Command("eval-compare", "eval.py", ("model.path=outputs/good/model", f"compare=/nowhere/{TOKEN}"), 2),
-    Command("export", "export.py", ("model.path=outputs/good/model", "output_dir=exported", f"+hub_token={FIELD}"), 0, True),
+    Command("export", "export.py", ("model.path=outputs/good/model", "output_dir=exported"), 0, True),
+    Command("export-field", "export.py", ("model.path=outputs/good/model", "output_dir=field", f"+hub_token={FIELD}"), 2),
     Command("export-token", "export.py", ("model.path=outputs/good/model", f"output_dir={TOKEN}"), 2),
-    Command("push", "export.py", ("model.path=outputs/good/model", "output_dir=pushed", "push=me/model", f"+hub_token={FIELD}"), 1),
-    Command("mine", "mine.py", ("name=m", "sources=[bm25]", "per_query=1", "data.max_train_rows=50", f"+my_secret={FIELD}"), 0, True),
+    Command("push", "export.py", ("model.path=outputs/good/model", "output_dir=pushed", "push=me/model"), 1),
+    Command("mine", "mine.py", ("name=m", "sources=[bm25]", "per_query=1", "data.max_train_rows=50"), 0, True),
+    Command("mine-field", "mine.py", ("name=f", "sources=[bm25]", f"+my_secret={FIELD}"), 2),
     Command("mine-address", "mine.py", ("name=n", "sources=[bm25]", f"corpus_file='{ADDRESS}'"), 2),
-    Command("sweep", "train.py", ("-m", "name=s", "loss.temperature=0.05,-1", KEY, *RUN), 1, True),
+    Command("sweep", "train.py", ("-m", "name=s", "loss.temperature=0.05,-1", *KEY, *RUN), 1, True),
     Command("sweep-of-tokens", "train.py", ("-m", "name=t", f"optimizer.lr={TOKEN},{TOKEN}", *RUN), 1),
-    Command("rounds", "train.py", ("name=rounds", "experiment=iterative", "rounds.count=2", "rounds.mining.sources=[bm25]", KEY, *RUN), 0),
-    Command("online", "train.py", ("name=online", KEY, *RUN, "tracking.wandb=online"), 0),
+    Command("rounds", "train.py", ("name=rounds", "experiment=iterative", "rounds.count=2", "rounds.mining.sources=[bm25]", *KEY, *RUN), 0),
+    Command("online", "train.py", ("name=online", *KEY, *RUN, "tracking.wandb=online"), 0),
 ]  # fmt: skip
 
 
@@ -146,7 +155,8 @@ def run(folder: str | os.PathLike | None = None, *, quick: bool = False) -> Repo
     unexpected = []
     with Warm(_environment(work, home, scratch)) as warm:
         for command in chosen:
-            done = warm.call(command.script, *command.arguments, cwd=work, out=folder / command.name)
+            options_first = sorted(command.arguments, key=lambda argument: not argument.startswith("-"))  # as argparse wants them
+            done = warm.call(command.script, *options_first, cwd=work, out=folder / command.name)
             if done.returncode != command.code:
                 unexpected.append(f"{command.name}: exit code {done.returncode}, not {command.code}: {done.stderr[-500:]}")
     found, files = search(folder, CANARIES)
