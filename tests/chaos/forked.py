@@ -74,7 +74,7 @@ def serve() -> None:
     """Import what the scripts import, then fork once a line of standard input and answer with the exit code."""
     import wandb  # noqa: F401
 
-    from e5ft.app import evaluate, exporting, job, mining, rounds, training  # noqa: F401
+    from e5ft.app.commands import evaluate, export, mine, rounds  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")  # what else prints here is no answer
     os.dup2(2, 1)
