@@ -166,8 +166,8 @@ def _jobs(folder: Path) -> list[Path]:
 
 
 def _harmless(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and re.match(r"[=+\-@\t\r]", value) else value
+    """A cell that no spreadsheet takes for a formula; a number with a sign is none."""
+    return f"'{value}" if isinstance(value, str) and re.match(r"[=@\t\r]|[+-](?![\d.]+(e[+-]?\d+)?$)", value) else value
 
 
 def _cell(value: object) -> str:
