@@ -11,31 +11,24 @@ from tests.chaos.forked import Warm
 from tests.conftest import make_encoder
 
 MINE = ("sources=[bm25]", "per_query=1", "data.max_train_rows=20")
-EXPORT = ("model.path=model", "output_dir=")
 RUN = (*TINY, "training.max_steps=1", "evaluation.bm25=null", "data.max_train_rows=60", "tracking=off", "training.eval_strategy=no",
        "training.load_best_model_at_end=false")  # fmt: skip
+# What a name may hold, and which of Hydra's fields are refused: tests/app/settings. Here, that every command asks.
 REFUSED = [
     ("train.py", "name=../../x"),
-    ("train.py", "name=/etc/e5ft"),
-    ("train.py", "name=..", *RUN),
-    ("train.py", "name='a b'", *RUN),
-    ('train.py', 'name="a\nb"', *RUN),
-    ("train.py", f"name={'가' * 90}", *RUN),
-    ("train.py", "name=latest", *RUN),
     ("train.py", "name=out", *RUN),
     ("train.py", "name=dangling", *RUN),
-    ("train.py", "name=a", "hydra.run.dir=../outside/run", *RUN),
     ("train.py", "name=a", "+hydra.run.dir=../outside/run", *RUN),
-    ("train.py", "name=a", "hydra.output_subdir=../../../outside/hydra", *RUN),
     ("train.py", "--config-dir=theirs", "--config-name=elsewhere", "name=a", *RUN),
     ("train.py", "-m", "name=../s", "seed=1,2", *RUN),
-    ("train.py", "-m", "name=s", "seed=1,2", "hydra.sweep.dir=../outside/sweep", *RUN),
     ("train.py", "-m", "name=s", "seed=1,2", "hydra.sweep.subdir=../../../outside/${hydra.job.num}", *RUN),
     ("train.py", "-m", "name=out", "seed=1,2", *RUN),
     ("mine.py", "name=../x", *MINE),
     ("mine.py", "name=out", *MINE),
-    ("mine.py", "name=a", "output_file=../outside/rows.jsonl", *MINE),
-    ("mine.py", "name=a", "output_file=link.jsonl", *MINE),
+    ("mine.py", "output_dir=../outside", *MINE),
+    ("mine.py", "output_file=../outside/rows.jsonl", *MINE),
+    ("mine.py", "output_dir=link", *MINE),
+    ("mine.py", "output_dir=rows-out", *MINE),
     ("mine.py", "name=a", "rows_dir=../outside", *MINE),
     ("export.py", "model.path=model", "output_dir=../outside"),
     ("export.py", "model.path=model", "output_dir=../outside/thesis.txt"),
@@ -48,13 +41,13 @@ REFUSED = [
 @pytest.fixture(scope="module")
 def warm():
     names = ("PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR")
-    own = {name: os.environ[name] for name in names if name in os.environ}
-    with Warm({**own, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}) as process:
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    with Warm({**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def work(tmp_path_factory):
     """work/, where commands are given, with links out of it; outside/, which nobody may touch."""
     folder = tmp_path_factory.mktemp("confinement")
     outside, work = folder / "outside", folder / "work"
@@ -69,7 +62,8 @@ def place(tmp_path_factory):
         (work / root / "out").symlink_to(outside)
         (work / root / "dangling").symlink_to(folder / "nowhere")
     (work / "link").symlink_to(outside)
-    (work / "link.jsonl").symlink_to(outside / "rows.jsonl")
+    (work / "rows-out").mkdir()
+    (work / "rows-out/rows.jsonl").symlink_to(outside / "rows.jsonl")
     return work
 
 
@@ -82,26 +76,26 @@ def tree(work: Path) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("command", REFUSED, ids=lambda command: " ".join(command[:3])[:60])
-def test_what_leads_out_is_refused_and_nothing_is_written_there(warm, place, tmp_path, command):
-    before = tree(place)
-    done = warm.call(*command, cwd=place, out=tmp_path / "out")
+def test_what_leads_out_is_refused_and_nothing_is_written_there(warm, work, tmp_path, command):
+    before = tree(work)
+    done = warm.call(*command, cwd=work, out=tmp_path / "out")
     assert done.returncode in ((1, 2) if "-m" in command else (2, 3)), done.stderr
     assert "error: " in done.stderr and "Traceback" not in done.stderr
-    assert tree(place) == before
-    assert not list(place.glob("outputs/*/config.yaml")) and not list(place.glob("multirun/*/*/config.yaml"))
+    assert tree(work) == before
+    assert not list(work.glob("outputs/*/config.yaml")) and not list(work.glob("multirun/*/*/config.yaml"))
 
 
 @pytest.mark.parametrize("name", ["한국어-실험_1", "CON", "a.", "x" * 100])
-def test_unusual_names_are_folders(warm, place, tmp_path, name):
-    done = warm.call("mine.py", f"name={name}", *MINE, cwd=place, out=tmp_path / "out")
+def test_unusual_names_are_folders(warm, work, tmp_path, name):
+    done = warm.call("mine.py", f"name={name}", *MINE, cwd=work, out=tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert (place / "outputs/mined" / name / "rows.jsonl").is_file()
+    assert (work / "outputs/mined" / name / "rows.jsonl").is_file()
 
 
-def test_an_own_result_is_replaced(warm, place, tmp_path):
+def test_a_result_of_its_own_is_replaced(warm, work, tmp_path):
     for _ in range(2):
-        done = warm.call("export.py", "model.path=model", "output_dir=exported", cwd=place, out=tmp_path / "out")
+        done = warm.call("export.py", "model.path=model", "output_dir=exported", cwd=work, out=tmp_path / "out")
         assert done.returncode == 0, done.stderr
-    (place / "exported/.git").mkdir()  # somebody keeps it under version control: replacing the folder would lose that
-    done = warm.call("export.py", "model.path=model", "output_dir=exported", cwd=place, out=tmp_path / "out")
-    assert done.returncode == 2 and ".git" in done.stderr and (place / "exported/.git").is_dir()
+    (work / "exported/.git").mkdir()  # somebody keeps it under version control: replacing the folder would lose that
+    done = warm.call("export.py", "model.path=model", "output_dir=exported", cwd=work, out=tmp_path / "out")
+    assert done.returncode == 2 and ".git" in done.stderr and (work / "exported/.git").is_dir()

@@ -21,11 +21,13 @@ SOURCES = sorted([*(ROOT / "e5ft").rglob("*.py"), *ROOT.glob("*.py"), *(ROOT / "
 # Each runs what it reads, or hands it to a shell.
 FORBIDDEN = {"eval", "exec", "compile", "pickle", "cloudpickle", "dill", "marshal", "shelve", "os.system", "os.popen", "torch.load",
              "torch.hub.load", "yaml.load", "yaml.unsafe_load", "joblib.load", "np.fromfile"}  # fmt: skip
+REQUIRED = {"trust_remote_code": "False", "allow_pickle": "False", "weights_only": "True", "shell": "False"}
+STEPS = ("training.max_steps=2", "training.save_steps=1", "training.eval_strategy=no", "training.load_best_model_at_end=false")
 
 
 def faults(source: str) -> list[str]:
     """What a file does that this project never does, as `line: what`."""
-    found = []
+    seen = []
     for node in ast.walk(ast.parse(source)):
         names = []
         if isinstance(node, ast.Import):
@@ -33,23 +35,18 @@ def faults(source: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Call):
-            names = [name := ast.unparse(node.func)]
-            for keyword in node.keywords:
-                value = ast.unparse(keyword.value)
-                wanted = {"trust_remote_code": "False", "allow_pickle": "False", "weights_only": "True", "shell": "False"}
-                if value != wanted.get(keyword.arg, value):
-                    found.append(f"{node.lineno}: {keyword.arg}={value}")
-            if name == "torch.load" and any(k.arg == "weights_only" for k in node.keywords):  # seen to be True above
-                names = []
+            name, given = ast.unparse(node.func), {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            seen += [f"{node.lineno}: {key}={value}" for key, value in given.items() if value != REQUIRED.get(key, value)]
+            names = [] if name == "torch.load" and "weights_only" in given else [name]  # seen to be True above
             if name == "evaluate.load":
-                found.append(f"{node.lineno}: a metric from elsewhere")
-            model = name.endswith(".from_pretrained") and name.startswith("AutoModel")
-            if model and not any(k.arg == "use_safetensors" and ast.unparse(k.value) == "True" for k in node.keywords):
-                found.append(f"{node.lineno}: weights that may be a pickle")
+                seen.append(f"{node.lineno}: a metric from elsewhere")
+            is_model = name.endswith(".from_pretrained") and name.startswith("AutoModel")
+            if is_model and given.get("use_safetensors") != "True":
+                seen.append(f"{node.lineno}: weights that may be a pickle")
         elif isinstance(node, ast.Constant) and node.value == "trust_remote_code":
-            found.append(f"{node.lineno}: trust_remote_code by name")
-        found += [f"{node.lineno}: {name}" for name in names if name in FORBIDDEN]
-    return found
+            seen.append(f"{node.lineno}: trust_remote_code by name")
+        seen += [f"{node.lineno}: {name}" for name in names if name in FORBIDDEN]
+    return seen
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -81,6 +78,9 @@ def test_the_check_sees(source):
 # -- hostile folders -------------------------------------------------------------------------------------------------------
 
 
+EVIL = {"AutoConfig": "evil.Evil", "AutoModel": "modeling_evil.Evil", "AutoTokenizer": ["tokenization_evil.Evil", None]}
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A good model, beside which code lies that says when it is run."""
@@ -96,16 +96,15 @@ def edit(file: Path, **values) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_code_in_a_model_folder_is_never_run(folder, file):
-    both = {"AutoConfig": "evil.Evil", "AutoModel": "modeling_evil.Evil", "AutoTokenizer": ["tokenization_evil.Evil", None]}
-    edit(folder / file, auto_map=both)
-    expected = load_encoder(ModelSource(path=str(folder))).encode(["w1 w2"], "query")
-    assert expected.shape == (1, 32) and not (folder.parent / "ran").exists()
+def test_code_in_a_model_folder_is_never_run(folder):
+    for file in ("config.json", "tokenizer_config.json"):
+        edit(folder / file, auto_map=EVIL)
+    vectors = load_encoder(ModelSource(path=str(folder))).encode(["w1 w2"], "query")
+    assert vectors.shape == (1, 32) and not (folder.parent / "ran").exists()
 
 
 def test_a_model_type_that_only_its_own_code_knows_is_refused(folder):
-    edit(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Evil", "AutoModel": "modeling_evil.Evil"})
+    edit(folder / "config.json", model_type="evil", auto_map=EVIL)
     with pytest.raises(ConfigurationError, match="not a usable model folder"):
         load_encoder(ModelSource(path=str(folder)))
     assert not (folder.parent / "ran").exists()
@@ -133,9 +132,7 @@ def test_pickled_weights_are_refused_unread(folder, tmp_path):
 
 def test_all_that_resuming_reads_is_data(trained, monkeypatch):  # noqa: F811
     """Optimizer, scheduler and random states are transformers' torch.load: every one is weights_only."""
-    folder = trained(
-        "training.max_steps=2", "training.save_steps=1", "training.eval_strategy=no", "training.load_best_model_at_end=false"
-    )[1]
+    folder = trained(*STEPS)[1]
     assert not list(folder.rglob("training_args.bin"))
     shutil.rmtree(folder / "checkpoint-2")  # as if it had been stopped after the first step
     loaded, load = [], torch.load
@@ -145,28 +142,16 @@ def test_all_that_resuming_reads_is_data(trained, monkeypatch):  # noqa: F811
         return load(file, *args, **kwargs)
 
     monkeypatch.setattr(torch, "load", watched)
-    trained(
-        "training.max_steps=2",
-        "training.save_steps=1",
-        "training.eval_strategy=no",
-        "training.load_best_model_at_end=false",
-        "resume=true",
-    )
+    trained(*STEPS, "resume=true")
     assert {name for name, _ in loaded} >= {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
     assert all(weights_only is True for _, weights_only in loaded)
 
 
-def test_a_pickle_in_the_place_of_a_state_is_not_run(trained, tmp_path):  # noqa: F811
-    settings = (
-        "training.max_steps=2",
-        "training.save_steps=1",
-        "training.eval_strategy=no",
-        "training.load_best_model_at_end=false",
-    )
-    folder = trained(*settings)[1]
+def test_a_pickle_instead_of_a_state_is_not_run(trained, tmp_path):  # noqa: F811
+    folder = trained(*STEPS)[1]
     shutil.rmtree(folder / "checkpoint-2")
     torch.save(Trap(tmp_path / "ran"), folder / "checkpoint-1" / "optimizer.pt")
     write_manifest(folder / "checkpoint-1")  # by somebody who knows how
     with pytest.raises(Exception, match="(?i)weights.only"):
-        trained(*settings, "resume=true")
+        trained(*STEPS, "resume=true")
     assert not (tmp_path / "ran").exists()

@@ -1,4 +1,4 @@
-"""A multirun that real signals end, started again: finished jobs are skipped, the others go on, and the results are the same."""
+"""A multirun that real signals end, resumed: finished jobs are skipped, the others continue, and the results are the same."""
 
 import csv
 import json
@@ -20,23 +20,20 @@ SWEEP = (
 )  # fmt: skip
 
 
-def start(*arguments, cwd):
-    command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-
-
-def wait_for(path: Path, process: subprocess.Popen):
-    """Until a file is there; the process must not end before."""
-    end = time.monotonic() + 240  # generous: it only ends a wait for what never comes
-    try:
-        while not path.exists():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < end, f"{path} did not come"
+def ended_by(number, file: Path, *arguments, cwd) -> tuple[int, dict, str]:
+    """Start the multirun and send it a signal as soon as a file is there; returns exit code, states of its jobs, and stderr."""
+    command = [sys.executable, str(ROOT / "train.py"), *SWEEP, *arguments]
+    with subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as process:
+        end = time.monotonic() + 240  # generous: it only ends a wait for what never comes
+        while not file.exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.005)
-    except AssertionError:
-        process.kill()
-        process.wait()
-        raise
+        came = file.exists() and process.poll() is None
+        process.send_signal(number if came else signal.SIGKILL)
+        errors = process.communicate(timeout=60)[1]
+    assert came, errors
+    return process.returncode, states(file.parents[2]), errors
 
 
 def states(folder):
@@ -45,47 +42,42 @@ def states(folder):
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """SIGTERM in job 0, started again, SIGKILL in job 1, started again."""
+    """SIGTERM in job 0, resumed, SIGKILL in job 1, resumed."""
     cwd = tmp_path_factory.mktemp("sweep")
-    folder, found = cwd / "multirun/s", []
-    for arguments, job, number in (((), "0", signal.SIGTERM), (("sweep.resume=true",), "1", signal.SIGKILL)):
-        process = start(*SWEEP, *arguments, cwd=cwd)
-        wait_for(folder / job / "checkpoint-10/trainer_state.json", process)  # its last file
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
-        found.append((process.returncode, states(folder), errors))
-    first = (folder / "0/summary.json").stat()
-    done = call("train.py", *SWEEP, "sweep.resume=true", cwd=cwd)
-    return cwd, found, first, done
+    folder = cwd / "multirun/s"
+    last = "checkpoint-10/trainer_state.json"  # the last file of a checkpoint that is written
+    terminated = ended_by(signal.SIGTERM, folder / "0" / last, cwd=cwd)
+    killed = ended_by(signal.SIGKILL, folder / "1" / last, "sweep.resume=true", cwd=cwd)
+    summary = (folder / "0/summary.json").stat()
+    return cwd, terminated, killed, summary, call("train.py", *SWEEP, "sweep.resume=true", cwd=cwd)
 
 
 def test_sigterm_saves_and_ends_the_whole_multirun(ended):
-    code, found, errors = ended[1][0]
-    assert code == 143 and found == {"0": "stopped"}
+    code, jobs, errors = ended[1]
+    assert code == 143 and jobs == {"0": "stopped"}
     assert "sweep.resume=true name=s" in errors
 
 
 def test_sigkill_leaves_the_job_as_running(ended):
-    code, found, _ = ended[1][1]
-    assert code == -signal.SIGKILL and found == {"0": "finished", "1": "running"}
+    code, jobs, _ = ended[2]
+    assert code == -signal.SIGKILL and jobs == {"0": "finished", "1": "running"}
 
 
-def test_started_again_it_skips_and_goes_on(ended):
-    cwd, _, first, done = ended
+def test_resumed_it_skips_what_finished_and_continues_the_rest(ended):
+    cwd, _, _, before, done = ended
     folder = cwd / "multirun/s"
     assert done.returncode == 0, done.stderr
     assert states(folder) == {"0": "finished", "1": "finished"}
-    now = (folder / "0/summary.json").stat()
-    assert (first.st_ino, first.st_mtime_ns) == (now.st_ino, now.st_mtime_ns)
+    after = (folder / "0/summary.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert "job 0: finished already" in done.stdout and "2 runs" in done.stdout
     with open(folder / "sweep.csv") as file:
         rows = list(csv.DictReader(file))
     assert sorted(row["seed"] for row in rows) == ["1", "2"] and all(row["dev ndcg@10"] for row in rows)
     assert "sweep.resume" not in rows[0]
-    for job in "01":  # went on from a checkpoint: no step is missing or there twice
-        lines = (folder / job / "metrics.jsonl").read_text().splitlines()
-        steps = [read["step"] for read in map(json.loads, lines) if "loss" in read]
-        assert steps == list(range(1, 41))
+    for job in "01":  # resumed from a checkpoint: no step is missing or there twice
+        entries = map(json.loads, (folder / job / "metrics.jsonl").read_text().splitlines())
+        assert [entry["step"] for entry in entries if "loss" in entry] == list(range(1, 41))
 
 
 def test_other_jobs_under_the_name_are_refused_with_both_named(ended):

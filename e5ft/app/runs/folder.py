@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -107,6 +108,11 @@ def holds_work(path: Path) -> bool:
     return status is not None and (status["state"] != "failed" or any(path.glob("checkpoint-*")))
 
 
+def lasting(overrides: Sequence[str]) -> list[str]:
+    """A job's overrides as its folder keeps them: without what only says how the multirun was started, and without secrets."""
+    return without_secrets([override for override in overrides if not override.startswith("sweep.resume=")])
+
+
 class RunFolder:
     """The folder of a training run, held by this process; as a context it records how the block ended.
 
@@ -142,6 +148,8 @@ class RunFolder:
         self._finished_before = self._clean()
         self._earlier = earlier
         self.set_status("running")
+        if job.in_sweep:
+            write_text(self.path / "overrides.yaml", OmegaConf.to_yaml(lasting(job.overrides)))
 
     def __enter__(self) -> "RunFolder":
         return self

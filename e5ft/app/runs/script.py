@@ -192,7 +192,8 @@ def renamed(verb: str, argument: str) -> str:
         if file != "rows.jsonl":
             raise ConfigurationError(f"output_file={value}: has moved; name a folder, output_dir=DIR, for DIR/rows.jsonl")
         value = folder or "."
-    print(f"note: {name} is {new} now; the old name works for this version", file=sys.stderr)
+    if distributed.is_main():
+        print(f"note: {name} is {new} now; the old name works for this version", file=sys.stderr)
     return f"{new}{equals}{value}"
 
 

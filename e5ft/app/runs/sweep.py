@@ -11,8 +11,7 @@ from filelock import FileLock
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.runs.folder import hold, holds_work, status_of
-from e5ft.app.settings.guard import without_secrets
+from e5ft.app.runs.folder import hold, holds_work, lasting, status_of
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, replace_link, write_text
 from e5ft.retrieval.tables import HEADLINE, aligned, main_metric
@@ -65,16 +64,6 @@ def state_before(job: Path, overrides: Sequence[str]) -> str | None:
             "Resume with those of then, or choose another name=."
         )
     return status["state"]
-
-
-def lasting(overrides: Sequence[str]) -> list[str]:
-    """A job's overrides as its folder keeps them: without what only says how the multirun was started, and without secrets."""
-    return without_secrets([override for override in overrides if not override.startswith("sweep.resume=")])
-
-
-def write_overrides(job: Path, overrides: Sequence[str]) -> None:
-    """Keep a job's overrides in its folder."""
-    write_text(job / "overrides.yaml", OmegaConf.to_yaml(lasting(overrides)))
 
 
 def failures() -> int:
@@ -177,8 +166,8 @@ def _jobs(folder: Path) -> list[Path]:
 
 
 def _harmless(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and re.match(r"[=+\-@\t\r]", value) else value
+    """A cell that no spreadsheet takes for a formula; a number with a sign is none."""
+    return f"'{value}" if isinstance(value, str) and re.match(r"[=@\t\r]|[+-](?![\d.]+(e[+-]?\d+)?$)", value) else value
 
 
 def _cell(value: object) -> str:
