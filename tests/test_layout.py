@@ -19,7 +19,6 @@ TESTED_ELSEWHERE = {
     "errors.py": "exit codes, each where it is raised",
     "gathering.py": "several processes: tests/test_distributed.py, tests/test_four_processes.py",
     "modeling/settings.py": "annotations, as data/settings.py",
-    "retrieval/settings.py": "annotations, as data/settings.py",
     "training/chunking.py": "how a loss is cut in pieces: tests/training/test_losses.py",
     "training/settings.py": "annotations, as data/settings.py",
 }

@@ -8,8 +8,8 @@ from transformers import AutoTokenizer
 
 from benchmarks.bench.texts import TOKENIZER, write_rows
 from e5ft.data.collator import TrainingRows, collate
-from e5ft.data.settings import Columns
 from e5ft.data.sampler import StepSampler
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec
 

@@ -13,8 +13,8 @@ from benchmarks.bench.processes import hand_over
 from benchmarks.bench.texts import TOKENIZER, write_rows
 from benchmarks.bench.turns import Clock
 from e5ft.data.collator import TrainingRows
-from e5ft.data.settings import Columns
 from e5ft.data.sampler import StepSampler
+from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec
 from e5ft.modeling.compact import compact

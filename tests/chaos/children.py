@@ -31,11 +31,12 @@ def warm_up() -> None:
     import torch
 
     torch.set_num_threads(1)
+    import sentence_transformers  # noqa: F401  export's check
+
     import e5ft.app.commands.evaluate
     import e5ft.app.commands.export
     import e5ft.app.commands.mine
     import e5ft.app.commands.rounds  # noqa: F401
-    import sentence_transformers  # noqa: F401  export's check
 
 
 @dataclasses.dataclass
