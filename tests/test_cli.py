@@ -48,25 +48,25 @@ def test_a_run_reads_well_and_is_quiet(quick):
     assert list(folder.glob("outputs/quick/wandb/offline-run-*"))  # W&B without a key: files
 
 
-def test_eval_of_the_latest_run(quick):
-    done = call("eval.py", "model.path=outputs/latest/model", "evaluation.intervals=50", cwd=quick[0])
-    assert done.returncode == 0, done.stderr
-    assert "sample-test: 434 queries, 256 passages" in done.stdout and done.stderr == ""
-
-
-def test_mining_and_export_are_quiet(quick):
-    mined = call("mine.py", "model.path=outputs/latest/model", "name=m", cwd=quick[0])
-    exported = call("export.py", "model.path=outputs/latest/model", "output_dir=exported", cwd=quick[0])
-    for done in (mined, exported):
-        assert done.returncode == 0 and done.stderr == "", done.stderr
-        assert_quiet(done)
+@pytest.mark.parametrize(
+    ("script", "setting", "words"),
+    [
+        ("eval.py", "evaluation.intervals=50", "sample-test: 434 queries, 256 passages"),
+        ("mine.py", "name=m", "outputs/mined/m/rows.jsonl"),
+        ("export.py", "output_dir=exported", "exported"),
+    ],
+)
+def test_the_latest_run_is_used_by_the_other_commands(quick, script, setting, words):
+    done = call(script, "model.path=outputs/latest/model", setting, cwd=quick[0])
+    assert done.returncode == 0 and words in done.stdout and done.stderr == "", done.stderr
+    assert_quiet(done)
 
 
 def test_the_doctor_leaves_nothing_behind(tmp_path):
     well = call("train.py", "doctor=true", "training.use_cpu=true", cwd=tmp_path)
     assert well.returncode == 0 and well.stderr == "" and well.stdout.endswith("a run can start\n"), well.stderr
-    ill = call("train.py", "doctor=true", "training.max_steps=9", "data.train_file=nix.jsonl", cwd=tmp_path)
-    assert ill.returncode == 2 and "see data" in ill.stderr and "fault  data" in ill.stdout
+    ill = call("train.py", "doctor=true", "model.path=.", "data.train_file=nix.jsonl", cwd=tmp_path)
+    assert ill.returncode == 2 and "see data, model" in ill.stderr and "fault  data" in ill.stdout
     several = call("train.py", "-m", "doctor=true", "seed=1,2", cwd=tmp_path)
     assert several.returncode == 2 and "leave --multirun out" in several.stderr
     assert os.listdir(tmp_path) == []

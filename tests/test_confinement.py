@@ -17,7 +17,6 @@ RUN = (*TINY, "training.max_steps=1", "evaluation.bm25=null", "data.max_train_ro
 REFUSED = [
     ("train.py", "name=../../x"),
     ("train.py", "name=out", *RUN),
-    ("train.py", "name=dangling", *RUN),
     ("train.py", "name=a", "+hydra.run.dir=../outside/run", *RUN),
     ("train.py", "--config-dir=theirs", "--config-name=elsewhere", "name=a", *RUN),
     ("train.py", "-m", "name=../s", "seed=1,2", *RUN),
@@ -26,7 +25,6 @@ REFUSED = [
     ("mine.py", "name=../x", *MINE),
     ("mine.py", "name=out", *MINE),
     ("mine.py", "output_dir=../outside", *MINE),
-    ("mine.py", "output_file=../outside/rows.jsonl", *MINE),
     ("mine.py", "output_dir=link", *MINE),
     ("mine.py", "output_dir=rows-out", *MINE),
     ("mine.py", "name=a", "rows_dir=../outside", *MINE),
@@ -60,7 +58,6 @@ def work(tmp_path_factory):
     for root in ("outputs", "multirun", "outputs/mined"):
         (work / root).mkdir()
         (work / root / "out").symlink_to(outside)
-        (work / root / "dangling").symlink_to(folder / "nowhere")
     (work / "link").symlink_to(outside)
     (work / "rows-out").mkdir()
     (work / "rows-out/rows.jsonl").symlink_to(outside / "rows.jsonl")

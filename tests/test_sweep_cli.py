@@ -52,15 +52,10 @@ def ended(tmp_path_factory):
     return cwd, terminated, killed, summary, call("train.py", *SWEEP, "sweep.resume=true", cwd=cwd)
 
 
-def test_sigterm_saves_and_ends_the_whole_multirun(ended):
-    code, jobs, errors = ended[1]
-    assert code == 143 and jobs == {"0": "stopped"}
-    assert "sweep.resume=true name=s" in errors
-
-
-def test_sigkill_leaves_the_job_as_running(ended):
-    code, jobs, _ = ended[2]
-    assert code == -signal.SIGKILL and jobs == {"0": "finished", "1": "running"}
+def test_sigterm_saves_and_ends_the_whole_multirun_and_sigkill_leaves_a_running_job(ended):
+    (code, jobs, errors), killed = ended[1], ended[2]
+    assert code == 143 and jobs == {"0": "stopped"} and "sweep.resume=true name=s" in errors
+    assert killed[:2] == (-signal.SIGKILL, {"0": "finished", "1": "running"})
 
 
 def test_resumed_it_skips_what_finished_and_continues_the_rest(ended):
