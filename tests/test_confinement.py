@@ -7,7 +7,7 @@ import pytest
 
 from e5ft.modeling.loading import save_encoder
 from tests.app.conftest import TINY
-from tests.chaos.forked import Warm
+from tests.chaos.forking import Warm
 from tests.conftest import make_encoder
 
 MINE = ("sources=[bm25]", "per_query=1", "data.max_train_rows=20")
@@ -85,8 +85,8 @@ def tree(work: Path) -> dict[str, str | None]:
 def test_what_leads_out_is_refused_and_nothing_is_written_there(warm, place, tmp_path, command):
     before = tree(place)
     done = warm.call(*command, cwd=place, out=tmp_path / "out")
-    assert done.returncode in ((1, 2) if "-m" in command else (2, 3)), done.stderr
-    assert "error: " in done.stderr and "Traceback" not in done.stderr
+    assert done.code in ((1, 2) if "-m" in command else (2, 3)), done.output
+    assert "error: " in done.output and "Traceback" not in done.output
     assert tree(place) == before
     assert not list(place.glob("outputs/*/config.yaml")) and not list(place.glob("multirun/*/*/config.yaml"))
 
@@ -94,14 +94,14 @@ def test_what_leads_out_is_refused_and_nothing_is_written_there(warm, place, tmp
 @pytest.mark.parametrize("name", ["한국어-실험_1", "CON", "a.", "x" * 100])
 def test_unusual_names_are_folders(warm, place, tmp_path, name):
     done = warm.call("mine.py", f"name={name}", *MINE, cwd=place, out=tmp_path / "out")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.output
     assert (place / "outputs/mined" / name / "rows.jsonl").is_file()
 
 
 def test_an_own_result_is_replaced(warm, place, tmp_path):
     for _ in range(2):
         done = warm.call("export.py", "model.path=model", "output_dir=exported", cwd=place, out=tmp_path / "out")
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.output
     (place / "exported/.git").mkdir()  # somebody keeps it under version control: replacing the folder would lose that
     done = warm.call("export.py", "model.path=model", "output_dir=exported", cwd=place, out=tmp_path / "out")
-    assert done.returncode == 2 and ".git" in done.stderr and (place / "exported/.git").is_dir()
+    assert done.code == 2 and ".git" in done.output and (place / "exported/.git").is_dir()
