@@ -49,7 +49,7 @@ def test_all_verbs_run_away_from_the_clone(installed):
     assert (work / "measured/sample-test/model/metrics.json").is_file() and (work / "outputs/mined/m/rows.jsonl").is_file()
     (work / "mine/loss").mkdir(parents=True)
     (work / "mine/loss/cold.yaml").write_text("defaults: [infonce, _self_]\ntemperature: 0.07\n")
-    table = run("train", "-m", "name=s", "--config-dir", "mine", "loss=cold", "seed=1,2", *short)
+    table = run("train", "-m", "--config-dir", "mine", "name=s", "loss=cold", "seed=1,2", *short)
     assert "2 runs" in table and (work / "multirun/s/sweep.csv").is_file()
     assert {path.name for path in work.iterdir()} == {"outputs", "cache", "measured", "exported", "mine", "multirun"}
 

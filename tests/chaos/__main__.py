@@ -4,17 +4,19 @@ python -m tests.chaos [--quick] [--only kills damage inputs secrets] [--workers 
 """
 
 import argparse
+import concurrent.futures
 import datetime
+import functools
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.chaos import damage, kills, secrets
-from tests.chaos.workers import hostile_inputs, in_workers, try_damage, try_fault
-
-PARTS = ("kills", "damage", "inputs", "secrets")
+from tests.chaos import damage, inputs, kills, secrets
+from tests.chaos.forking import warm_up
+from tests.chaos.report import table
 
 
 def main() -> int:
@@ -24,91 +26,84 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--workers", type=int, default=2, help="processes that inject faults at the same time")
     parser.add_argument("--output", type=Path, default=Path("outputs/chaos"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     # Children that are killed leave semaphores to the tracker, which takes them away and would tell of each.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
-    output, start = given.output.resolve(), time.monotonic()
+    output, start = options.output.resolve(), time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
-    report, faults = [], 0
-    for part in given.only:
-        lines, failed = globals()[f"_{part}"](given.quick, given.workers, output)
-        report += lines
-        faults += failed
+    lines, offences = [], []
+    for part in options.only:
+        part_lines, part_offences = PARTS[part](options.quick, options.workers, output)
+        lines += [*part_lines, ""]
+        offences += part_offences
     minutes = (time.monotonic() - start) / 60
     command = "make chaos" + (f' ARGS="{" ".join(sys.argv[1:])}"' if sys.argv[1:] else "")
-    head = [f"{datetime.date.today().isoformat()}, `{command}`, {minutes:.0f} min", ""]
-    text = "\n".join(head + report) + "\n"
+    text = "\n".join([f"{datetime.date.today().isoformat()}, `{command}`, {minutes:.0f} min", "", *lines])
     (output / "chaos.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\n{output}/chaos.md" + (f"; {faults} FAULTS, see above and below it" if faults else ""))
-    return 1 if faults else 0
+    print(f"\n{text}\n{output}/chaos.md", *(f"FAULT {line}" for line in offences), sep="\n")
+    return int(bool(offences))
 
 
-def _kills(quick: bool, workers: int, output: Path) -> tuple[list[str], int]:
-    wanted = list(kills.faults())[:: 40 if quick else 1]
-    outcomes = list(in_workers(try_fault, wanted, workers, output / "runs"))
-    lines = ["| fault | injected | survived | bit-identical |", "|---|---:|---:|---:|"]
-    for kind in dict.fromkeys(o.fault.kind for o in outcomes):
-        found = [o for o in outcomes if o.fault.kind == kind]
-        lines.append(f"| {kind} | {len(found)} | {sum(o.survived for o in found)} | {sum(o.identical for o in found)} |")
-    lines += ["", *_points([o for o in outcomes if o.fault.kind == kills.KILL])]
-    return lines, _tell(f"{o.setting}: {o.fault.name}: {o.detail}" for o in outcomes if not o.identical)
+def _kills(quick: bool, workers: int, output: Path) -> tuple[list[str], list[str]]:
+    chosen = list(kills.faults())[:: 40 if quick else 1]
+    outcomes = list(_in_workers(kills.Laboratory.try_out, chosen, workers, output))
+    rows = []
+    for kind in dict.fromkeys(outcome.fault.kind for outcome in outcomes):
+        same = [outcome for outcome in outcomes if outcome.fault.kind == kind]
+        rows.append([kind, len(same), sum(outcome.survived for outcome in same), sum(outcome.identical for outcome in same)])
+    killed = [outcome for outcome in outcomes if outcome.fault.kind == kills.KILL]
+    points = {(outcome.fault.place.name, kills.phase(outcome.fault)) for outcome in killed}
+    lines = [*table(["fault", "injected", "survived", "bit-identical"], rows), ""]
+    lines += [f"{len(points)} kill points (place and phase), {len(killed)} kills; a cell: resumed bit-identical of killed.", ""]
+    lines += [*_cells("place", killed, lambda o: o.fault.place.name, lambda o: kills.phase(o.fault)), ""]
+    lines += _cells("setting", killed, lambda o: o.setting, lambda o: "kills")
+    return lines, [f"{o.setting}: {o.fault.name}: {o.detail}" for o in outcomes if not o.identical]
 
 
-def _points(outcomes: list[kills.Outcome]) -> list[str]:
-    """The kill points: a named place times a phase, and how many of its kills were resumed bit-identical; by setting, too."""
-    phases = [phase for phase in kills.PHASES.values() if any(kills.phase(o.fault) == phase for o in outcomes)]
-    points = {(o.fault.place.name, kills.phase(o.fault)) for o in outcomes}
-    lines = [f"{len(points)} kill points (place and phase), {len(outcomes)} kills; a cell: resumed bit-identical of killed.", ""]
-    lines += _table("place", phases, outcomes, lambda o: o.fault.place.name, lambda o: kills.phase(o.fault))
-    return [*lines, "", *_table("setting", ["kills"], outcomes, lambda o: o.setting, lambda o: "kills"), ""]
-
-
-def _table(head: str, columns: list[str], outcomes: list[kills.Outcome], row_of: Callable, column_of: Callable) -> list[str]:
-    lines = [f"| {head} | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+def _cells(head: str, outcomes: list[kills.Outcome], row_of: Callable, column_of: Callable) -> list[str]:
+    order = [*kills.PHASES.values(), "kills"]
+    columns, rows = sorted(set(map(column_of, outcomes)), key=order.index), []
     for row in dict.fromkeys(map(row_of, outcomes)):
-        cells = []
-        for column in columns:
-            here = [o for o in outcomes if (row_of(o), column_of(o)) == (row, column)]
-            cells.append(f"{sum(o.identical for o in here)}/{len(here)}" if here else "")
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return lines
+        cells = [[o.identical for o in outcomes if (row_of(o), column_of(o)) == (row, column)] for column in columns]
+        rows.append([row, *(f"{sum(cell)}/{len(cell)}" if cell else "" for cell in cells)])
+    return table([head, *columns], rows)
 
 
-def _damage(quick: bool, workers: int, output: Path) -> tuple[list[str], int]:
+def _damage(quick: bool, workers: int, output: Path) -> tuple[list[str], list[str]]:
     kinds = [*damage.KINDS, damage.EVERY]
-    wanted = [(setting, kind) for setting in ("k = 1", "k = 4, sparse") for kind in kinds][:: 8 if quick else 1]
-    found = list(in_workers(try_damage, wanted, workers, output / "runs"))
-    lines = ["| damaged checkpoint | tried | named | bit-identical after it |", "|---|---:|---:|---:|"]
-    for kind in dict.fromkeys(one.kind for one in found):
-        here = [one for one in found if one.kind == kind]
-        lines.append(f"| {kind} | {len(here)} | {sum(one.named for one in here)} | {sum(one.identical for one in here)} |")
-    return [*lines, ""], _tell(f"{one.kind}: {one.detail}" for one in found if not (one.named and one.identical))
+    chosen = [(setting, kind) for setting in ("k = 1", "k = 4, sparse") for kind in kinds][:: 8 if quick else 1]
+    outcomes, rows = list(_in_workers(damage.try_out, chosen, workers, output)), []
+    for kind in dict.fromkeys(outcome.kind for outcome in outcomes):
+        same = [outcome for outcome in outcomes if outcome.kind == kind]
+        rows.append([kind, len(same), sum(outcome.named for outcome in same), sum(outcome.identical for outcome in same)])
+    lines = table(["damaged checkpoint", "tried", "named", "bit-identical after it"], rows)
+    return lines, [f"{o.kind}: {o.detail}" for o in outcomes if not (o.named and o.identical)]
 
 
-def _inputs(quick: bool, workers: int, output: Path) -> tuple[list[str], int]:
-    report = hostile_inputs(400 if quick else 20_000, output / "inputs")
-    lines = ["| hostile input | tried | accepted | refused | rows read | lost rows | tracebacks | hangs |", "|---|" + "---:|" * 7]
-    for name, found in [*report.kinds.items(), ("all", report.total)]:
-        figures = (
-            found.tried, found.accepted, found.refused, found.rows_read, found.lost_rows, found.tracebacks, found.hangs
-        )  # fmt: skip
-        lines.append(f"| {name} | " + " | ".join(f"{figure:,}" for figure in figures) + " |")
-    failed = _tell(report.offences)
-    return [*lines, ""], failed or int(report.failed)
+def _inputs(quick: bool, workers: int, output: Path) -> tuple[list[str], list[str]]:
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=warm_up) as pool:
+        report = pool.submit(inputs.run, 400 if quick else 20_000, 1, output / "inputs").result()
+    return report.table(), report.offences
 
 
-def _secrets(quick: bool, workers: int, output: Path) -> tuple[list[str], int]:
-    found = secrets.run(quick=quick)
-    lines = ["| canary secrets: commands | files searched | secrets found |", "|---:|---:|---:|"]
-    lines.append(f"| {found.tried} | {found.files:,} | {len(found.found)} |")
-    return [*lines, ""], _tell([*found.found, *found.unexpected])
+def _secrets(quick: bool, workers: int, output: Path) -> tuple[list[str], list[str]]:
+    report = secrets.run(quick=quick)
+    head = ["canary secrets: commands", "files searched", "secrets found"]
+    return table(head, [[report.tried, f"{report.files:,}", len(report.leaks)]]), [*report.leaks, *report.unexpected]
 
 
-def _tell(failures: Iterable[str]) -> int:
-    lines = list(failures)
-    for line in lines:
-        print(f"FAULT {line}", file=sys.stderr)
-    return len(lines)
+PARTS = {"kills": _kills, "damage": _damage, "inputs": _inputs, "secrets": _secrets}
+
+
+def _in_workers(function: Callable, arguments: Sequence[tuple], workers: int, output: Path) -> Iterator:
+    """The results of a function of a laboratory for each tuple of arguments, in order; each worker has a laboratory of its own."""
+    context, start = multiprocessing.get_context("spawn"), time.monotonic()
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=warm_up) as pool:
+        calls = pool.map(functools.partial(kills.in_laboratory, output / "runs", function), arguments)
+        for number, result in enumerate(calls, start=1):
+            if number % 10 == 0 or number == len(arguments):
+                print(f"[{time.monotonic() - start:5.0f} s] {number} of {len(arguments)}", flush=True)
+            yield result
 
 
 if __name__ == "__main__":

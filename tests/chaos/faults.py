@@ -3,8 +3,8 @@
 import dataclasses
 import errno
 import functools
-import importlib
 import os
+import pkgutil
 import signal
 from collections.abc import Callable
 
@@ -53,73 +53,51 @@ class Fault:
         return f"{self.kind} {self.place.name}{where}, process {self.rank}"
 
 
-class _Clock:
-    """The step under way, in this process."""
-
-    step: int | None = None
-
-
 def install(fault: Fault, rank: int) -> None:
     """Put a fault in place in this (child) process."""
-    _follow_steps()
-    if rank != fault.rank:
-        return
-    left = [fault.count]
-    owner, name, function = _resolve(fault.place.target)
+    from e5ft.training.trainer import ContrastiveTrainer
 
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs):
-        path = _written(args, kwargs) if fault.place.file else ""
-        hit = _Clock.step == fault.step and path.endswith(fault.place.file)
-        if hit:
-            left[0] -= 1
-        strikes = hit and left[0] == 0
+    step, left = None, fault.count  # the step under way in this process; calls until the fault
+
+    def fetching(fetch: Callable, trainer, *args, **kwargs):
+        nonlocal step
+        step = trainer.state.global_step
+        return fetch(trainer, *args, **kwargs)
+
+    def training(train: Callable, *args, **kwargs):
+        nonlocal step
+        try:
+            return train(*args, **kwargs)
+        finally:
+            step = None
+
+    def faulty(function: Callable, *args, **kwargs):
+        nonlocal left
+        paths = [str(value) for value in (*args, *kwargs.values()) if isinstance(value, str | os.PathLike)]
+        left -= step == fault.step and (not fault.place.file or bool(paths) and paths[-1].endswith(fault.place.file))
+        strikes, left = left == 0, left or -1
         if strikes and fault.place.when == "before":
             _strike(fault)
         result = function(*args, **kwargs)
         if strikes and fault.kind == NAN:
             return result * float("nan")
         if strikes and fault.place.when == "half":
-            os.truncate(path, os.path.getsize(path) // 2)
+            os.truncate(paths[-1], os.path.getsize(paths[-1]) // 2)
         if strikes and fault.place.when != "before":
             _strike(fault)
         return result
 
-    setattr(owner, name, wrapped)
+    _wrap(ContrastiveTrainer, "get_batch_samples", fetching)
+    _wrap(ContrastiveTrainer, "train", training)
+    if rank == fault.rank:
+        module, _, path = fault.place.target.partition(":")
+        owner, _, name = path.rpartition(".")
+        _wrap(pkgutil.resolve_name(f"{module}:{owner}"), name, faulty)
 
 
-def _follow_steps() -> None:
-    from e5ft.training.trainer import ContrastiveTrainer
-
-    fetch, train = ContrastiveTrainer.get_batch_samples, ContrastiveTrainer.train
-
-    @functools.wraps(fetch)
-    def following(self, *args, **kwargs):
-        _Clock.step = self.state.global_step
-        return fetch(self, *args, **kwargs)
-
-    @functools.wraps(train)
-    def training(self, *args, **kwargs):
-        try:
-            return train(self, *args, **kwargs)
-        finally:
-            _Clock.step = None
-
-    ContrastiveTrainer.get_batch_samples, ContrastiveTrainer.train = following, training
-
-
-def _resolve(target: str) -> tuple[object, str, Callable]:
-    module, _, path = target.partition(":")
-    owner = importlib.import_module(module)
-    *parents, name = path.split(".")
-    for parent in parents:
-        owner = getattr(owner, parent)
-    return owner, name, getattr(owner, name)
-
-
-def _written(args: tuple, kwargs: dict) -> str:
-    paths = [str(value) for value in (*args, *kwargs.values()) if isinstance(value, str | os.PathLike)]
-    return paths[-1] if paths else ""
+def _wrap(owner: object, name: str, wrapper: Callable) -> None:
+    function = getattr(owner, name)
+    setattr(owner, name, functools.wraps(function)(lambda *args, **kwargs: wrapper(function, *args, **kwargs)))
 
 
 def _strike(fault: Fault) -> None:

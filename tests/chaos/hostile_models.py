@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
-from tests.chaos.children import in_child, run_script
-from tests.chaos.commands import check_ending, tiny
-from tests.chaos.report import Report
-from tests.chaos.row_checks import SECONDS
+from tests.chaos.commands import check_command
+from tests.chaos.forking import in_children
+from tests.chaos.report import SECONDS, Report
 
 CANARY = "canary_was_run"  # a file that a model folder's code or pickle would make
 
@@ -171,60 +170,38 @@ MODELS: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-def check_model(name: str, good: Path, world: Path, report: Report) -> None:
-    """Spoil a copy of a good model and load it, in a child: what is accepted must give unit vectors, and no code may have run."""
+def check_model(name: str, world: Path, report: Report) -> None:
+    """Spoil a copy of the good model and load it, in a child: what is accepted must give unit vectors, and no code may have run."""
     folder = world / "hostile-model"
-    spoil(name, good, folder)
-    counts, kind = report.kind("model folders"), "model folders"
-    counts.tried += 1
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(world / "model", folder)
+    MODELS[name](folder)
 
     def work() -> int:
         os.chdir(world)
+        code = 0
         try:
             vectors = load_encoder(ModelSource(path=str(folder))).encode(["한국어 질의"], "query")
+            assert np.isfinite(vectors).all() and abs(np.linalg.norm(vectors) - 1) < 1e-3
         except ConfigurationError as error:
             print(f"error: {error}")
-            return 2
-        assert np.isfinite(vectors).all() and abs(np.linalg.norm(vectors) - 1) < 1e-3
-        return 0
+            code = 2
+        assert not Path(CANARY).exists(), "its code was run"
+        return code
 
-    ending = in_child(work, world / "output.txt", SECONDS)
-    ran = (world / CANARY).exists()
+    [ended] = in_children({world / "output.txt": work}, SECONDS)
     (world / CANARY).unlink(missing_ok=True)
-    message = next((line for line in ending.output.splitlines() if line.startswith("error: ")), "error: ")
-    if ending.hung:
-        counts.hangs += 1
-        report.keep(kind, f"hang: {name}", ending.output)
-    elif ran or ending.code not in (0, 2) or (ending.code == 2 and len(message) < 20):
-        counts.tracebacks += 1
-        last = (ending.output.strip() or "silent").splitlines()[-1][:300]
-        report.keep(kind, f"{'its code was run' if ran else 'ended with ' + str(ending.code)}: {name}: {last}", ending.output)
-    elif ending.code == 0:
-        counts.accepted += 1
-    else:
-        counts.refused += 1
-
-
-def spoil(name: str, good: Path, folder: Path) -> None:
-    """A copy of a good model folder with one fault."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(good, folder)
-    MODELS[name](folder)
+    report.check_ending("model folders", ended, name, codes=(0, 2))
 
 
 def run_models(number: int, report: Report, world: Path, *, share: float = 1.0, commands: float = 0.1) -> None:
-    """Every hostile model folder, or a seeded share of them; a share of those through train.py and export.py too."""
+    """Every hostile model folder, or a seeded share of them; a share of those through the scripts too."""
     generator = random.Random(number)
     for name in MODELS:
-        if generator.random() >= share:
-            continue
-        check_model(name, world / "model", world, report)
-        if generator.random() < commands:
-            script = generator.choice(["train", "export", "eval", "mine"])
-            for old in ("exported", "outputs"):
-                shutil.rmtree(world / old, ignore_errors=True)
-            model = ["model=folder", "model.path=hostile-model"] if script == "train" else ["model.path=hostile-model"]
-            named = [f"name=m{number}"] if script in ("train", "mine") else []
-            rest = [o for o in tiny(script, model=False) if not o.startswith("model")]
-            ending = run_script(f"{script}.py", [*named, *model, *rest], world)
-            check_ending("models through scripts", ending, f"{script}.py, {name}", report, [world / "hostile-model"])
+        if generator.random() < share:
+            check_model(name, world, report)
+            if generator.random() < commands:
+                script = generator.choice(["train", "export", "eval", "mine"])
+                model = ["model=folder", "model.path=hostile-model"][script != "train" :]
+                files = [world / "hostile-model"]
+                check_command(script, model, world, report, "models through scripts", files)

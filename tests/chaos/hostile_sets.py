@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-import traceback
 from pathlib import Path
 
 from e5ft.data.text import normalise
@@ -12,30 +11,14 @@ from e5ft.errors import DataError
 from e5ft.retrieval.evaluation import Judgements
 from e5ft.retrieval.runs import bm25_run
 from e5ft.retrieval.sets import load_beir, shrink_corpus
-from tests.chaos.children import run_script
-from tests.chaos.commands import check_ending, tiny
+from tests.chaos import row_files
+from tests.chaos.commands import check_command
 from tests.chaos.report import Report
-from tests.chaos.row_checks import Hang, deadline
 
 _IDS = ("d0", "d1", "d1", "q0", "", " ", "a b", "a\tb", "\ud800", "\x00", "가", "d" * 5000, "NaN", "-1", 5, None, ["d0"], 1.5)
 _TEXTS = ("a document", "문서", "", "  ", None, 5, ["x"], {"a": 1}, "\x00", "\ud800", "x" * 200_000, "\u0315\u0300" * 20_000)
 _GRADES = ("1", "0", "-1", "2", "1", "999999999", "-999999999", "1000000000000", "1e3", "0.5", "NaN", "", "relevant", "１", "+1")
-_DAMAGE = (
-    "",
-    "empty",
-    "missing",
-    "folder",
-    "bom",
-    "utf-16",
-    "cp949",
-    "cut",
-    "flip",
-    "crlf",
-    "one_line",
-    "gzip_bytes",
-    "pipe",
-    "loop",
-)
+_SPOILT = ("missing", "folder", "pipe", "loop", "empty", "one line", "gzip's head", *["damage"] * 7)
 
 
 def make_set(folder: Path, generator: random.Random) -> None:
@@ -80,63 +63,38 @@ def _spoil(rows: list, generator: random.Random) -> None:
 
 
 def _write(path: Path, content: bytes, generator: random.Random) -> None:
-    kind = generator.choice(_DAMAGE) if generator.random() < 0.12 else ""
-    if kind == "missing":
-        return
+    kind = generator.choice(_SPOILT) if generator.random() < 0.12 else ""
     if kind == "folder":
         path.mkdir()
     elif kind == "pipe":
         os.mkfifo(path)
     elif kind == "loop":
         path.symlink_to(path.name)
-    else:
-        path.write_bytes(_changed(content, kind, generator))
-
-
-def _changed(content: bytes, kind: str, generator: random.Random) -> bytes:
-    text = content.decode("utf-8", "replace")
-    if kind == "flip" and content:
-        position = generator.randrange(len(content))
-        return content[:position] + bytes([content[position] ^ (1 << generator.randrange(8))]) + content[position + 1 :]
-    return {
-        "empty": b"",
-        "bom": b"\xef\xbb\xbf" + content,
-        "utf-16": text.encode("utf-16"),
-        "cp949": text.encode("cp949", "replace"),
-        "cut": content[: generator.randint(0, len(content))],
-        "crlf": content.replace(b"\n", b"\r\n"),
-        "one_line": content.replace(b"\n", b" ") * (1 + 2_000_000 // (len(content) + 1)),
-        "gzip_bytes": b"\x1f\x8b\x08\x00" + content,
-    }.get(kind, content)
+    elif kind != "missing":
+        damaged = row_files.damage(generator, content)
+        long = content.replace(b"\n", b" ") * (1 + 2_000_000 // (len(content) + 1))
+        kinds = {"empty": b"", "one line": long, "gzip's head": b"\x1f\x8b\x08\x00" + content, "damage": damaged}
+        path.write_bytes(kinds.get(kind, content))
 
 
 def check_set(folder: Path, generator: random.Random, report: Report) -> None:
     """Load a folder, cut its corpus, rank it with BM25 deeper than it is, and score it."""
-    kind = "evaluation sets"
-    counts = report.kind(kind)
-    counts.tried += 1
     make_set(folder, generator)
-    try:
-        with deadline():
-            found = load_beir(folder, "test")
-            shrink_corpus(found, generator.choice([1, 2, 10**9]), depth=generator.choice([1, 1000]))
+
+    def check() -> str:
+        try:
+            retrieval_set = load_beir(folder, "test")
+            shrink_corpus(retrieval_set, generator.choice([1, 2, 10**9]), depth=generator.choice([1, 1000]))
             depth = generator.choice([1, 10, 10_000])
-            values = Judgements(found, [1, depth]).values(bm25_run(found, depth))
-            assert ((values >= 0) & (values <= 1)).all(), values
-            assert all(text == normalise(text) or text.strip() for text in found.passages)
-    except DataError as error:
-        counts.refused += 1
-        if not str(error).startswith(str(folder)):
-            counts.tracebacks += 1
-            report.keep(kind, f"no place in: {error}", "", [])
-    except Hang as error:
-        counts.hangs += 1
-        report.keep(kind, "hang", str(error), [])
-    except Exception as error:
-        counts.tracebacks += 1
-        report.keep(kind, f"traceback: {type(error).__name__}: {error}", traceback.format_exc(), [folder])
-    else:
-        counts.accepted += 1
+            values = Judgements(retrieval_set, [1, depth]).values(bm25_run(retrieval_set, depth))
+        except DataError as error:
+            assert str(error).startswith(str(folder)), f"no place in: {error}"
+            return "refused"
+        assert ((values >= 0) & (values <= 1)).all(), values
+        assert all(text == normalise(text) or text.strip() for text in retrieval_set.passages)
+        return "accepted"
+
+    report.check("evaluation sets", check, folder.name, _files(folder))
 
 
 def run_sets(count: int, number: int, report: Report, world: Path) -> None:
@@ -146,7 +104,10 @@ def run_sets(count: int, number: int, report: Report, world: Path) -> None:
         check_set(folder, random.Random(f"{number} set {case}"), report)
     for case in range(count // 40):
         make_set(folder, random.Random(f"{number} set {case}"))
-        arguments = [*tiny("eval"), "data.eval_dir=hostile-set", "evaluation.cutoffs=[1,10000]", "output_dir=measured"]
-        ending = run_script("eval.py", arguments, world)
-        files = [folder] if not any(path.is_fifo() for path in folder.rglob("*")) else []
-        check_ending("sets through eval.py", ending, f"set {number} {case}", report, files)
+        overrides = ["data.eval_dir=hostile-set", "evaluation.cutoffs=[1,10000]", "output_dir=measured"]
+        check_command("eval", overrides, world, report, "sets through eval.py", _files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    """What to keep of an offender; a pipe cannot be copied."""
+    return [] if any(path.is_fifo() for path in folder.rglob("*")) else [folder]

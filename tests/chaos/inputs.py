@@ -8,42 +8,36 @@ first offenders in the folder that is named.
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.chaos import commands, hostile_models, hostile_sets, row_checks
+from tests.chaos.forking import warm_up
+from tests.chaos.report import Report
+
 PARTS = ("rows", "commands", "sets", "settings", "models")
 
 
-def run(count: int, seed: int, folder: Path | None = None, parts: Sequence[str] = PARTS):
+def run(count: int, seed: int, folder: Path, parts: Sequence[str] = PARTS) -> Report:
     """Try hostile inputs.
 
     Args:
         count: files of rows; of the others a share of it, as each takes longer.
         seed: what is generated is a function of it and of `count`.
-        folder: takes the first offenders; None makes one.
+        folder: takes the first offenders.
         parts: of `PARTS`.
 
     Returns:
-        The `Report`: counts by kind, and what went wrong.
+        Counts by kind, and what went wrong.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-
-    from tests.chaos import commands, hostile_models, hostile_sets, row_checks
-    from tests.chaos.report import Report
-
-    torch.set_num_threads(1)
-    report = Report(Path(tempfile.mkdtemp(prefix="hostile-inputs-")) if folder is None else Path(folder))
+    report, share = Report(folder), min(1.0, count / 20_000)
     if "rows" in parts:
         row_checks.run(count, seed, report)
     if set(parts) == {"rows"}:
         return report
     with tempfile.TemporaryDirectory() as scratch:
-        world = Path(scratch)
-        commands.make_world(world)
-        share = min(1.0, count / 20_000)
+        world = commands.make_world(Path(scratch))
         if "commands" in parts:
             commands.run_rows(max(1, count // 200), seed, report, world)
         if "sets" in parts:
@@ -62,10 +56,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--part", choices=PARTS, action="append")
-    given = parser.parse_args()
-    report = run(given.count, given.seed, given.folder, given.part or PARTS)
-    print(report.table())
-    return int(report.failed)
+    options = parser.parse_args()
+    warm_up()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="hostile-inputs-"))
+    report = run(options.count, options.seed, folder, options.part or PARTS)
+    print("\n".join([*report.table(), *report.offences]))
+    return int(bool(report.offences))
 
 
 if __name__ == "__main__":

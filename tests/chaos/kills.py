@@ -1,17 +1,21 @@
 """Kill real runs at named places and go on with them: weights, losses and scores must be those of a run that nothing stopped."""
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
+import multiprocessing
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-from tests.chaos import children
 from tests.chaos.faults import FULL, KILL, NAN, TERM, USR1, Fault, Place, install
+from tests.chaos.forking import ROOT, Ended, run_script
 
 EPOCH, STEPS = 4, 8  # steps of an epoch, and in all
 FIRST, MIDDLE, END = 0, 5, 3  # the steps under way, from 0: the first, amid the second epoch, the last of the first epoch
@@ -26,6 +30,9 @@ _COMMON = [
 _EVERY = ["training.save_steps=1", "training.eval_steps=1", "training.logging_steps=1", "training.save_total_limit=2"]
 # Log lines that cover steps of two checkpoints, and steps that are lost and made again.
 _SPARSE = ["training.save_steps=2", "training.eval_steps=2", "training.logging_steps=3", "training.save_total_limit=2"]
+
+
+_TIMED = re.compile("runtime|per_second|^train_loss$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,37 +144,25 @@ def faults() -> Iterator[tuple[str, Fault]]:
             yield "k = 1", Fault(place, step)
             if place in IN_A_STEP or step == MIDDLE:
                 yield "k = 4", Fault(place, step)
-    for k in (1, 4):
-        for place in IN_A_STEP:
-            yield f"k = {k}, sparse", Fault(place, MIDDLE)
-    for count in (2, 3):  # a later micro-batch of the step
-        for place in IN_A_STEP[1:4]:
-            yield "k = 4, sparse", Fault(place, MIDDLE, count=count)
-    for place in OUTSIDE:
-        yield "k = 1", Fault(place)
-    for setting in ("k = 4, by length", "k = 1, mix"):
-        for place in (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[4], IN_A_SAVE[10]):
-            yield setting, Fault(place, MIDDLE)
-    for place in (IN_A_STEP[1], IN_EVALUATION[2], IN_A_SAVE[13]):
-        for step in (0, 1):  # the second is the last one
-            yield "k = 1, early stopping", Fault(place, step)
-    for k in (1, 4):
-        for rank in (0, 1):
-            for place in (IN_A_STEP[0], IN_A_STEP[1], IN_A_STEP[3], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[1], IN_A_SAVE[6]):
-                if place is IN_A_SAVE[1] and rank == 1:
-                    continue  # the weights are written by the first process alone
-                yield f"2 processes, k = {k}", Fault(place, MIDDLE, rank=rank)
-    for place in IN_A_SAVE[:13]:
-        yield "k = 1", Fault(place, MIDDLE, FULL)
-    for kind in (TERM, USR1):
-        for place in (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[3], OUTSIDE[7], OUTSIDE[13]):
-            yield "k = 4, sparse", Fault(place, None if place in OUTSIDE else MIDDLE, kind)
-    for rank in (0, 1):
-        yield "2 processes, k = 4", Fault(IN_A_STEP[3], MIDDLE, TERM, rank=rank)
-    for setting in ("k = 1", "k = 4"):
-        for step in (FIRST, MIDDLE):
-            for place in (A_LOSS, A_NORM):
-                yield setting, Fault(place, step, NAN)
+    yield from ((f"k = {k}, sparse", Fault(place, MIDDLE)) for k in (1, 4) for place in IN_A_STEP)
+    # A later micro-batch of the step.
+    yield from (("k = 4, sparse", Fault(place, MIDDLE, count=count)) for count in (2, 3) for place in IN_A_STEP[1:4])
+    yield from (("k = 1", Fault(place)) for place in OUTSIDE)
+    few = (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[4], IN_A_SAVE[10])
+    yield from ((setting, Fault(place, MIDDLE)) for setting in ("k = 4, by length", "k = 1, mix") for place in few)
+    few = (IN_A_STEP[1], IN_EVALUATION[2], IN_A_SAVE[13])
+    yield from (("k = 1, early stopping", Fault(place, step)) for place in few for step in (0, 1))  # the second is the last one
+    few = (*IN_A_STEP[:2], IN_A_STEP[3], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[1], IN_A_SAVE[6])
+    for setting, rank, place in itertools.product(("2 processes, k = 1", "2 processes, k = 4"), (0, 1), few):
+        if not (place is IN_A_SAVE[1] and rank == 1):  # the weights are written by the first process alone
+            yield setting, Fault(place, MIDDLE, rank=rank)
+    yield from (("k = 1", Fault(place, MIDDLE, FULL)) for place in IN_A_SAVE[:13])
+    few = (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[3], OUTSIDE[7], OUTSIDE[13])
+    for kind, place in itertools.product((TERM, USR1), few):
+        yield "k = 4, sparse", Fault(place, None if place in OUTSIDE else MIDDLE, kind)
+    yield from (("2 processes, k = 4", Fault(IN_A_STEP[3], MIDDLE, TERM, rank=rank)) for rank in (0, 1))
+    for setting, step, place in itertools.product(("k = 1", "k = 4"), (FIRST, MIDDLE), (A_LOSS, A_NORM)):
+        yield setting, Fault(place, step, NAN)
 
 
 def phase(fault: Fault) -> str:
@@ -180,19 +175,17 @@ class Outcome:
     """What became of one fault.
 
     Attributes:
-        setting, fault: as given.
-        struck: the process ended as the fault makes it end.
-        survived: the next call went on and came to its end.
+        setting, fault: as asked.
+        survived: the process ended as the fault makes it end, and the next call resumed it and came to its end.
         identical: with the same weights, optimizer, scores and log as the run that nothing stopped.
         detail: what was not as it should be.
     """
 
     setting: str
     fault: Fault
-    struck: bool
     survived: bool
     identical: bool
-    detail: str = ""
+    detail: str
 
 
 class Laboratory:
@@ -205,117 +198,90 @@ class Laboratory:
     def __init__(self, folder: Path):
         self.folder, self._references = folder, {}
         folder.mkdir(parents=True, exist_ok=True)
-        _write_rows(folder)
+        lines = (ROOT / "data/sample/train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        self._files = {"rows": lines[:67], "dev": lines[100:112], "a": lines[200:240], "b": lines[300:330]}
 
     def reference(self, setting: str) -> dict:
         """What the uninterrupted run leaves; made once."""
         if setting not in self._references:
             work = self.work(f"reference {setting}")
-            for ended in self.call(setting, work):
-                if ended.code != 0:
-                    raise RuntimeError(f"{setting}: the run without any fault ended with {ended.code}:\n{ended.output}")
+            ended = self.call(setting, work)
+            if any(one.code != 0 for one in ended):
+                raise RuntimeError(f"{setting}: the run without any fault: {_tail(ended)}")
             self._references[setting] = fingerprint(work / "outputs/run")
         return self._references[setting]
 
     def try_out(self, setting: str, fault: Fault) -> Outcome:
-        """Run with the fault, go on until the end, compare."""
+        """Run with the fault, resume until the end, compare."""
         reference, work = self.reference(setting), self.work(f"{setting} {fault.name} {fault.place.when} {fault.count}")
-        first = self.call(setting, work, fault)
+        first, run = self.call(setting, work, fault), work / "outputs/run"
         expected = {KILL: -9, FULL: 6, TERM: 143, USR1: 143, NAN: 4}[fault.kind]
-        struck = first[fault.rank].code == expected
-        if not struck:
-            return Outcome(setting, fault, False, False, False, _tail(first))
-        run = work / "outputs/run"
-        if fault.kind == FULL and "No space left" not in first[0].output:
-            return Outcome(setting, fault, False, False, False, _tail(first))
+        if first[fault.rank].code != expected or (fault.kind == FULL and "No space left" not in first[0].output):
+            return Outcome(setting, fault, False, False, _tail(first))
         second = self.call(setting, work, resume=(run / "status.json").is_file())
         if any(ended.code != 0 for ended in second):
-            return Outcome(setting, fault, True, False, False, _tail(second))
+            return Outcome(setting, fault, False, False, _tail(second))
         different = differences(reference, fingerprint(run))
         if not different:
             shutil.rmtree(work, ignore_errors=True)
-        return Outcome(setting, fault, True, True, not different, "; ".join(different))
+        return Outcome(setting, fault, True, not different, "; ".join(different))
 
     def work(self, name: str) -> Path:
+        """A new folder with the rows."""
         work = self.folder / hashlib.blake2b(name.encode(), digest_size=6).hexdigest()
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         (work / "what.txt").write_text(name)
+        for file, lines in self._files.items():
+            (work / f"{file}.jsonl").write_text("".join(lines), encoding="utf-8")
         return work
 
-    def call(self, setting: str, work: Path, fault: Fault | None = None, resume: bool = False) -> list[children.Ended]:
-        given = SETTINGS[setting]
-        data = [] if "data=mix" in given.overrides else ["data.train_file=rows.jsonl"]
-        for name in ("rows", "dev", "a", "b"):
-            if not (work / f"{name}.jsonl").exists():
-                shutil.copy(self.folder / f"{name}.jsonl", work)
-        arguments = [*_COMMON, *data, "data.dev_file=dev.jsonl", *given.overrides, "name=run", f"resume={str(resume).lower()}"]
+    def call(self, setting: str, work: Path, fault: Fault | None = None, resume: bool = False) -> list[Ended]:
+        """Run train.py there; how each process ended."""
+        overrides, processes = SETTINGS[setting].overrides, SETTINGS[setting].processes
+        data = [] if "data=mix" in overrides else ["data.train_file=rows.jsonl"]
+        arguments = [*_COMMON, *data, "data.dev_file=dev.jsonl", *overrides, "name=run", f"resume={str(resume).lower()}"]
         prepare = None if fault is None else (lambda rank: install(fault, rank))
-        return children.run(arguments, work, processes=given.processes, prepare=prepare)
+        return run_script("train.py", arguments, work, seconds=180, processes=processes, prepare=prepare)
+
+
+_laboratory = functools.cache(Laboratory)
+
+
+def in_laboratory(folder: Path, function: Callable, arguments: tuple) -> object:
+    """Call a function with this process's own laboratory, below a folder, and the arguments."""
+    return function(_laboratory(folder / multiprocessing.current_process().name), *arguments)
 
 
 def fingerprint(run: Path) -> dict:
     """Everything of a finished run that must not depend on whether it was stopped."""
     summary = json.loads((run / "summary.json").read_text())
-    found = {
-        "log": [_untimed(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()],
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = {
+        "log": [{name: value for name, value in line.items() if not _TIMED.search(name)} for line in log],
         "best": summary["best"],
         "scores": summary["scores"],
         "model": _digest(load_file(run / "model/model.safetensors")),
-        "files": sorted(path.name for path in run.iterdir() if path.name != "what.txt"),
+        "files": sorted(path.name for path in run.iterdir()),
     }
     for checkpoint in sorted(run.glob("checkpoint-*")):
-        found[f"{checkpoint.name}: weights"] = _digest(load_file(checkpoint / "model.safetensors"))
+        kept[f"{checkpoint.name}: weights"] = _digest(load_file(checkpoint / "model.safetensors"))
         for name in ("optimizer.pt", "scheduler.pt"):
-            found[f"{checkpoint.name}: {name}"] = _digest(torch.load(checkpoint / name, weights_only=True))
-    for trec in sorted(run.glob("eval/*/*/run.trec")):
-        found[str(trec.relative_to(run))] = hashlib.sha256(trec.read_bytes()).hexdigest()
-    return found
+            kept[f"{checkpoint.name}: {name}"] = _digest(torch.load(checkpoint / name, weights_only=True))
+    return kept | {str(path.relative_to(run)): path.read_text() for path in sorted(run.glob("eval/*/*/run.trec"))}
 
 
-def differences(expected: dict, found: dict) -> list[str]:
+def differences(expected: dict, actual: dict) -> list[str]:
     """The names of what is not equal."""
-    names = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
-    return [
-        f"{name} differs" + (f" ({expected.get(name)} / {found.get(name)})" if name in ("files", "best") else "")
-        for name in names
-    ]
-
-
-def _untimed(line: dict) -> dict:
-    return {
-        name: value for name, value in line.items() if "runtime" not in name and "per_second" not in name and name != "train_loss"
-    }
+    names = [name for name in {**expected, **actual} if expected.get(name) != actual.get(name)]
+    pairs = {name: f" ({expected.get(name)} / {actual.get(name)})" for name in ("files", "best")}
+    return [f"{name} differs{pairs.get(name, '')}" for name in names]
 
 
 def _digest(value: object) -> str:
-    digest = hashlib.sha256()
-    _feed(digest, value)
-    return digest.hexdigest()
+    digest = lambda tensor: [str(tensor.dtype), *tensor.shape, hashlib.sha256(tensor.numpy().tobytes()).hexdigest()]  # noqa: E731
+    return json.dumps(value, default=digest, sort_keys=True)
 
 
-def _feed(digest, value: object) -> None:
-    if isinstance(value, torch.Tensor):
-        digest.update(f"{value.dtype}{tuple(value.shape)}".encode() + value.numpy().tobytes())
-    elif isinstance(value, dict):
-        for key in sorted(value, key=str):
-            digest.update(str(key).encode())
-            _feed(digest, value[key])
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _feed(digest, item)
-    else:
-        digest.update(repr(value).encode())
-
-
-def _write_rows(folder: Path) -> None:
-    sample = [json.loads(line) for line in (children.ROOT / "data/sample/train.jsonl").read_text(encoding="utf-8").splitlines()]
-    parts = {"rows": sample[:67], "dev": sample[100:112], "a": sample[200:240], "b": sample[300:330]}
-    for name, rows in parts.items():
-        (folder / f"{name}.jsonl").write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-        )
-
-
-def _tail(ended: list[children.Ended]) -> str:
+def _tail(ended: list[Ended]) -> str:
     return " | ".join(f"[{one.code}] {one.output[-600:]}" for one in ended)

@@ -1,14 +1,10 @@
-"""Canary secrets in the environment and in overrides, small real runs, and every byte they leave searched for them.
-
-python -m tests.chaos.secrets
-"""
+"""Canary secrets in the environment and in overrides, small real runs, and every byte they leave searched for them."""
 
 import base64
 import dataclasses
 import gzip
 import io
 import os
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -16,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.app.conftest import TINY
-from tests.chaos.forked import Warm
+from tests.chaos.forking import Warm
 
 ENVIRONMENT = {
     "WANDB_API_KEY": "c0ffee15ca9a4b1e5ec4e75c0ffee15ca9a4b1e5",
@@ -124,56 +120,54 @@ class Report:
 
     Attributes:
         tried: commands run, each with the canaries of the environment and its own.
-        found: `file: which canary`, for every leak.
+        leaks: `file: which canary`, for every one.
         files: files searched, members of archives included.
         unexpected: commands that ended otherwise than they should: what they would have written was not searched.
     """
 
     tried: int
-    found: tuple[str, ...]
+    leaks: tuple[str, ...]
     files: int
     unexpected: tuple[str, ...] = ()
 
 
-def run(folder: str | os.PathLike | None = None, *, quick: bool = False) -> Report:
-    """Run the commands and search what they left: their folder, their home, their temporary files, what they printed.
+def run(*, quick: bool = False) -> Report:
+    """Run the commands in a folder that is removed afterwards, and search what they left; `quick`: the test suite's share."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run_in(Path(folder), quick)
 
-    Args:
-        folder: an empty one to work in; None makes and removes one.
-        quick: the small share of the test suite.
-    """
-    if folder is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            return run(temporary, quick=quick)
-    folder = Path(folder)
+
+def run_in(folder: Path, quick: bool) -> Report:
+    """Run the commands and search what they left: their folder, their home, their temporary files, what they printed."""
     work, home, scratch = (folder / name for name in ("work", "home", "tmp"))
     for path in (work / "theirs/loss", home, scratch):
         path.mkdir(parents=True)
     (work / "theirs/leaky.py").write_text(LEAKY_LOSS)
     (work / "theirs/loss/leaky.yaml").write_text("defaults: [infonce, _self_]\n_target_: leaky.Leaky\nwhere: late\n")
-    chosen = [command for command in COMMANDS if command.quick or not quick]
-    unexpected = []
+    chosen, unexpected = [command for command in COMMANDS if command.quick or not quick], []
     with Warm(_environment(work, home, scratch)) as warm:
         for command in chosen:
             options_first = sorted(command.arguments, key=lambda argument: not argument.startswith("-"))  # as argparse wants them
-            done = warm.call(command.script, *options_first, cwd=work, out=folder / command.name)
-            if done.returncode != command.code:
-                unexpected.append(f"{command.name}: exit code {done.returncode}, not {command.code}: {done.stderr[-500:]}")
-    found, files = search(folder, CANARIES)
-    return Report(len(chosen), tuple(found), files, tuple(unexpected))
+            ended = warm.call(command.script, *options_first, cwd=work, out=folder / command.name)
+            if ended.code != command.code:
+                unexpected.append(f"{command.name}: exit code {ended.code}, not {command.code}: {ended.output[-500:]}")
+    leaks, files = search(folder, CANARIES)
+    return Report(len(chosen), tuple(leaks), files, tuple(unexpected))
 
 
 def _environment(work: Path, home: Path, scratch: Path) -> dict[str, str]:
     """The machine's own, less its settings of the libraries at hand, with the canaries and every place inside the folder."""
     names = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "VIRTUAL_ENV")
-    own = {"HOME": str(home), "TMPDIR": str(scratch), "HF_HOME": str(home / "hf"), "MPLCONFIGDIR": str(home / "mpl")}
-    calm = {
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(work / "theirs"),
-        "WANDB_BASE_URL": "http://127.0.0.1:9",
+    inside = {
+        "HOME": home,
+        "TMPDIR": scratch,
+        "HF_HOME": home / "hf",
+        "MPLCONFIGDIR": home / "mpl",
+        "PYTHONPATH": work / "theirs",
     }
-    return {name: os.environ[name] for name in names if name in os.environ} | own | calm | ENVIRONMENT
+    calm = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    ours = {name: os.environ[name] for name in names if name in os.environ}
+    return {**ours, **{name: str(path) for name, path in inside.items()}, **calm, **ENVIRONMENT}
 
 
 # -- the search ------------------------------------------------------------------------------------------------------------
@@ -185,18 +179,20 @@ def search(folder: Path, canaries: Mapping[str, str]) -> tuple[list[str], int]:
     Returns:
         `file: which canary` for each one found, and the number of files and members of archives searched.
     """
-    found, count = [], 0
+    leaks, count = [], 0
     shapes = {name: _shapes(value) for name, value in canaries.items()}
     for path in sorted(folder.rglob("*")):
-        place = str(path.relative_to(folder))
-        texts = [(place, place.encode()), (place, os.readlink(path).encode())] if path.is_symlink() else [(place, place.encode())]
-        if path.is_file() and not path.is_symlink():
-            members = list(contents(place, path.read_bytes()))
+        name = str(path.relative_to(folder))
+        texts = [(name, name.encode())]
+        if path.is_symlink():
+            texts.append((name, os.readlink(path).encode()))
+        elif path.is_file():
+            members = list(contents(name, path.read_bytes()))
             count += len(members)
             texts += members
         for where, text in texts:
-            found += [f"{where}: {name}" for name, wanted in shapes.items() if any(shape in text for shape in wanted)]
-    return list(dict.fromkeys(found)), count
+            leaks += [f"{where}: {canary}" for canary, encoded in shapes.items() if any(shape in text for shape in encoded)]
+    return list(dict.fromkeys(leaks)), count
 
 
 def contents(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -236,10 +232,3 @@ def _shapes(value: str) -> Sequence[bytes]:
     """A value as it is, and what of it stands in base64 whatever comes before."""
     inner = [base64.b64encode(b" " * shift + value.encode())[4 if shift else 0 : -4] for shift in range(3)]
     return [value.encode(), *inner]
-
-
-if __name__ == "__main__":
-    report = run(*sys.argv[1:2])
-    print(f"{report.tried} commands, {report.files} files searched, {len(report.found)} secrets found")
-    print("\n".join((*report.found, *report.unexpected)))
-    sys.exit(bool(report.found or report.unexpected))

@@ -1,15 +1,16 @@
-"""A small share of `make chaos`: real processes are killed, their disk is full, their checkpoints are damaged; all go on exactly."""
+"""A small share of `make chaos`: real processes are killed, their disk is full, their checkpoints are damaged; all are resumed exactly."""
 
 import subprocess
 import sys
 
-from tests.chaos import children, damage, kills
+from tests.chaos import damage, kills
+from tests.chaos.forking import ROOT
 
 
 def test_a_share_of_the_kills_and_of_the_damage_is_survived_bit_for_bit(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--quick", "--only", "kills", "damage", "--workers", "1", "--output", str(tmp_path)],
-        cwd=children.ROOT, capture_output=True, text=True, timeout=900,
+        cwd=ROOT, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "| SIGKILL | " in (tmp_path / "chaos.md").read_text()

@@ -7,14 +7,14 @@ import zipfile
 
 import pytest
 
-from tests.chaos.secrets import COMMANDS, _environment, contents, run, search
+from tests.chaos.secrets import COMMANDS, _environment, contents, run_in, search
 
 CANARY = "CanaryOfThisTest-correct-horse"
 
 
 def test_no_secret_is_left_anywhere(tmp_path):
-    report = run(tmp_path, quick=True)
-    assert report.unexpected == () and report.found == ()
+    report = run_in(tmp_path, True)
+    assert report.unexpected == () and report.leaks == ()
     assert report.tried >= 10 and report.files > 60
     assert list(tmp_path.rglob("*.wandb")) and list(tmp_path.rglob("optimizer.pt"))  # there was something to search
 

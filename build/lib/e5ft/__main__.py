@@ -1,0 +1,19 @@
+"""`python -m e5ft VERB ...`, installed as `e5ft VERB ...`: the four scripts of a clone, from anywhere."""
+
+import sys
+
+
+def main() -> None:
+    """Run the verb that the command line begins with; what follows it are the script's own arguments."""
+    from e5ft.app.runs.script import COMMANDS, run
+
+    verb = sys.argv[1] if len(sys.argv) > 1 else None
+    if verb not in COMMANDS:
+        print(f"usage: e5ft {'|'.join(COMMANDS)} [FIELD=VALUE ...]   (e5ft train --help lists the options)", file=sys.stderr)
+        raise SystemExit(0 if verb in ("-h", "--help") else 2)
+    sys.argv[:2] = [f"e5ft {verb}"]
+    run(verb)
+
+
+if __name__ == "__main__":
+    main()

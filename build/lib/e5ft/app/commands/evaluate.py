@@ -1,0 +1,83 @@
+"""The evaluation command: one model, or two, and BM25 on a retrieval set."""
+
+from pathlib import Path
+
+from e5ft.app.commands.data import load_evaluation_set
+from e5ft.app.runs.script import device_of
+from e5ft.app.settings.groups import EvalSettings
+from e5ft.app.telling.report import relative, say
+from e5ft.errors import ConfigurationError
+from e5ft.files import write_json
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource, model_folder
+from e5ft.retrieval.comparison import paired_differences
+from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_sizes
+from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.tables import difference_text, format_table, headline, main_metric
+
+
+def evaluate(settings: EvalSettings) -> float:
+    """Run one evaluation.
+
+    Args:
+        settings: of eval.py.
+
+    Returns:
+        The model's nDCG at 10 (or at the largest cutoff below it).
+    """
+    source = settings.model
+    other = None if settings.compare is None else ModelSource(path=model_folder(settings.compare, "compare"))
+    retrieval_set = load_evaluation_set(settings)
+    folder = _output(settings, source) / retrieval_set.name
+    _check_free(folder)
+    queries, passages = len(retrieval_set.queries), len(retrieval_set.passages)
+    say(f"{source.label} on {retrieval_set.name}: {queries:,} queries, {passages:,} passages")
+    model, cuts = _score(settings, source, retrieval_set)
+    evaluations = {"model": model, **{f"model_{dimension}d": cut for dimension, cut in cuts.items()}}
+    bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
+    if bm25 is not None:
+        evaluations["bm25"] = bm25
+    if other is not None:
+        evaluations["compare"] = _score(settings, other, retrieval_set)[0]
+    for name, evaluation in evaluations.items():
+        evaluation.save(folder / name)
+    metrics = headline(list(settings.evaluation.cutoffs))
+    say("\n" + format_table(list(evaluations.values()), metrics))
+    for name, rival in evaluations.items():
+        if name != "model":
+            _compare(model, rival, metrics, folder / f"difference_{name}.json", settings.seed)
+    say(f"\nmetrics, per-query results and TREC runs: {relative(folder)}")
+    return model.metrics[main_metric(metrics)]
+
+
+def _score(settings: EvalSettings, source: ModelSource, retrieval_set: RetrievalSet) -> tuple[Evaluation, dict[int, Evaluation]]:
+    encoder = load_encoder(source, device_of(settings.device))
+    label = source.label + (" (random weights)" if source.init == "random" and "random" not in source.label else "")
+    cache = Path(settings.cache_dir)
+    return score_sizes(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=cache)
+
+
+def _output(settings: EvalSettings, source: ModelSource) -> Path:
+    """Where results go: beside the model in its run, unless output_dir says otherwise."""
+    if settings.output_dir is not None:
+        return Path(settings.output_dir)
+    if source.path is not None:
+        model = Path(source.path).resolve()
+        return (model.parent if model.name == "model" else model) / "eval"
+    return Path("outputs") / "eval" / source.label.replace("/", "_")
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse to replace what no evaluation wrote, before the work and not after it."""
+    for path in folder.glob("*"):
+        if path.is_symlink() or (path.is_dir() and any(path.iterdir()) and not (path / "metrics.json").is_file()):
+            raise ConfigurationError(f"output_dir: {path} holds other files, which results would replace; name another folder")
+
+
+def _compare(model: Evaluation, rival: Evaluation, metrics: list[str], path: Path, seed: int) -> None:
+    say(f"\nagainst {rival.label}, paired over queries:")
+    record = {}
+    for metric, difference in paired_differences(model, rival, metrics, seed=seed).items():
+        record[metric] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p_value}
+        say(f"  {metric:<10} {difference_text(difference.mean, difference.low, difference.high)}  p = {difference.p_value:.2g}")
+    write_json(path, record)

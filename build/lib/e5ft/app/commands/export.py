@@ -1,0 +1,289 @@
+"""The export command: any checkpoint, or a merger of two, as a checked sentence-transformers folder, and to the hub if asked."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from e5ft.app.commands.data import AUTO, LARGEST, load_set
+from e5ft.app.runs.script import device_of
+from e5ft.app.settings.groups import ExportSettings
+from e5ft.app.settings.plan import BeirSplit, locate_keep_sets, locate_set
+from e5ft.app.telling.report import inline, plain_card, relative, say
+from e5ft.errors import ConfigurationError, DataError, E5ftError
+from e5ft.files import read_json, write_json
+from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.export import export_model
+from e5ft.modeling.loading import RECORD, load_encoder
+from e5ft.modeling.merging import check_mergeable, merge
+from e5ft.modeling.settings import ModelSource, model_folder
+from e5ft.retrieval.comparison import paired_differences
+from e5ft.retrieval.evaluation import Evaluation, score_model
+from e5ft.retrieval.sets import RetrievalSet, shrink_corpus
+from e5ft.retrieval.tables import aligned, headline, interval_text, main_metric
+
+# What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
+_EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)")
+RULE = (
+    "of the alphas whose score on every keep set is not below the lower end of the base's (alpha 0) 95 % interval there, "
+    "the one with the largest score on the target; of equal ones the smallest. Alpha 0 always qualifies"
+)
+
+
+def export(settings: ExportSettings) -> None:
+    """Run one export.
+
+    Args:
+        settings: of export.py.
+
+    Raises:
+        ConfigurationError: no target, or one that is in use.
+        ExportError: the folder would not give the model's vectors.
+    """
+    if settings.output_dir is None:
+        raise ConfigurationError("output_dir=null: must name the folder to write (output_dir=DIR)")
+    source, record = settings.model, None
+    target = _target(Path(settings.output_dir), source)
+    if settings.merge.base is not None:
+        encoder, label, record = merge_models(settings)
+        card = plain_card(label, encoder) + _card_section(record)
+    elif settings.data.eval_dir is not None or settings.data.keep_dir:
+        raise ConfigurationError(
+            "data.eval_dir, data.keep_dir: only merging measures (merge.base=DIR); to measure a model: eval.py"
+        )
+    else:
+        encoder, label = load_encoder(source), source.label
+        card = _card(source, encoder)
+    difference = export_model(encoder, target, card)
+    if record is not None:
+        write_json(target / "merge.json", record)
+    say(f"{relative(target)}: {label}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
+    if settings.push is not None:
+        _push(target, settings.push, settings.private)
+
+
+def merge_models(settings: ExportSettings) -> tuple[Encoder, str, dict]:
+    """Merge `merge.base` and the `model` group's model; of several alphas take the best.
+
+    Args:
+        settings: of export.py.
+
+    Returns:
+        The encoder, its name in tables, and the content of merge.json.
+
+    Raises:
+        ConfigurationError: several alphas without data.eval_dir, or models that do not fit.
+        DataError: an evaluation folder, or its split, is not there.
+    """
+    asked, source = settings.merge.alpha, settings.model
+    sources = _sets_to_measure(settings)
+    tuned = load_encoder(source)
+    base_source = _base_source(settings, tuned)
+    base = load_encoder(base_source)
+    check_mergeable(base, tuned)
+    shown_alpha = list(asked) if isinstance(asked, tuple) else float(asked)
+    record = {"base": base_source.label, "fine_tuned": source.label, "alpha": shown_alpha, "rule": None}
+    if sources:
+        alphas = sorted({0.0, 1.0, *map(float, asked if isinstance(asked, tuple) else (asked,))})
+        sets = _loaded(sources, settings)
+        measured = {alpha: _measure(settings, base, tuned, alpha, sets) for alpha in alphas}
+        record.update(_outcome(measured, settings))
+        say("\n" + sweep_table(record))
+    label = f"{source.label} and {base_source.label} merged, alpha {record['alpha']:g}"
+    return merge(base, tuned, record["alpha"]), label, record
+
+
+def choose_alpha(
+    target: Mapping[float, float], keep: Mapping[str, Mapping[float, float]], floors: Mapping[str, float]
+) -> tuple[float, list[float]]:
+    """Apply `RULE`.
+
+    Args:
+        target: alpha -> score on the target; alpha 0 is among them.
+        keep: keep set -> alpha -> score there.
+        floors: keep set -> the score below which it counts as lost.
+
+    Returns:
+        The chosen alpha, and the ones that qualify in ascending order.
+    """
+    qualifying = [
+        alpha for alpha in sorted(target) if alpha == 0 or all(keep[name][alpha] >= floor for name, floor in floors.items())
+    ]
+    return max(qualifying, key=lambda alpha: (target[alpha], -alpha)), qualifying
+
+
+def sweep_table(record: dict) -> str:
+    """The sweep in text: a row an alpha, a column a set, which qualify, which is taken, and by what rule."""
+    head, *rows = _rows(record)
+    taken = "chosen" if record["rule"] else "given"
+    marks = [taken if entry["alpha"] == record["alpha"] else "" for entry in record["alphas"]]
+    cells = [[*head, ""], *([*row, mark] for row, mark in zip(rows, marks, strict=True))]
+    lines = [f"split {record['split']}, 95 % intervals; an alpha is the fine-tuned model's share", "", aligned(cells), ""]
+    lines += [f"{name}: below {low:.3f} an alpha does not qualify" for name, low in record["floors"].items()]
+    if record["rule"]:
+        lines.append(f"alpha {record['alpha']:g} is chosen: {record['rule']}.")
+        if not record["keep"]:
+            lines.append("No keep set is named (data.keep_dir): the target alone decided.")
+        if record["alpha"] == 0:
+            lines.append("Nothing that qualifies is better than the base: the model written is the base, unchanged.")
+    return "\n".join(lines)
+
+
+def _rows(record: dict) -> list[list[str]]:
+    """The head and a row an alpha: the figures of every set, and whether it qualifies."""
+    metric, names = record["metric"], [record["target"], *record["keep"]]
+    rows = [["alpha", *(f"{name} {metric}" for name in names), "qualifies"]]
+    for entry in record["alphas"]:
+        alpha = {0.0: "0 (base)", 1.0: "1 (fine-tuned)"}.get(entry["alpha"], f"{entry['alpha']:g}")
+        sets = [entry["sets"][name] for name in names]
+        figures = [interval_text(s["metrics"][metric], s["intervals"][metric]) for s in sets]
+        rows.append([alpha, *figures, "yes" if entry["qualifies"] else "no"])
+    return rows
+
+
+def _sets_to_measure(settings: ExportSettings) -> list[BeirSplit]:
+    """The target and the keep sets, checked to have the split; empty where nothing is to be measured."""
+    data, cache = settings.data, Path(settings.cache_dir)
+    if data.eval_dir is None and isinstance(settings.merge.alpha, tuple):
+        settings.merge.refuse("alpha", "needs data.eval_dir=DIR to choose by (and data.keep_dir=[DIR]), or one number")
+    if data.eval_dir is None:
+        if data.keep_dir:
+            raise ConfigurationError("data.keep_dir: needs the target beside it, data.eval_dir=DIR")
+        return []
+    try:
+        target = locate_set(data.eval_dir, data.eval_split, cache)
+        return [target, *locate_keep_sets(data.keep_dir, data.eval_split, cache, target.name)]
+    except DataError as error:
+        reason = "what alphas are measured on, so that the test split stays unseen"
+        raise DataError(f"{error} (data.eval_split={data.eval_split}: {reason})") from error
+
+
+def _base_source(settings: ExportSettings, tuned: Encoder) -> ModelSource:
+    """The base with the fine-tuned model's lengths: a published folder records none, and no weight depends on them."""
+    source, path = settings.model, model_folder(settings.merge.base, "merge.base")
+    if source.path is not None and Path(path).resolve() == Path(source.path).resolve():
+        settings.merge.refuse("base", "this is model.path itself; must be the model before fine-tuning")
+    lengths = {field: getattr(tuned.spec.text, field) for field in ("query_max_length", "passage_max_length")}
+    text = dataclasses.replace(source.text, **lengths)
+    return dataclasses.replace(source, path=path, hub=None, revision=None, init="pretrained", shape=None, text=text)
+
+
+def _loaded(sources: list[BeirSplit], settings: ExportSettings) -> list[RetrievalSet]:
+    size = LARGEST if settings.data.eval_corpus_size == AUTO else settings.data.eval_corpus_size
+    return [shrink_corpus(load_set(source, settings), size, seed=settings.seed) for source in sources]
+
+
+def _measure(settings: ExportSettings, base: Encoder, tuned: Encoder, alpha: float, sets: list[RetrievalSet]) -> list[Evaluation]:
+    """Score one alpha on every set; its vectors are used once, and not kept."""
+    encoder = merge(base, tuned, alpha).to(device_of(settings.device))
+    label = f"alpha {alpha:g}"
+    evaluations = [score_model(encoder, each, settings.evaluation, label, seed=settings.seed) for each in sets]
+    metric = main_metric(headline(list(settings.evaluation.cutoffs)))
+    say(f"  {label}: {metric} " + ", ".join(f"{e.metrics[metric]:.3f} on {e.set_name}" for e in evaluations))
+    return evaluations
+
+
+def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) -> dict:
+    """The chosen alpha and every figure, for merge.json, the table and the model card."""
+    metric = main_metric(headline(list(settings.evaluation.cutoffs)))
+    target, *keep = measured[0.0]
+    floors = {e.set_name: e.intervals[metric][0] for e in keep}
+    scores = {
+        e.set_name: {alpha: found[i].metrics[metric] for alpha, found in measured.items()} for i, e in enumerate([target, *keep])
+    }
+    chosen, qualifying = choose_alpha(scores[target.set_name], scores, floors)
+    entries = [
+        {
+            "alpha": alpha,
+            "qualifies": alpha in qualifying,
+            "sets": {e.set_name: _figures(e, base, metric, settings.seed) for e, base in zip(found, measured[0.0], strict=True)},
+        }
+        for alpha, found in measured.items()
+    ]
+    return {
+        **({"alpha": chosen, "rule": RULE} if isinstance(settings.merge.alpha, tuple) else {}),
+        "split": settings.data.eval_split,
+        "metric": metric,
+        "target": target.set_name,
+        "keep": list(floors),
+        "floors": floors,
+        "alphas": entries,
+    }
+
+
+def _figures(evaluation: Evaluation, base: Evaluation, metric: str, seed: int) -> dict:
+    return {
+        "queries": len(evaluation.scored),
+        "passages": evaluation.passages,
+        "metrics": evaluation.metrics,
+        "intervals": evaluation.intervals,
+        "difference_to_base": dataclasses.asdict(paired_differences(evaluation, base, [metric], seed=seed)[metric]),
+    }
+
+
+def _card_section(record: dict) -> str:
+    """What a reader of the model card must know: which two models, how much of each, and how that was decided."""
+    alpha = record["alpha"]
+    text = f"""
+## Merged weights
+
+(1 - {alpha:g}) x base + {alpha:g} x fine-tuned, tensor by tensor (WiSE-FT, arXiv:2109.01903; LM-Cocktail, arXiv:2311.13534).
+
+- base: {inline(record["base"])}
+- fine-tuned: {inline(record["fine_tuned"])}
+- alpha: {alpha:g}, {"chosen by a rule: " + record["rule"] if record["rule"] else "given"}
+"""
+    if "alphas" not in record:
+        return text
+    head, *rows = _rows(record)
+    table = ["| " + " | ".join(map(inline, head)) + " |", "|---|" + "---:|" * (len(head) - 2) + "---|"]
+    table += ["| " + " | ".join(row) + " |" for row in rows]
+    intro = f"The target first, then the keep sets, split {inline(record['split'])}, 95 % intervals:"
+    return f"{text}\n{intro}\n\n" + "\n".join(table) + "\n"
+
+
+def _target(path: Path, source: ModelSource) -> Path:
+    """The folder to write: a new or empty one, or an earlier export, which is replaced whole.
+
+    Raises:
+        ConfigurationError: it holds anything that an export did not write, or it is the model itself.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise ConfigurationError(f"output_dir={path}: is a link or a file; name a new folder")
+    if not path.is_dir():
+        return path
+    foreign = sorted(file.name for file in path.iterdir() if not _EXPORTED.fullmatch(file.name))
+    config = path / "config.json"
+    is_export = config.is_file() and RECORD in read_json(config)
+    if foreign or (any(path.iterdir()) and not is_export):
+        raise ConfigurationError(
+            f"output_dir={path}: holds other files ({', '.join(foreign[:3]) or 'a model'}); name a new folder"
+        )
+    if source.path is not None and path.resolve() == Path(source.path).resolve():
+        raise ConfigurationError(f"output_dir={path}: this is model.path, which would be replaced; name a new folder")
+    return path
+
+
+def _card(source: ModelSource, encoder: Encoder) -> str:
+    """The run's own card where the checkpoint belongs to a finished run, else one without scores."""
+    run = Path(source.path).resolve().parent if source.path is not None else None
+    if run is not None and (run / "summary.json").is_file() and (run / "model" / "README.md").is_file():
+        step = Path(source.path).name.removeprefix("checkpoint-")
+        if Path(source.path).name == "model" or step == str(read_json(run / "summary.json").get("best", {}).get("step")):
+            return (run / "model" / "README.md").read_text(encoding="utf-8")
+    return plain_card(source.label, encoder)
+
+
+def _push(folder: Path, name: str, private: bool) -> None:
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        api.create_repo(name, private=private, exist_ok=True)
+        url = api.upload_folder(folder_path=folder, repo_id=name, commit_message="Upload with e5ft")
+    except Exception as error:  # the client raises many kinds, and the folder is safe on disk whichever it is
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise E5ftError(
+            f"push={name}: not uploaded ({first}); {folder} is complete. Log in with `hf auth login` and try again"
+        ) from error
+    say(f"uploaded: {url}")

@@ -1,0 +1,196 @@
+"""The mining command: rows in, the same rows with hard negatives out, and what a person needs to trust them."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from e5ft import distributed
+from e5ft.app.commands.data import MiningData, load_mining_data
+from e5ft.app.runs.script import device_of
+from e5ft.app.settings.build import plain
+from e5ft.app.settings.groups import MineSettings
+from e5ft.app.settings.guard import OUTPUTS, folder_in
+from e5ft.app.settings.plan import plan
+from e5ft.app.telling.report import draw_mined_scores, mining_closing, mining_opening, say
+from e5ft.data.lines import MAX_LINE_BYTES
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.files import read_json, write_json, write_lines
+from e5ft.modeling.cross_encoder import CrossEncoder
+from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.settings import ModelSource
+from e5ft.retrieval import candidates as sources
+from e5ft.retrieval.approximate import check_method, search
+from e5ft.retrieval.bm25 import BM25
+from e5ft.retrieval.candidates import Finder, MiningIndex, Scorer
+from e5ft.retrieval.filters import FILTERS, apply_filters, need_scores
+from e5ft.retrieval.mined import examples, mined_rows, summarise
+from e5ft.retrieval.mining import find_candidates, gathered, select
+from e5ft.retrieval.settings import MiningSettings
+from e5ft.retrieval.vectors import digest_of_weights, encode_collection
+
+ROWS, RECORD, PICTURE = "rows.jsonl", "mining.json", "mining.png"
+
+
+def mine(settings: MineSettings) -> float:
+    """Run one mining job.
+
+    Args:
+        settings: of mine.py.
+
+    Returns:
+        Negatives a row, on average.
+    """
+    began, mining = time.monotonic(), settings.mining
+    device = _join(device_of(settings.device))
+    source = _model_source(settings.model, mining)
+    _check_scores(mining, source)
+    check_method(mining.search)
+    output = _output(settings)
+    teacher = _teacher(mining, device)  # first what may be missing, then what takes long
+    data = load_mining_data(plan(settings), settings)
+    say(mining_opening(source, mining, data))
+    encoder = None if source is None else load_encoder(source, device)
+    finders, scorer = _finders(settings, encoder, data.index)
+    candidates, documents = find_candidates(data.index, finders, mining, scorer)
+    apply_filters(data.index, candidates, documents, mining.limits, teacher)
+    candidates, documents = gathered(candidates), gathered(documents)
+    chosen = select(data.index, candidates, mining)
+    summary = summarise(data.index, mining, candidates, documents, chosen)
+    if distributed.is_main():
+        parts = (data.rows, data.index, mining, candidates, documents, chosen)
+        write_lines(output, _checked_lines(mined_rows(*parts)))
+        summary |= {"examples": examples(mined_rows(*parts), len(chosen), settings.seed)}
+        summary |= _provenance(settings, source, encoder, data) | {"seconds": round(time.monotonic() - began, 1)}
+        write_json(output.parent / RECORD, summary)
+        draw_mined_scores(summary, output.parent / PICTURE)
+    say(mining_closing(summary, mining, mining.limits, output))
+    distributed.barrier()
+    return sum(map(len, chosen)) / len(chosen)
+
+
+def _join(device: torch.device) -> torch.device:
+    """Under torchrun: one process group, each process on its own GPU."""
+    if distributed.world_size() == 1:
+        return device
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", torch.cuda.current_device())
+    if not dist.is_initialized():
+        # A day: the processes meet after each has filtered its own rows, and a cross-encoder's work is never even.
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    return device
+
+
+def _model_source(source: ModelSource | None, mining: MiningSettings) -> ModelSource | None:
+    """The model that finds and scores; None where no model is named, or only one with random weights.
+
+    Raises:
+        ConfigurationError: an unknown source of negatives, or one that needs a trained model.
+    """
+    known = [entry.name for entry in sources.SOURCES]
+    if not set(mining.sources) <= set(known):
+        mining.refuse("sources", f"must be any of {', '.join(known)}, each once")
+    dense = sources.sources_that_need("model", mining.sources)
+    if source is not None and source.init == "random":
+        if dense:
+            raise ConfigurationError(
+                f"model: {source.label}: what it finds and how it scores is noise; name a trained model (model.path=DIR), "
+                "or mine without one: sources=[bm25]"
+            )
+        return None  # its scores would be noise as well
+    if source is None and dense:
+        mining.refuse("sources", f"{dense[0]} needs a model (model.path=DIR, model=e5_small); without one: sources=[bm25]")
+    return source
+
+
+def _check_scores(mining: MiningSettings, source: ModelSource | None) -> None:
+    if source is None and not sources.sources_that_need("bm25", mining.sources) and need_scores(mining.limits):
+        *names, last = (rule.name for rule in FILTERS if rule.needs_scores)
+        raise ConfigurationError(
+            f"sources={list(mining.sources)} without a model: nothing gives the scores that filters.{', '.join(names)} and "
+            f"{last} compare; name a model (model.path=DIR), or switch them off (filters.percent=null)"
+        )
+
+
+def _teacher(mining: MiningSettings, device: torch.device) -> CrossEncoder | None:
+    asked = mining.cross_encoder
+    if asked.path is None:
+        return None
+    return CrossEncoder(asked.path, device=device, max_length=asked.max_length, batch_size=asked.batch_size)
+
+
+def _finders(settings: MineSettings, encoder: Encoder | None, index: MiningIndex) -> tuple[dict[str, Finder], Scorer | None]:
+    """What each source finds, and one scorer for all: the model, else BM25, else none."""
+    mining, cache = settings.mining, Path(settings.cache_dir)
+    searchers, scorer = sources.Searchers(index, mining.seed), None
+    if sources.sources_that_need("bm25", mining.sources):
+        bm25 = BM25(index.passages, tokenisation=mining.bm25)
+        searchers.bm25 = sources.remembered(sources.bm25_finder(bm25, index))
+        scorer = sources.bm25_scorer(bm25, index)
+    if encoder is not None:
+        say(f"  encoding    {len(index.passages):,} passages, {len(index.queries):,} queries; vectors are kept in {cache}")
+        options = dict(batch_tokens=settings.batch_tokens, cache=cache)
+        passages = encode_collection(encoder, index.passages, "passage", **options)
+        queries = encode_collection(encoder, index.queries, "query", **options)
+        scorer = sources.dense_scorer(queries, passages)
+
+        def dense(chosen, depth):
+            options = dict(method=mining.search, device=encoder.device, seed=mining.seed, folder=cache)
+            return search(queries[chosen], passages[: index.candidates], depth, **options)[1]
+
+        searchers.model = sources.remembered(dense)
+    return sources.build_finders(mining.sources, searchers), scorer
+
+
+def _output(settings: MineSettings) -> Path:
+    """The file of rows in the folder to write.
+
+    Raises:
+        ConfigurationError: the folder is the input's, or holds such files that mine.py did not write.
+    """
+    default = folder_in(f"{OUTPUTS}/mined", settings.name)
+    folder = default if settings.output_dir is None else Path(settings.output_dir)
+    output, record = folder / ROWS, folder / RECORD
+    for field in ("train_file", "dev_file"):
+        file = getattr(settings.data, field)
+        if file is not None and Path(file).resolve() == output.resolve():
+            raise ConfigurationError(f"output_dir={folder}: {output} is data.{field}; name another folder")
+    # Below outputs/ it is a job's own that a kill left half done: rounds resume there.
+    is_ours = record.is_file() or output.resolve().is_relative_to(Path(OUTPUTS).resolve())
+    if output.is_symlink() or (output.exists() and not is_ours) or (folder.exists() and not folder.is_dir()):
+        raise ConfigurationError(f"output_dir={folder}: holds a {ROWS} that mine.py did not write; name another folder")
+    if record.is_file() and read_json(record).get("output_file") not in (None, ROWS):
+        raise ConfigurationError(f"output_dir={folder}: {record} belongs to another file there; name another folder")
+    return output
+
+
+def _checked_lines(rows: Iterable[dict]) -> Iterator[str]:
+    for number, row in enumerate(rows, start=1):
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        if len(line.encode()) >= MAX_LINE_BYTES:
+            raise DataError(
+                f"row {number} would be a line of {len(line.encode()):,} bytes, which train.py refuses; lower per_query"
+            )
+        yield line
+
+
+def _provenance(settings: MineSettings, source: ModelSource | None, encoder: Encoder | None, data: MiningData) -> dict:
+    """What made the file, so that it can be made again."""
+    return {
+        "output_file": ROWS,
+        "source": data.label,
+        "model": None if source is None else source.label,
+        "model_digest": None if encoder is None else digest_of_weights(encoder),
+        "approximate": settings.mining.search != "exact" and encoder is not None,
+        "dropped_hard_negatives": data.dropped,
+        "input": dataclasses.asdict(data.counts),
+        "settings": plain(settings),
+    }

@@ -1,0 +1,174 @@
+"""The training command's door: one training, or several with mining in between, each round in a folder of its own."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from e5ft import distributed
+from e5ft.app.commands.data import load_file, split_dev
+from e5ft.app.commands.mine import mine
+from e5ft.app.commands.train import examine, train
+from e5ft.app.runs import sweep
+from e5ft.app.runs.folder import Job, RunFolder, current_job
+from e5ft.app.runs.stopping import out_of_memory_explained, stopping_at_once
+from e5ft.app.settings.build import plain
+from e5ft.app.settings.groups import MineSettings, TrainSettings
+from e5ft.app.settings.plan import DataPlan, DevShare, plan
+from e5ft.app.telling.report import relative, say
+from e5ft.data.remote import is_url, local_file
+from e5ft.data.settings import Columns
+from e5ft.data.store import RowStore
+from e5ft.errors import ConfigurationError
+from e5ft.files import digest_of_file, read_json, replace_link, write_json, write_lines
+from e5ft.modeling.settings import ModelSource
+from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, headline, main_metric
+
+# What may differ when rounds are resumed.
+_MAY_CHANGE_ON_RESUME = ("name", "resume", "sweep", "doctor", "tracking", "cache_dir")
+
+
+def train_rounds(settings: TrainSettings) -> float | None:
+    """Run one training, or `rounds.count` of them with mining in between; with doctor=true only say whether it could run.
+
+    Args:
+        settings: of train.py.
+
+    Returns:
+        The best dev score; None without evaluation, when the last round's model is taken.
+
+    Raises:
+        ConfigurationError: what rounds or a resumed sweep cannot do.
+    """
+    if settings.doctor:
+        return examine(settings)
+    job = current_job(settings.name)
+    if settings.sweep.resume:
+        if not job.in_sweep:
+            raise ConfigurationError("sweep.resume=true: needs a multirun (-m); to resume a run: resume=true")
+        before = sweep.state_before(job.path, job.overrides)
+        if before == "finished":
+            say(f"job {job.path.name}: finished already, {relative(job.path)}")
+            return read_json(job.path / "summary.json")["best"]["score"]
+        settings = dataclasses.replace(settings, resume=before is not None)
+    if settings.rounds.count == 1:
+        return train(settings, job)
+    data_plan = plan(settings)
+    _check(settings, data_plan, job)
+    explained = out_of_memory_explained(settings)
+    with RunFolder(job, settings.resume) as folder, stopping_at_once(settings.name), explained:
+        folder.write_config(plain(settings))
+        definition = {key: value for key, value in plain(settings).items() if key not in _MAY_CHANGE_ON_RESUME}
+        definition["rows"] = digest_of_file(local_file(data_plan.sources[0].file, Path(settings.cache_dir)))
+        folder.check_definition(definition, settings.resume)
+        settings = _with_dev_file(settings, data_plan, folder.path)
+        summaries = [_round(settings, folder.path, number) for number in range(1, settings.rounds.count + 1)]
+        return _finish(summaries, folder.path)
+
+
+def _check(settings: TrainSettings, data_plan: DataPlan, job: Job) -> None:
+    if data_plan.mix is not None:
+        raise ConfigurationError("rounds.count above 1 with data=mix: mine each source with mine.py, and mix the files")
+    if job.in_sweep:
+        raise ConfigurationError("rounds and --multirun do not go together: a sweep's jobs would each mine; run them one by one")
+    file = data_plan.sources[0].file
+    if not is_url(file) and not Path(file).is_file():
+        settings.data.refuse("train_file", "must be a local file or a URL, to be mined again in rounds")
+
+
+def _round(settings: TrainSettings, path: Path, number: int) -> dict:
+    """Train one round, after mining with the model of the round before; what is there already is taken as it is."""
+    folder = path / f"round-{number}"
+    status = folder / "status.json"
+    if status.is_file() and read_json(status)["state"] == "finished":
+        say(f"\nround {number}: finished already, {relative(folder)}")
+        return read_json(folder / "summary.json")
+    settings = dataclasses.replace(settings, resume=status.is_file())
+    distributed.barrier()  # all have looked before one of them writes
+    if number > 1:
+        previous = path / f"round-{number - 1}" / "model"
+        settings = _mined(settings, previous, folder / "mined")
+        if settings.rounds.start == "previous":
+            model = dataclasses.replace(settings.model, path=str(previous), init="pretrained")
+            settings = dataclasses.replace(settings, model=model)
+    say(f"\nround {number} of {settings.rounds.count}")
+    train(settings, Job(folder, group=path.name))
+    return read_json(folder / "summary.json")
+
+
+def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
+    """The settings with rows whose negatives the model found; it brings its own text format, shape and tokenizer."""
+    if not (output / "mining.json").is_file():
+        asked = settings.model
+        mine(
+            MineSettings(
+                name=output.name,
+                output_dir=str(output),
+                rows_dir=None,
+                rows_split="train",
+                corpus_file=None,
+                held_out="corpus",
+                batch_tokens=settings.evaluation.batch_tokens,
+                seed=settings.seed,
+                cache_dir=settings.cache_dir,
+                device="cpu" if settings.training.use_cpu else "auto",
+                data=settings.data,
+                model=ModelSource(path=str(model), attention=asked.attention, seed=asked.seed),
+                mining=settings.rounds.mining,
+            )
+        )
+    data = dataclasses.replace(settings.data, train_file=str(output / "rows.jsonl"), columns=Columns())
+    return dataclasses.replace(settings, data=data)
+
+
+def _with_dev_file(settings: TrainSettings, data_plan: DataPlan, path: Path) -> TrainSettings:
+    """Cut the dev rows off before the first round, into a file: they must be known as held out when negatives are mined."""
+    source = data_plan.sources[0]
+    evaluation = None if data_plan.evaluation is None else str(data_plan.evaluation.folder)
+    data = dataclasses.replace(settings.data, train_file=source.file, columns=source.columns, eval_dir=evaluation)
+    if isinstance(data_plan.dev, DevShare):
+        files = {name: path / f"{name}.jsonl" for name in ("train", "dev")}
+        if distributed.is_main() and not all(file.is_file() for file in files.values()):
+            for store, file in zip(split_dev(load_file(source, settings), data_plan), files.values(), strict=True):
+                write_lines(file, _lines(store))
+        distributed.barrier()
+        train_file, dev_file = map(str, files.values())
+        data = dataclasses.replace(data, train_file=train_file, dev_file=dev_file, columns=Columns())
+    return dataclasses.replace(settings, data=data)
+
+
+def _lines(store: RowStore) -> Iterator[str]:
+    for row in store:
+        values = {"query": row.query, "document": list(row.positives), "hard_negative": list(row.negatives)}
+        yield json.dumps({**values, "scores": list(row.scores)} if row.scores else values, ensure_ascii=False)
+
+
+def _finish(summaries: list[dict], path: Path) -> float | None:
+    """Point model/ at the best round's, or at the last one's where nothing was measured; write the table and print it."""
+    scores = [summary["best"]["score"] for summary in summaries]
+    measured = [i for i, score in enumerate(scores) if score is not None]
+    taken = max(measured, key=scores.__getitem__) if measured else len(scores) - 1
+    reason = "the best on the dev set" if measured else "the last: nothing was measured on the dev set (training.eval_strategy)"
+    first = summaries[0]
+    metric = main_metric(headline(cutoffs_of(first["scores"]["after"]["metrics"])))
+    head = ["round", f"dev {first['objective']}", f"{first['test_set']} {metric}", "against the round's start"]
+    head += [f"{entry['set']} {metric}" for entry in first["keep"]]
+    rows = [_line(number, summary, metric) for number, summary in enumerate(summaries, start=1)]
+    if distributed.is_main():
+        replace_link(path / "model", path / f"round-{taken + 1}" / "model")
+        names = ("best", "scores", "differences", "keep", "data")
+        record = [{name: summary[name] for name in names} for summary in summaries]
+        write_json(path / "rounds.json", {"best": taken + 1 if measured else None, "rounds": record})
+    say(
+        f"\n{aligned([head, *rows])}\n\nmodel       {relative(path)}/model is that of round {taken + 1}, {reason}"
+        f"\nrecord      {relative(path)}/rounds.json, round-*/summary.json, round-*/mined/"
+    )
+    return scores[taken]
+
+
+def _line(number: int, summary: dict, metric: str) -> list[str]:
+    score, difference = summary["best"]["score"], summary["differences"][metric]
+    sets = [summary, *summary["keep"]]
+    target, *keep = (f"{entry['scores']['after']['metrics'][metric]:.3f}" for entry in sets)
+    change = difference_text(difference["mean"], difference["low"], difference["high"])
+    return [str(number), "" if score is None else f"{score:.3f}", target, change, *keep]

@@ -1,0 +1,293 @@
+"""The training command: rows in, a better retriever and the figures that show it out."""
+
+import dataclasses
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
+
+from e5ft import distributed
+from e5ft.app.commands.data import TrainingData, load_training_data, planned_dev
+from e5ft.app.runs.folder import Job, RunFolder
+from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
+from e5ft.app.runs.tracking import MetricsFile, ProgressLines, wandb_run
+from e5ft.app.settings.build import make_loss, optimizer_class, plain
+from e5ft.app.settings.groups import TrainSettings
+from e5ft.app.settings.plan import plan
+from e5ft.app.settings.training import training_arguments
+from e5ft.app.telling import findings, report
+from e5ft.app.telling.report import say
+from e5ft.data.collator import TrainingRows, most_tokens
+from e5ft.data.store import TokenStore, tokenize_rows
+from e5ft.errors import ConfigurationError, TerminatedError
+from e5ft.files import digest_of, read_json, write_json
+from e5ft.modeling.compact import compact
+from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.export import export_model
+from e5ft.modeling.loading import load_encoder
+from e5ft.modeling.lora import add_adapters
+from e5ft.retrieval.comparison import Scores, keep_record
+from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
+from e5ft.retrieval.sets import RetrievalSet
+from e5ft.training import checkpoint
+from e5ft.training.fitting import fit_micro_batch
+from e5ft.training.loss_setup import LossSetup, loss_setup
+from e5ft.training.trainer import ContrastiveTrainer
+
+# Fields of the `training` group that may differ when a run is resumed: they change how a step is computed, or what is printed
+# of it, not what it holds. The rows of a step, a product of three of them, are compared by themselves.
+_MAY_CHANGE_ON_RESUME = re.compile(
+    r"per_device_train_batch_size|gradient_accumulation_steps|activation_checkpointing.*|fit_micro_batch|dataloader_.*|ddp_.*|fsdp.*|"
+    r"logging_.*|log_.*|save_total_limit|disable_tqdm|use_cpu|skip_memory_metrics|torch_empty_cache_steps"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Built:
+    """What a run makes of its settings before anything is loaded, so that what they refuse comes first."""
+
+    arguments: TrainingArguments
+    optimizer: tuple[type, dict]
+    setup: LossSetup
+
+
+def build_run(settings: TrainSettings, folder: Path) -> _Built:
+    """Make arguments, optimizer and loss.
+
+    Raises:
+        ConfigurationError: one of them refuses a value.
+    """
+    arguments = training_arguments(settings, folder)
+    loss = make_loss(settings.loss)
+    setup = loss_setup(loss, settings.matryoshka, settings.keep, settings.step.guide, settings.model)
+    return _Built(arguments, optimizer_class(settings.optimizer), setup)
+
+
+def train(settings: TrainSettings, job: Job) -> float | None:
+    """Run one training in its own folder.
+
+    Args:
+        settings: of train.py.
+        job: its folder and what it is part of.
+
+    Returns:
+        The best dev score, the objective of a sweep; None without evaluation.
+    """
+    with (
+        RunFolder(job, settings.resume) as folder,
+        stopping_at_once(settings.name),
+        out_of_memory_explained(settings),
+        wandb_run(settings.tracking, plain(settings), folder.path, job.group) as mirror,
+    ):
+        summary = _Run(settings, folder, job).run(mirror)
+    return summary["best"]["score"]
+
+
+def examine(settings: TrainSettings) -> None:
+    """Print whether a training with these settings could run here, a line a check; train nothing.
+
+    Raises:
+        ConfigurationError: it could not.
+    """
+    findings.examine(findings.PlannedRun(settings, build_run))
+
+
+class _Run:
+    """One training run, from settings to summary; each method is one stage."""
+
+    def __init__(self, settings: TrainSettings, folder: RunFolder, job: Job):
+        self.settings, self.folder, self.job = settings, folder, job
+        built = build_run(settings, folder.path)
+        self.arguments, self.optimizer, self.setup = built.arguments, built.optimizer, built.setup
+        # The dev metric that chooses the checkpoint and that a sweep compares.
+        self.metric = (self.arguments.metric_for_best_model or "ndcg@10").removeprefix("eval_")
+
+    def run(self, mirror: TrainerCallback) -> dict:
+        """Run every stage in order; return the summary."""
+        settings, started = self.settings, time.monotonic()
+        if not settings.resume:  # else only once it is known to be the same training
+            self.folder.write_config(plain(settings))
+        encoder = load_encoder(settings.model, self.arguments.device)
+        self.checkpoint = self._newest_checkpoint()
+        data = load_training_data(plan(settings), settings)
+        tokens = self._tokens(encoder, data)
+        positives = 1 if settings.step.positives == "sample" else None
+        most = most_tokens(tokens.tokens, positives=positives, negatives=settings.data.negatives_per_query)
+        row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
+        dev, evaluation = planned_dev(data.dev, settings, self.arguments, encoder, len(data.train.rows), row_tokens)
+        data = dataclasses.replace(data, dev=dev)
+        say(report.opening(settings.model, data))
+        findings.show(findings.machine_notes(settings))
+        tokens_per_second = _encoding_speed(encoder, data.test)
+        scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
+        trainer = self._trainer(encoder, data, tokens, mirror)
+        if settings.training.fit_micro_batch:
+            self._fit(trainer)
+        findings.show(findings.run_facts(trainer, data, tokens, row_tokens, tokens_per_second, evaluation))
+        self._train(trainer)
+        best, encoder = self._best(trainer)
+        for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
+            measured.after, measured.cuts = score_sizes(encoder, retrieval_set, settings.evaluation, "after", seed=settings.seed)
+        summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
+        summary["keep"] = [keep_record(measured, settings.seed) for measured in keep]
+        if distributed.is_main():
+            self._write(encoder, summary, [scores, *keep])
+            mirror.send({f"test/{name}": value for name, value in scores.after.metrics.items()})
+            for measured in keep:
+                mirror.send({f"keep/{measured.after.set_name}/{name}": v for name, v in measured.after.metrics.items()})
+            say(report.closing(summary, scores, self.folder.path, self.job.in_sweep))
+        distributed.barrier()
+        return summary
+
+    def _tokens(self, encoder: Encoder, data: TrainingData) -> TokenStore:
+        text = encoder.spec.text
+        texts = text if data.mix is None else [source.text(text) for source in data.mix.sources]
+        return tokenize_rows(data.train, encoder.tokenizer, texts, Path(self.settings.cache_dir))
+
+    def _score_base(self, encoder: Encoder, retrieval_set: RetrievalSet) -> Scores:
+        settings, is_random = self.settings, self.settings.model.init == "random"
+        # The base's vectors are kept: the next run from the same model finds them. Random weights' never come again.
+        cache = None if is_random else Path(settings.cache_dir)
+        label = "before (random weights)" if is_random else "before"
+        before = score_model(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=cache)
+        return Scores(before, score_bm25(retrieval_set, settings.evaluation, seed=settings.seed))
+
+    def _trainer(self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback) -> ContrastiveTrainer:
+        settings, training, arguments = self.settings, self.settings.training, self.arguments
+        logged_before = None if self.checkpoint is None else read_json(self.checkpoint / checkpoint.STATE)["log_history"]
+        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", logged_before), ProgressLines(self.metric), mirror]
+        if training.early_stopping_patience is not None:
+            callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
+        cache, batch_tokens = Path(settings.cache_dir), settings.evaluation.batch_tokens
+        if self.setup.needs & {"guide", "base"}:
+            name = (self.setup.guide or settings.model).label
+            say(f"  vectors     of all training texts by {name}, made once, kept in {cache}")
+        vectors = self.setup.side_vectors(encoder, data.train, cache, batch_tokens)
+        if settings.lora is not None:  # only now: the base's vectors, of scores and sides, are found again under its own weights
+            add_adapters(encoder, settings.lora, settings.seed)
+        if training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
+            compact(encoder, tokens.vocabulary())
+        positives, negatives = settings.step.positives, settings.data.negatives_per_query
+        rows = TrainingRows(data.train, tokens, negatives, positives=positives, vectors=vectors)
+        try:
+            trainer = ContrastiveTrainer(
+                encoder,
+                arguments,
+                rows,
+                self.setup.loss,
+                evaluator(data.dev, settings.evaluation) if arguments.eval_strategy != "no" else None,
+                negatives=settings.step.negatives,
+                group_by_length=training.group_by_length,
+                mix=data.mix,
+                callbacks=callbacks,
+                optimizer_cls_and_kwargs=self.optimizer,
+            )
+        except (ValueError, ImportError) as error:  # what transformers.Trainer checks only when it is made
+            raise ConfigurationError(f"training: {error}") from error
+        trainer.remove_callback(PrinterCallback)
+        self.folder.check_definition(self._definition(trainer, data, encoder), settings.resume)
+        if settings.resume:
+            self.folder.write_config(plain(settings))
+        return trainer
+
+    def _fit(self, trainer: ContrastiveTrainer) -> None:
+        training = self.settings.training
+        asked = training.per_device_train_batch_size, training.gradient_accumulation_steps
+        batch, accumulation = fit_micro_batch(trainer)
+        note = "" if (batch, accumulation) == asked else f" (asked: {asked[0]} x {asked[1]}, the same step)"
+        say(f"  micro-batch {batch} x {accumulation}, the largest that fits{note}")
+
+    def _newest_checkpoint(self) -> Path | None:
+        """The checkpoint to resume from, the same on every process; None to start from step 0."""
+        step = self.folder.newest_step() if self.settings.resume and distributed.is_main() else 0
+        step = int(distributed.gather_arrays(np.array([step]))[0][0])
+        self.arguments.eval_on_start = not step and self.arguments.eval_strategy != "no"
+        return checkpoint.path_of(self.folder.path, step) if step else None
+
+    def _definition(self, trainer: ContrastiveTrainer, data: TrainingData, encoder: Encoder) -> dict:
+        """What makes this training what it is; resuming another one is refused."""
+        values, arguments = plain(self.settings), self.arguments
+        rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        training = {f"training.{name}": v for name, v in values["training"].items() if not _MAY_CHANGE_ON_RESUME.fullmatch(name)}
+        return {
+            "rows": data.train.digest,
+            "model": self.settings.model.label,
+            "text format": encoder.spec.to_dict(),
+            "dropout": [encoder.config.hidden_dropout_prob, encoder.config.attention_probs_dropout_prob],
+            "trained token embeddings": len(encoder.backbone.get_input_embeddings().weight),
+            "lora": None if self.settings.lora is None else self.settings.lora.to_dict(),
+            **{group: values[group] for group in ("loss", "step", "matryoshka", "keep", "optimizer", "seed")},
+            "negatives_per_query": values["data"]["negatives_per_query"],
+            "queries per step": rows,
+            "dev set": digest_of(data.dev.name, len(data.dev.passages), data.dev.qrels),
+            "cutoffs": values["evaluation"]["cutoffs"],
+            **training,
+            **({} if data.mix is None else {"mix": data.mix.definition()}),
+        }
+
+    def _train(self, trainer: ContrastiveTrainer) -> None:
+        stopping = StopAtStepEnd(lambda: trainer.saving)
+        trainer.add_callback(stopping)
+        with stopping:
+            trainer.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
+        if stopping.stopped:
+            raise TerminatedError(
+                f"stopped by {stopping.stopped} at step {trainer.state.global_step}, after saving. "
+                f"Resume: name={self.settings.name} resume=true"
+            )
+
+    def _best(self, trainer: ContrastiveTrainer) -> tuple[dict, Encoder]:
+        """Which weights the run ends with: the best checkpoint's, the last ones, or the base's when nothing beat it."""
+        state = trainer.state
+        if self.arguments.load_best_model_at_end and state.best_metric is not None:
+            best = {"score": state.best_metric, "step": state.best_global_step or 0}
+            return best, trainer.trained() if best["step"] else load_encoder(self.settings.model, self.arguments.device)
+        scores = [entry[f"eval_{self.metric}"] for entry in state.log_history if f"eval_{self.metric}" in entry]
+        return {"score": scores[-1] if scores else None, "step": state.global_step}, trainer.trained()
+
+    def _summary(
+        self, trainer: ContrastiveTrainer, data: TrainingData, tokens: TokenStore, scores: Scores, best: dict, seconds: float
+    ) -> dict:
+        runtime = next((entry["train_runtime"] for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), 0.0)
+        tokens_seen = trainer.tokens_seen * self.arguments.world_size
+        return {
+            "state": "finished",
+            "model": self.settings.model.label,
+            "random_weights": self.settings.model.init == "random",
+            "data": {"source": data.label, "read": data.read, "rejected": data.rejected, "train_rows": len(data.train.rows)},
+            "truncated_share": tokens.truncated / max(tokens.texts, 1),
+            "test_set": data.test.name,
+            "chosen_on_test": data.dev_is_test,
+            "objective": self.metric,
+            "best": best,
+            "training": {
+                "steps": trainer.state.global_step,
+                "queries_per_step": trainer.sampler.step_rows,
+                "seconds": round(runtime, 1),
+                "evaluation_seconds": round(trainer.evaluation_seconds, 1),
+                "tokens_per_second": round(tokens_seen / runtime) if runtime else None,
+                "seconds_in_all": round(seconds, 1),
+            },
+            "scores": scores.record(),
+            "differences": scores.differences(self.settings.seed),
+        }
+
+    def _write(self, encoder: Encoder, summary: dict, measured: list[Scores]) -> None:
+        path = self.folder.path
+        for scores in measured:
+            for name, evaluation in scores.files.items():
+                evaluation.save(path / "eval" / evaluation.set_name / name)
+        card = report.model_card(plain(self.settings), summary, encoder)
+        summary["export_difference"] = export_model(encoder, path / "model", card)
+        write_json(path / "summary.json", summary)
+
+
+def _encoding_speed(encoder: Encoder, retrieval_set: RetrievalSet) -> float:
+    """Tokens a second at which some passages are encoded."""
+    sample = list(retrieval_set.passages[:256])
+    count, start = sum(map(len, encoder.tokenize(sample, "passage"))), time.monotonic()
+    encoder.encode(sample, "passage")
+    return count / max(time.monotonic() - start, 1e-6)

@@ -1,0 +1,356 @@
+"""A run's folder: one run at a time, a status and last lines that say how it ended, what is saved and how to resume it."""
+
+import dataclasses
+import errno
+import json
+import logging
+import math
+import os
+import shlex
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from e5ft import distributed
+from e5ft.app.settings.guard import OUTPUTS, is_secret_field, without_secrets
+from e5ft.app.telling.report import duration, relative, say
+from e5ft.errors import ConfigurationError, DataError, E5ftError, StorageError, TerminatedError
+from e5ft.files import MANIFEST, clear_temporaries, read_json, replace_link, write_json, write_text
+
+log = logging.getLogger("e5ft")
+
+# How a full disk is reported: by the system, by safetensors (Rust), by torch.save.
+_DISK_FULL_MESSAGES = (
+    *("No space left on device", "Disk quota exceeded", "os error 28", "os error 122"),
+    "PytorchStreamWriter failed writing",
+)
+
+
+class CrashedError(E5ftError):
+    """What nobody foresaw; the message is one line, the traceback is in a file of the run's folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a command runs as.
+
+    Attributes:
+        path: its folder.
+        name: with which it can be resumed by itself; None for a part of something larger, a job of a sweep or a round.
+        group: of the run in W&B; None for a run by itself.
+        in_sweep: whether it is a job of a multirun.
+        overrides: of the command line, as Hydra composed them.
+    """
+
+    path: Path
+    name: str | None = None
+    group: str | None = None
+    in_sweep: bool = False
+    overrides: tuple[str, ...] = ()
+
+
+def current_job(name: object) -> Job:
+    """The job that Hydra runs now."""
+    hydra = HydraConfig.get()
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    group = Path(hydra.sweep.dir).name if in_sweep else None
+    own_name = None if in_sweep else str(name)
+    return Job(Path(hydra.runtime.output_dir), own_name, group, in_sweep, tuple(hydra.overrides.task))
+
+
+def hold(path: Path, complaint: str) -> FileLock:
+    """Take the lock that a file stands for; it is given back when it is released or the process ends, however.
+
+    Args:
+        path: of the file, made where it is absent.
+        complaint: the beginning of the message.
+
+    Raises:
+        ConfigurationError: another process has it, or the file system knows no locks.
+    """
+    # A soft lock, filelock's substitute, would outlive a kill.
+    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigurationError(f"{complaint}; wait for it, or choose another name (name=...)") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be locked ({error.strerror or error}); use another disk") from error
+    return lock
+
+
+def status_of(path: Path) -> dict | None:
+    """What a run's folder says of its state; None where no run has begun.
+
+    Raises:
+        ConfigurationError: the file is damaged.
+    """
+    file = path / "status.json"
+    if not file.is_file():
+        return None
+    try:
+        return {"state": str(read_json(file)["state"]), **read_json(file)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{file}: damaged ({type(error).__name__}); remove it, or choose another name=") from error
+
+
+def holds_work(path: Path) -> bool:
+    """Whether a run's folder holds something to lose: one that failed before its first checkpoint does not."""
+    status = status_of(path)
+    return status is not None and (status["state"] != "failed" or any(path.glob("checkpoint-*")))
+
+
+def lasting(overrides: Sequence[str]) -> list[str]:
+    """A job's overrides as its folder keeps them: without what only says how the multirun was started, and without secrets."""
+    return without_secrets([override for override in overrides if not override.startswith("sweep.resume=")])
+
+
+class RunFolder:
+    """The folder of a training run, held by this process; as a context it records how the block ended.
+
+    Args:
+        job: its path and name.
+        resume: whether the run that is there is resumed, or a new one begins.
+
+    Raises:
+        ConfigurationError: another process holds it, a run exists already, or there is none to resume.
+    """
+
+    def __init__(self, job: Job, resume: bool = False):
+        self.path, self.job = Path(job.path), job
+        self._started = time.time()
+        self._refused = False
+        if not distributed.is_main():  # one process writes; the others read
+            return
+        earlier = status_of(self.path)
+        if resume and earlier is None:
+            raise ConfigurationError(f"resume=true: there is no run in {self.path}")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = hold(self.path / "run.lock", f"{self.path}: another process is running this name")
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        if holds_work(self.path) and not resume:
+            self._lock.release()
+            raise ConfigurationError(
+                f"{self.path}: holds a run already ({earlier['state']}); choose another name=, or resume it: resume=true"
+            )
+        for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
+            clear_temporaries(folder)
+        self._finished_before = self._clean()
+        self._earlier = earlier
+        self.set_status("running")
+        if job.in_sweep:
+            write_text(self.path / "overrides.yaml", OmegaConf.to_yaml(lasting(job.overrides)))
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        """Record how the block ended.
+
+        Raises:
+            CrashedError: an exception that is no E5ftError; its traceback is in error.txt.
+            StorageError: the disk was full, however the library at work reported it.
+        """
+        try:
+            if error is None:
+                self.set_status("finished")
+                if distributed.is_main() and self.path.parent.name == OUTPUTS:
+                    replace_link(self.path.parent / "latest", self.path)
+                return
+            known = self._known(error)
+            if distributed.is_main():
+                self._record(known)
+            if known is not error:
+                raise known from error
+        finally:
+            if distributed.is_main():
+                self._lock.release()
+
+    def set_status(self, state: str, **more: object) -> None:
+        """Record "running", "finished", "failed" or "stopped", with an error message or exit code where there is one."""
+        if distributed.is_main():
+            process = {"pid": os.getpid(), "host": socket.gethostname()}
+            seconds = round(time.time() - self._started, 1)
+            write_json(self.path / "status.json", {"state": state, **process, "seconds": seconds, **without_secrets(more)})
+
+    def write_config(self, values: dict) -> None:
+        """Write config.yaml from plain values without secrets."""
+        if distributed.is_main():
+            write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
+
+    def check_definition(self, definition: dict, resume: bool) -> None:
+        """Keep what defines the training, or, on resuming, refuse what differs from it, field by field.
+
+        Raises:
+            ConfigurationError: a field differs.
+        """
+        file = self.path / "definition.json"
+        if not resume or not file.is_file():  # a run that ended before this was written starts from step 0
+            if distributed.is_main():
+                write_json(file, definition)
+            return
+        before = read_json(file)
+        different = [key for key in sorted({*before, *definition}) if before.get(key) != definition.get(key)]
+        if different:
+            self._refused = True
+            lines = [f"  {key}: {before.get(key)!r} then, {definition.get(key)!r} now" for key in different]
+            raise ConfigurationError("resume=true: the configuration differs from the interrupted run's:\n" + "\n".join(lines))
+
+    def newest_step(self) -> int:
+        """The step of the newest whole checkpoint, and 0 if there is none; damaged ones are renamed, and both are said."""
+        from e5ft.training import checkpoint
+
+        newest, damaged = checkpoint.newest(self.path)
+        checkpoint.clear(self.path, damaged)
+        for line in damaged:
+            log.warning(f"skipping damaged {line}; renamed to damaged-{line.partition(':')[0]}")
+        step = 0 if newest is None else checkpoint.step_of(newest)
+        say(f"resuming from step {step:,}" if step else "no usable checkpoint; starting from step 0")
+        return step
+
+    def _clean(self) -> bool:
+        """Remove what an earlier, failed attempt said; whether an earlier one finished, so that its results must stay."""
+        for file in self.path.glob("error*.txt"):
+            file.unlink()
+        summary = self.path / "summary.json"
+        # Summaries without a state are of a time when only good ends wrote any.
+        finished = (self.path / "rounds.json").is_file() or (
+            summary.is_file() and read_json(summary).get("state", "finished") == "finished"
+        )
+        if not finished:
+            summary.unlink(missing_ok=True)
+        return finished
+
+    def _known(self, error: BaseException) -> BaseException:
+        """The error as a person should see it; the traceback of an unforeseen one goes into a file."""
+        if isinstance(error, E5ftError) or not isinstance(error, Exception):
+            return error
+        first = (str(error).strip() or "no message").splitlines()[0]
+        if _disk_was_full(error):
+            known = StorageError(f"the disk is full ({first}); make room in {relative(self.path)}, then resume")
+        else:
+            known = CrashedError(f"{type(error).__name__}: {first}; {self._keep_traceback(error)}")
+        if distributed.rank():  # at the end only the main process's error is printed, and this one may be the cause of that
+            print(f"error: process {distributed.rank()}: {known}", file=sys.stderr, flush=True)
+        return known
+
+    def _keep_traceback(self, error: Exception) -> str:
+        rank = distributed.rank()
+        file = self.path / ("error.txt" if rank == 0 else f"error-process{rank}.txt")
+        try:
+            write_text(file, without_secrets("".join(traceback.format_exception(error))))
+        except OSError as failure:
+            return f"HYDRA_FULL_ERROR=1 shows the traceback, which could not be written ({failure.strerror})"
+        return f"the traceback is in {relative(file)}"
+
+    def _record(self, error: BaseException) -> None:
+        state = "stopped" if isinstance(error, TerminatedError | KeyboardInterrupt) else "failed"
+        code = error.exit_code if isinstance(error, E5ftError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+        message, seconds = str(error) or type(error).__name__, time.time() - self._started
+        progress = progress_of(self.path)
+        try:
+            if self._refused or self._finished_before:  # this attempt failed, but what was there before is as it was
+                before = "finished" if self._finished_before else self._earlier["state"]
+                self.set_status("failed" if before == "running" else before, last_error=message)
+            else:
+                file = self.path / "summary.json"
+                results = read_json(file) if file.is_file() else {}
+                end = {"state": state, "error": message, "exit_code": code, "reached": progress, "seconds": round(seconds, 1)}
+                write_json(file, without_secrets({**results, **end}))
+                self.set_status(state, error=message, exit_code=code)
+        except OSError as failure:
+            log.warning(f"{relative(self.path)}: status.json and summary.json could not be written ({failure.strerror})")
+        # The message of a refused setting or row is all there is to say.
+        refused = self._refused or (isinstance(error, ConfigurationError | DataError) and not progress["step"])
+        if self.job.name is not None and not self._finished_before and not refused:
+            resume = state == "stopped" or progress["checkpoint"] is not None
+            say(closing(state, progress, seconds, command(self.job.name, resume), resume))
+
+
+def progress_of(path: Path) -> dict:
+    """How far a run came, from what its folder holds; of rounds, the last one.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        folder, step, loss (the last logged), dev ({"step", "metrics"} of the last evaluation) and checkpoint (the newest
+        complete one's name); None for what there is not.
+    """
+    rounds = sorted(path.glob("round-[0-9]*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    path = rounds[-1] if rounds else path
+    complete = [folder for folder in path.glob("checkpoint-[0-9]*") if (folder / MANIFEST).is_file()]
+    newest = max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    progress = {"folder": relative(path), "step": 0, "loss": None, "dev": None, "checkpoint": newest and newest.name}
+    file = path / "metrics.jsonl"
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
+        try:
+            entry = json.loads(line)
+            step = int(entry["step"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a line that a kill cut in half
+        values = {key: value for key, value in entry.items() if isinstance(value, int | float) and math.isfinite(value)}
+        progress["step"] = max(progress["step"], step)
+        progress["loss"] = values.get("loss", progress["loss"])
+        dev = {key.removeprefix("eval_"): value for key, value in values.items() if key.startswith("eval_")}
+        progress["dev"] = {"step": step, "metrics": dev} if dev else progress["dev"]
+    return progress
+
+
+def command(name: str, resume: bool) -> str:
+    """The command that this process was started with, under a run's name, to resume it or to start again."""
+    given = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in ("name", "resume")]
+    given = [argument for argument in given if not is_secret_field(argument.partition("=")[0])]
+    added = [f"name={name}", *(["resume=true"] if resume else [])]
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1 and os.environ.get("LOCAL_WORLD_SIZE") != str(processes):
+        return f"the same command on every node, with {' '.join(added)}"
+    launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
+    script = sys.argv[0].split() if sys.argv[0].startswith("e5ft ") else [*launcher, sys.argv[0]]
+    return shlex.join([*script, *given, *added])
+
+
+def closing(state: str, progress: dict, seconds: float, again: str, resume: bool) -> str:
+    """The last lines of a run that did not finish.
+
+    Args:
+        state: stopped or failed.
+        progress: as `progress_of` gives it.
+        seconds: that it ran.
+        again: the command to type.
+        resume: whether that command resumes the run.
+    """
+    measured = f", loss {progress['loss']:.4f}" if progress["loss"] is not None else ""
+    if progress["dev"] is not None:
+        metrics = progress["dev"]["metrics"]
+        metric = "ndcg@10" if "ndcg@10" in metrics else next(iter(metrics))
+        measured += f", dev {metric} {metrics[metric]:.3f} at step {progress['dev']['step']:,}"
+    files = [name for name in (progress["checkpoint"],) if name] + [f"metrics.jsonl to step {progress['step']:,}"]
+    saved = "nothing yet: no step was logged" if not progress["step"] and not progress["checkpoint"] else ", ".join(files)
+    return "\n".join(
+        [
+            "",
+            f"{state:<12}at step {progress['step']:,} after {duration(seconds)}{measured}",
+            f"saved       {progress['folder']}: {saved}",
+            f"{'resume' if resume else 'try again':<12}{again}",
+        ]
+    )
+
+
+def _disk_was_full(error: BaseException | None) -> bool:
+    while error is not None:
+        is_known = any(words in str(error) for words in _DISK_FULL_MESSAGES)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or is_known:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

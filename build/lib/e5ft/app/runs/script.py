@@ -1,0 +1,267 @@
+"""What every script does around its command: compose, check, turn errors into one message and an exit code, keep a sweep going.
+
+Neither torch nor transformers is imported before the settings were checked.
+"""
+
+import contextlib
+import gc
+import importlib
+import io
+import logging
+import math
+import os
+import re
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from e5ft import distributed
+from e5ft.app.runs import sweep
+from e5ft.app.settings import build, guard
+from e5ft.data.remote import check_url
+from e5ft.errors import ConfigurationError, E5ftError, TerminatedError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("e5ft")
+COMMANDS = {
+    "train": "e5ft.app.commands.rounds:train_rounds",
+    "eval": "e5ft.app.commands.evaluate:evaluate",
+    "mine": "e5ft.app.commands.mine:mine",
+    "export": "e5ft.app.commands.export:export",
+}
+# Settings that have moved; the old name works for one version.
+MOVED = {
+    "train": {
+        **{f"loss.{name}": f"step.{name}" for name in ("negatives", "positives", "guide")},
+        "loss.dimensions": "matryoshka.dimensions",
+        "loss.dimension_weights": "matryoshka.weights",
+        "loss.keep_weight": "keep.weight",
+        "loss.keep_temperature": "keep.temperature",
+    },
+    "mine": {"output_file": "output_dir"},
+    "export": {"merge.split": "data.eval_split"},
+}
+_began = False  # whether the configuration was composed: what is raised before is about the overrides
+_ended_by: E5ftError | None = None  # what ended the one job of a plain run; printed by run, not through Hydra's own lines
+
+
+def run(verb: str) -> None:
+    """Run a command under Hydra and exit: 0, 2 configuration, 3 data, 4 non-finite, 5 memory, 6 disk, 130, 143 stopped, 1 otherwise.
+
+    Args:
+        verb: a key of COMMANDS.
+    """
+    show_everything = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, instead of a traceback and exit code 1
+    code = 0
+    guard.guard(sys.argv[1:])
+    try:
+        sys.argv[1:] = [quoted(renamed(verb, argument)) for argument in sys.argv[1:]]
+        guard.check_overrides(sys.argv[1:])
+        _check_launch()
+        build.register()
+        hydra.main(version_base="1.3", config_path=str(build.shipped("conf")), config_name=verb)(run_job)()
+        code = sweep.failures() and 1
+        if _ended_by is not None:
+            raise _ended_by
+    except sweep.EndOfSweep as end:
+        code = _print_error(verb, end.error, end.error.exit_code, show_everything)
+    except E5ftError as error:
+        code = _print_error(verb, error, error.exit_code, show_everything)
+    except (HydraException, OmegaConfBaseException) as error:
+        code = _print_error(verb, _known_cause(error), ConfigurationError.exit_code, show_everything)
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        if _began:
+            raise
+        code = _print_error(verb, _composition_error(error), ConfigurationError.exit_code, show_everything)
+    sys.stdout.flush()
+    distributed.shutdown()
+    tracking = sys.modules.get("e5ft.app.runs.tracking")
+    if tracking is not None and tracking.hung_or_failed():  # wandb's hooks at exit would wait for what hangs
+        sys.stderr.flush()
+        os._exit(code)
+    if code:
+        sys.exit(code)
+
+
+def run_job(config: DictConfig) -> float | None:
+    """Run one job. Inside a multirun a failing job gives NaN, so that the others continue; the sweep's end tells of it."""
+    global _began, _ended_by
+    _began = True
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return _run_in_sweep(config)
+    try:
+        return _checked(config)
+    except E5ftError as error:
+        _ended_by = error
+        return None
+
+
+def _checked(config: DictConfig) -> float | None:
+    guard.guard()  # a launcher's processes do not come through run
+    job = HydraConfig.get()
+    guard.check_job_folder(Path(job.runtime.cwd), Path(job.runtime.output_dir))
+    guard.check_no_secrets(OmegaConf.to_container(config, resolve=True))
+    settings = build.settings_of(job.job.config_name, config)
+    prepare_libraries()
+    from e5ft.app.runs.stopping import out_of_memory_explained
+
+    module, _, function = COMMANDS[job.job.config_name].partition(":")
+    with out_of_memory_explained(settings):
+        return getattr(importlib.import_module(module), function)(settings)
+
+
+def prepare_libraries() -> None:
+    """Import transformers without what it prints, and set what its users would see."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # DataLoader workers fork after the tokenizer was used
+    # accelerate passes ddp_broadcast_buffers on under the name that torch 2.13 deprecates; no setting of ours avoids it.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+    with contextlib.redirect_stdout(io.StringIO()):  # "Running in WANDB offline mode", also with tracking=off
+        import transformers.integrations  # noqa: F401
+        from transformers.utils.logging import disable_progress_bar
+    disable_progress_bar()  # transformers' own bars, of loading and saving shards, would cut through ours
+
+
+def device_of(name: str) -> "torch.device":
+    """The device that eval.py, mine.py and export.py work on.
+
+    Args:
+        name: auto, cpu or cuda.
+    """
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("device=cuda: must be cpu or auto, since there is no GPU")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _run_in_sweep(config: DictConfig) -> float | None:
+    try:
+        return _checked(config)
+    except Exception as error:
+        _end_sweep(error)
+        log.error(f"job {HydraConfig.get().job.num}: {_message('train', error)}")
+        if not isinstance(error, E5ftError):
+            traceback.print_exc()
+        return math.nan
+    finally:
+        gc.collect()  # an error and its traceback hold each other, and with them the memory that the next job needs
+
+
+def _end_sweep(error: Exception) -> None:
+    """End the multirun, where the error is not the job's alone."""
+    if isinstance(error, TerminatedError) and sweep.runs_here():  # whoever stops this process means the whole multirun
+        hydra_config = HydraConfig.get()
+        folder = Path(hydra_config.sweep.dir)
+        sweep.write_table(folder)
+        how = f"Resume with the same command and sweep.resume=true name={folder.name}"
+        stopped = TerminatedError(f"stopped by a signal in job {hydra_config.job.num}. {how}")
+        raise sweep.EndOfSweep(stopped) from error
+    if isinstance(error, sweep.AnotherSweepError):
+        if sweep.runs_here():
+            raise sweep.EndOfSweep(error) from error
+        raise error  # Hydra hands it to the process that started the multirun
+
+
+def renamed(verb: str, argument: str) -> str:
+    """An override under the name that its setting has now; a moved one is said.
+
+    Raises:
+        ConfigurationError: the old setting cannot be said in the new one.
+    """
+    field, equals, value = argument.partition("=")
+    name = field.lstrip("+")
+    new = MOVED.get(verb, {}).get(name)
+    if new is None or (name.startswith("loss.") and any(a.startswith(("--config", "-c")) for a in sys.argv[1:])):
+        return argument
+    if name == "output_file":
+        folder, _, file = value.rpartition("/")
+        if file != "rows.jsonl":
+            raise ConfigurationError(f"output_file={value}: has moved; name a folder, output_dir=DIR, for DIR/rows.jsonl")
+        value = folder or "."
+    if distributed.is_main():
+        print(f"note: {name} is {new} now; the old name works for this version", file=sys.stderr)
+    return f"{new}{equals}{value}"
+
+
+def quoted(argument: str) -> str:
+    """An override whose values Hydra's grammar can read: outside quotes it knows ASCII only, and no Korean name or path."""
+    field, equals, value = argument.partition("=")
+    if not equals or field.startswith("--") or value.isascii() or re.search(r"['\"\\]|\$\{", value):
+        return argument
+    part = r"[^][{}(),:]+" if "{" in value else r"[^][{}(),]+"  # what stands between the grammar's own characters
+    return field + equals + re.sub(part, lambda match: match[0] if match[0].isascii() else _in_quotes(match[0]), value)
+
+
+def _in_quotes(text: str) -> str:
+    inner = text.strip()
+    return text.replace(inner, f"'{inner}'")
+
+
+def _check_launch() -> None:
+    """What Hydra would write down, or torchrun's processes make up from their own clocks (hydra#2070), before a job begins."""
+    for argument in sys.argv[1:]:
+        check_url(argument, argument.partition("=")[0] if "=" in argument.partition("://")[0] else "")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if not any(argument.startswith("name=") for argument in sys.argv[1:]):
+            raise ConfigurationError("name: must be given under torchrun, so that all processes know it: name=NAME")
+        if any(argument in ("-m", "--multirun") for argument in sys.argv[1:]):
+            raise ConfigurationError("torchrun and --multirun do not go together: start one torchrun a job")
+
+
+def _composition_error(error: Exception) -> ConfigurationError:
+    """Hydra trips over an option of a group that is no word (model=1.5), and its error names no field."""
+    if isinstance(error, OSError):
+        return ConfigurationError(f"{error.filename}: cannot be written ({error.strerror})")
+    groups = [argument for argument in sys.argv[1:] if "." not in argument.partition("=")[0]]
+    return ConfigurationError(
+        f"the configuration cannot be composed ({type(error).__name__}: {error}); look at {' '.join(groups) or 'the overrides'}. "
+        "Groups take the name of a YAML, as model=mini"
+    )
+
+
+def _known_cause(error: BaseException) -> BaseException:
+    """Our own error, where a resolver raised it inside Hydra."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, E5ftError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
+def _print_error(verb: str, error: BaseException, code: int, show_everything: bool) -> int:
+    if distributed.is_main():
+        if show_everything:
+            traceback.print_exc()
+        print(f"error: {_message(verb, error)}", file=sys.stderr)
+    return code
+
+
+def _message(verb: str, error: Any) -> str:
+    return guard.redacted(_full_message(verb, error))
+
+
+def _full_message(verb: str, error: BaseException) -> str:
+    if isinstance(error, E5ftError):
+        return str(error)
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return f"{type(error).__name__}: {error}"
+    lines = [str(error).strip()]
+    if error.__cause__ is not None and str(error.__cause__).strip() not in lines[0]:
+        lines.append(str(error.__cause__).strip())
+    remedy = build.hint("\n".join(lines), verb)  # Hydra's own advice, to add the field, would make a misspelling worse
+    return remedy or "\n".join([*lines, f"Every field: docs/configuration.md; this run's: python {sys.argv[0]} --cfg job"])

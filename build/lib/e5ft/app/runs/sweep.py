@@ -1,0 +1,174 @@
+"""A multirun: begun or resumed, and its table, made from what the jobs' folders hold, so that a failed job is in it too."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from e5ft.app.runs.folder import hold, holds_work, lasting, status_of
+from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.files import read_json, replace_link, write_text
+from e5ft.retrieval.tables import HEADLINE, aligned, main_metric
+from e5ft.settings import shown
+
+MAIN = main_metric(HEADLINE)
+_failed = 0
+_held: tuple[int, FileLock] | None = None  # the process that started a multirun, and the lock of its folder
+
+
+class EndOfSweep(BaseException):
+    """Ends a whole multirun with the error that it carries.
+
+    No `Exception`: Hydra turns those of a callback into warnings, and continues with the next job after one of a job's.
+    """
+
+    def __init__(self, error: E5ftError):
+        super().__init__(error)
+        self.error = error
+
+
+class AnotherSweepError(ConfigurationError):
+    """sweep.resume=true, but the multirun of this name has other jobs."""
+
+
+def runs_here() -> bool:
+    """Whether the jobs run in the process that started the multirun, not in one of their own (joblib, submitit)."""
+    return _held is not None and _held[0] == os.getpid()
+
+
+def state_before(job: Path, overrides: Sequence[str]) -> str | None:
+    """The state of a job when its multirun is started again; None where it has not begun.
+
+    Args:
+        job: the job's folder.
+        overrides: of this job, as Hydra composed it.
+
+    Raises:
+        AnotherSweepError: it was begun with other overrides.
+    """
+    status = status_of(job)
+    if status is None:
+        return None
+    file = job / "overrides.yaml"
+    then, now = (sorted(OmegaConf.load(file)) if file.is_file() else None), sorted(lasting(overrides))
+    if then is not None and then != now:
+        before, after = (" ".join(x for x in one if x not in other) or "without" for one, other in ((then, now), (now, then)))
+        raise AnotherSweepError(
+            f"sweep.resume=true: job {job.name} of {job.parent} was begun with other overrides:\n  then: {before}\n  now:  {after}\n"
+            "Resume with those of then, or choose another name=."
+        )
+    return status["state"]
+
+
+def failures() -> int:
+    """Jobs of this process's sweeps that did not finish."""
+    return _failed
+
+
+class SweepTable(Callback):
+    """Hydra callback: refuse a multirun whose name is taken; write sweep.csv and print it when one ends."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Called by Hydra before the first job."""
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            begin(folder, config.sweep.resume)
+        except ConfigurationError as error:
+            raise EndOfSweep(error) from error
+        # Hydra's sweeper keeps a multirun's overrides there, secrets included. There is no switch for it, and to mend the
+        # file afterwards would leave it to a kill; every job's folder has its own overrides.yaml, without secrets.
+        file = folder / "multirun.yaml"
+        file.unlink(missing_ok=True)
+        file.symlink_to(os.devnull)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
+        """Called by Hydra after the last job."""
+        global _failed
+        folder = Path(config.hydra.sweep.dir)
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        rows = write_table(folder)
+        _failed += sum(row["state"] != "finished" for row in rows)
+        replace_link(folder.parent / "latest", folder)
+
+
+def begin(folder: Path, resume: object) -> None:
+    """Take a multirun's folder for this process, until it ends.
+
+    Raises:
+        ConfigurationError: another process has it, it holds jobs already, or there is nothing to resume.
+    """
+    global _held
+    if not isinstance(resume, bool):
+        raise ConfigurationError(f"sweep.resume={shown(resume)}: must be true or false")
+    if resume and not folder.is_dir():
+        raise ConfigurationError(f"sweep.resume=true: there is no multirun in {folder}; name it (name=NAME)")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = hold(folder / "sweep.lock", f"{folder}: another process is running the multirun of this name")
+    jobs = [job.name for job in _jobs(folder) if holds_work(job)]
+    if jobs and not resume:
+        raise ConfigurationError(
+            f"{folder}: holds a multirun already (jobs {', '.join(jobs)}); choose another name=, or resume it: sweep.resume=true"
+        )
+    _held = os.getpid(), lock
+
+
+def write_table(folder: Path) -> list[dict]:
+    """Write sweep.csv and print it; returns its rows."""
+    rows = collect(folder)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([list(map(_harmless, line)) for line in [columns, *([row.get(c, "") for c in columns] for row in rows)]])
+    write_text(folder / "sweep.csv", text.getvalue())
+    cells = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]
+    print(f"\n{len(rows)} runs, {folder}/sweep.csv\n\n{aligned(cells, text_columns=len(columns))}")
+    return rows
+
+
+def collect(folder: Path) -> list[dict]:
+    """One row a job: number, overrides, state, dev score, test scores, what changed on keep sets, seconds.
+
+    Best dev score first, failures last.
+
+    Args:
+        folder: the sweep's folder.
+    """
+    rows = []
+    for job in _jobs(folder):
+        status = status_of(job) or {"state": "failed"}
+        overrides = job / "overrides.yaml"
+        given = OmegaConf.load(overrides) if overrides.is_file() else ()
+        row = {"job": job.name, **dict(str(override).split("=", 1) for override in given), "state": status["state"]}
+        # The state decides: a job that went wrong leaves a summary too, without scores.
+        if status["state"] == "finished" and (job / "summary.json").is_file():
+            summary = read_json(job / "summary.json")
+            if summary["best"]["score"] is not None:  # training.eval_strategy=no measures nothing on the dev set
+                row[f"dev {summary['objective']}"] = summary["best"]["score"]
+            after = summary["scores"]["after"]["metrics"]
+            row.update({f"{summary['test_set']} {name}": after[name] for name in HEADLINE if name in after})
+            changes = ((entry["set"], entry["differences"]) for entry in summary["keep"])  # gain and loss side by side
+            row.update({f"{name} {MAIN} change": found[MAIN]["mean"] for name, found in changes if MAIN in found})
+            row["seconds"] = summary["training"]["seconds"]
+        elif "error" in status:
+            row["error"] = status["error"].splitlines()[0]
+        rows.append(row)
+    return sorted(rows, key=lambda row: -next((v for k, v in row.items() if k.startswith("dev ")), -1.0))
+
+
+def _jobs(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def _harmless(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula; a number with a sign is none."""
+    return f"'{value}" if isinstance(value, str) and re.match(r"[=@\t\r]|[+-](?![\d.]+(e[+-]?\d+)?$)", value) else value
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,173 @@
+"""From what Hydra composed to settings: the one place where a `DictConfig` is opened."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, TrainSettings
+from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
+from e5ft.app.settings.training import remedy, training_defaults
+from e5ft.data.settings import data_settings
+from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.modeling.settings import LoraSettings, ModelSource
+from e5ft.retrieval.settings import MiningSettings
+from e5ft.settings import Settings, Word, build, check_value, hints, leaves, nearest, nested_settings, number, shown
+
+if TYPE_CHECKING:
+    import torch
+
+SCRIPTS = {"train": TrainSettings, "eval": EvalSettings, "mine": MineSettings, "export": ExportSettings}
+_PARAMETERS = ("loss", "optimizer")  # groups whose fields are the parameters of a class
+
+
+def shipped(name: str) -> Path:
+    """A file or folder that ships with the package, in a clone or in an installed package: "conf", "data/sample"."""
+    package = Path(__file__).resolve().parents[2]
+    clone = package.parent / name
+    return clone if (package.parent / "train.py").is_file() and clone.exists() else package / "shipped" / name
+
+
+def register() -> None:
+    """Make the resolvers and the node of TrainingArguments' fields known to Hydra; calling it again changes nothing."""
+    resolvers = {"project": lambda path: str(shipped(path)), "run_dir": run_dir, "sweep_dir": sweep_dir}
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(f"e5ft.{name}", function, replace=True)
+    ConfigStore.instance().store(group="training", name="arguments", node=training_defaults())
+
+
+def settings_of(script: str, config: DictConfig) -> Any:
+    """The settings that a script's configuration holds, each value checked.
+
+    Args:
+        script: train, eval, mine or export.
+        config: as Hydra composed it.
+
+    Raises:
+        ConfigurationError: the first field that is unknown, or has a value that it cannot have.
+    """
+    values = OmegaConf.to_container(config, resolve=True)
+    for leftover in ("hydra", "recipe"):  # a recipe's temperature has reached the loss through an interpolation
+        values.pop(leftover, None)
+    for path, value in leaves(values):
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigurationError(f"{path}={shown(value)}: holds a NUL character")
+    values["data"] = data_settings(_group(values, "data"))
+    model = _group(values, "model")
+    lora = build(LoraSettings, model.pop("lora"))
+    if script == "train":
+        values["rounds"] = _group(values, "rounds")
+        values["rounds"]["mining"] = {**_group(values["rounds"], "mining"), "seed": values["seed"]}
+        values["lora"] = None if lora.rank is None else lora
+        for name in _PARAMETERS:
+            _check_parameters(name, _group(values, name))
+    elif lora.rank is not None:
+        lora.refuse("rank", "must be null: only train.py adds adapters, and what it exports has them merged")
+    is_named = script != "mine" or model["path"] or model["hub"] or model["init"] == "random"
+    values["model"] = build(ModelSource, {**model, "seed": values["seed"]}) if is_named else None
+    if script == "mine":
+        values["mining"] = {name: values[name] for name in hints(MiningSettings)}
+        values = {name: value for name, value in values.items() if name in hints(MineSettings)}
+    return build(SCRIPTS[script], values, "")
+
+
+def plain(settings: Settings) -> dict:
+    """Settings as the plain values of a configuration, without whatever looks like a secret."""
+    values = dataclasses.asdict(settings)
+    if "lora" in values:
+        values["model"]["lora"] = values.pop("lora") or {"rank": None}
+    for name in type(settings).FLAT:
+        values = {**values.pop(name), **values}
+    return without_secrets(_listed(values))
+
+
+def make_loss(values: Mapping[str, Any]) -> "torch.nn.Module":
+    """The loss of the class that `_target_` names.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    try:
+        return instantiate(dict(values), _convert_="all")
+    except Exception as error:
+        cause = error.__cause__
+        if isinstance(cause, E5ftError):
+            raise cause from error
+        raise ConfigurationError(f"loss: {values['_target_']} could not be made: {cause or error}") from error
+
+
+def optimizer_class(values: Mapping[str, Any]) -> tuple[type, dict]:
+    """The optimizer's class and arguments, as transformers.Trainer takes them (an instance would fail under FSDP).
+
+    Raises:
+        ConfigurationError: there is no such class, or it refuses an argument.
+    """
+    import torch
+
+    arguments = {name: value for name, value in values.items() if name != "_target_"}
+    try:
+        kind = get_class(values["_target_"])
+    except Exception as error:
+        raise ConfigurationError(f"optimizer._target_={values['_target_']}: no such class ({error})") from error
+    try:  # its own checks, now: the Trainer makes it when everything is loaded
+        kind([torch.nn.Parameter(torch.zeros(1))], **arguments)
+    except Exception as error:
+        given = ", ".join(f"optimizer.{field}={shown(value)}" for field, value in arguments.items())
+        raise ConfigurationError(f"optimizer: {values['_target_']} does not take {given}: {error}") from error
+    return kind, arguments
+
+
+def field_names(script: str) -> list[str]:
+    """The dotted names of everything that a script can be told."""
+    names = list(_fields(SCRIPTS[script]))
+    for group in _PARAMETERS if script == "train" else ():
+        for file in shipped(f"conf/{group}").glob("*.yaml"):
+            names += [f"{group}.{name}" for name in OmegaConf.load(file) if name not in ("defaults", "_target_")]
+    return list(dict.fromkeys(names))
+
+
+def hint(message: str, script: str) -> str | None:
+    """What to say beside Hydra's own message about a field that it does not know; None if there is nothing."""
+    match = re.search(r"full_key: ([\w.]+)", message) or re.search(r"Could not override '([\w.]+)'", message)
+    if match is None:
+        return None
+    field = match[1]
+    return remedy(field.rpartition(".")[2]) or f"{field}: no such field{nearest(field, field_names(script))}"
+
+
+def _group(values: dict, name: str) -> dict:
+    if not isinstance(values.get(name), Mapping):
+        raise ConfigurationError(f"{name}={shown(values.get(name))}: must be a mapping, {{field: value}}")
+    return dict(values[name])
+
+
+def _check_parameters(group: str, values: dict) -> None:
+    """Check what every class of a group has; the class checks the rest when it is made."""
+    check_value(values.get("_target_"), Word, f"{group}._target_")
+    for path, value in leaves(values, group):
+        if value in ("None", "~None"):
+            raise ConfigurationError(f"{path}={value}: the word for nothing is null")
+    if group == "optimizer":
+        check_value(values.get("lr"), number(above=0, below=10), "optimizer.lr")
+        check_value(values.get("weight_decay"), number(least=0) | None, "optimizer.weight_decay")
+
+
+def _fields(kind: type, prefix: str = "") -> Iterator[str]:
+    for name, annotation in hints(kind).items():
+        nested = nested_settings(annotation)
+        path = "model.lora." if name == "lora" else prefix if name in kind.FLAT else f"{prefix}{name}."
+        if nested is not None:
+            yield from _fields(nested, path)
+        elif name not in _PARAMETERS:
+            yield f"{prefix}{name}"
+
+
+def _listed(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,189 @@
+"""What each script can be told: one frozen dataclass a script, made of the groups that the floors and this room own."""
+
+import dataclasses
+import os
+from netrc import netrc
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlparse
+
+from e5ft.app.settings.training import TrainingSettings
+from e5ft.data.settings import DataSettings
+from e5ft.modeling.settings import LoraSettings, ModelSource
+from e5ft.retrieval.settings import EvaluationSettings, MiningSettings
+from e5ft.settings import FilePath, HubName, Settings, SplitName, Word, number, whole
+from e5ft.training.settings import KeepSettings, MatryoshkaSettings, StepSettings
+
+Seed = whole(0, 2**32 - 1)
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackingSettings(Settings):
+    """Where W&B mirrors a run.
+
+    Attributes:
+        wandb: "auto": online with an API key, files otherwise. (YAML reads a bare off as false.)
+        project, entity, tags: of the run in W&B.
+    """
+
+    PATH: ClassVar[str] = "tracking"
+    wandb: Literal["auto", "offline", "online", "off", False]
+    project: Word
+    entity: Word | None
+    tags: tuple[Word, ...]
+
+    @property
+    def mode(self) -> str:
+        """online, offline or off, as this and the environment say."""
+        mode = self.wandb or "off"
+        if mode == "auto":
+            mode = os.environ.get("WANDB_MODE") or ("online" if has_wandb_key() else "offline")
+        return "off" if mode == "disabled" else mode
+
+
+def wandb_server() -> str:
+    """The address of W&B's server."""
+    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+
+
+def has_wandb_key() -> bool:
+    """Whether there is something to log in with: WANDB_API_KEY, an identity token, or `wandb login`'s entry in ~/.netrc."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    try:
+        return netrc(os.environ.get("NETRC")).authenticators(urlparse(wandb_server()).hostname or "") is not None
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundsSettings(Settings):
+    """Training in rounds, with mining between them.
+
+    Attributes:
+        count: trainings in all.
+        start: "base": every round trains the model before training; "previous": the last round's.
+        mining: what each round after the first mines.
+    """
+
+    PATH: ClassVar[str] = "rounds"
+    count: whole(1, 1000)
+    start: Literal["base", "previous"]
+    mining: MiningSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepSettings(Settings):
+    """What a multirun does.
+
+    Attributes:
+        resume: resume the multirun of this name; finished jobs are skipped.
+    """
+
+    PATH: ClassVar[str] = "sweep"
+    resume: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeSettings(Settings):
+    """Weights between a model and its base.
+
+    Attributes:
+        base: the model before fine-tuning, a folder or a run; None: no merging.
+        alpha: the fine-tuned model's share, or several of which the best is taken.
+    """
+
+    PATH: ClassVar[str] = "merge"
+    base: FilePath | None
+    alpha: number(least=0, most=1) | tuple[number(least=0, most=1), ...]
+
+    def check(self) -> None:
+        """Refuse an empty list of shares, and one that stands twice."""
+        if isinstance(self.alpha, tuple) and (not self.alpha or len(set(self.alpha)) != len(self.alpha)):
+            self.refuse("alpha", "must be a number, or a list of different numbers, for instance [0.25,0.5,0.75]")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings(Settings):
+    """Everything that train.py can be told; the fields are described in conf/train.yaml.
+
+    Attributes:
+        model: before training.
+        lora: adapters; None: all weights are trained.
+        loss: `_target_`, the class, and its parameters.
+        optimizer: `_target_`, the class, and its parameters.
+    """
+
+    name: Any
+    resume: bool
+    sweep: SweepSettings
+    doctor: bool
+    seed: Seed
+    rounds: RoundsSettings
+    cache_dir: FilePath
+    data: DataSettings
+    model: ModelSource
+    lora: LoraSettings | None
+    loss: dict
+    step: StepSettings
+    matryoshka: MatryoshkaSettings
+    keep: KeepSettings
+    optimizer: dict
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    tracking: TrackingSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSettings(Settings):
+    """Everything that eval.py can be told; the fields are described in conf/eval.yaml."""
+
+    compare: FilePath | None
+    output_dir: FilePath | None
+    seed: Seed
+    cache_dir: FilePath
+    device: Device
+    data: DataSettings
+    model: ModelSource
+    evaluation: EvaluationSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class MineSettings(Settings):
+    """Everything that mine.py can be told; the fields are described in conf/mine.yaml.
+
+    Attributes:
+        model: None: no model is named, and BM25 or chance finds the candidates.
+        mining: the fields of conf/mining/default.yaml, which stand at the top.
+    """
+
+    FLAT: ClassVar[tuple[str, ...]] = ("mining",)
+    name: Any
+    output_dir: FilePath | None
+    rows_dir: FilePath | None
+    rows_split: SplitName
+    corpus_file: FilePath | None
+    held_out: Literal["corpus", "judged"]
+    batch_tokens: whole(1)
+    seed: Seed
+    cache_dir: FilePath
+    device: Device
+    data: DataSettings
+    model: ModelSource | None
+    mining: MiningSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportSettings(Settings):
+    """Everything that export.py can be told; the fields are described in conf/export.yaml."""
+
+    output_dir: FilePath | None
+    push: HubName | None
+    private: bool
+    merge: MergeSettings
+    seed: Seed
+    cache_dir: FilePath
+    device: Device
+    data: DataSettings
+    model: ModelSource
+    evaluation: EvaluationSettings

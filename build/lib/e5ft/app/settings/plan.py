@@ -1,0 +1,181 @@
+"""Which files and folders a job reads, and where its dev set comes from: decided once, before any row is read.
+
+Training, mining, rounds and the doctor share `plan`, so that what training takes as its dev set is what mining holds out.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from e5ft.app.settings.build import shipped
+from e5ft.data.formats import SUFFIXES
+from e5ft.data.remote import Fetched, is_url
+from e5ft.data.settings import Columns, Mix
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.retrieval.beir import check_layout, has_split, set_folder
+
+SAMPLE_ROWS, SAMPLE_SET = shipped("data/sample/train.jsonl"), shipped("data/sample/eval")
+DEV_SPLIT = "dev"
+
+
+@dataclasses.dataclass(frozen=True)
+class RowsFile:
+    """A file, URL or hub data set of rows; `split` is of a hub data set, `name` that of a mix's source."""
+
+    file: str
+    columns: Columns
+    split: str = "train"
+    name: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BeirSplit:
+    """One split's judgements in a folder of BEIR's layout; a URL's folder has been fetched."""
+
+    folder: Path | Fetched
+    split: str
+
+    @property
+    def name(self) -> str:
+        """The data set's name, not that of the folder `eval` that most keep theirs in: sample-test, ko-wiki-dev."""
+        url = str(self.folder)
+        path = PurePosixPath(url.partition("://")[2]) if is_url(url) else Path(os.path.abspath(self.folder))
+        return f"{path.parent.name or path.name if path.name == 'eval' else path.name}-{self.split}"
+
+
+@dataclasses.dataclass(frozen=True)
+class DevShare:
+    """The dev set is split off the rows: a share of them, above 0 and at most 0.5, chosen by the seed."""
+
+    share: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DataPlan:
+    """What a job reads.
+
+    Attributes:
+        sources: the rows: one source, or those of a mix; a BEIR folder where mining reads `rows_dir`.
+        dev: where the set comes from that chooses the best checkpoint; None where mining reads a BEIR folder without one.
+        evaluation: the set reported before and after training; None: the dev set.
+        keep: sets whose scores training must not lower.
+        mix: how the sources are mixed; None where there is one source.
+        sample: whether the rows are the shipped sample.
+        display_name: the rows' name in messages.
+    """
+
+    sources: tuple[RowsFile | BeirSplit, ...]
+    dev: RowsFile | BeirSplit | DevShare | None
+    evaluation: BeirSplit | None
+    keep: tuple[BeirSplit, ...]
+    mix: Mix | None
+    sample: bool
+    display_name: str
+
+    @property
+    def held_out(self) -> tuple[RowsFile | BeirSplit | DevShare, ...]:
+        """What must never become a negative. A dev split's passages are those of the evaluation folder."""
+        parts = (self.evaluation, None if isinstance(self.dev, BeirSplit) else self.dev)
+        return tuple(part for part in parts if part is not None)
+
+    @property
+    def dev_is_test(self) -> bool:
+        """Whether the queries that choose the checkpoint are those that are reported: the scores are then optimistic."""
+        return self.evaluation is None or self.evaluation == self.dev
+
+
+def plan(settings: Any) -> DataPlan:
+    """Decide what a job reads; folders and files are looked for and URLs of folders fetched, but no row is read.
+
+    Args:
+        settings: of train.py or mine.py; `rows_dir` and `rows_split` are mine.py's alone.
+
+    Raises:
+        ConfigurationError: settings that contradict each other, or two sets of one name.
+        DataError: a file, a folder or its split does not exist.
+    """
+    data, rows_dir, cache = settings.data, getattr(settings, "rows_dir", None), Path(settings.cache_dir)
+    if rows_dir is not None and data.train_file is not None:
+        raise ConfigurationError("rows_dir and data.train_file: name one of the two")
+    sample = data.train_file is None and data.mix is None and rows_dir is None
+    sources = row_files(settings) if rows_dir is None else (locate_set(rows_dir, settings.rows_split, cache),)
+    folder = SAMPLE_SET if data.eval_dir is None and sample and data.dev_file is None else data.eval_dir
+    evaluation = None if folder is None else locate_set(folder, data.eval_split, cache)
+    if data.dev_file is not None:
+        dev = dev_file(settings)
+    elif evaluation is not None and has_split(evaluation.folder, DEV_SPLIT):
+        dev = BeirSplit(evaluation.folder, DEV_SPLIT)
+    else:
+        dev = DevShare(data.dev_share, settings.seed) if rows_dir is None else None
+    target = evaluation.name if evaluation is not None else "dev" if data.dev_file is None else Path(data.dev_file).stem
+    keep = locate_keep_sets(data.keep_dir, data.eval_split, cache, target)
+    for file in (part.file for part in (*sources, dev) if isinstance(part, RowsFile) and not is_url(part.file)):
+        if Path(file).suffix.lower() in SUFFIXES and not Path(file).exists():  # a hub data set's name has no such suffix
+            raise DataError(f"{file}: there is no such file")
+    if rows_dir is not None:
+        display_name = f"{rows_dir} ({settings.rows_split})"
+    else:
+        display_name = "the shipped sample" if sample else data.train_file or f"a mix of {', '.join(data.mix.names)}"
+    return DataPlan(sources, dev, evaluation, keep, data.mix, sample, display_name)
+
+
+def row_files(settings: Any) -> tuple[RowsFile, ...]:
+    """The sources of `data.train_file` or of the mix; the shipped sample where neither is named."""
+    data = settings.data
+    if data.mix is not None:
+        return tuple(RowsFile(source.train_file, source.columns, source.split, source.name) for source in data.mix.sources)
+    return (RowsFile(data.train_file or str(SAMPLE_ROWS), data.columns, data.split),)
+
+
+def dev_file(settings: Any) -> RowsFile | None:
+    """`data.dev_file` under the common columns."""
+    data = settings.data
+    return None if data.dev_file is None else RowsFile(data.dev_file, data.columns)
+
+
+def evaluation_source(settings: Any) -> RowsFile | BeirSplit:
+    """What eval.py ranks: data.eval_dir, or the rows of data.dev_file, or the sample's set."""
+    data = settings.data
+    if data.eval_dir is not None and data.dev_file is not None:
+        raise ConfigurationError("data.eval_dir and data.dev_file: name one of the two")
+    return dev_file(settings) or locate_set(data.eval_dir or SAMPLE_SET, data.eval_split, Path(settings.cache_dir))
+
+
+def locate_set(folder: str | os.PathLike, split: str, cache: Path) -> BeirSplit:
+    """A split of an evaluation folder, fetched if it is a URL.
+
+    Raises:
+        DataError: the folder, one of its files or the split does not exist.
+    """
+    located = set_folder(folder, split, cache)
+    check_layout(located, split)
+    return BeirSplit(located, split)
+
+
+def locate_keep_sets(folders: Iterable[str], split: str, cache: Path, target: str | None = None) -> tuple[BeirSplit, ...]:
+    """The keep sets. Their names are keys of the summary and folders of the run.
+
+    Args:
+        folders: the value of data.keep_dir.
+        split: the split of each.
+        cache: folder of the caches.
+        target: name of the target set; None where there is none.
+
+    Raises:
+        ConfigurationError: two of them, or one and the target, have one name.
+        DataError: a folder, one of its files or the split does not exist.
+    """
+    sets, taken = [], {target: "the target (data.eval_dir)"}
+    for folder in folders:
+        located = locate_set(folder, split, cache)
+        if located.name in taken:
+            raise ConfigurationError(
+                f"data.keep_dir={folder}: it would be named {located.name}, as {taken[located.name]} is; "
+                "name a set once, and give one of two folders another name (a link to it will do)"
+            )
+        taken[located.name] = folder
+        sets.append(located)
+    return tuple(sets)

@@ -1,0 +1,311 @@
+"""What a training run prints before its first step: notes on the machine, what it will do, and what that takes.
+
+`doctor=true` prints the part that needs no rows in memory, every line of it, and trains nothing.
+"""
+
+import dataclasses
+import functools
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from importlib import util
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from torch import nn
+
+from e5ft.app.settings.groups import TrainSettings
+from e5ft.app.settings.guard import OUTPUTS, folder_in
+from e5ft.app.settings.plan import BeirSplit, RowsFile, plan
+from e5ft.app.telling import machine
+from e5ft.app.telling.machine import Finding, fault, note, ok
+from e5ft.app.telling.report import duration, relative, say, size
+from e5ft.data.formats import SUFFIXES
+from e5ft.data.lines import BadLine
+from e5ft.data.mixing import MixSampler
+from e5ft.data.remote import is_url
+from e5ft.data.rows import read_rows
+from e5ft.data.store import TokenStore
+from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.files import read_json
+from e5ft.modeling.compact import compacted
+from e5ft.modeling.loading import load_config, load_description, without_memory
+from e5ft.modeling.settings import ModelSource
+from e5ft.training.trainer import ContrastiveTrainer
+
+_ROWS = 200  # read of each source
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+Findings = Iterable[tuple[str, Finding]]
+
+
+@dataclasses.dataclass
+class PlannedRun:
+    """What the checks look at. A check raises what a run of these settings would raise, and gives a Finding of all else.
+
+    Attributes:
+        settings: all of the run's.
+        build: makes what a run makes of its settings first (TrainingArguments, optimizer, loss), and raises what that refuses.
+    """
+
+    settings: TrainSettings
+    build: Callable[[TrainSettings, Path], object]
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the run trains on a GPU."""
+        return torch.cuda.is_available() and not self.settings.training.use_cpu
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of one optimizer step over all processes."""
+        training, processes = self.settings.training, int(os.environ.get("WORLD_SIZE", 1))
+        return training.per_device_train_batch_size * training.gradient_accumulation_steps * processes
+
+    @functools.cached_property
+    def parameters(self) -> tuple[int, int, int] | None:
+        """All parameters, the trained ones, and how many of these are token embeddings that a compact table may leave out.
+
+        None where only the hub knows the model's shape.
+        """
+        source, lora = self.settings.model, self.settings.lora
+        if source.path is None and not source.shape:
+            return None
+        if source.path is None:
+            source = ModelSource(init="random", shape=source.shape, tokenizer=".")
+        model = without_memory(load_config(source))
+        total = sum(parameter.numel() for parameter in model.parameters())
+        if lora is not None:
+            names = lora.target_modules
+            layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.startswith("pooler")]
+            adapted = [m for n, m in layers if names == "all-linear" or n.rpartition(".")[2] in names]
+            added = sum(lora.rank * (layer.in_features + layer.out_features) for layer in adapted)
+            return total + added, added, 0
+        compact = self.settings.training.compact_embedding and self.settings.optimizer["_target_"] == "torch.optim.AdamW"
+        return total, total, model.get_input_embeddings().weight.numel() if compact else 0
+
+
+def examine(run: PlannedRun) -> None:
+    """Print every check of CHECKS, each as soon as its result is known (doctor=true).
+
+    Raises:
+        ConfigurationError: a run could not start.
+    """
+    faults, printed = [], set()
+    for name, check in CHECKS.items():
+        try:
+            finding = check(run)
+        except E5ftError as error:  # its message names the remedy
+            finding = fault(str(error))
+        except Exception as error:  # a run would not survive it either; the other checks still count
+            finding = fault(f"{type(error).__name__}: {error}")
+        # Several checks read the same settings, and each would refuse them in the same words.
+        repeated = finding.state == "fault" and finding in printed
+        say(f"{finding.state:<6} {name:<12} {'as above' if repeated else _line(finding)}")
+        printed.add(finding)
+        faults += [name] * (finding.state == "fault")
+    if faults:
+        raise ConfigurationError(f"doctor: a run could not start; see {', '.join(faults)} above")
+    say("a run can start")
+
+
+def machine_notes(settings: TrainSettings) -> Findings:
+    """Give what is worth a word about this machine before a run with these settings.
+
+    Raises:
+        ConfigurationError: the run cannot succeed here.
+    """
+    findings = [(name, check(PlannedRun(settings, lambda *_: None))) for name, check in _MACHINE.items()]
+    return [(name, finding) for name, finding in findings if finding.state != "ok"]
+
+
+def show(findings: Findings) -> None:
+    """Print findings in a run, where a fault is a note: what a run cannot survive it raises itself."""
+    for name, finding in findings:
+        say(f"  {name:<12}{'' if finding.state == 'ok' else 'note: '}{_line(finding)}")
+
+
+def _line(finding: Finding) -> str:
+    return " ".join("; ".join(filter(None, (finding.text, finding.remedy))).split())
+
+
+def check_packages(run: PlannedRun) -> Finding:
+    """Refuse settings whose optional package is not installed."""
+    settings = run.settings
+    mines = settings.rounds.count != 1
+    search = settings.rounds.mining.search
+    uses = (
+        ("evaluation.bm25=kiwi", settings.evaluation.bm25 == "kiwi", "kiwipiepy", "kiwipiepy"),
+        (f"rounds.mining.search={search}", mines and search != "exact", "faiss", "faiss-cpu"),
+        ("model.lora.rank", settings.lora is not None, "peft", "peft"),
+    )
+    used = {package: (field, module) for field, chosen, module, package in uses if chosen}
+    missing = {package: field for package, (field, module) in used.items() if util.find_spec(module) is None}
+    if missing:
+        raise ConfigurationError(
+            f"{', '.join(f'{field}: needs {package}' for package, field in missing.items())}; pip install {' '.join(missing)}"
+        )
+    return ok(f"{', '.join(used) or 'no optional one'} needed")
+
+
+def check_settings(run: PlannedRun) -> Finding:
+    """Build what a run builds of its settings first, and refuse the name of a run that is there already."""
+    folder = folder_in(OUTPUTS, run.settings.name)
+    run.build(run.settings, folder)
+    status = folder / "status.json"
+    state = read_json(status)["state"] if status.is_file() else None
+    if run.settings.resume and state is None:
+        return fault(f"resume=true, but there is no run in {folder}", "resume=false, or another name=")
+    if not run.settings.resume and state is not None and (state != "failed" or any(folder.glob("checkpoint-*"))):
+        return fault(f"{folder} holds a run already ({state})", "another name=, or resume=true to resume it")
+    return ok(f"{run.step_rows:,} queries a step")
+
+
+def check_data(run: PlannedRun) -> Finding:
+    """Read the first rows of each source as strictly as a run does, and look at the evaluation folders' layout."""
+    data, texts, faults, count, complete = plan(run.settings), [], [], 0, True
+    for source in (part for part in (*data.sources, data.dev) if isinstance(part, RowsFile)):
+        file = source.file
+        if is_url(file) or (not Path(file).exists() and Path(file).suffix.lower() not in SUFFIXES):
+            texts.append(f"{file} ({'a URL' if is_url(file) else 'a hub data set'}, not looked at)")
+            complete = False
+            continue
+        rows = list(itertools.islice(read_rows(file, source.columns, source.split), _ROWS))
+        faults += [str(row) for _, row in rows if isinstance(row, BadLine)]
+        count, complete = count + len(rows), complete and len(rows) < _ROWS
+        texts.append(f"{relative(Path(file))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows)")
+    sets = [part.folder for part in (data.evaluation, *data.keep) if isinstance(part, BeirSplit)]
+    names = ", ".join(str(folder) if is_url(str(folder)) else relative(folder) for folder in sets)
+    text = ", ".join(texts) + (f"; evaluation: {names}" if sets else "")
+    if faults:
+        text = faults[0] + (f" and {len(faults) - 1} more of the {count:,} rows looked at" if len(faults) > 1 else "")
+        if run.settings.data.on_bad_row == "skip":
+            return note(text, "data.on_bad_row=skip leaves them out")
+        return fault(text, "mend the rows, or data.on_bad_row=skip to leave them out")
+    if complete and count < run.step_rows:
+        return fault(
+            f"{text}: {count:,} rows do not fill one step of {run.step_rows:,}",
+            "lower training.per_device_train_batch_size or training.gradient_accumulation_steps",
+        )
+    return ok(text)
+
+
+def check_model(run: PlannedRun) -> Finding:
+    """Read a local model's configuration, tokenizer and text format, but no weights; look for a hub's in the local cache."""
+    source = run.settings.model
+    local_tokenizer = source.tokenizer is not None and Path(source.tokenizer).is_dir()
+    if source.path is None and source.init == "pretrained":
+        return _find_on_hub(source.hub, source.revision, ("config.json",), _WEIGHTS)
+    if source.path is None and not local_tokenizer:  # random weights in the shape of a hub's model
+        name = source.tokenizer or source.hub
+        return _find_on_hub(name, source.revision if name == source.hub else None, ("tokenizer.json",))
+    loaded, spec, tokenizer = load_description(source)
+    text = f"{source.label}: {loaded.model_type}, {loaded.num_hidden_layers} layers, {len(tokenizer):,} pieces, {spec.pooling}"
+    if source.init == "random":
+        return note(text, "random weights are for trying things out; a real model: model=e5_small")
+    if not list(Path(source.path).glob("*.safetensors")):
+        return fault(f"{source.path} has no *.safetensors", "pickled weights are not read: save the model as safetensors")
+    return ok(text)
+
+
+def _find_on_hub(name: str, revision: str | None, *files: tuple[str, ...]) -> Finding:
+    """Find one of each tuple of files in the local cache, or else the hub's server."""
+    if all(any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in some) for some in files):
+        return ok(f"{name} is in the local cache")
+    absent, remedy = f"{name} is not in the local cache, and", "model.path=DIR with a local copy, or model=mini"
+    if constants.HF_HUB_OFFLINE:
+        return fault(f"{absent} HF_HUB_OFFLINE is set", f"unset it, or {remedy}")
+    reason = machine.unreachable(constants.ENDPOINT)
+    if reason is not None:
+        return fault(f"{absent} {constants.ENDPOINT} does not answer ({reason})", remedy)
+    return ok(f"{name} will be fetched from {constants.ENDPOINT}")
+
+
+def check_memory(run: PlannedRun) -> Finding:
+    """Compare free memory with what the model's shape and the settings say it takes."""
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if run.uses_gpu else torch.device("cpu")
+    if run.parameters is None:
+        return ok(f"{size(machine.free_memory(device))} free; what the model takes is known once it is here")
+    weights, trained, spared = run.parameters
+    shards = int(os.environ.get("WORLD_SIZE", 1)) if run.settings.training.fsdp else 1
+    return machine.memory(weights, trained, device, spared=spared, shards=shards)
+
+
+def check_disk(run: PlannedRun) -> Finding:
+    """Compare the free disk with what the model's shape and the settings say it takes."""
+    if run.parameters is None:
+        return ok(f"{size(shutil.disk_usage(machine.existing(Path(OUTPUTS))).free)} free for {OUTPUTS}/")
+    return machine.disk(*run.parameters[:2], run.settings.training, Path(OUTPUTS))
+
+
+# A run looks at these as it starts. What the others find, it finds itself, in the same words, a moment later.
+_MACHINE: dict[str, Callable[[PlannedRun], Finding]] = {
+    "device": machine.check_device,
+    "precision": machine.check_precision,
+    "packages": check_packages,
+    "cache": machine.check_cache,
+}
+CHECKS = {
+    **_MACHINE,
+    "settings": check_settings,
+    "data": check_data,
+    "model": check_model,
+    "memory": check_memory,
+    "disk": check_disk,
+    "W&B": machine.check_wandb,
+}
+
+
+def run_facts(
+    trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens: float, tokens_per_second: float, evaluation
+) -> Findings:
+    """Give what the run will do and what that takes, one finding a fact.
+
+    Args:
+        trainer: with its data.
+        data: the TrainingData.
+        tokens: of the training rows' texts.
+        row_tokens: tokens that a row shows in an epoch, on average.
+        tokens_per_second: of a forward pass, measured a moment ago.
+        evaluation: the EvaluationPlan; None where nothing is measured while training.
+
+    Raises:
+        ConfigurationError: the disk cannot hold the checkpoints.
+    """
+    args, sampler, table = trainer.args, trainer.make_sampler(), compacted(trainer.model)
+    steps = args.max_steps if args.max_steps > 0 else int(-(-args.num_train_epochs * sampler.steps // 1))
+    epochs = args.num_train_epochs if args.max_steps < 0 else steps / sampler.steps
+    processes = f" x {args.world_size} processes" if args.world_size > 1 else ""
+    cut = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}{processes}"
+    rejected = f" ({data.rejected:,} rejected)" if data.rejected else ""
+    dev, test = len(data.dev.queries), len(data.test.queries)
+    yield "rows", ok(f"{len(data.train.rows):,} for training{rejected}, {dev:,} dev queries, {test:,} test queries")
+    if isinstance(sampler, MixSampler):
+        drawn, width = sampler.steps * sampler.step_rows, max(map(len, sampler.mix.names))
+        sources = zip(sampler.mix.names, sampler.source_rows, sampler.shares, strict=True)
+        for number, (name, rows, share) in enumerate(sources):
+            times = f"each about {share * drawn / len(rows):.3g} times an epoch"
+            yield "" if number else "sources", ok(f"{name:{width}} {len(rows):,} rows, {share:.1%} of the rows drawn: {times}")
+    yield "steps", ok(f"{steps:,} of {sampler.step_rows:,} queries ({cut}); {epochs:.3g} epochs")
+    yield "texts", ok(f"{tokens.texts:,}, of which {tokens.truncated / max(tokens.texts, 1):.1%} are cut to the model's length")
+    weights = sum(p.numel() for p in trainer.model.parameters())
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    compact = 0
+    if table is not None:
+        compact = table.weight.numel()
+        weights += table.rest.numel() - compact
+        counts = f"{len(table.weight):,} of {len(table.rest):,} token embeddings"
+        yield "embeddings", ok(f"{counts} are trained; the rest receive weight decay only")
+    if evaluation is not None:
+        times = "once" if evaluation.times == 1 else f"{evaluation.times} times"
+        sizes = f"{evaluation.queries:,} dev queries against {evaluation.passages:,} passages"
+        cost = f"about {evaluation.share:.1%} of training's work"
+        yield "evaluation", ok(f"{times} while training, {sizes}: {cost}", evaluation.reason)
+    shards = args.world_size if trainer.is_fsdp_enabled else 1
+    yield "memory", machine.memory(weights, trained, args.device, compact=compact, shards=shards, loaded=True)
+    yield "disk", machine.disk(weights, trained, args, Path(args.output_dir), max(1, steps))
+    accumulation = args.gradient_accumulation_steps
+    passes = 4 - 1 / accumulation if accumulation > 1 else 3  # that a step is worth; exact accumulation embeds twice
+    seconds = passes * row_tokens * sampler.step_rows * steps / args.world_size / tokens_per_second
+    yield "time", ok(f"about {duration(seconds)} on {args.device}, by the speed of a forward pass just measured")

@@ -1,0 +1,301 @@
+"""What commands print for a person: first lines, last lines with the table and what to do next, and the model card."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from e5ft import distributed
+from e5ft.modeling.settings import ModelSource
+from e5ft.retrieval.settings import Limits, Selection
+from e5ft.retrieval.tables import (
+    cutoffs_of,
+    difference_text,
+    format_table,
+    gain_and_loss,
+    gain_and_loss_rows,
+    headline,
+    main_metric,
+)
+
+if TYPE_CHECKING:
+    from e5ft.modeling.encoder import Encoder
+
+_REAL_RUN = "python train.py model=e5_small data.train_file=mine.jsonl"
+
+
+def say(text: str) -> None:
+    """Print on the main process."""
+    if distributed.is_main():
+        print(text, flush=True)
+
+
+def opening(source: ModelSource, data) -> str:
+    """The first lines of a training: which model is about to be trained on what.
+
+    Args:
+        source: where the model comes from.
+        data: the TrainingData.
+    """
+    lines = [f"e5ft: {source.label}, on {data.label}"]
+    if source.init == "random":
+        lines.append(f"  The model starts from random weights, to try things out. The real one: {_REAL_RUN}")
+    if data.dev_is_test:
+        lines.append(
+            "  No separate test set: the scores below are of the dev set that chooses the checkpoint, so a little optimistic."
+        )
+    return "\n".join(lines)
+
+
+def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
+    """The last lines of a training: the table and, outside a sweep, what to do next.
+
+    Args:
+        summary: as summary.json holds it.
+        scores: the test set's evaluations.
+        folder: the run's.
+        in_sweep: whether the run is a job of a multirun.
+    """
+    training, data, run = summary["training"], summary["data"], relative(folder)
+    metrics = headline(cutoffs_of(scores.after.metrics))
+    rows = list(scores.named().values())
+    main = main_metric(metrics)
+    difference = summary["differences"][main]
+    change = difference_text(difference["mean"], difference["low"], difference["high"])
+    speed = f", {training['tokens_per_second']:,} tokens a second" if training["tokens_per_second"] else ""
+    lines = [
+        "",
+        f"{summary['model']}: {training['steps']:,} steps on {data['train_rows']:,} rows of {data['source']}, {duration(training['seconds'])}{speed}",
+        f"{summary['test_set']}, {len(scores.after.scored):,} queries, {scores.after.passages:,} passages, 95 % intervals",
+        "",
+        format_table(rows, metrics),
+        "",
+        f"{main}: {change} after against before, p = {difference['p_value']:.2g}",
+    ]
+    if summary["keep"]:
+        lines += ["", gain_and_loss(summary), ""]
+    if summary["best"]["step"] == 0:
+        lines.append("Nothing beat the model before training on the dev set: model/ is that model, unchanged.")
+    elif summary["best"]["step"] != training["steps"]:
+        lines.append(f"model/ is the checkpoint of step {summary['best']['step']:,}, the best on the dev set.")
+    if in_sweep:
+        return "\n".join(lines)
+    lines += [
+        "",
+        f"model       {run}/model   (SentenceTransformer(...) and AutoModel load it)",
+        f"record      {run}/summary.json, metrics.jsonl, eval/",
+        f"next        make eval RUN={run} DATA=my_eval_dir",
+    ]
+    if summary["random_weights"]:
+        lines.append(f"            {_REAL_RUN}")
+    return "\n".join(lines)
+
+
+def model_card(settings: dict, summary: dict, encoder: "Encoder") -> str:
+    """The README.md of model/: how to use the model without e5ft, its scores, and how it was trained.
+
+    Args:
+        settings: of the run as plain values, without secrets.
+        summary: as summary.json holds it.
+        encoder: the model.
+    """
+    scores = summary["scores"]
+    metrics = [name for name in headline(settings["evaluation"]["cutoffs"]) if name in scores["after"]["metrics"]]
+    table = ["| | " + " | ".join(metrics) + " |", "|---|" + "---:|" * len(metrics)]
+    for entry in scores.values():
+        cells = [
+            f"{entry['metrics'][name]:.3f} [{entry['intervals'][name][0]:.3f}, {entry['intervals'][name][1]:.3f}]"
+            for name in metrics
+        ]
+        table.append(f"| {inline(entry['label'])} | " + " | ".join(cells) + " |")
+    source = summary["data"]["source"]
+    return f"""{plain_card(summary["model"], encoder)}
+## Scores
+
+Of {inline(summary["test_set"])}, with 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
+
+{chr(10).join(table)}
+{_retention(summary)}
+## Training
+
+- rows: {summary["data"]["train_rows"]:,} of {inline(Path(str(source)).name)}
+- steps: {summary["training"]["steps"]:,} of {summary["training"]["queries_per_step"]:,} queries; the weights are of step {summary["best"]["step"]:,}
+- loss: {inline(str(settings["loss"]))}
+- optimizer: {inline(str(settings["optimizer"]))}
+- seed: {settings["seed"]}
+"""
+
+
+def _retention(summary: dict) -> str:
+    """The model card's section on the sets whose scores training must not lower; empty where there are none."""
+    if not summary["keep"]:
+        return ""
+    main, rows = gain_and_loss_rows(summary)
+    table = [f"| set | | {main} before | after | difference | |", "|---|---|---:|---:|---:|---|"]
+    table += ["| " + " | ".join(map(inline, row)) + " |" for row in rows]
+    return f"""
+## What it cost elsewhere
+
+Before and after training, with the paired difference and its 95 % interval over queries; kept means that it includes 0.
+
+{chr(10).join(table)}
+"""
+
+
+def plain_card(label: str, encoder: "Encoder") -> str:
+    """A model card without scores: what the vectors are and how to use them without e5ft."""
+    text = encoder.spec.text
+    prefixes = json.dumps({"query": text.query_prefix, "document": text.passage_prefix}, ensure_ascii=False)
+    # In JSON, not in a code span: there, an HTML entity would be read as it is written, and the prefix copied wrong.
+    prefixes = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in prefixes)
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, feature-extraction, sentence-similarity, e5ft]
+---
+# {inline(label)}, fine-tuned with e5ft
+
+Vectors of {encoder.dimension} dimensions, {encoder.spec.pooling} pooling, length 1: compare them by dot product.
+
+**Prefixes are part of the model.** Queries and passages (documents) begin with, as JSON strings:
+
+```json
+{prefixes}
+```
+
+Texts are normalised to Unicode NFC first. At most {text.query_max_length} tokens of a query and {text.passage_max_length} of a passage are read.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("PATH")
+queries = model.encode(["..."], prompt_name="query")
+passages = model.encode(["..."], prompt_name="document")
+scores = queries @ passages.T
+```
+"""
+
+
+def mining_opening(source: ModelSource | None, selection: Selection, data) -> str:
+    """The first lines of mining: which rows get negatives, from which candidates.
+
+    Args:
+        source: of the model that scores; None where there is none.
+        selection: which candidates are taken.
+        data: the MiningData.
+    """
+    index = data.index
+    by = "without a model" if source is None else f"with {source.label}"
+    lines = [
+        f"e5ft: hard negatives for {data.label}, {by}",
+        f"  rows        {len(index.query_of):,} ({len(index.queries):,} distinct queries)",
+        f"  candidates  {index.candidates:,} passages; looked at: ranks {selection.window[0]} to {selection.window[1]} "
+        f"of {', '.join(selection.sources)}",
+    ]
+    if data.held_out_label is not None:
+        lines.append(
+            f"  held out    {data.counts.held_out:,} passages of {data.held_out_label}: {index.excluded:,} of them taken out of "
+            f"the candidates; {index.overlap:,} are documents of these rows"
+        )
+    if data.dropped:
+        lines.append(f"  note        {data.dropped:,} hard negatives that the rows had are replaced by the mined ones")
+    if index.candidates < selection.window[1]:
+        lines.append(
+            f"  note        the corpus is smaller than the window: no query has more than {index.candidates:,} candidates"
+        )
+    return "\n".join(lines)
+
+
+def mining_closing(summary: dict, selection: Selection, limits: Limits, output: Path) -> str:
+    """The last lines of mining: how many rows got negatives, what became of every candidate, what to do next."""
+    from e5ft.retrieval.filters import fates
+
+    always = {
+        "known_positive",
+        "chosen",
+        *(field for field, value in vars(limits).items() if value is not None),
+    }  # also a filter that removed nothing
+    rows, none, fewer = summary["rows"], summary["rows_with_none"], summary["rows_with_fewer"]
+    seen = summary["candidates"]["seen"]
+    lines = [
+        "",
+        f"{rows:,} rows: {rows - fewer:,} have {selection.per_query} hard negatives, {fewer - none:,} have fewer, {none:,} have none",
+        f"{seen:,} candidates looked at:",
+    ]
+    for fate, reason in list(fates().items())[1:]:
+        count = summary["candidates"][fate]
+        if count or fate in always:
+            lines.append(f"  {count:>10,}  {count / max(seen, 1):>6.1%}  {reason}")
+    if summary["scores"] is not None:
+        medians = {kind: "none" if value is None else f"{value:.3f}" for kind, value in summary["scores"]["medians"].items()}
+        lines.append(f"median score: answers {medians['positives']}, hard negatives {medians['negatives']}")
+    if summary.get("approximate"):
+        lines.append("the search was approximate: some near passages were not seen")
+    if none == rows:
+        lines.append("No row got a hard negative: widen the window, or loosen what removed most.")
+    if "seconds" in summary:
+        lines.append(
+            f"{relative(output)}, mining.json with examples to read and mining.png beside it ({duration(summary['seconds'])})"
+        )
+    lines.append(f"next        python train.py data.train_file={relative(output)}")
+    return "\n".join(lines)
+
+
+def draw_mined_scores(summary: dict, path: Path) -> None:
+    """Write histograms of the scores of answers and of hard negatives over the same bins; no file where nothing was scored."""
+    kinds = [(name, summary[name]) for name in ("scores", "teacher_scores") if summary[name] is not None]
+    if not kinds:
+        return
+    # Without pyplot, which looks for a window system and keeps every figure in a global list.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7 * len(kinds), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    titles = {"scores": "score by the model that mined", "teacher_scores": "score by the cross-encoder"}
+    if summary["model"] is None:
+        titles["scores"] = "score by BM25"
+    for column, (name, histograms) in enumerate(kinds, start=1):
+        axes = figure.add_subplot(1, len(kinds), column)
+        for kind, label, colour in (("positives", "documents", "tab:blue"), ("negatives", "hard negatives", "tab:orange")):
+            counts = histograms[kind]
+            total = max(sum(counts), 1)
+            axes.stairs(
+                [count / total for count in counts], histograms["edges"], fill=True, alpha=0.5, color=colour,
+                label=f"{label} ({sum(counts):,})",
+            )  # fmt: skip
+        axes.set_xlabel(titles[name])
+        axes.set_ylabel("share")
+        axes.legend()
+    figure.suptitle(f"{summary['rows']:,} rows, {summary['candidates']['chosen']:,} hard negatives")
+    figure.savefig(path, dpi=120)
+
+
+def relative(path: Path) -> str:
+    """Return a path as a person in the current folder would type it."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as 12 s, 3 min 20 s or 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as 1.2 GB or 35 MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+# Characters with a meaning in Markdown, HTML, a table or a code span, and the HTML entity that shows them.
+_ESCAPES = str.maketrans({character: f"&#{ord(character)};" for character in "&<>`|\\"})
+
+
+def inline(text: object) -> str:
+    """Return a value as one line that Markdown and HTML show as text: no markup, no link, no character that hides."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return line.translate(_ESCAPES).replace("](", "]&#40;")

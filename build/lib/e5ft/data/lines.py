@@ -1,0 +1,171 @@
+"""Strict reading of JSON lines: every bad line is reported as `path:line: reason`; nothing is guessed or dropped silently."""
+
+import json
+import math
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+from e5ft.errors import DataError
+
+MAX_LINE_BYTES = 1_000_000  # a passage is a few kilobytes; a line of a megabyte is a file without line ends
+_MAX_MARKS = 1_000  # combining marks in a row; languages need a handful, Unicode's stream-safe format allows 30
+
+
+class Location(NamedTuple):
+    """A row's place in its source; it prints as `source:line`, and lines count from 1."""
+
+    source: str | os.PathLike
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
+class BadLine(Exception):
+    """A line or row cannot be used; the message is `location: reason`, in printable characters."""
+
+    def __init__(self, location: Location | str, reason: str):
+        super().__init__(f"{location}: {printable(reason)}")  # a library's message may quote a tab or worse
+
+
+def printable(text: str) -> str:
+    """The text with control characters and lone surrogates escaped, so that it can stand in a message and on a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[Location, dict | BadLine]]:
+    """Yield every non-blank line of a JSON lines file.
+
+    Args:
+        path: the file, UTF-8, one object a line; memory does not grow with its size.
+
+    Yields:
+        `(location, value)`: the value is the object, or a `BadLine` that the caller counts or raises.
+
+    Raises:
+        DataError: the file is missing, unreadable or empty.
+    """
+    empty = True
+    for number, line in enumerate(raw_lines(path), start=1):
+        if line is None or line.strip():
+            empty, location = False, Location(path, number)
+            try:
+                yield location, _parse(location, line)
+            except BadLine as bad_line:
+                yield location, bad_line
+    if empty:
+        raise DataError(f"{path}: the file holds no rows")
+
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Whether a regular file stands there; False for a folder and for nothing.
+
+    Raises:
+        DataError: the name can be no file's, or a pipe or device stands there, which would be waited for, or has no end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # the latter: a NUL, a lone surrogate
+        name, reason = printable(str(path)), getattr(error, "strerror", None) or error
+        raise DataError(f"{name}: cannot be read ({reason})") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataError(f"{path}: a pipe or device; must be a file that can be read twice: write it to disk first")
+    return stat.S_ISREG(mode)
+
+
+def raw_lines(path: str | os.PathLike) -> Iterator[bytes | None]:
+    """Lines as bytes; None stands for one longer than MAX_LINE_BYTES, which is read past but never held.
+
+    Raises:
+        DataError: the file is missing or unreadable.
+    """
+    if not is_file(path) and os.path.isdir(path):
+        raise DataError(f"{path}: this is a folder; must be a file")
+    try:
+        file = open(path, "rb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    with file:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE_BYTES)
+                yield None
+            else:
+                yield line
+
+
+def _parse(location: Location, line: bytes | None) -> dict:
+    if line is None:
+        raise BadLine(location, f"the line is longer than {MAX_LINE_BYTES:,} bytes; must be one row a line")
+    if location.line == 1 and line.startswith(b"\xef\xbb\xbf"):
+        raise BadLine(location, "the file begins with a byte order mark; save it as UTF-8 without BOM")
+    try:
+        text = line.decode("utf-8").strip(_WHITE)
+    except UnicodeDecodeError as error:
+        raise BadLine(location, f"not UTF-8 (byte {error.start}); convert the file, for instance from CP949") from None
+    try:
+        # Not decode(), which looks for white space with regular expressions.
+        value, end = _DECODER.scan_once(text, 0)
+        if end != len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+    except StopIteration:
+        raise BadLine(location, f"not JSON (Expecting value): {text[:60]!r}") from None
+    except RecursionError:
+        raise BadLine(location, "not usable: nested too deeply") from None
+    except ValueError as error:  # JSONDecodeError is one
+        message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise BadLine(location, f"not JSON ({message}): {text[:60]!r}") from None
+    if not isinstance(value, dict):
+        raise BadLine(location, f"must be an object {{...}}, this is {type(value).__name__}: {text[:60]!r}")
+    return value
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _unique_keys(pairs: list) -> dict:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {twice!r} stands twice")
+    return value
+
+
+# Made once: json.loads would make one for every line.
+_WHITE = " \t\n\r"  # JSON's
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+
+
+def check_text(location: Location | str, field: str, value: object) -> str:
+    """Return `value` if it is a usable, non-blank string.
+
+    Raises:
+        BadLine: wrong type, blank, a NUL, or a lone surrogate (which no tokenizer takes).
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise BadLine(location, f"{field} is missing (null)")
+    if not isinstance(value, str):
+        raise BadLine(location, f"{field} must be a string, this is {type(value).__name__}: {str(value)[:60]!r}")
+    if not value or value.isspace():
+        raise BadLine(location, f"{field} is blank")
+    if "\x00" in value:
+        raise BadLine(location, f"{field} holds a NUL character: {value[:60]!r}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadLine(location, f"{field} holds a lone surrogate, which is no text: {value[:60]!a}") from None
+    if len(value) > 10 * _MAX_MARKS and any(
+        marks and sum(1 for _ in run) > _MAX_MARKS for marks, run in groupby(value, lambda c: unicodedata.combining(c) > 0)
+    ):
+        # Normalising sorts such a run by insertion: half a megabyte of them takes many minutes.
+        raise BadLine(location, f"{field} holds more than {_MAX_MARKS:,} combining marks in a row, which is no text")
+    return value

@@ -1,0 +1,205 @@
+"""Settings of rows, of sources that are mixed, and of what is evaluated on which data."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from e5ft.data.text import TextSpec
+from e5ft.errors import ConfigurationError
+from e5ft.settings import FilePath, Settings, SplitName, Word, build, number, whole
+
+MINING = "mining"  # the column in which mine.py notes where a row's negatives come from: for people, not read
+_NAME = re.compile(r"\w[\w.\-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns(Settings):
+    """Names of the columns in the user's file.
+
+    Attributes:
+        query: one string.
+        document: a string or a list of strings, each a passage that answers the query.
+        hard_negative: a string, a list, null, or no such column at all.
+        scores: a list of a teacher's scores, one for each document and then one for each hard negative; null, or no such
+            column at all.
+        ignore: columns that may be there and are not read; any other unknown column is a fault, since a misspelt
+            `hard_negatives` would otherwise train without them.
+    """
+
+    PATH: ClassVar[str] = "data.columns"
+    query: Word = "query"
+    document: Word = "document"
+    hard_negative: Word = "hard_negative"
+    scores: Word = "scores"
+    ignore: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse one name for two columns."""
+        names = (self.query, self.document, self.hard_negative, self.scores)
+        if len(set(names)) != len(names):
+            raise ConfigurationError(
+                f"data.columns: query, document, hard_negative and scores must have four different names, not {names}"
+            )
+
+    @functools.cached_property
+    def known(self) -> frozenset[str]:
+        """Every column that may be there."""
+        return frozenset((self.query, self.document, self.hard_negative, self.scores, MINING, *self.ignore))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source(Settings):
+    """One source of a mix.
+
+    Attributes:
+        name: of the source, in messages and logs.
+        train_file: a file or a hub data set's name.
+        columns: names in that file.
+        split: of a hub data set.
+        weight: factor on how often the source is drawn.
+        cap: at most so many of its rows, a seeded choice; None for all.
+        query_prefix, passage_prefix: of this source's training rows; None for the model's own.
+    """
+
+    PATH: ClassVar[str] = "data.sources.NAME"
+    name: str
+    train_file: FilePath
+    columns: Columns
+    split: Word = "train"
+    weight: number(above=0) = 1.0
+    cap: whole(1) | None = None
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+
+    def check(self) -> None:
+        """Refuse a name that no log line or folder could carry."""
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(f"data.sources.{self.name}: must be letters, digits, '-', '_' and '.' only")
+
+    def text(self, text: TextSpec) -> TextSpec:
+        """The model's text format with this source's prefixes."""
+        prefixes = {"query_prefix": self.query_prefix, "passage_prefix": self.passage_prefix}
+        return dataclasses.replace(text, **{field: value for field, value in prefixes.items() if value is not None})
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix(Settings):
+    """Which sources are mixed, and how.
+
+    Attributes:
+        sources: at least one, in the order in which the rows' column `source` counts them.
+        temperature: 1 draws in proportion to the rows, a higher one draws small sources more often.
+        one_source: every step holds rows of one source; False: rows of all sources meet in a step.
+    """
+
+    PATH: ClassVar[str] = "data.mix"
+    sources: tuple[Source, ...]
+    temperature: number(above=0) = 1.0
+    one_source: bool = True
+
+    def check(self) -> None:
+        """Refuse a mix of nothing."""
+        if not self.sources:
+            raise ConfigurationError(
+                "data.sources: must name at least one source, for instance 'data.sources={laws: {train_file: laws.jsonl}}'"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the sources, in order."""
+        return tuple(source.name for source in self.sources)
+
+    def shares(self, rows: Sequence[int]) -> np.ndarray:
+        """How often each source is drawn: p_i in proportion to weight_i * rows_i ** (1 / temperature).
+
+        Args:
+            rows: number of rows of each source.
+
+        Returns:
+            (sources,) float64 that sum to 1.
+
+        Source: Arivazhagan et al. 2019, Massively Multilingual Neural Machine Translation in the Wild, section 4
+        (p_l ** (1 / T)); the same as alpha = 1 / T of XLM-R (Conneau et al. 2020) and mT5 (Xue et al. 2021), both
+        alpha = 0.3. The weight stands outside the power, so that 2 means twice as often at any temperature.
+        """
+        weights = np.array([source.weight for source in self.sources])
+        # Divided by the largest, so that a temperature near 0 overflows nothing.
+        smoothed = weights * (np.asarray(rows) / max(rows)) ** (1 / self.temperature)
+        return smoothed / smoothed.sum()
+
+    def definition(self) -> dict:
+        """What of it makes a training what it is, as plain values (files and caps: the digest of the rows)."""
+        sources = {s.name: [s.weight, s.query_prefix, s.passage_prefix] for s in self.sources}
+        return {"temperature": self.temperature, "one_source": self.one_source, "sources": sources}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings(Settings):
+    """The `data` group: rows, the dev set, evaluation sets. What they mean together: `e5ft.app.settings.plan`.
+
+    Attributes:
+        train_file: rows; None: the shipped sample, or the sources of `mix`.
+        split: of a hub data set.
+        columns: names in the file.
+        on_bad_row: whether faulty rows stop the run or are left out and counted.
+        max_train_rows: a seeded choice of so many rows; None: all.
+        negatives_per_query: hard negatives of a row in one epoch, rotated over the epochs; None: all.
+        dev_file: rows that choose the best checkpoint.
+        dev_share: of the rows, where neither `dev_file` nor a dev split is there.
+        eval_dir, eval_split: the evaluation set in BEIR's layout, and which judgements of it.
+        keep_dir: evaluation folders whose scores training must not lower.
+        eval_corpus_size: passages ranked while training.
+        mix: sources that are mixed; None: one source.
+    """
+
+    PATH: ClassVar[str] = "data"
+    train_file: FilePath | None
+    split: Word
+    columns: Columns
+    on_bad_row: Literal["fail", "skip"]
+    max_train_rows: whole(1) | None
+    negatives_per_query: whole(0) | None
+    dev_file: FilePath | None
+    dev_share: number(above=0, most=0.5)
+    eval_dir: FilePath | None
+    eval_split: SplitName
+    keep_dir: tuple[FilePath, ...] | FilePath | None
+    eval_corpus_size: Literal["auto"] | whole(1)
+    mix: Mix | None = None
+
+    def check(self) -> None:
+        """Make `keep_dir` a tuple, and refuse a file beside the sources of a mix."""
+        folders = self.keep_dir
+        object.__setattr__(self, "keep_dir", (folders,) if isinstance(folders, str) else tuple(folders or ()))
+        if self.mix is not None and self.train_file is not None:
+            self.refuse("train_file", "must be null with data=mix, where every file is a source: 'data.sources={NAME: FILE}'")
+
+
+def data_settings(values: Mapping[str, Any]) -> DataSettings:
+    """The `data` group as settings; the sources of a mix are named in `data.sources`.
+
+    Raises:
+        ConfigurationError: a field is unknown, or has a value that it cannot have.
+    """
+    values = dict(values)
+    if "mix" not in values:
+        return build(DataSettings, values)
+    sources, common = values.pop("sources", None) or {}, values["columns"]
+    if not isinstance(sources, Mapping):
+        raise ConfigurationError(f"data.sources={sources!r}: must be names and files, {{NAME: FILE}}")
+    made = tuple(_source(str(name), given, common) for name, given in sources.items())
+    mix = values.pop("mix")
+    mix = build(Mix, {**mix, "sources": made} if isinstance(mix, Mapping) else mix)
+    return dataclasses.replace(build(DataSettings, values), mix=mix)
+
+
+def _source(name: str, given: object, common: Mapping[str, Any]) -> Source:
+    fields = dict(given) if isinstance(given, Mapping) else {"train_file": given}
+    columns = fields.pop("columns", None) or {}
+    path = f"data.sources.{name}"
+    mapped = build(Columns, {**common, **columns} if isinstance(columns, Mapping) else columns, f"{path}.columns")
+    return build(Source, {"name": name, "columns": mapped, **fields}, path)

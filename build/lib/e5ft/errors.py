@@ -1,0 +1,43 @@
+"""The errors a person can mend, and the exit code that each becomes (the scripts' wrapper reads `exit_code`)."""
+
+
+class E5ftError(Exception):
+    """Base of every error whose message alone tells the user what to do; shown without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigurationError(E5ftError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+
+    exit_code = 2
+
+
+class DataError(E5ftError):
+    """An input file or data set cannot be used; the message names the place, the value and the remedy."""
+
+    exit_code = 3
+
+
+class NonFiniteError(E5ftError):
+    """Training became NaN or infinite; the weights were left as they were before the step."""
+
+    exit_code = 4
+
+
+class OutOfMemoryError(E5ftError):
+    """Memory did not suffice; the message names settings that take less and leave the step's meaning as it is."""
+
+    exit_code = 5
+
+
+class TerminatedError(E5ftError):
+    """SIGTERM arrived; a checkpoint was written at the end of the step."""
+
+    exit_code = 143
+
+
+class StorageError(E5ftError):
+    """The disk did not take what had to be written; what was complete before is still there."""
+
+    exit_code = 6

@@ -1,0 +1,127 @@
+"""The export writes a sentence-transformers folder and checks it by encoding again."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+from transformers import AutoModel, AutoTokenizer
+
+from e5ft.errors import E5ftError
+from e5ft.files import new_folder, write_json, write_text
+from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.loading import save_encoder
+from e5ft.modeling.pooling import POOLINGS
+
+# One text a length class, so that padding, truncation and both prefixes are seen by the check.
+_PROBES = (
+    "서울의 수도",
+    "전입신고는 어디에서 하나요?",
+    "multilingual-E5 embeds queries and passages with different prefixes.",
+    "훈민정음은 백성을 가르치는 바른 소리라는 뜻이다. " * 40,
+)
+_TOLERANCE = 1e-5
+
+
+class ExportError(E5ftError):
+    """The exported folder does not give the vectors it should; nothing is left at the target."""
+
+
+def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> float:
+    """Write an encoder in sentence-transformers layout and check it.
+
+    The folder also loads with plain `AutoModel` (pool and normalise yourself) and with `load_encoder`. It appears at
+    its place only after the check.
+
+    Args:
+        encoder: the model.
+        folder: where to write; replaced if it exists.
+        card: the model card, Markdown with its front matter.
+
+    Returns:
+        The largest absolute difference seen in the check (at most 1e-5).
+
+    Raises:
+        ExportError: another loader of the folder gives other vectors.
+    """
+    with new_folder(folder) as temporary:
+        save_encoder(encoder, temporary)
+        _write_layout(encoder, temporary)
+        write_text(temporary / "README.md", card)
+        difference = check_export(encoder, temporary)
+    return difference
+
+
+def check_export(encoder: Encoder, folder: Path) -> float:
+    """Compare the encoder's vectors with those of plain transformers and, where installed, sentence-transformers.
+
+    Returns:
+        The largest absolute difference over probes, roles and loaders.
+
+    Raises:
+        ExportError: it exceeds 1e-5.
+    """
+    worst = 0.0
+    device = encoder.device
+    encoder.to("cpu")  # half a dozen texts; on a GPU the kernels' own rounding would blur the comparison
+    try:
+        for role in ("query", "passage"):
+            expected = encoder.encode(_PROBES, role)
+            for name, vectors in _other_loaders(encoder, folder, role):
+                difference = float(np.abs(vectors - expected).max())
+                if not difference <= _TOLERANCE:
+                    raise ExportError(
+                        f"export: {name} gives other {role} vectors (difference {difference:.1e}, at most {_TOLERANCE:.0e})"
+                    )
+                worst = max(worst, difference)
+    finally:
+        encoder.to(device)
+    return worst
+
+
+def _other_loaders(encoder: Encoder, folder: Path, role: str):
+    text = encoder.spec.text
+    prefix = text.query_prefix if role == "query" else text.passage_prefix
+    limit = text.query_max_length if role == "query" else text.passage_max_length
+    yield "transformers.AutoModel", _with_transformers(folder, [prefix + t.strip() for t in _PROBES], limit, encoder.spec.pooling)
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:  # not needed to write the folder
+        return
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    model.max_seq_length = limit  # sentence-transformers knows one length, e5ft one a role
+    prompt = "query" if role == "query" else "document"
+    texts = [t.strip() for t in _PROBES]
+    yield "sentence-transformers", model.encode(texts, prompt_name=prompt, show_progress_bar=False)
+
+
+@torch.no_grad()
+def _with_transformers(folder: Path, texts: list[str], limit: int, pooling: str) -> np.ndarray:
+    """Embed a padded batch by the model card's own recipe; nothing of `Encoder` is used."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval()
+    batch = tokenizer(texts, max_length=limit, truncation=True, padding=True, return_tensors="pt", return_token_type_ids=False)
+    hidden = model(**batch).last_hidden_state  # (N, L, D)
+    return normalize(POOLINGS[pooling].padded(hidden, batch["attention_mask"]), dim=-1).numpy()
+
+
+def _write_layout(encoder: Encoder, folder: Path) -> None:
+    """Write sentence-transformers' own files, in the spelling that its versions 2 to 6 all read."""
+    text = encoder.spec.text
+    kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    write_json(folder / "modules.json", modules)
+    length = max(text.query_max_length, text.passage_max_length)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
+    pooling = {f"pooling_mode_{mode.legacy_name}": name == encoder.spec.pooling for name, mode in POOLINGS.items()}
+    write_json(
+        folder / "1_Pooling/config.json", {"word_embedding_dimension": encoder.dimension, **pooling, "include_prompt": True}
+    )
+    (folder / "2_Normalize").mkdir()
+    prompts = {"query": text.query_prefix, "document": text.passage_prefix, "passage": text.passage_prefix}
+    settings = {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    write_json(folder / "config_sentence_transformers.json", settings)

@@ -1,0 +1,234 @@
+"""From a hub name, a folder or a shape to an `Encoder`, and back to a folder."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from e5ft.data.text import TextSpec
+from e5ft.errors import ConfigurationError
+from e5ft.files import read_json, write_json
+from e5ft.modeling.checks import check_shape, check_vectors, first_line, refuse_adapter
+from e5ft.modeling.compact import scale_entry
+from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
+from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
+from e5ft.modeling.pooling import POOLINGS
+from e5ft.modeling.settings import ModelSource
+
+
+def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Encoder:
+    """Build the encoder that a source describes, in float32 and in eval mode; one text is embedded to see that it works.
+
+    Code from a hub or folder is never run (`trust_remote_code` stays off) and only safetensors weights are read.
+
+    Raises:
+        ConfigurationError: nothing usable at the source; the message names the remedy.
+    """
+    config, spec, tokenizer = load_description(source)
+    if source.init == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(source.seed)
+            backbone = _random_backbone(config, source)
+    else:
+        backbone = _pretrained_backbone(source.path or source.hub, source, config)
+    padded = {"auto": None, "unpadded": False, "padded": True}[source.attention]
+    if padded is None and torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        padded = True  # the kernels for texts of unequal length need compute capability 8.0
+    encoder = Encoder(backbone, tokenizer, spec, padded).to(device).eval()
+    check_vectors(encoder, source.label)
+    return encoder
+
+
+def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec, PreTrainedTokenizerFast]:
+    """All of an encoder but its weights: transformers' configuration, pooling with text format, and the tokenizer.
+
+    Raises:
+        ConfigurationError: one of them is not there or not usable, or they do not belong together.
+    """
+    place = source.path or source.hub
+    if source.path is not None:
+        refuse_adapter(source.path)
+    config = load_config(source)
+    check_shape(config, "model.shape" if place is None else str(place))
+    record = getattr(config, RECORD, None) or _sentence_transformers_record(source.path)
+    if source.dropout is not None:
+        config.hidden_dropout_prob = source.dropout
+    if source.attention_dropout is not None:
+        config.attention_probs_dropout_prob = source.attention_dropout
+    spec = _spec(source, record)
+    tokenizer = _tokenizer(source)
+    if len(tokenizer) > config.vocab_size:
+        raise ConfigurationError(
+            f"the tokenizer has {len(tokenizer):,} pieces, the model {config.vocab_size:,}: "
+            "they do not belong together (model.tokenizer)"
+        )
+    return config, spec, tokenizer
+
+
+def load_config(source: ModelSource) -> PretrainedConfig:
+    """transformers' configuration of a source, from its shape, its folder or the hub."""
+    shape = source.init == "random" and source.path is None
+    if shape and source.shape:
+        return _config_from_shape(source)
+    return _from_pretrained(AutoConfig, source.path or source.hub, source)
+
+
+def without_memory(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of a configuration with weights that take no memory, to count them."""
+    with torch.device("meta"):
+        return _random_backbone(config, None)
+
+
+def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
+    """Write config, safetensors weights and tokenizer; pooling and text format go into config.json.
+
+    The folder loads with plain `AutoModel` and with `load_encoder`; adapters are merged into the weights. `export` adds
+    what sentence-transformers needs.
+    """
+    backbone = encoder.backbone
+    setattr(backbone.config, RECORD, encoder.spec.to_dict())
+    implementation = backbone.config._attn_implementation
+    backbone.pooler = encoder.pooler[0]
+    try:
+        backbone.set_attn_implementation("sdpa")
+        backbone.save_pretrained(folder, state_dict=merged_state(encoder))
+    finally:
+        backbone.set_attn_implementation(implementation)
+        if encoder.pooler[0] is not None:
+            backbone.pooler = None
+    encoder.tokenizer.model_max_length = max(encoder.spec.text.query_max_length, encoder.spec.text.passage_max_length)
+    encoder.tokenizer.save_pretrained(folder)
+    for file in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
+        values = read_json(file)
+        if values.pop("auto_map", None) is not None:  # the base's: it would point this model's users at foreign code
+            write_json(file, values)
+
+
+def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
+    """Read the weights of a checkpoint into an encoder of the same shape, strictly: the adapters alone where it has any.
+
+    Raises:
+        ConfigurationError: a tensor is missing, too many, or of another shape.
+    """
+    if adapter_state(encoder):
+        return load_adapters(encoder, folder)
+    file = Path(folder) / "model.safetensors"
+    try:
+        tensors = load_file(file, device=str(encoder.device))
+    except (OSError, SafetensorError) as error:
+        raise ConfigurationError(f"{file}: cannot be read ({error})") from error
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
+    tensors |= scale_entry(encoder, folder)
+    try:
+        encoder.backbone.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise ConfigurationError(f"{file}: does not fit this model ({error})") from error
+
+
+def _config_from_shape(source: ModelSource):
+    shape = dict(source.shape)
+    try:
+        config = AutoConfig.for_model(shape.pop("model_type", None), **shape)
+    except Exception as error:  # types are checked by a library with errors of its own
+        raise ConfigurationError(f"model.shape: {first_line(error)}") from error
+    known = AutoConfig.for_model(config.model_type)  # transformers stores whatever it is given, misspelt fields too
+    unknown = [field for field in shape if not hasattr(known, field)]
+    if unknown:
+        raise ConfigurationError(f"model.shape.{unknown[0]}={shape[unknown[0]]!r}: {config.model_type} has no such field")
+    return config
+
+
+def _random_backbone(config, source: ModelSource | None):
+    try:
+        return AutoModel.from_config(config)
+    except Exception as error:  # whatever the architecture's own code trips over
+        raise ConfigurationError(f"{(source and (source.path or source.hub)) or 'model.shape'}: {first_line(error)}") from error
+
+
+def _tokenizer(source: ModelSource):
+    place = source.tokenizer or source.path or source.hub
+    tokenizer = _from_pretrained(AutoTokenizer, place, source)
+    # Where there are no tokenizer files, transformers makes one that knows its special tokens and nothing else.
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ConfigurationError(f"{place}: no fast tokenizer (tokenizer.json); model.tokenizer=DIR names one")
+    return tokenizer
+
+
+def _pretrained_backbone(place: str, source: ModelSource, config):
+    backbone, report = _from_pretrained(
+        AutoModel, place, source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))  # no vector uses the pooler
+    if missing:  # transformers fills them with random numbers and goes on
+        raise ConfigurationError(f"{place}: its weights lack {len(missing)} of the model's tensors, the first {missing[0]}")
+    return backbone
+
+
+def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
+    local = Path(place).is_dir()
+    revision = {} if local or place != source.hub else {"revision": source.revision}
+    try:
+        return kind.from_pretrained(place, trust_remote_code=False, local_files_only=local, **revision, **kwargs)
+    except Exception as error:  # broken files raise a dozen kinds, tokenizers' own a bare Exception
+        if local:
+            raise ConfigurationError(f"{place}: not a usable model folder: {first_line(error)}") from error
+        raise ConfigurationError(
+            f"{place} could not be fetched from the hub ({first_line(error)}). Two ways out: model.path=DIR with a local copy "
+            "of the model, or model=mini, which needs no download."
+        ) from error
+
+
+def _spec(source: ModelSource, record: dict | None) -> EncoderSpec:
+    """Explicit settings win, then what the model records, then E5's text format."""
+    record = record or {}
+    if not isinstance(record, dict) or not isinstance(record.get("text", {}), dict):
+        raise ConfigurationError(f"{source.label}: what it records of prefixes and pooling is no mapping: {str(record)[:60]!r}")
+    text = {
+        **record.get("text", {}),
+        **{name: value for name, value in dataclasses.asdict(source.text).items() if value is not None},
+    }
+    return EncoderSpec(source.pooling or record.get("pooling", "mean"), TextSpec.from_dict(text))
+
+
+def _sentence_transformers_record(path: str | None) -> dict | None:
+    """Read pooling mode and prompts of a sentence-transformers folder that e5ft did not write."""
+    if path is None or not (Path(path) / "modules.json").is_file():
+        return None
+    record: dict = {}
+    values = _mapping(Path(path) / "1_Pooling" / "config.json")
+    if values:
+        names = values.get("pooling_mode") or [key for key, on in values.items() if key.startswith("pooling_mode_") and on]
+        # Several are concatenated there: such a name is none of ours, and EncoderSpec refuses it.
+        name = names if isinstance(names, str) else "+".join(map(str, names if isinstance(names, list) else [names]))
+        ours = (key for key, pooling in POOLINGS.items() if name in (pooling.name, f"pooling_mode_{pooling.legacy_name}"))
+        record["pooling"] = next(ours, name)
+    prompts = _mapping(Path(path) / "config_sentence_transformers.json").get("prompts") or {}
+    if not isinstance(prompts, dict):
+        raise ConfigurationError(f"{path}/config_sentence_transformers.json: prompts={str(prompts)[:60]!r}: must be a mapping")
+    text = {"query_prefix": prompts.get("query"), "passage_prefix": prompts.get("document", prompts.get("passage"))}
+    record["text"] = {key: value for key, value in text.items() if value is not None}
+    return record
+
+
+def _mapping(file: Path) -> dict:
+    """A JSON object from a file; empty where there is no file."""
+    if not file.is_file():
+        return {}
+    try:
+        value = read_json(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{file}: not readable as JSON ({first_line(error)})") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{file}: must hold a JSON object, not {type(value).__name__}")
+    return value

@@ -1,0 +1,116 @@
+"""Two models of one shape into one: their weights, interpolated."""
+
+import copy
+import json
+import math
+
+import torch
+
+from e5ft.errors import ConfigurationError
+from e5ft.modeling.encoder import Encoder
+
+# Fields of a configuration that no tensor's shape shows and that decide what the weights compute.
+_SAME_FIELDS = ("model_type", "num_attention_heads", "hidden_act", "layer_norm_eps", "position_embedding_type", "pad_token_id")
+_TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "model", "post_processor")
+
+
+def merge(base: Encoder, tuned: Encoder, alpha: float) -> Encoder:
+    """Weights between a model and what fine-tuning made of it: (1 - alpha) * base + alpha * tuned, tensor by tensor.
+
+    Computed in float64 and rounded once, so that a tensor that training did not change stays as it is, bit for bit; at
+    alpha 0 and 1 the tensors are copies. The pooler, which no vector uses, is merged too.
+
+    Args:
+        base: the model before fine-tuning.
+        tuned: the model after it; everything but the weights (settings, tokenizer, contract) is copied from it.
+        alpha: the fine-tuned model's share, 0 to 1.
+
+    Returns:
+        A third encoder, on the device of `tuned` and in eval mode; the two given ones are left as they were.
+
+    Raises:
+        ConfigurationError: alpha out of range, or the two do not belong together (`check_mergeable`).
+
+    Source: Wortsman et al. 2022 (WiSE-FT), arXiv:2109.01903, equation 1; Xiao et al. 2023 (LM-Cocktail), arXiv:2311.13534.
+    """
+    check_alpha(alpha)
+    check_mergeable(base, tuned)
+    merged = copy.deepcopy(tuned).eval()
+    ours, theirs = _tensors(merged), _tensors(base)
+    with torch.no_grad():
+        for name, tensor in ours.items():  # the tensors of a state dict share their memory with the module
+            tensor.copy_(_between(theirs[name].to(tensor.device), tensor, alpha))
+    return merged
+
+
+def check_alpha(alpha: object, field: str = "alpha") -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ConfigurationError: not a number, or outside 0 to 1.
+    """
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha)
+    if not number or not 0 <= alpha <= 1:
+        raise ConfigurationError(
+            f"{field}={alpha!r}: the fine-tuned model's share is needed, a number from 0 (the base) to 1 (the fine-tuned model)"
+        )
+
+
+def check_mergeable(base: Encoder, tuned: Encoder) -> None:
+    """Refuse two models whose weights do not mean the same: numbers between them would mean nothing.
+
+    Raises:
+        ConfigurationError: contract, tokenizer, settings, tensor names or shapes differ; the message names the first difference.
+    """
+    for what, ours, theirs in (
+        ("the contract's", _flat(base.spec.to_dict()), _flat(tuned.spec.to_dict())),
+        ("the setting", *({field: getattr(e.config, field, None) for field in _SAME_FIELDS} for e in (base, tuned))),
+        ("the weights'", *({name: tuple(t.shape) for name, t in _tensors(e).items()} for e in (base, tuned))),
+        ("the tokenizer's", _tokenizer_parts(base), _tokenizer_parts(tuned)),
+    ):
+        for key in [*ours, *(key for key in theirs if key not in ours)]:
+            if key not in ours or key not in theirs:
+                raise _different(f"{what} {key} is in the {'base' if key in ours else 'fine-tuned model'} only")
+            if ours[key] != theirs[key]:
+                raise _different(
+                    f"{what} {key} is {_short(ours[key])} in the base, {_short(theirs[key])} in the fine-tuned model"
+                )
+
+
+def _between(base: torch.Tensor, tuned: torch.Tensor, alpha: float) -> torch.Tensor:
+    if alpha in (0, 1) or not tuned.is_floating_point():  # positions and the like are no weights, and equal by shape
+        return base if alpha == 0 else tuned
+    return base.double().mul_(1 - alpha).add_(tuned.double().mul_(alpha)).to(tuned.dtype)
+
+
+def _tensors(encoder: Encoder) -> dict[str, torch.Tensor]:
+    pooler = encoder.pooler[0]
+    kept = {} if pooler is None else {f"pooler.{name}": tensor for name, tensor in pooler.state_dict().items()}
+    return {**encoder.backbone.state_dict(), **kept}
+
+
+def _tokenizer_parts(encoder: Encoder) -> dict[str, object]:
+    """Every piece's id, then how a text is cut into pieces; not how far the last call padded and truncated."""
+    tokenizer = encoder.tokenizer
+    pieces = {f"piece {piece!r}": index for piece, index in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])}
+    stored = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {**pieces, **{part: stored[part] for part in _TOKENIZER_PARTS}}
+
+
+def _flat(values: dict, place: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{place}{key}.") if isinstance(value, dict) else {place + key: value})
+    return flat
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _different(difference: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"these two models cannot be merged: {difference}; "
+        "the base must be the model that the fine-tuned one was made from, with the same tokenizer and contract"
+    )

@@ -1,0 +1,116 @@
+"""Settings of a model: where it comes from, how it reads texts, and its adapters."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from e5ft.errors import ConfigurationError
+from e5ft.modeling.pooling import POOLINGS
+from e5ft.settings import FilePath, Probability, Rule, Settings, Word, number, whole
+
+PoolingName = Annotated[str, Rule(f"one of {', '.join(POOLINGS)}", lambda name: name in POOLINGS)]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextOverrides(Settings):
+    """Changes to a model's text format; None takes what the model records, else E5's.
+
+    Attributes:
+        query_prefix, passage_prefix: put before each text.
+        query_max_length, passage_max_length: tokens, prefix and special tokens included.
+    """
+
+    PATH: ClassVar[str] = "model.text"
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+    query_max_length: whole(4, 8192) | None = None
+    passage_max_length: whole(4, 8192) | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraSettings(Settings):
+    """Low-rank adapters beside a frozen model.
+
+    Attributes:
+        rank: columns of A and rows of B; None: no adapters, all weights are trained.
+        alpha: the update of a weight is (alpha / rank) * B A.
+        dropout: probability with which an adapter's input is dropped.
+        target_modules: "all-linear", or names of linear layers ("query", "value", "dense" in BERT and XLM-R).
+    """
+
+    PATH: ClassVar[str] = "model.lora"
+    rank: whole(1, 65_536) | None
+    alpha: number(above=0) = 32
+    dropout: Probability = 0.0
+    target_modules: Literal["all-linear"] | tuple[Word, ...] = "all-linear"
+
+    def check(self) -> None:
+        """Refuse an empty list of layers."""
+        if not self.target_modules:
+            self.refuse("target_modules", "must be all-linear, or a list of layer names as in [query,value]")
+
+    def to_dict(self) -> dict:
+        """The fields as plain values for JSON."""
+        names = self.target_modules
+        return {**dataclasses.asdict(self), "target_modules": names if isinstance(names, str) else list(names)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource(Settings):
+    """Where a model comes from and what is asked of it.
+
+    Attributes:
+        path: a local folder; it wins over `hub`.
+        hub: a name on the Hugging Face hub.
+        revision: the pinned commit of `hub`.
+        init: "pretrained" loads weights, "random" makes them from the shape and the seed.
+        shape: a transformers configuration as a mapping with `model_type`, for init=random without folder or hub.
+        tokenizer: a folder or hub name; None takes the model's own.
+        pooling, text: None takes what the model records, else E5's.
+        dropout, attention_dropout: None takes the model's own.
+        attention: "unpadded" lays texts end to end, "auto" does so where the model allows it.
+        seed: of the random weights.
+    """
+
+    PATH: ClassVar[str] = "model"
+    path: FilePath | None = None
+    hub: FilePath | None = None
+    revision: FilePath | None = None
+    init: Literal["pretrained", "random"] = "pretrained"
+    shape: dict | None = None
+    tokenizer: FilePath | None = None
+    pooling: PoolingName | None = None
+    text: TextOverrides = TextOverrides()
+    dropout: Probability | None = None
+    attention_dropout: Probability | None = None
+    attention: Literal["auto", "unpadded", "padded"] = "auto"
+    seed: int = 42
+
+    def check(self) -> None:
+        """Refuse a source without a model or without a tokenizer."""
+        if self.path is not None and not Path(self.path).is_dir():
+            raise ConfigurationError(f"model.path={self.path}: no such folder")
+        if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
+            raise ConfigurationError("model: must name a folder (model.path=DIR) or a preset (model=mini, model=e5_small)")
+        if self.path is None and self.hub is None and self.tokenizer is None:
+            raise ConfigurationError("model.tokenizer=null: must name a folder with a tokenizer; a shape has none of its own")
+
+    @property
+    def label(self) -> str:
+        """How tables name the model."""
+        if self.path is not None:
+            return str(self.path)
+        name = self.hub or "mini"
+        return name if self.init == "pretrained" else f"{name} shape, random weights"
+
+
+def model_folder(name: str, field: str) -> str:
+    """The model's folder that a setting names: itself, or that of a run which ended with a model.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    path = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
+    if not path.is_dir():
+        raise ConfigurationError(f"{field}={name}: no such folder; must be a model or a run")
+    return str(path)

@@ -1,0 +1,112 @@
+"""Comparisons of evaluations: paired differences, and one set's scores before and after training."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.retrieval.evaluation import Evaluation
+from e5ft.retrieval.significance import bootstrap_intervals, sign_flip_p
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A paired comparison on one metric.
+
+    Attributes:
+        mean: mean over the queries of a's value minus b's.
+        low, high: ends of the bootstrap interval of the mean, at 95 %.
+        p_value: two-sided p of the sign-flip test.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_differences(
+    a: Evaluation, b: Evaluation, metrics: Iterable[str] | None = None, *, samples: int = 2000, seed: int = 0
+) -> dict[str, Difference]:
+    """Compare two systems query by query: a minus b.
+
+    Args:
+        a: one evaluation, for instance of the fine-tuned model.
+        b: the other, for instance of the base; of the same set, corpus size and queries.
+        metrics: names, name@K, in both; all of a's unless given.
+        samples: bootstrap resamples, at least 1; the test takes five times as many sign patterns.
+        seed: fixes both.
+
+    Returns:
+        The difference on each metric.
+
+    Raises:
+        DataError: set, corpus or queries differ.
+        ConfigurationError: one of them lacks a metric.
+    """
+    metrics = list(a.metrics if metrics is None else metrics)
+    for field in ("set_name", "passages"):
+        values = getattr(a, field), getattr(b, field)
+        if values[0] != values[1]:
+            raise DataError(f"{a.label!r} and {b.label!r} do not compare: {field} {values[0]!r} and {values[1]!r}")
+    queries = [set(evaluation.retrieval_set.query_ids.take(evaluation.scored)) for evaluation in (a, b)]
+    if queries[0] != queries[1]:
+        only = min(queries[0] ^ queries[1])
+        raise DataError(f"{a.label!r} and {b.label!r} were not scored on the same queries: {only!r} is in one only")
+    columns = []
+    for evaluation in (a, b):
+        absent = [metric for metric in metrics if metric not in evaluation.metrics]
+        if absent:
+            known = ", ".join(evaluation.metrics)
+            raise ConfigurationError(f"{evaluation.label!r} has no metric {absent[0]!r}; it has {known}")
+        columns.append(evaluation.values[:, [list(evaluation.metrics).index(metric) for metric in metrics]])
+    values = columns[0] - columns[1]  # (Q', M): both in ascending order of the queries' ids
+    rows = zip(
+        metrics, np.ascontiguousarray(values.T).mean(axis=1).tolist(), bootstrap_intervals(values, samples=samples, seed=seed).tolist(),
+        sign_flip_p(values, permutations=5 * samples, seed=seed).tolist(), strict=True,
+    )  # fmt: skip
+    return {metric: Difference(mean, low, high, p_value) for metric, mean, (low, high), p_value in rows}
+
+
+@dataclasses.dataclass
+class Scores:
+    """One set's evaluations; bm25 and after may be missing. `cuts` are those of vectors cut to fewer dimensions."""
+
+    before: Evaluation
+    bm25: Evaluation | None
+    after: Evaluation | None = None
+    cuts: dict[int, Evaluation] = dataclasses.field(default_factory=dict)
+
+    def named(self) -> dict[str, Evaluation]:
+        """The evaluations there are, in the order of the tables."""
+        cuts = {f"after_{dimension}d": cut for dimension, cut in self.cuts.items()}
+        evaluations = {"before": self.before, "bm25": self.bm25, "after": self.after, **cuts}
+        return {name: evaluation for name, evaluation in evaluations.items() if evaluation is not None}
+
+    @property
+    def files(self) -> dict[str, Evaluation]:
+        """The same by the name of their folders below eval/<set>/."""
+        return {{"before": "base", "after": "final"}.get(name, name): evaluation for name, evaluation in self.named().items()}
+
+    def record(self) -> dict:
+        """Labels, metrics and intervals, as the summary holds them."""
+        return {name: {"label": e.label, "metrics": e.metrics, "intervals": e.intervals} for name, e in self.named().items()}
+
+    def differences(self, seed: int) -> dict:
+        """Metric -> after against before, paired over queries."""
+        return {
+            name: dataclasses.asdict(difference)
+            for name, difference in paired_differences(self.after, self.before, seed=seed).items()
+        }
+
+
+def keep_record(scores: Scores, seed: int) -> dict:
+    """The summary's entry of a keep set: a set whose scores training must not lower."""
+    return {
+        "set": scores.after.set_name,
+        "queries": len(scores.after.scored),
+        "passages": scores.after.passages,
+        "scores": scores.record(),
+        "differences": scores.differences(seed),
+    }

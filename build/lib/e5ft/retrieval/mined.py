@@ -1,0 +1,137 @@
+"""What mining leaves: rows with their negatives, and the figures and examples by which a person judges them."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from e5ft.data.rows import Row
+from e5ft.retrieval.candidates import MiningIndex
+from e5ft.retrieval.filters import fates
+from e5ft.retrieval.settings import Selection
+
+BINS = 40
+EXAMPLES = 10
+_EXAMPLE_NEGATIVES = 3
+_EXAMPLE_CHARACTERS = 300
+
+
+def mined_rows(
+    rows: Iterable[Row],
+    index: MiningIndex,
+    selection: Selection,
+    candidates: np.ndarray,
+    documents: np.ndarray,
+    chosen: list[np.ndarray],
+) -> Iterator[dict]:
+    """The rows as train.py reads them.
+
+    Args:
+        rows: those of the index, in the same order; their texts are written as they stand there.
+        index, selection: what was mined, and how.
+        candidates, documents: the lines of all processes.
+        chosen: from `select`.
+
+    Yields:
+        {"query", "document", "hard_negative", "mining": {"document": [{"score"}], "hard_negative": [{"source", "rank",
+        "score"}]}}; and, where a cross-encoder scored them, "scores": one of each document, then one of each negative.
+    """
+    ends = np.searchsorted(documents["row"], np.arange(len(chosen)), side="right")
+    start = 0
+    for row, end, positions in zip(rows, ends.tolist(), chosen, strict=True):
+        answers, negatives = documents[start:end], candidates[positions]
+        start = end
+        made_by = [
+            {"source": selection.sources[line["finder"]], "rank": int(line["rank"]), "score": _number(line["score"])}
+            for line in negatives
+        ]
+        mined = {
+            "query": row.query,
+            "document": list(row.positives) if len(row.positives) > 1 else row.positives[0],
+            "hard_negative": [index.passages[int(passage)] for passage in negatives["passage"]],
+            "mining": {"document": [{"score": _number(score)} for score in answers["score"]], "hard_negative": made_by},
+        }
+        scores = np.concatenate([answers["teacher"], negatives["teacher"]])
+        if not np.isnan(scores).any():
+            mined["scores"] = [_number(score) for score in scores]
+        yield mined
+
+
+def summarise(
+    index: MiningIndex, selection: Selection, candidates: np.ndarray, documents: np.ndarray, chosen: list[np.ndarray]
+) -> dict:
+    """Counts and score histograms; see `mined_rows` for the arguments.
+
+    Returns:
+        Plain values for JSON. `candidates["seen"]` is the sum of all its other entries: none is lost on the way.
+    """
+    counts = np.array([len(positions) for positions in chosen])
+    by_fate = np.bincount(candidates["fate"], minlength=len(fates())).tolist()
+    negatives = candidates[np.concatenate(chosen)]
+    by_finder = np.bincount(negatives["finder"], minlength=len(selection.sources)).tolist()
+    return {
+        "rows": len(chosen),
+        "queries": len(index.queries),
+        "corpus": index.candidates,
+        "rows_by_negatives": {str(number): int(count) for number, count in enumerate(np.bincount(counts)) if count},
+        "rows_with_fewer": int((counts < selection.per_query).sum()),
+        "rows_with_none": int((counts == 0).sum()),
+        "candidates": {"seen": len(candidates), **dict(list(zip(fates(), by_fate, strict=True))[1:])},
+        "negatives_by_source": dict(zip(selection.sources, by_finder, strict=True)),
+        "distinct_negatives": len(np.unique(negatives["passage"])),
+        "held_out": {"excluded_from_candidates": index.excluded, "documents_of_rows": index.overlap},
+        "scores": _histograms(documents["score"], negatives["score"]),
+        "teacher_scores": _histograms(documents["teacher"], negatives["teacher"]),
+    }
+
+
+def examples(lines: Iterable[dict], count: int, seed: int) -> list[dict]:
+    """Some mined rows to read, long texts cut, chosen by the seed, rows with negatives only.
+
+    Args:
+        lines: from `mined_rows`; read once.
+        count: how many rows these are.
+        seed: of the choice.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    chosen = []
+    for number, line in enumerate(lines):
+        if line["hard_negative"]:
+            chosen.append((order[number], number, line))
+            chosen = sorted(chosen, key=lambda item: item[:2])[:EXAMPLES]
+    return [_readable(line) for _, _, line in sorted(chosen, key=lambda item: item[1])]
+
+
+def _readable(line: dict) -> dict:
+    documents = [line["document"]] if isinstance(line["document"], str) else line["document"]
+    negatives = zip(line["hard_negative"], line["mining"]["hard_negative"], strict=True)
+    return {
+        "query": line["query"],
+        "documents": [
+            {"score": made["score"], "text": _ellipsis(text)}
+            for text, made in zip(documents, line["mining"]["document"], strict=True)
+        ],
+        "hard_negatives": [{**made, "text": _ellipsis(text)} for text, made in list(negatives)[:_EXAMPLE_NEGATIVES]],
+    }
+
+
+def _ellipsis(text: str) -> str:
+    return text if len(text) <= _EXAMPLE_CHARACTERS else text[:_EXAMPLE_CHARACTERS] + "..."
+
+
+def _histograms(positives: np.ndarray, negatives: np.ndarray) -> dict | None:
+    """Both over the same bins, or None where nothing was scored."""
+    kinds = {"positives": positives[~np.isnan(positives)], "negatives": negatives[~np.isnan(negatives)]}
+    together = np.concatenate(list(kinds.values()))
+    if not len(together):
+        return None
+    edges = np.histogram_bin_edges(together.astype(np.float64), BINS)
+    return {
+        "edges": [_number(edge) for edge in edges],
+        **{name: np.histogram(values, edges)[0].tolist() for name, values in kinds.items()},
+        "medians": {name: _number(np.median(values)) if len(values) else None for name, values in kinds.items()},
+    }
+
+
+def _number(value: float) -> float | None:
+    """Six decimals: float32 holds no more of a cosine; null where there is no score."""
+    return None if np.isnan(value) else round(float(value), 6)

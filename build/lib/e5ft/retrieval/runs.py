@@ -1,0 +1,79 @@
+"""Runs: the passages found for every query of a retrieval set, from vectors or from BM25, and as a TREC file.
+
+A run is two arrays (Q, K), as `search.top_k` gives them: scores, descending, and indices into the set's passages, -1 where
+there are no more. Equal scores are ordered by index, which is id order in a `RetrievalSet`.
+"""
+
+import os
+import re
+
+import numpy as np
+import torch
+
+from e5ft.errors import ConfigurationError
+from e5ft.retrieval.bm25 import BM25
+from e5ft.retrieval.search import top_k
+from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.shards import Shards, search_shards
+
+Run = tuple[np.ndarray, np.ndarray]
+
+
+def dense_run(
+    query_vectors: np.ndarray | torch.Tensor,
+    passage_vectors: np.ndarray | torch.Tensor | Shards,
+    retrieval_set: RetrievalSet,
+    k: int,
+    *,
+    device: str | torch.device = "cpu",
+) -> Run:
+    """Rank the passages for every query by the dot product of their vectors.
+
+    Args:
+        query_vectors: (Q, D), floating point, in the order of the set's queries; unit vectors for the cosine.
+        passage_vectors: (P, D), floating point, in the order of the set's passages; may be a memory map, or shards, of which
+            each process searches its own (all processes must call this together).
+        retrieval_set: the set.
+        k: passages a query, at least 1.
+        device: where the products are computed.
+
+    Returns:
+        The run, min(k, P) passages a query.
+
+    Raises:
+        ConfigurationError: the vectors do not go with the set, or k is below 1.
+        NonFiniteError: a vector holds NaN or an infinity.
+    """
+    counts = len(query_vectors), len(passage_vectors)
+    expected = len(retrieval_set.queries), len(retrieval_set.passages)
+    if counts != expected:
+        raise ConfigurationError(
+            f"{counts[0]} query and {counts[1]} passage vectors do not go with the set {retrieval_set.name!r} of "
+            f"{expected[0]} queries and {expected[1]} passages"
+        )
+    search = search_shards if isinstance(passage_vectors, Shards) else top_k
+    return search(query_vectors, passage_vectors, k, device=device)
+
+
+def bm25_run(retrieval_set: RetrievalSet, k: int, tokenisation: str = "bigrams") -> Run:
+    """Rank the passages for every query with BM25 (k1 1.5, b 0.75): see `BM25.search`."""
+    return BM25(retrieval_set.passages, tokenisation=tokenisation).search(retrieval_set.queries, k)
+
+
+def write_trec(path: str | os.PathLike, retrieval_set: RetrievalSet, run: Run, tag: str) -> None:
+    """Write `query Q0 passage rank score tag` lines, ranks from 1, scores in full precision.
+
+    trec_eval orders equal scores by descending id, whatever the ranks here say: with ties its figures may differ.
+
+    Args:
+        path: the file; not atomic, write it inside `files.new_folder`.
+        retrieval_set: the set; its ids hold no white space.
+        run: of the set.
+        tag: names the system; white space becomes an underscore.
+    """
+    tag = re.sub(r"\s+", "_", tag.strip()) or "run"
+    with open(path, "w", encoding="utf-8") as file:
+        for query_id, scores, indices in zip(retrieval_set.query_ids, *run, strict=True):
+            names = retrieval_set.passage_ids.take(indices[indices >= 0])
+            for rank, (passage_id, score) in enumerate(zip(names, scores.tolist(), strict=False), start=1):
+                file.write(f"{query_id} Q0 {passage_id} {rank} {score!r} {tag}\n")

@@ -1,0 +1,195 @@
+"""Retrieval sets: queries, the corpus they are asked of, and the relevance judgements."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from e5ft.data.remote import Fetched
+from e5ft.data.rows import Row
+from e5ft.data.text import normalise
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.retrieval import beir
+from e5ft.retrieval.bm25 import BM25
+from e5ft.retrieval.columns import DistinctTexts, StringColumn
+
+_UINT64 = 0xFFFF_FFFF_FFFF_FFFF
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalSet:
+    """Queries, passages and judgements. Ids are in ascending order, so that index order is id order everywhere.
+
+    Attributes:
+        name: what tables and folders call the set.
+        query_ids: (Q,) ids, ascending.
+        queries: (Q,) texts, without prefix.
+        passage_ids: (P,) ids, ascending.
+        passages: (P,) texts, title included, without prefix.
+        qrels: query id -> passage id -> relevance, above 0 being relevant; its keys are `query_ids`.
+    """
+
+    name: str
+    query_ids: StringColumn
+    queries: StringColumn
+    passage_ids: StringColumn
+    passages: StringColumn
+    qrels: dict[str, dict[str, int]]
+
+
+def load_beir(folder: str | os.PathLike, split: str, *, name: str | None = None) -> RetrievalSet:
+    """Load an evaluation folder in the BEIR layout.
+
+    Args:
+        folder: (a URL's: what `beir.set_folder` gave) holds corpus.jsonl {_id, title (may be absent), text}, queries.jsonl {_id, text} and qrels/<split>.tsv.
+        split: which judgements; only queries judged there are loaded.
+        name: the set's name; the folder's own unless given.
+
+    Returns:
+        The set; a passage is title, space, text.
+
+    Raises:
+        DataError: a file is missing, or a line is faulty (`path:line: reason`).
+    """
+    folder = folder if isinstance(folder, Fetched) else Path(folder)
+    beir.check_layout(folder, split)
+    passage_ids, passages = beir.read_texts(folder / "corpus.jsonl", beir.passage_text)
+    query_ids, queries = beir.read_texts(folder / "queries.jsonl", beir.query_text)
+    qrels, positions = _judgements(folder / "qrels" / f"{split}.tsv", query_ids, passage_ids)
+    return RetrievalSet(
+        name=name or Path(folder).resolve().name,
+        query_ids=query_ids.take(positions),
+        queries=queries.take(positions),
+        passage_ids=passage_ids,
+        passages=passages,
+        qrels=qrels,
+    )
+
+
+def from_rows(name: str, rows: Iterable[Row]) -> RetrievalSet:
+    """A retrieval set from rows: the distinct queries against the distinct documents and hard negatives.
+
+    Args:
+        name: the set's name.
+        rows: read once; texts are normalised, and equal ones are one. A query's relevant passages are the documents of
+            all its rows (relevance 1), also where another row has one of them as a hard negative.
+
+    Returns:
+        The set, with ids that depend on the text alone: `q` or `d` and 16 hexadecimal digits.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    queries, passages, judged = DistinctTexts(), DistinctTexts(), {}
+    for row in rows:
+        relevant = judged.setdefault(queries.add(row.query), {})
+        relevant.update((passages.add(text), 1) for text in row.positives)
+        for text in row.negatives:
+            passages.add(text)
+    if not judged:
+        raise DataError(f"{name}: there are no rows to make a retrieval set of")
+    (query_ids, query_texts), (passage_ids, passage_texts) = _named(queries, "q"), _named(passages, "d")
+    names = [f"d{identity & _UINT64:016x}" for identity in passages.ids]
+    qrels = {f"q{i & _UINT64:016x}": {names[p]: 1 for p in judged[number]} for i, number in queries.ids.items()}
+    return RetrievalSet(name, query_ids, query_texts, passage_ids, passage_texts, dict(sorted(qrels.items())))
+
+
+def shrink_corpus(retrieval_set: RetrievalSet, size: int, *, seed: int = 0, depth: int = 100) -> RetrievalSet:
+    """Bound the corpus, so that evaluation while training is cheap and still hard.
+
+    Kept are all judged passages; then what BM25 finds: every query's first, every query's second, and so on, until the
+    size is reached; then random ones. Scores on a cut corpus are higher than on the whole one: never compare the two.
+
+    Args:
+        retrieval_set: the whole set.
+        size: passages to keep, at least 1; never fewer than the judged ones are kept.
+        seed: fixes the random ones.
+        depth: how many of BM25's passages a query may contribute, at least 1.
+
+    Returns:
+        The set with the smaller corpus; the same set if it is not larger than `size`.
+
+    Raises:
+        ConfigurationError: size or depth is below 1.
+    """
+    for field, value in (("size", size), ("depth", depth)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"{field}={value!r} of the corpus cut: must be a whole number of at least 1")
+    total = len(retrieval_set.passages)
+    if size >= total:
+        return retrieval_set
+    judged = (passage_id for judgements in retrieval_set.qrels.values() for passage_id in judgements)
+    kept = set(retrieval_set.passage_ids.positions_of(judged).values())
+    if len(kept) < size:
+        _, indices = BM25(retrieval_set.passages).search(retrieval_set.queries, depth)
+        in_turns = indices.T[indices.T >= 0]  # every query's first, then every query's second, ...
+        for position in itertools.chain(in_turns.tolist(), np.random.default_rng(seed).permutation(total).tolist()):
+            if len(kept) >= size:
+                break
+            kept.add(position)
+    positions = sorted(kept)
+    return dataclasses.replace(
+        retrieval_set,
+        passage_ids=retrieval_set.passage_ids.take(positions),
+        passages=retrieval_set.passages.take(positions),
+    )
+
+
+def subsample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed: int = 0) -> RetrievalSet:
+    """A smaller set of the same kind: a seeded choice of queries, and the corpus cut for them as `shrink_corpus` does.
+
+    Args:
+        retrieval_set: the whole set.
+        queries: to keep, at least 1; all where there are not more.
+        passages: to keep, at least 1; never fewer than those judged for the queries that are kept.
+        seed: fixes the choice.
+    """
+    total = len(retrieval_set.queries)
+    if queries < total:
+        chosen = np.sort(np.random.default_rng(seed).permutation(total)[:queries]).tolist()
+        ids = retrieval_set.query_ids.take(chosen)
+        retrieval_set = dataclasses.replace(
+            retrieval_set,
+            query_ids=ids,
+            queries=retrieval_set.queries.take(chosen),
+            qrels={query_id: retrieval_set.qrels[query_id] for query_id in ids},
+        )
+    return shrink_corpus(retrieval_set, passages, seed=seed)
+
+
+def _named(texts: DistinctTexts, letter: str) -> tuple[StringColumn, StringColumn]:
+    """Ids made of the identities, ascending, and the normalised texts."""
+    ids = StringColumn(f"{letter}{identity & _UINT64:016x}" for identity in texts.ids)
+    order = ids.ascending()
+    return ids.take(order), StringColumn(map(normalise, texts.finish().take(order)))
+
+
+def _judgements(path: Path | Fetched, query_ids: StringColumn, passage_ids: StringColumn) -> tuple[dict, list[int]]:
+    """The qrels by ascending query id, and the positions of the judged queries."""
+    judgements = list(beir.read_qrels(path))
+    positions = _known(judgements, 1, "query", query_ids, "queries.jsonl")
+    _known(judgements, 2, "passage", passage_ids, "corpus.jsonl")
+    qrels = {}
+    for _, query_id, passage_id, relevance in judgements:
+        qrels.setdefault(query_id, {})[passage_id] = relevance
+    if not any(value > 0 for judged in qrels.values() for value in judged.values()):
+        raise DataError(f"{path}: no query has a relevant passage: there is nothing to score")
+    return dict(sorted(qrels.items())), sorted(positions.values())
+
+
+def _known(judgements: list, field: int, kind: str, ids: StringColumn, file: str) -> dict[str, int]:
+    """Positions of the judged ids; raise if some are not there."""
+    positions = ids.positions_of(judgement[field] for judgement in judgements)
+    absent = [judgement for judgement in judgements if judgement[field] not in positions]
+    if absent:
+        count = len({judgement[field] for judgement in absent})
+        raise DataError(f"{absent[0][0]}: {kind} {absent[0][field]!r} is not in {file} ({count} such {kind} ids in all)")
+    return positions
+
+
+def pair_keys(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
+    """One int64 for each pair of indices below 2^31, ascending as the pairs are; queries and passages are broadcast."""
+    return (queries.astype(np.int64) << 32) | passages.astype(np.int64)

@@ -1,0 +1,128 @@
+"""Text tables of scores: which metrics they show, how a figure and a difference are written, and aligned columns.
+
+Columns are aligned with Korean names, too: a Hangul syllable is two columns wide on a terminal.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from e5ft.errors import DataError
+
+HEADLINE = ("hit@1", "recall@10", "ndcg@10", "mrr@10")
+
+
+def format_table(evaluations: Sequence, metrics: Sequence[str] | None = None) -> str:
+    """A text table: a row an evaluation, a column a metric, as `.812 [.779, .843]`.
+
+    Args:
+        evaluations: the rows, each an `Evaluation`; at least one.
+        metrics: the columns, name@K; those of the first row unless given. A row that lacks one shows a dash.
+
+    Returns:
+        Aligned lines; the set is a column of its own if there is more than one.
+
+    Raises:
+        DataError: there is no row.
+    """
+    if not evaluations:
+        raise DataError("there is no evaluation to show")
+    metrics = list(evaluations[0].metrics) if metrics is None else list(metrics)
+    sets = len({evaluation.set_name for evaluation in evaluations}) > 1
+    cells = [[*(["set"] if sets else []), "model", *metrics]]
+    for row in evaluations:
+        figures = [
+            interval_text(row.metrics[metric], row.intervals[metric]) if metric in row.metrics else "-" for metric in metrics
+        ]
+        cells.append([*([row.set_name] if sets else []), row.label, *figures])
+    return aligned(cells, text_columns=2 if sets else 1)
+
+
+def headline(cutoffs: Sequence[int]) -> list[str]:
+    """The metrics that a short table shows: the usual four, or those at the last cutoff where it lacks too many of these."""
+    metrics = [name for name in HEADLINE if cutoffs_of([name])[0] in cutoffs]
+    return metrics if len(metrics) > 1 else [f"{name}@{cutoffs[-1]}" for name in ("hit", "recall", "ndcg", "mrr")]
+
+
+def main_metric(metrics: Sequence[str]) -> str:
+    """The one of a short table's metrics that a single sentence reports."""
+    return next(name for name in metrics if name.startswith("ndcg"))
+
+
+def cutoffs_of(metrics: Iterable[str]) -> list[int]:
+    """The ranks K of metrics named name@K, ascending, each once."""
+    return sorted({int(name.rpartition("@")[2]) for name in metrics})
+
+
+def interval_text(value: float, interval: tuple[float, float]) -> str:
+    """A figure and its interval, as `.812 [.779, .843]`."""
+    low, high = map(short_number, interval)
+    return f"{short_number(value)} [{low}, {high}]"
+
+
+def difference_text(mean: float, low: float, high: float) -> str:
+    """A difference and its interval, as `+0.146 [+0.111, +0.181]`."""
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def verdict(difference: dict) -> str:
+    """gained or lost where the difference's interval excludes 0; kept where no change was shown."""
+    return "gained" if difference["low"] > 0 else "lost" if difference["high"] < 0 else "kept"
+
+
+def gain_and_loss(summary: dict) -> str:
+    """The target and the keep sets in one table: a line a set, the main metric before and after, and the verdict."""
+    main, rows = gain_and_loss_rows(summary)
+    table = aligned([["set", "", f"{main} before", "after", "difference", ""], *rows], text_columns=2)
+    return f"{table}\nkept: no change shown, the paired 95 % interval of the difference includes 0"
+
+
+def gain_and_loss_rows(summary: dict) -> tuple[str, list[list[str]]]:
+    """The main metric, and a row a set, the target first: name, kind, before, after, difference, verdict."""
+    main = main_metric(headline(cutoffs_of(summary["scores"]["after"]["metrics"])))
+    rows = []
+    for name, kind, entry in [(summary["test_set"], "target", summary), *((e["set"], "keep", e) for e in summary["keep"])]:
+        difference = entry["differences"][main]
+        figures = [short_number(entry["scores"][when]["metrics"][main]) for when in ("before", "after")]
+        change = difference_text(*(difference[end] for end in ("mean", "low", "high")))
+        rows.append([name, kind, *figures, change, verdict(difference)])
+    return main, rows
+
+
+def display_width(text: str) -> int:
+    """Columns a string takes on a terminal: 2 for wide characters, 0 for combining ones, 1 for the rest."""
+    return sum(_width(character) for character in unicodedata.normalize("NFC", text))
+
+
+def aligned(cells: Sequence[Sequence[str]], *, text_columns: int = 1) -> str:
+    """Lay out rows of cells in columns of equal width.
+
+    Args:
+        cells: the rows, the header first; all of one length.
+        text_columns: how many columns, from the left, are aligned left; the others are aligned right.
+
+    Returns:
+        The lines, a rule under the header, without trailing spaces or a last line end.
+    """
+    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(_pad(cell, widths[i], i < text_columns) for i, cell in enumerate(row)).rstrip() for row in cells]
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(lines)
+
+
+def short_number(value: float) -> str:
+    """Three decimals without the leading zero: .812, -.034, 1.000."""
+    text = f"{value:.3f}"
+    if float(text) == 0:
+        return ".000"
+    return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
+
+
+def _pad(cell: str, width: int, left: bool) -> str:
+    space = " " * (width - display_width(cell))
+    return cell + space if left else space + cell
+
+
+def _width(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

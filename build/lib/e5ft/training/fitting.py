@@ -1,0 +1,186 @@
+"""The largest micro-batch that fits into memory, found by trying; the step does not change.
+
+With exact accumulation a step of B x k queries has one loss however it is divided, so its division may follow the memory. The trial
+is the worst case of the sampler: the longest rows, no text shared, and the vectors and scores of a whole step.
+"""
+
+import contextlib
+import dataclasses
+import gc
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from e5ft import distributed
+from e5ft.data.collator import Example, MicroBatch, TrainingRows, collate
+from e5ft.data.sampler import balanced_partition
+from e5ft.data.step import Step, join
+from e5ft.errors import ConfigurationError, OutOfMemoryError
+from e5ft.training.accumulation import CachedMicroBatch, surrogate
+
+if TYPE_CHECKING:  # commands that do not train import this module too
+    from e5ft.training.trainer import ContrastiveTrainer
+
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
+_OPTIMIZER_STATE = 2  # numbers a trained weight: AdamW's two moments
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or torch, on any device, means that memory did not suffice."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def cuts(batch: int, accumulation: int) -> list[tuple[int, int]]:
+    """Return the divisions (micro-batch, accumulation) of one process's part of a step, in descending order of the micro-batch."""
+    rows = batch * accumulation
+    return [(size, rows // size) for size in range(batch, 0, -1) if rows % size == 0]
+
+
+def fit_micro_batch(trainer: "ContrastiveTrainer") -> tuple[int, int]:
+    """Divide the trainer's steps into the largest micro-batches that fit, at most the configured ones.
+
+    Nothing else changes: neither weights nor gradients nor random states. All processes take the same division.
+
+    Args:
+        trainer: before `train()`; its arguments' micro-batch and accumulation are set to the result.
+
+    Returns:
+        (micro-batch, accumulation).
+
+    Raises:
+        ConfigurationError: the micro-batch is part of the loss's meaning.
+        OutOfMemoryError: a micro-batch of one query does not fit.
+    """
+    args = trainer.args
+    if trainer.negatives == "micro_batch":
+        raise ConfigurationError(
+            "training.fit_micro_batch=true with step.negatives=micro_batch: a smaller micro-batch would have fewer negatives; "
+            "use step.negatives=step"
+        )
+    trainer.make_sampler()  # refuses fewer rows than one step
+    for batch, accumulation in cuts(args.per_device_train_batch_size, args.gradient_accumulation_steps):
+        if not distributed.any_process(not _fits(trainer, batch, accumulation)):
+            trainer.set_micro_batch(batch, accumulation)
+            return batch, accumulation
+    raise OutOfMemoryError(
+        "training.fit_micro_batch=true: a micro-batch of one query does not fit. These leave the step as it is: "
+        "training.activation_checkpointing=true, training.bf16=true, model.lora.rank=16. "
+        "Shorter texts (model.text.passage_max_length) and fewer negatives (data.negatives_per_query) change it."
+    )
+
+
+def worst_step(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> list[MicroBatch]:
+    """Return the micro-batches of one process's part of the largest step, the largest micro-batch first.
+
+    No micro-batch of the sampler has more tokens than the first one.
+    """
+    rows = trainer.train_dataset
+    tokens = rows.most_tokens
+    longest = np.argsort(-tokens, kind="stable")[: batch * accumulation]
+    parts = balanced_partition(longest, tokens, accumulation)
+    parts = parts[np.argsort(-tokens[parts].sum(axis=1), kind="stable")]
+    vectors = {name: _Constant(rows, name) for name in rows.vectors}
+    numbers = iter(range(len(longest)))
+    return [collate([(int(row), _largest(rows, int(row), next(numbers))) for row in part], vectors) for part in parts]
+
+
+def _largest(rows: TrainingRows, row: int, number: int) -> Example:
+    """Return a row with its longest texts, under identities that only this number has, so that no text counts for two."""
+    tokens = rows.tokens[row]
+    positives = sorted(tokens["positives"], key=len, reverse=True)[: 1 if rows.positives == "sample" else None]
+    negatives = sorted(tokens["negatives"], key=len, reverse=True)[: rows.limit]
+    first = number << 24
+    positive_ids = range(first, first + len(positives))
+    scored = bool(rows.ids[row]["scores"])
+    return Example(
+        query=tokens["query"],
+        positives=positives,
+        negatives=negatives,
+        query_id=first,
+        positive_ids=positive_ids,
+        negative_ids=range(positive_ids.stop, positive_ids.stop + len(negatives)),
+        known=np.array(positive_ids),
+        positive_scores=[0.0] * len(positives) if scored else None,
+        negative_scores=[0.0] * len(negatives) if scored else None,
+    )
+
+
+class _Constant:
+    """Stands in for another model's vectors of identities that it does not know."""
+
+    def __init__(self, rows: TrainingRows, name: str):
+        self.like = rows.vectors[name].of("query", np.array([rows.ids[0]["query_id"]]))  # (1, D')
+
+    def of(self, role: str, ids: np.ndarray) -> np.ndarray:
+        """Return (n, D') float32."""
+        return np.repeat(self.like, len(ids), axis=0)
+
+
+def _fits(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> bool:
+    """Whether the worst step fits on this process. It makes no collective call: one process may fail where others do not."""
+    micro_batches = worst_step(trainer, batch, accumulation)
+    try:
+        with _untouched(trainer):
+            _run(trainer, micro_batches)
+        return True
+    except Exception as error:  # not kept: its traceback holds the tensors
+        if not out_of_memory(error):
+            raise
+        return False
+    finally:
+        gc.collect()
+        if trainer.args.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _run(trainer: "ContrastiveTrainer", micro_batches: Sequence[MicroBatch]) -> None:
+    """Run forward and backward of the first micro-batch with the loss of the whole step and invented vectors of the others."""
+    device, processes = trainer.args.device, trainer.args.world_size
+    weights = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    # Memory that is taken from the second step on: the optimizer's state, and DDP's copy of the gradient.
+    beside = [torch.empty_like(weight) for weight in weights for _ in range(_OPTIMIZER_STATE + (processes > 1))]
+    with trainer.accelerator.autocast():
+        first = trainer._embed(micro_batches[0].to(device), 0)
+    step = _everyones(join([batch.step for batch in micro_batches]), processes)
+    if len(micro_batches) == 1:
+        loss = trainer.loss(torch.cat([first, *[first.detach()] * (processes - 1)]), step)
+    else:
+        others = torch.nn.functional.normalize(first.new_ones(sum(len(b.lengths) for b in micro_batches[1:]), first.shape[1]))
+        leaf = torch.cat([first.detach(), others]).float().requires_grad_()
+        value = trainer.loss(torch.cat([leaf] * processes), step)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        loss = surrogate(
+            first, CachedMicroBatch(micro_batches[0], 0, value.detach() / len(micro_batches), gradient[: len(first)])
+        )
+    torch.autograd.grad(loss, weights, allow_unused=True)
+    del beside
+
+
+def _everyones(local: Step, processes: int) -> Step:
+    """Return the step of all processes, each of which has as many rows as this one."""
+    moved = [
+        dataclasses.replace(local, **{name: getattr(local, name) + (rank << 48) for name in ("text_id", "query_id", "known")})
+        for rank in range(processes)
+    ]
+    return local if processes == 1 else join(moved, local=0)
+
+
+@contextlib.contextmanager
+def _untouched(trainer: "ContrastiveTrainer") -> Iterator[None]:
+    """Set the model up as in training; at the end restore its mode, the loss's statistics and the random states."""
+    args, encoder, training = trainer.args, trainer.model, trainer.model.training
+    statistics = getattr(trainer.loss, "statistics", None)
+    if args.activation_checkpointing:  # Trainer switches it on only in train()
+        encoder.activation_checkpointing_enable(args.activation_checkpointing_kwargs)
+    try:
+        with torch.random.fork_rng(devices=[args.device] if args.device.type == "cuda" else []):
+            encoder.train()
+            yield
+    finally:
+        encoder.train(training)
+        if statistics is not None:
+            trainer.loss.statistics = statistics
