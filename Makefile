@@ -13,7 +13,7 @@ WHEELS := --only-binary=:all: --no-binary=antlr4-python3-runtime
 TOOLS := .venv-tools
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: help setup setup-dev train test eval mine sweep export bench chaos lint format ddp doctor lock audit-deps clean
+.PHONY: help setup setup-dev train test eval mine sweep export bench chaos lint format ddp doctor docs lock audit-deps clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -58,6 +58,9 @@ format: $(VENV)/.installed-dev  ## put the style right
 
 setup: $(VENV)/.installed  ## the virtual environment with requirements.lock; then: . .venv/bin/activate
 setup-dev: $(VENV)/.installed-dev  ## and what the tests need
+
+docs: $(VENV)/.installed  ## write the tables of docs/configuration.md again from conf/ and the settings
+	$(PY) docs/make_configuration.py
 
 lock: $(TOOLS)/.installed  ## resolve requirements*.txt into requirements*.lock; versions stay where they can (ARGS=--upgrade: the newest)
 	$(COMPILE) --no-emit-package torch requirements.txt -o requirements.lock $(ARGS)

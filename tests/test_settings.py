@@ -1,12 +1,21 @@
 """Annotations of settings: what they accept, and how they are told."""
 
 import dataclasses
+import importlib.util
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
+import yaml
 
+from e5ft.app.settings.build import shipped
+from e5ft.data.settings import Columns
 from e5ft.errors import ConfigurationError
+from e5ft.modeling.settings import LoraSettings, ModelSource
+from e5ft.retrieval.settings import Selection
 from e5ft.settings import FilePath, HubName, Settings, SplitName, Word, build, number, whole, words
+
+CONF = shipped("conf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,3 +110,32 @@ def test_settings_in_a_second_place_are_named_by_it():
 def test_words():
     assert words(number(least=0) | None) == "at least 0, or null"
     assert words(Literal["a", "b", "c"]) == "a, b or c" and words(number()) == "a number"
+
+
+def test_the_page_of_the_configuration_is_as_conf_and_the_settings_say():
+    path = Path(__file__).parents[1] / "docs/make_configuration.py"
+    spec = importlib.util.spec_from_file_location("make_configuration", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.PAGE.read_text(encoding="utf-8")
+    assert module.page(text) == text, "make docs"
+    assert "`loss.temperature`" in text and "must be" in text and text.count("<!-- end -->") >= 12
+
+
+def test_where_a_class_has_a_default_too_it_is_that_of_conf():
+    """A library user's default and the command's: one value."""
+    mining = yaml.safe_load((CONF / "mining/default.yaml").read_text())
+    selection = Selection()
+    assert list(selection.sources) == mining["sources"] and list(selection.window) == mining["window"]
+    assert (selection.per_query, selection.choose, selection.max_uses) == tuple(
+        mining[n] for n in ("per_query", "choose", "max_uses")
+    )
+    model = yaml.safe_load((CONF / "model/folder.yaml").read_text())
+    for name in ("init", "pooling", "dropout", "attention_dropout", "attention"):
+        assert getattr(ModelSource(hub="a/b"), name) == model[name]
+    lora = LoraSettings(rank=4)
+    assert {name: getattr(lora, name) for name in ("alpha", "dropout", "target_modules")} == {
+        n: model["lora"][n] for n in ("alpha", "dropout", "target_modules")
+    }
+    data = yaml.safe_load((CONF / "data/default.yaml").read_text())
+    assert dataclasses.asdict(Columns()) == {**data["columns"], "ignore": ()}
