@@ -7,7 +7,7 @@ import pytest
 
 from e5ft.modeling.loading import save_encoder
 from tests.app.conftest import TINY
-from tests.chaos.forked import Warm
+from tests.chaos.forking import Warm
 from tests.conftest import make_encoder
 
 MINE = ("sources=[bm25]", "per_query=1", "data.max_train_rows=20")
@@ -76,8 +76,8 @@ def tree(work: Path) -> dict[str, str | None]:
 def test_what_leads_out_is_refused_and_nothing_is_written_there(warm, work, tmp_path, command):
     before = tree(work)
     done = warm.call(*command, cwd=work, out=tmp_path / "out")
-    assert done.returncode in ((1, 2) if "-m" in command else (2, 3)), done.stderr
-    assert "error: " in done.stderr and "Traceback" not in done.stderr
+    assert done.code in ((1, 2) if "-m" in command else (2, 3)), done.output
+    assert "error: " in done.output and "Traceback" not in done.output
     assert tree(work) == before
     assert not list(work.glob("outputs/*/config.yaml")) and not list(work.glob("multirun/*/*/config.yaml"))
 
@@ -85,14 +85,14 @@ def test_what_leads_out_is_refused_and_nothing_is_written_there(warm, work, tmp_
 @pytest.mark.parametrize("name", ["한국어-실험_1", "CON", "a.", "x" * 100])
 def test_unusual_names_are_folders(warm, work, tmp_path, name):
     done = warm.call("mine.py", f"name={name}", *MINE, cwd=work, out=tmp_path / "out")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.output
     assert (work / "outputs/mined" / name / "rows.jsonl").is_file()
 
 
 def test_a_result_of_its_own_is_replaced(warm, work, tmp_path):
     for _ in range(2):
         done = warm.call("export.py", "model.path=model", "output_dir=exported", cwd=work, out=tmp_path / "out")
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.output
     (work / "exported/.git").mkdir()  # somebody keeps it under version control: replacing the folder would lose that
     done = warm.call("export.py", "model.path=model", "output_dir=exported", cwd=work, out=tmp_path / "out")
-    assert done.returncode == 2 and ".git" in done.stderr and (work / "exported/.git").is_dir()
+    assert done.code == 2 and ".git" in done.output and (work / "exported/.git").is_dir()
