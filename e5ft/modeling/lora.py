@@ -20,7 +20,7 @@ FILE = "adapter.safetensors"  # beside a checkpoint's merged weights: what resum
 
 @dataclasses.dataclass(frozen=True)
 class LoraSettings:
-    """What is put beside which layers.
+    """LoRA hyperparameters.
 
     Attributes:
         rank: columns of A and rows of B, at least 1.

@@ -42,8 +42,10 @@ def test_output_and_gradients_equal_the_plain_formula(dtype, tolerance):
     inputs, weight = random_inputs(dtype), torch.randn(sum(LENGTHS), HEADS, SIZE)
     exact = [x.detach().double().requires_grad_() for x in inputs]
     expected = with_gradients(plain(*exact), exact, weight)
+    with torch.no_grad():  # 1 / sqrt(d) is the scaling unless another is given
+        assert torch.equal(attend(*inputs, scaling=0.5), attend(*inputs))
     for ours, theirs in zip(with_gradients(attend(*inputs, scaling=0.5), inputs, weight), expected, strict=True):
-        assert ours.dtype == dtype
+        assert ours.dtype == dtype and ours.shape == theirs.shape
         torch.testing.assert_close(ours.double(), theirs, rtol=2 * tolerance, atol=2 * tolerance)
 
 
