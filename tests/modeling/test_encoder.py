@@ -72,18 +72,12 @@ def test_a_text_does_not_see_its_neighbours(family, padded):
 
 
 def by_hand(encoder: Encoder, backbone, texts: list[str], prefix: str, pooling: str = "mean") -> torch.Tensor:
-    """Plain transformers: padded batch, AutoModel with an attention mask and its own position ids, pooling in plain sight."""
+    """Plain transformers: padded batch, AutoModel with an attention mask and its own position ids."""
     batch = make_tokenizer()([prefix + text for text in texts], padding=True, return_tensors="pt")
     mask = batch["attention_mask"]
     with torch.no_grad():
         hidden = backbone(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-    if pooling == "cls":
-        pooled = hidden[:, 0]
-    elif pooling == "last":
-        pooled = hidden[torch.arange(len(texts)), mask.sum(dim=1) - 1]
-    else:
-        pooled = (hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-    return normalize(pooled, dim=-1)
+    return normalize(POOLINGS[pooling].padded(hidden, mask), dim=-1)
 
 
 @pytest.mark.parametrize("padded", [False, True])
