@@ -11,13 +11,16 @@ LOCKED := -m pip install --quiet --disable-pip-version-check --require-hashes --
 # Of a source package setup code would run: only the one that has no wheel is one. (The tests' packages lack some for some machines.)
 WHEELS := --only-binary=:all: --no-binary=antlr4-python3-runtime
 TOOLS := .venv-tools
+OLDEST := .venv-oldest
+# What computes differently from processor to processor.
+KERNEL_TESTS := $(patsubst %,tests/modeling/test_%.py,cpu attention dropout encoder) tests/retrieval/test_search.py
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: help setup setup-dev train test eval mine sweep export bench chaos lint format ddp doctor docs lock audit-deps clean
+.PHONY: help setup setup-dev train test test-fast test-kernels test-oldest eval mine sweep export bench chaos lint format ddp doctor docs lock audit-deps clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo '  ARGS="loss.temperature=0.05 ..." passes overrides on; docs/configuration.md has them all'
 
 train: $(VENV)/.installed  ## set up, fine-tune the mini model on the shipped sample, report
@@ -25,6 +28,18 @@ train: $(VENV)/.installed  ## set up, fine-tune the mini model on the shipped sa
 
 test: $(VENV)/.installed-dev  ## set up, run the tests
 	$(PY) -m pytest -n 2 $(ARGS)
+
+test-fast: $(VENV)/.installed-dev  ## the tests but the slow ones
+	$(PY) -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-kernels: $(VENV)/.installed-dev  ## what computes, on this processor as if it were an older one: with AVX2 alone, and without
+	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PY) -m pytest $(KERNEL_TESTS) $(ARGS)
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(PY) -m pytest $(KERNEL_TESTS) $(ARGS)
+
+test-oldest:  ## the tests with the oldest supported versions, in an environment of their own
+	$(MAKE) VENV=$(OLDEST) setup-dev
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-oldest.txt
+	$(OLDEST)/bin/python -m pytest -n 2 $(ARGS)
 
 eval: $(VENV)/.installed  ## measure the latest run's model; RUN=outputs/NAME chooses a run, DATA=DIR a BEIR folder or a file of rows
 	$(PY) eval.py model.path=$(RUN)/model $(if $(DATA),$(if $(filter %.jsonl %.json %.csv %.tsv %.parquet,$(DATA)),data.dev_file=$(DATA),data.eval_dir=$(DATA))) $(ARGS)
@@ -73,7 +88,7 @@ audit-deps: $(TOOLS)/.installed  ## known vulnerabilities of everything locked, 
 	@$(TOOLS)/bin/python .ci/audit.py requirements.lock requirements-torch.lock requirements-dev.lock requirements-tools.lock
 
 clean:  ## remove caches and the virtual environments; outputs/ and multirun/ stay
-	rm -rf cache .venv .venv-tools .pytest_cache .ruff_cache .hypothesis
+	rm -rf cache .venv .venv-tools .venv-oldest .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python $(TOOLS)/bin/python:

@@ -12,15 +12,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from e5ft.modeling.dropout import hide, keep_mask
+from e5ft.modeling.dropout import keep_mask, mark_dropped
 
 UNPADDED = "e5ft_unpadded"
 # Where two products are faster than torch's CPU kernel (docs/log.md), in bfloat16: tokens of a run at least, of a text at
 # most (the kernel's memory does not grow with the square). They round scores to bfloat16, as transformers' eager attention
 # does, where the kernel keeps float32.
 PRODUCTS_FROM, PRODUCTS_TO = 40, 512
-# exp() of a score up to this, summed over a text or dividing a gradient, stays far from the ends of bfloat16's range (e to the
-# 87): no maximum needs to be sought and taken off, which is most of a softmax's time in bfloat16.
+# Below this score exp() cannot overflow bfloat16 (its range ends at e to the 87), also summed over a text: the maximum need not
+# be subtracted, which is most of a softmax's time in bfloat16.
 SAFE_SCORE = 40.0
 
 
@@ -74,7 +74,7 @@ def unpadded_attention(
 
 
 def _runs(text_lengths: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(length, how many) of each run of neighbours of equal length."""
+    """Return (length, number of texts) of each run of neighbours of equal length."""
     return [(length, sum(1 for _ in run)) for length, run in groupby(text_lengths)]
 
 
@@ -94,31 +94,31 @@ class _TextByText(torch.autograd.Function):
         masks = _masks(runs, heads, dropout)
         bounded = _bounded(query, key, scale)
         sums = query.new_empty(tokens, heads, 1) if bounded else None
-        kept, start = [], 0
+        marked_weights, start = [], 0
         with torch.autocast("cpu", enabled=False):
             for number, run in enumerate(runs):
-                q, k, v = (_cut(x, start, run) for x in (query, key, value))  # (H * n, L, d)
+                q, k, v = (_texts_of_run(x, start, run) for x in (query, key, value))  # (H * n, L, d)
                 weights, total = _weights(q, k, scale, bounded)
                 if masks is not None:
-                    hide(weights, masks[number])
-                kept.append(weights)
+                    mark_dropped(weights, masks[number])
+                marked_weights.append(weights)
                 dropped = weights if masks is None else weights.relu()
-                found = _product(dropped, v, 1 / (1 - dropout))
+                attended = _product(dropped, v, 1 / (1 - dropout))
                 if bounded:
-                    _place(sums.transpose(0, 1), start, run, total)
-                _place(output.transpose(0, 1), start, run, found, total)
+                    _write_run(sums.transpose(0, 1), start, run, total)
+                _write_run(output.transpose(0, 1), start, run, attended, total)
                 start += run[0] * run[1]
-        ctx.save_for_backward(query, key, value, output, sums, *kept)
-        ctx.given = runs, dropout, scale
+        ctx.save_for_backward(query, key, value, output, sums, *marked_weights)
+        ctx.settings = runs, dropout, scale
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        runs, dropout, scale = ctx.given
-        query, key, value, output, sums, *kept = ctx.saved_tensors
+        runs, dropout, scale = ctx.settings
+        query, key, value, output, sums, *marked_weights = ctx.saved_tensors
         heads, tokens, size = query.shape
-        found = [query.new_empty(tokens, heads, size) for _ in range(3)]
+        gradients = [query.new_empty(tokens, heads, size) for _ in range(3)]
         # Of the softmax's Jacobian: the weighted mean of the weights' gradients is what the output's gradient is along the output.
         wide = torch.promote_types(query.dtype, torch.float32)
         mean = (gradient.to(wide) * output).sum(-1, keepdim=True)  # (T, H, 1)
@@ -126,15 +126,15 @@ class _TextByText(torch.autograd.Function):
             gradient, mean = gradient / sums, mean / sums
         gradient, mean = gradient.transpose(0, 1), mean.to(query.dtype).transpose(0, 1)  # (H, T, d), (H, T, 1)
         start, larger = 0, 1 / (1 - dropout)
-        for run, marked in zip(runs, kept, strict=True):
-            q, k, v, g, m = (_cut(x, start, run) for x in (query, key, value, gradient, mean))
+        for run, marked in zip(runs, marked_weights, strict=True):
+            q, k, v, g, m = (_texts_of_run(x, start, run) for x in (query, key, value, gradient, mean))
             weights, dropped = (marked.abs(), marked.relu()) if dropout else (marked, marked)
-            _place(found[2].transpose(0, 1), start, run, _product(dropped.transpose(1, 2), g, larger))
+            _write_run(gradients[2].transpose(0, 1), start, run, _product(dropped.transpose(1, 2), g, larger))
             scores = _product(g, _across(v), larger).mul_(dropped).addcmul_(weights, m, value=-1)  # d loss / d score
-            _place(found[0].transpose(0, 1), start, run, _product(scores, k, scale))
-            _place(found[1].transpose(0, 1), start, run, _product(scores.transpose(1, 2), q, scale))
+            _write_run(gradients[0].transpose(0, 1), start, run, _product(scores, k, scale))
+            _write_run(gradients[1].transpose(0, 1), start, run, _product(scores.transpose(1, 2), q, scale))
             start += run[0] * run[1]
-        return *(x.transpose(0, 1) for x in found), None, None, None
+        return *(x.transpose(0, 1) for x in gradients), None, None, None
 
 
 def _product(left: torch.Tensor, right: torch.Tensor, factor: float) -> torch.Tensor:
@@ -148,7 +148,7 @@ def _across(values: torch.Tensor) -> torch.Tensor:
 
 
 def _masks(runs: list[tuple[int, int]], heads: int, dropout: float) -> list[torch.Tensor] | None:
-    """A mask (H * n, L, L) for each run, drawn at once."""
+    """Draw a mask (H * n, L, L) for each run, all in one call."""
     if dropout == 0.0:
         return None
     sizes = [heads * count * length * length for length, count in runs]
@@ -156,22 +156,22 @@ def _masks(runs: list[tuple[int, int]], heads: int, dropout: float) -> list[torc
     return [piece.view(-1, length, length) for piece, (length, _) in zip(pieces, runs, strict=True)]
 
 
-def _cut(values: torch.Tensor, start: int, run: tuple[int, int]) -> torch.Tensor:
-    """The texts of a run: (H, T, d) -> (H * n, L, d); no copy where n = 1."""
+def _texts_of_run(values: torch.Tensor, start: int, run: tuple[int, int]) -> torch.Tensor:
+    """Select the texts of a run: (H, T, d) -> (H * n, L, d); no copy where n = 1."""
     length, count = run
     return values[:, start : start + length * count].reshape(-1, length, values.shape[-1])
 
 
-def _place(
+def _write_run(
     target: torch.Tensor, start: int, run: tuple[int, int], values: torch.Tensor, sums: torch.Tensor | None = None
 ) -> None:
     """Write (H * n, L, d), divided by (H * n, L, 1) where there is one, into its place in (H, T, d)."""
     length, count = run
-    place, shape = target[:, start : start + length * count], (target.shape[0], length * count, -1)
+    part, shape = target[:, start : start + length * count], (target.shape[0], length * count, -1)
     if sums is None:
-        place.copy_(values.view(shape))
+        part.copy_(values.view(shape))
     else:
-        torch.div(values.view(shape), sums.view(shape), out=place)
+        torch.div(values.view(shape), sums.view(shape), out=part)
 
 
 def _by_length(query, key, value, text_lengths, scale):
@@ -181,15 +181,15 @@ def _by_length(query, key, value, text_lengths, scale):
     half, bounded = query.dtype == torch.bfloat16, _bounded(query, key, scale)
     for run in _runs(text_lengths):
         length, count = run
-        q, k, v = (_cut(x, start, run) for x in (query, key, value))  # (H * n, L, d)
+        q, k, v = (_texts_of_run(x, start, run) for x in (query, key, value))  # (H * n, L, d)
         if half and length <= PRODUCTS_TO and length * count >= PRODUCTS_FROM:
             with torch.autocast("cpu", enabled=False):  # it would widen the softmax
                 weights, total = _weights(q, k, scale, bounded)
-                found = torch.bmm(weights, v)
+                attended = torch.bmm(weights, v)
         else:
             q, k, v = (x.view(heads, count, length, size) for x in (q, k, v))
-            found, total = scaled_dot_product_attention(q, k, v, scale=scale), None
-        _place(output.transpose(0, 1), start, run, found, total)  # L * d divisions instead of L * L
+            attended, total = scaled_dot_product_attention(q, k, v, scale=scale), None
+        _write_run(output.transpose(0, 1), start, run, attended, total)  # L * d divisions instead of L * L
         start += length * count
     return output
 

@@ -75,13 +75,13 @@ class CompactEmbedding(nn.Module):
             missing_keys.append(prefix + "weight")
             return
         if table.shape != self.rest.shape:
-            error_msgs.append(f"{prefix}weight: shape {tuple(table.shape)}, {tuple(self.rest.shape)} is needed")
+            error_msgs.append(f"{prefix}weight: shape {tuple(table.shape)}, must be {tuple(self.rest.shape)}")
             return
         with torch.no_grad():
             self.weight.copy_(table[self.rows])
             scale = float(state_dict.get(prefix + "scale", 1.0))
             unchanged = self.place < 0
-            # Where the rest is the one that was decayed, going on from it and its scale repeats the run to the last bit.
+            # Where the rest is the one that was decayed, resuming from it and its scale repeats the run to the last bit.
             if torch.equal((self.rest * scale)[unchanged], table[unchanged].to(self.rest)):
                 self.scale = scale
             else:
@@ -123,8 +123,8 @@ def compacted(encoder: Encoder) -> CompactEmbedding | None:
     return table if isinstance(table, CompactEmbedding) else None
 
 
-def follow_decay(encoder: Encoder, optimizer: torch.optim.Optimizer) -> None:
-    """Let the rows that are not trained decay as AdamW would decay them; without a compact table nothing is done.
+def apply_weight_decay_to_frozen_rows(encoder: Encoder, optimizer: torch.optim.Optimizer) -> None:
+    """Decay the rows that are not trained as AdamW would; without a compact table nothing is done.
 
     Raises:
         ConfigurationError: the optimizer is not AdamW: what it does to a row without gradient is not known.

@@ -1,7 +1,7 @@
 """Dropout whose masks are cheap to draw on a CPU, where torch's own draw takes up to a third of a step.
 
-torch draws one uniform number an element; 16 random bits are enough for a probability to within 2^-17, and a counter-free
-64-bit generator hands out four elements a call. On other devices torch's fused kernel is as cheap as it gets and is used.
+torch draws one uniform number an element; 16 random bits are enough for a probability to within 2^-17, and numpy's SFC64
+generator hands out four elements a call. On other devices torch's fused kernel is as cheap as it gets and is used.
 """
 
 import numpy as np
@@ -36,10 +36,10 @@ def drop(values: torch.Tensor, mask: torch.Tensor, probability: float) -> torch.
     return _as_wide(mask, values).bitwise_and_(_bits(values)).view(values.dtype).mul_(1 / (1 - probability))
 
 
-def hide(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Remember in values that are not negative which of them are dropped, in place: these get a minus sign.
+def mark_dropped(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Encode a mask in the sign bit of values that are not negative, in place: dropped ones get a minus sign.
 
-    So no mask need be kept: `values.abs()` are the values, `values.relu()` those that stay.
+    No mask need be kept: `values.abs()` are the values, `values.relu()` those that stay.
     """
     sign = torch.iinfo(_INTEGER[values.element_size()]).min
     _bits(values).bitwise_or_(_as_wide(mask, values).bitwise_not_().bitwise_and_(sign))

@@ -22,7 +22,7 @@ def merge(base: Encoder, tuned: Encoder, alpha: float) -> Encoder:
 
     Args:
         base: the model before fine-tuning.
-        tuned: the model after it; everything but the weights (settings, tokenizer, contract) is copied from it.
+        tuned: the model after it; everything but the weights (settings, tokenizer, text format) is copied from it.
         alpha: the fine-tuned model's share, 0 to 1.
 
     Returns:
@@ -60,10 +60,10 @@ def check_mergeable(base: Encoder, tuned: Encoder) -> None:
     """Refuse two models whose weights do not mean the same: numbers between them would mean nothing.
 
     Raises:
-        ConfigurationError: contract, tokenizer, settings, tensor names or shapes differ; the message names the first difference.
+        ConfigurationError: text format, tokenizer, settings, tensor names or shapes differ; the message names the first difference.
     """
     for what, ours, theirs in (
-        ("the contract's", _flat(base.spec.to_dict()), _flat(tuned.spec.to_dict())),
+        ("the model's", _flat(base.spec.to_dict()), _flat(tuned.spec.to_dict())),
         ("the setting", *({field: getattr(e.config, field, None) for field in _SAME_FIELDS} for e in (base, tuned))),
         ("the weights'", *({name: tuple(t.shape) for name, t in _tensors(e).items()} for e in (base, tuned))),
         ("the tokenizer's", _tokenizer_parts(base), _tokenizer_parts(tuned)),
@@ -112,5 +112,5 @@ def _short(value: object) -> str:
 def _different(difference: str) -> ConfigurationError:
     return ConfigurationError(
         f"these two models cannot be merged: {difference}; "
-        "the base must be the model that the fine-tuned one was made from, with the same tokenizer and contract"
+        "the base must be the model that the fine-tuned one was made from, with the same tokenizer and text format"
     )

@@ -18,7 +18,7 @@ from e5ft.data.sampler import DistributedStepSampler, StepSampler
 from e5ft.data.settings import Mix
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
-from e5ft.modeling.compact import follow_decay
+from e5ft.modeling.compact import apply_weight_decay_to_frozen_rows
 from e5ft.modeling.encoder import Encoder
 from e5ft.training.accumulation import CachedMicroBatch, first_pass, surrogate, whole_step
 from e5ft.training.resuming import ResumableTrainer
@@ -260,7 +260,7 @@ class ContrastiveTrainer(ResumableTrainer):
         new = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
         if new:
-            follow_decay(self.model, optimizer)
+            apply_weight_decay_to_frozen_rows(self.model, optimizer)
         return optimizer
 
     # -- evaluation and checkpoints --------------------------------------------------------------------------------------

@@ -1,119 +1,116 @@
-"""Attention with a written gradient, against autograd over the plain formula with the same masks."""
+"""Attention over texts laid end to end, against the plain formula on each text alone in float64; gradients included."""
+
+from itertools import accumulate
 
 import pytest
 import torch
 
-from e5ft.modeling import attention
-from e5ft.modeling.attention import SAFE_SCORE, _by_length, _masks, _runs, _TextByText
+from e5ft.modeling.attention import unpadded_attention
 from tests.conftest import make_encoder
 
 HEADS, SIZE, LENGTHS = 2, 4, (3, 3, 1, 5, 2, 2, 2)
+DTYPES = [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 0.02)]
 
 
-def _plain(query, key, value, masks, dropout, scale):
-    """Text by text as in Vaswani et al. 2017, equation 1, with dropout on the weights."""
-    pieces, start, runs = [], 0, _runs(LENGTHS)
-    for (length, count), mask in zip(runs, masks or [None] * len(runs), strict=True):
-        for place in range(count):
-            q, k, v = (x[:, start : start + length] for x in (query, key, value))
-            weights = torch.softmax(q @ k.transpose(1, 2) * scale, dim=-1)
-            if mask is not None:
-                weights = weights * -mask.view(HEADS, count, length, length)[:, place] / (1 - dropout)
-            pieces.append(weights @ v)
-            start += length
-    return torch.cat(pieces, dim=1).transpose(0, 1)
+def attend(query, key, value, *, lengths=LENGTHS, train=True, **options):
+    """(H, T, d) three times -> (T, H, d)."""
+    borders = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    inputs = (x.unsqueeze(0) for x in (query, key, value))
+    output, _ = unpadded_attention(
+        torch.nn.Identity().train(train), *inputs, None, cu_seq_lens_q=borders, max_length_q=max(lengths), text_lengths=lengths, **options
+    )  # fmt: skip
+    return output[0]
 
 
-@pytest.mark.parametrize("bounded", [False, True])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_output_and_gradient_equal_the_plain_formula(dropout, bounded, monkeypatch):
-    monkeypatch.setattr(attention, "_bounded", lambda *_: bounded)  # either way in float64, where it shows to the last digits
+def plain(query, key, value, *, lengths=LENGTHS, scaling=0.5):
+    """Vaswani et al. 2017, equation 1."""
+    texts = zip(*(x.double().split(lengths, dim=1) for x in (query, key, value)), strict=True)
+    return torch.cat([torch.softmax(q @ k.transpose(1, 2) * scaling, dim=-1) @ v for q, k, v in texts], dim=1).transpose(0, 1)
+
+
+def random_inputs(dtype, lengths=LENGTHS, scale=1.0):
     torch.manual_seed(0)
-    given = [torch.randn(sum(LENGTHS), HEADS, SIZE, dtype=torch.float64) for _ in range(3)]
-    ours, theirs = ([x.clone().requires_grad_() for x in given] for _ in range(2))
-    weight = torch.randn(sum(LENGTHS), HEADS, SIZE, dtype=torch.float64)
-    torch.manual_seed(5)
-    masks = _masks(_runs(LENGTHS), HEADS, dropout)
-    torch.manual_seed(5)
-    found = _TextByText.apply(*(x.transpose(0, 1) for x in ours), _runs(LENGTHS), dropout, 0.5)
-    wanted = _plain(*(x.transpose(0, 1) for x in theirs), masks, dropout, 0.5)
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
-    (found * weight).sum().backward()
-    (wanted * weight).sum().backward()
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-10, atol=1e-12)
+    return [(torch.randn(HEADS, sum(lengths), SIZE) * scale).to(dtype).requires_grad_() for _ in range(3)]
 
 
-def test_bfloat16_stays_near_float64():
-    torch.manual_seed(0)
-    given = [torch.randn(sum(LENGTHS), HEADS, SIZE).bfloat16().requires_grad_() for _ in range(3)]
-    found = _TextByText.apply(*(x.transpose(0, 1) for x in given), _runs(LENGTHS), 0.0, 0.5)
-    assert found.dtype == torch.bfloat16
-    exact = [x.detach().double().requires_grad_() for x in given]
-    wanted = _plain(*(x.transpose(0, 1) for x in exact), None, 0.0, 0.5)
-    torch.testing.assert_close(found.double(), wanted, rtol=0.02, atol=0.02)
-    found.sum().backward()
-    wanted.sum().backward()
-    for mine, other in zip(given, exact, strict=True):
-        torch.testing.assert_close(mine.grad.double(), other.grad, rtol=0.05, atol=0.05)
+def with_gradients(output, inputs, weight):
+    return output, *torch.autograd.grad((output * weight.to(output.dtype)).sum(), inputs)
 
 
-@pytest.mark.parametrize("size", [0.9 * SAFE_SCORE, 1.1 * SAFE_SCORE, 300.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_output_and_gradients_equal_the_plain_formula(dtype, tolerance):
+    inputs, weight = random_inputs(dtype), torch.randn(sum(LENGTHS), HEADS, SIZE)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    expected = with_gradients(plain(*exact), exact, weight)
+    with torch.no_grad():  # 1 / sqrt(d) is the scaling unless another is given
+        assert torch.equal(attend(*inputs, scaling=0.5), attend(*inputs))
+    for ours, theirs in zip(with_gradients(attend(*inputs, scaling=0.5), inputs, weight), expected, strict=True):
+        assert ours.dtype == dtype and ours.shape == theirs.shape
+        torch.testing.assert_close(ours.double(), theirs, rtol=2 * tolerance, atol=2 * tolerance)
+
+
+def test_with_dropout_the_gradient_is_that_of_the_output_and_the_mean_output_is_the_plain_one():
+    def dropped(*inputs, seed=5):
+        torch.manual_seed(seed)
+        return attend(*inputs, dropout=0.3, scaling=0.5)
+
+    inputs = random_inputs(torch.float64)
+    assert torch.autograd.gradcheck(dropped, inputs)
+    with torch.no_grad():
+        mean = torch.stack([dropped(*inputs, seed=seed) for seed in range(4000)]).mean(dim=0)
+        torch.testing.assert_close(mean, plain(*inputs), rtol=0, atol=0.06)
+        assert not torch.allclose(dropped(*inputs), mean, atol=0.3)
+
+
+def test_with_dropout_bfloat16_stays_near_float64():
+    inputs, weight, results = random_inputs(torch.bfloat16), torch.randn(sum(LENGTHS), HEADS, SIZE), []
+    for dtype in (torch.bfloat16, torch.float64):
+        copies = [x.detach().to(dtype).requires_grad_() for x in inputs]
+        torch.manual_seed(5)
+        results.append(with_gradients(attend(*copies, dropout=0.3, scaling=0.5), copies, weight))
+    for half, exact in zip(*results, strict=True):
+        torch.testing.assert_close(half.double(), exact, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("size", [36.0, 44.0, 300.0])
 def test_large_scores_in_bfloat16_neither_overflow_nor_vanish(size):
     torch.manual_seed(0)
-    query, key, value = (torch.nn.functional.normalize(torch.randn(sum(LENGTHS), HEADS, SIZE), dim=-1) for _ in range(3))
-    given = [x.bfloat16().requires_grad_() for x in (query * size, key, value)]
-    assert attention._bounded(*(x.detach().transpose(0, 1) for x in given[:2]), 1.0) == (size < SAFE_SCORE)
-    found = _TextByText.apply(*(x.transpose(0, 1) for x in given), _runs(LENGTHS), 0.0, 1.0)
-    with torch.no_grad():
-        again = _by_length(*(x.transpose(0, 1) for x in given), LENGTHS, 1.0)
-    exact = [x.detach().double().requires_grad_() for x in given]
-    wanted = _plain(*(x.transpose(0, 1) for x in exact), None, 0.0, 1.0)
+    query, key, value = (torch.nn.functional.normalize(torch.randn(HEADS, sum(LENGTHS), SIZE), dim=-1) for _ in range(3))
+    inputs = [x.bfloat16().requires_grad_() for x in (query * size, key, value)]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    weight = torch.randn(sum(LENGTHS), HEADS, SIZE) * 1e-6
+    output, *gradients = with_gradients(attend(*inputs, scaling=1.0), inputs, weight)
+    expected, *_, of_value = with_gradients(plain(*exact, scaling=1.0), exact, weight)
     rounded = size / 256  # of a score near `size` in bfloat16
-    torch.testing.assert_close(found.double(), wanted, rtol=0.02, atol=rounded)
-    torch.testing.assert_close(again, found, rtol=0.02, atol=rounded)
-    weight = torch.randn_like(found)
-    (found * weight * 1e-6).sum().backward()
-    (wanted * weight * 1e-6).sum().backward()
-    torch.testing.assert_close(given[2].grad.double(), exact[2].grad, rtol=0.02, atol=1e-6 * max(rounded, 0.02))
-    assert all(torch.isfinite(x.grad).all() for x in given)
+    torch.testing.assert_close(output.double(), expected, rtol=0.02, atol=rounded)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(*inputs, train=False, scaling=1.0), output, rtol=0.02, atol=rounded)
+    torch.testing.assert_close(gradients[2].double(), of_value, rtol=0.02, atol=1e-6 * max(rounded, 0.02))
+    assert all(torch.isfinite(x).all() for x in gradients)
 
 
-def test_no_number_and_float32_are_no_bound_on_scores():
-    query = key = torch.full((HEADS, 60, SIZE), float("nan"), dtype=torch.bfloat16)
-    assert not attention._bounded(query, key, 1.0)
-    assert not attention._bounded(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), 1.0), "float32 has the faster softmax"
-
-
-def test_under_autocast_query_key_and_value_are_made_of_one_cast():
-    encoder = make_encoder()
-    ids, given = torch.arange(4, 12), []
-    layer = encoder.backbone.encoder.layer[0].attention.self
-    for name in ("query", "key", "value"):
-        getattr(layer, name).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = encoder(ids, [5, 3])
-        for module in encoder.modules():
-            if module is not layer and hasattr(module, "query"):
-                module._forward_pre_hooks.clear()
-        layer._forward_pre_hooks.clear()
-        assert torch.equal(encoder(ids, [5, 3]), found), "the same vectors as with a cast each"
-    first = given[:3]
-    assert len(given) == 6 and all(x.dtype == torch.bfloat16 and x.data_ptr() == first[0].data_ptr() for x in first)
-    assert given[3].dtype == torch.float32
-    given.clear()
-    encoder(ids, [5, 3])
-    assert given[0].dtype == torch.float32
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES[1:])
 def test_without_gradient_each_text_is_attended_to_by_itself_at_every_length(dtype, tolerance):
     lengths = (3, 3, 39, 40, 40, 20, 20, 130, 512, 513)  # below, at and above where bfloat16 changes its way
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(HEADS, sum(lengths), SIZE).to(dtype) for _ in range(3))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-        found = _by_length(query, key, value, lengths, 0.5)
-    pieces = zip(*(x.double().split(lengths, dim=1) for x in (query, key, value)), strict=True)
-    wanted = torch.cat([torch.softmax(q @ k.transpose(1, 2) * 0.5, dim=-1) @ v for q, k, v in pieces], dim=1).transpose(0, 1)
-    assert found.dtype == dtype and found.shape == wanted.shape
-    torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)
+    inputs = random_inputs(dtype, lengths)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        output = attend(*inputs, lengths=lengths, train=False, scaling=0.5)
+        expected = plain(*inputs, lengths=lengths)
+    assert output.dtype == dtype
+    torch.testing.assert_close(output.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_under_autocast_query_key_and_value_are_made_of_one_cast(monkeypatch):
+    def vectors_and_inputs(dtype):
+        encoder, inputs = make_encoder(), []
+        for name in ("query", "key", "value"):
+            layer = getattr(encoder.backbone.encoder.layer[0].attention.self, name)
+            layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+            return encoder(torch.arange(4, 12), [5, 3]), inputs
+
+    vectors, inputs = vectors_and_inputs(torch.bfloat16)
+    assert {(x.dtype, x.data_ptr()) for x in inputs} == {(torch.bfloat16, inputs[0].data_ptr())} and len(inputs) == 3
+    assert vectors_and_inputs(torch.float32)[1][0].dtype == torch.float32
+    monkeypatch.setattr("e5ft.modeling.encoder.with_one_cast", lambda model: None)
+    assert torch.equal(vectors_and_inputs(torch.bfloat16)[0], vectors), "the same vectors as with a cast each"

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoModel
 
 from e5ft.errors import ConfigurationError
-from e5ft.modeling.compact import CompactEmbedding, compact, compacted, follow_decay, save_scale
+from e5ft.modeling.compact import CompactEmbedding, apply_weight_decay_to_frozen_rows, compact, compacted, save_scale
 from e5ft.modeling.loading import load_weights, save_encoder
 from tests.conftest import WORDS, make_encoder, make_rows
 from tests.training.conftest import losses_of, make_trainer, norms_of
@@ -117,7 +117,7 @@ def test_a_skipped_step_decays_nothing():
     encoder = make_encoder()
     compact(encoder, range(20))
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=0.1, weight_decay=0.5)
-    follow_decay(encoder, optimizer)
+    apply_weight_decay_to_frozen_rows(encoder, optimizer)
     optimizer.step()
     assert compacted(encoder).scale == pytest.approx(0.95)
     optimizer.found_inf = torch.tensor(1.0)  # as torch's gradient scaler leaves it for a fused optimizer
@@ -138,15 +138,15 @@ def test_where_it_saves_nothing_or_would_be_wrong():
     assert not compact(frozen, range(20))
     compact(encoder, range(20))
     with pytest.raises(ConfigurationError, match="compact_embedding=true.*not with SGD"):
-        follow_decay(encoder, torch.optim.SGD(encoder.parameters(), lr=0.1))
-    follow_decay(make_encoder(), torch.optim.SGD(encoder.parameters(), lr=0.1))
+        apply_weight_decay_to_frozen_rows(encoder, torch.optim.SGD(encoder.parameters(), lr=0.1))
+    apply_weight_decay_to_frozen_rows(make_encoder(), torch.optim.SGD(encoder.parameters(), lr=0.1))
 
 
 def test_a_table_of_another_size_is_refused(tmp_path):
     encoder = make_encoder()
     compact(encoder, range(20))
     state = encoder.backbone.state_dict()
-    with pytest.raises(RuntimeError, match=r"shape \(209, 32\), \(210, 32\) is needed"):
+    with pytest.raises(RuntimeError, match=r"shape \(209, 32\), must be \(210, 32\)"):
         encoder.backbone.load_state_dict({**state, NAME: state[NAME][:-1]})
     with pytest.raises(RuntimeError, match="Missing key"):
         encoder.backbone.load_state_dict({name: tensor for name, tensor in state.items() if name != NAME})

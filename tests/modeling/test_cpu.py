@@ -147,12 +147,6 @@ def test_with_gradient_layers_are_plain(always_packed):
     assert inner is not None and inner.abs().max() > 0
 
 
-def test_few_tokens_leave_the_layers_alone():
-    encoder = make_encoder()
-    with cpu.packed(encoder, cpu.PACK_FROM - 1):
-        assert not any("forward" in module.__dict__ for module in encoder.modules())
-
-
 def _flat(encoder, text):
     (ids,) = encoder.tokenize([text], "query")
     return torch.tensor(ids), [len(ids)]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from e5ft.modeling.dropout import Dropout, drop, hide, keep_mask, with_cheap_masks
+from e5ft.modeling.dropout import Dropout, drop, keep_mask, mark_dropped, with_cheap_masks
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
@@ -36,13 +36,13 @@ def test_forward_and_backward_share_the_mask_and_the_scale():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_a_mask_drops_and_hides_the_same_elements_in_every_dtype(dtype):
+def test_a_mask_drops_and_marks_the_same_elements_in_every_dtype(dtype):
     torch.manual_seed(0)
     values, mask = torch.rand(30, 41).to(dtype), keep_mask((30, 41), 0.3)
     values[0, 0] = 0
     kept = values * (mask != 0)
     torch.testing.assert_close(drop(values, mask, 0.3), kept * (1 / 0.7))
-    marked = hide(values.clone(), mask)
+    marked = mark_dropped(values.clone(), mask)
     assert torch.equal(marked.abs(), values) and torch.equal(marked.relu(), kept)
 
 

@@ -72,18 +72,12 @@ def test_a_text_does_not_see_its_neighbours(family, padded):
 
 
 def by_hand(encoder: Encoder, backbone, texts: list[str], prefix: str, pooling: str = "mean") -> torch.Tensor:
-    """Plain transformers: padded batch, AutoModel with an attention mask and its own position ids, pooling in plain sight."""
+    """Plain transformers: padded batch, AutoModel with an attention mask and its own position ids."""
     batch = make_tokenizer()([prefix + text for text in texts], padding=True, return_tensors="pt")
     mask = batch["attention_mask"]
     with torch.no_grad():
         hidden = backbone(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-    if pooling == "cls":
-        pooled = hidden[:, 0]
-    elif pooling == "last":
-        pooled = hidden[torch.arange(len(texts)), mask.sum(dim=1) - 1]
-    else:
-        pooled = (hidden * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-    return normalize(pooled, dim=-1)
+    return normalize(POOLINGS[pooling].padded(hidden, mask), dim=-1)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -143,7 +137,7 @@ def test_encode_of_no_texts():
     assert make_encoder().tokenize([], "query") == []
 
 
-def test_the_text_contract_decides_the_tokens():
+def test_the_text_format_decides_the_tokens():
     encoder = make_encoder()
     vocabulary = encoder.tokenizer.get_vocab()
     query, passage = (encoder.tokenize(["  w1\tw2 "], role)[0] for role in ("query", "passage"))
@@ -181,18 +175,6 @@ def attention_inputs(lengths=(2, 3)):
     borders = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
     module = torch.nn.Identity().eval()
     return (module, query, key, value), {"cu_seq_lens_q": borders, "max_length_q": max(lengths), "text_lengths": tuple(lengths)}
-
-
-def test_attention_worked_out_text_by_text():
-    """softmax(q k^T * scaling) v over each text alone; scaling 1 / sqrt(d) unless told."""
-    (module, query, key, value), borders = attention_inputs((2, 3, 3, 1))
-    for scaling in (None, 0.7):
-        output, weights = unpadded_attention(module, query, key, value, None, scaling=scaling, **borders)
-        assert output.shape == (1, 9, 2, 4) and weights is None
-        for start, stop in ((0, 2), (2, 5), (5, 8), (8, 9)):
-            q, k, v = (x[0, :, start:stop] for x in (query, key, value))
-            scores = torch.softmax(q @ k.transpose(1, 2) * (scaling or 0.5), dim=-1)
-            torch.testing.assert_close(output[0, start:stop].transpose(0, 1), scores @ v, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("absent", ["cu_seq_lens_q", "max_length_q", "text_lengths"])
@@ -243,13 +225,6 @@ def test_lengths_beyond_the_positions_are_refused(family, room):
         Encoder(encoder.backbone, encoder.tokenizer, EncoderSpec(text=TextSpec(**{**lengths, field: room})))
         with pytest.raises(ConfigurationError, match=rf"model.text.{field}={room + 1}.*{room} positions"):
             Encoder(encoder.backbone, encoder.tokenizer, EncoderSpec(text=TextSpec(**{**lengths, field: room + 1})))
-
-
-def test_the_longest_text_fits():
-    for family, room in (("bert", 64), ("xlm-roberta", 62)):
-        encoder = make_encoder(family)
-        encoder.spec = EncoderSpec(text=TextSpec(query_max_length=room, passage_max_length=8))
-        assert np.isfinite(encoder.encode([" ".join(["w1"] * 100)], "query")).all()
 
 
 def test_an_unknown_pooling_is_refused():
