@@ -1,6 +1,7 @@
 """`pip install .` gives a package that works away from the clone: the wheel in an environment of its own, all four verbs."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,8 +19,12 @@ ROOT = Path(__file__).parents[1]
 def installed(tmp_path_factory):
     """Run `e5ft ...` in an empty folder; what the wheel depends on is taken from this environment, the package is not."""
     folder = tmp_path_factory.mktemp("install")
-    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
-    subprocess.run(wheel, check=True, cwd=folder)
+    for name in ("e5ft", "conf", "data"):  # setuptools builds in the folder of the sources
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "source")
+    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
+    subprocess.run([*wheel, folder / "source"], check=True, cwd=folder)
     venv.create(folder / "env", with_pip=False)
     python = folder / "env/bin/python"
     site = subprocess.run([python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True).stdout
