@@ -20,126 +20,33 @@ from tests.chaos.report import Report
 SCRIPTS = ("train", "eval", "mine", "export")
 SECONDS = 90  # a run of the small world takes about one
 
+_words = str.split
 HOSTILE = (
-    *[
-        "None",
-        "null",
-        "no",
-        "true",
-        "2026-11-25",
-        "12:30",
-        "012",
-        "abc",
-        "''",
-        "[]",
-        "{}",
-        "{a:1}",
-        "[1,abc]",
-        "[[]]",
-        "가나다",
-        "-1",
-        "0",
-        "1",
-        "0.5",
-        "1.5",
-        "-0.1",
-        "1e300",
-        "-1e300",
-        "1e-300",
-    ],
-    *[
-        "nan",
-        "inf",
-        "-inf",
-        "100000000000000000000",
-        "../../x",
-        "/dev/null",
-        "a/b",
-        "${nothing}",
-        "${seed}",
-        "<b>|`x`",
-        "--help",
-        "~",
-    ],
+    *_words(
+        "None null no true 2026-11-25 12:30 012 abc '' [] {} {a:1} [1,abc] [[]] 가나다 -1 0 1 0.5 1.5 -0.1 1e300 -1e300 1e-300"
+    ),
+    *_words("nan inf -inf 100000000000000000000 ../../x /dev/null a/b ${nothing} ${seed} <b>|`x` --help ~"),
     *("' '", "1" + "0" * 400, "x" * 5000, "\udcff", "'a\u0000b'"),
 )
 # Of the right type (but torch_compile=true, which compiles for minutes), and still trouble for somebody: TrainingArguments takes most of them.
-UNLIKELY = [
-    "torch_compile=true",
-    "torch_compile_backend=nothing",
-    "torch_compile_mode=nothing",
-    "use_liger_kernel=true",
-    "deepspeed={}",
-    "deepspeed=nothing.json",
-    "fsdp=full_shard",
-    "fsdp=nothing",
-    "fsdp_config={a:1}",
-    "fsdp_config=nothing.json",
-    "tf32=true",
-    "accelerator_config={a:1}",
-    "accelerator_config={split_batches:true}",
-    "accelerator_config=nothing.json",
-    "parallelism_config={a:1}",
-    "dataloader_persistent_workers=true",
-    "dataloader_prefetch_factor=2",
-    "debug=underflow_overflow",
-    "debug=nothing",
-    "dataloader_num_workers=1",
-    "dataloader_multiprocessing_context=spawn",
-    "full_determinism=true",
-    "enable_jit_checkpoint=true",
-    "metric_for_best_model=nothing",
-    "metric_for_best_model=null",
-    "metric_for_best_model=mrr@10",
-    "eval_strategy=no",
-    "eval_strategy=epoch",
-    "eval_strategy=nothing",
-    "save_strategy=best",
-    "save_strategy=no",
-    "save_strategy=epoch",
-    "load_best_model_at_end=false",
-    "greater_is_better=null",
-    "bf16_full_eval=true",
-    "fp16_full_eval=true",
-    "torch_empty_cache_steps=1",
-    "ddp_backend=nccl",
-    "ddp_backend=nothing",
-    "activation_checkpointing=true",
-    "activation_checkpointing_kwargs={a:1}",
-    "lr_scheduler_kwargs={a:1}",
-    "lr_scheduler_type=nothing",
-    "lr_scheduler_type=reduce_lr_on_plateau",
-    "lr_scheduler_type=polynomial",
-    "lr_scheduler_type=cosine_with_min_lr",
-    "lr_scheduler_type=warmup_stable_decay",
-    "lr_scheduler_type=inverse_sqrt",
-    "eval_steps=null",
-    "save_total_limit=null",
-    "save_only_model=true",
-    "logging_first_step=true",
-    "disable_tqdm=false",
-    "skip_memory_metrics=false",
-    "early_stopping_patience=1",
-    "group_by_length=true",
-    "compact_embedding=false",
-    "warmup_steps=1000",
-    "max_grad_norm=0",
-    "num_train_epochs=1e-9",
-    "logging_steps=1e-9",
-    "save_steps=1e-9",
-    "eval_steps=1e-9",
-    "eval_delay=1000",
-    "gradient_accumulation_steps=3",
-    "per_device_train_batch_size=13",
-    "use_cpu=false",
-    "restore_callback_states_from_checkpoint=true",
-    "logging_strategy=epoch",
-    "logging_strategy=nothing",
-    "neftune_noise_alpha=5",
-    "bf16=true",
-    "fp16=true",
-    "use_liger_kernel=false",
-]
+UNLIKELY = _words("""
+    torch_compile=true torch_compile_backend=nothing torch_compile_mode=nothing use_liger_kernel=true deepspeed={} tf32=true
+    deepspeed=nothing.json fsdp=full_shard fsdp=nothing fsdp_config={a:1} fsdp_config=nothing.json accelerator_config={a:1}
+    accelerator_config={split_batches:true} accelerator_config=nothing.json parallelism_config={a:1} debug=nothing
+    dataloader_persistent_workers=true dataloader_prefetch_factor=2 dataloader_num_workers=1 debug=underflow_overflow
+    dataloader_multiprocessing_context=spawn full_determinism=true enable_jit_checkpoint=true metric_for_best_model=nothing
+    metric_for_best_model=null metric_for_best_model=mrr@10 eval_strategy=no eval_strategy=epoch eval_strategy=nothing
+    save_strategy=best save_strategy=no save_strategy=epoch load_best_model_at_end=false greater_is_better=null
+    bf16_full_eval=true fp16_full_eval=true torch_empty_cache_steps=1 ddp_backend=nccl ddp_backend=nothing
+    activation_checkpointing=true activation_checkpointing_kwargs={a:1} lr_scheduler_kwargs={a:1} lr_scheduler_type=nothing
+    lr_scheduler_type=reduce_lr_on_plateau lr_scheduler_type=polynomial lr_scheduler_type=cosine_with_min_lr
+    lr_scheduler_type=warmup_stable_decay lr_scheduler_type=inverse_sqrt eval_steps=null save_total_limit=null
+    save_only_model=true logging_first_step=true disable_tqdm=false skip_memory_metrics=false early_stopping_patience=1
+    group_by_length=true compact_embedding=false warmup_steps=1000 max_grad_norm=0 num_train_epochs=1e-9 logging_steps=1e-9
+    save_steps=1e-9 eval_steps=1e-9 eval_delay=1000 gradient_accumulation_steps=3 per_device_train_batch_size=13
+    use_cpu=false restore_callback_states_from_checkpoint=true logging_strategy=epoch logging_strategy=nothing
+    neftune_noise_alpha=5 bf16=true fp16=true use_liger_kernel=false
+""")
 TOGETHER = (
     "training.activation_checkpointing=true training.activation_checkpointing_kwargs={a:1}",
     "training.dataloader_persistent_workers=true training.dataloader_num_workers=1",
@@ -167,28 +74,24 @@ def make_world(folder: Path) -> Path:
         (folder / f"eval/{name}.jsonl").write_text("".join(lines))
     for split in ("dev", "test"):
         (folder / f"eval/qrels/{split}.tsv").write_text("".join(f"q{i}\td{i}\t1\n" for i in range(len(rows))))
-    [ended] = run_script("train.py", ["name=base", *tiny("train")], folder)
+    [ended] = run_script("train.py", ["name=base", *TINY["train"].split()], folder)
     if ended.code != 0:
         raise RuntimeError(f"train.py fails in the small world: {ended.output}")
     shutil.copytree(folder / "outputs/base/model", folder / "model")
     return folder
 
 
-def tiny(script: str) -> list[str]:
-    """Overrides that make a run of a script small."""
-    shape = "model.shape.hidden_size=32 model.shape.num_hidden_layers=1 model.shape.num_attention_heads=2"
-    training = ["max_steps=1", "per_device_train_batch_size=4", "eval_steps=1", "save_steps=1", "logging_steps=1"]
-    train = f"model=mini {shape} model.shape.intermediate_size=64 model.text.query_max_length=16 model.text.passage_max_length=32"
-    return {
-        "train": [*f"{train} tracking=off {_RETRIEVAL} {_ROWS}".split(), *(f"training.{override}" for override in training)],
-        "eval": f"model.path=model {_RETRIEVAL}".split(),
-        "mine": f"model.path=model {_ROWS}".split(),
-        "export": ["model.path=model", "output_dir=exported"],
-    }[script]
-
-
 _ROWS = "cache_dir=cache data.train_file=rows.jsonl"
-_RETRIEVAL = "cache_dir=cache evaluation.intervals=20 data.eval_dir=eval"
+_SET = "cache_dir=cache evaluation.intervals=20 data.eval_dir=eval"
+TINY = {  # what makes a run of a script small
+    "train": f"""model=mini model.shape.hidden_size=32 model.shape.num_hidden_layers=1 model.shape.num_attention_heads=2
+        model.shape.intermediate_size=64 model.text.query_max_length=16 model.text.passage_max_length=32 tracking=off
+        training.max_steps=1 training.per_device_train_batch_size=4 training.eval_steps=1 training.save_steps=1
+        training.logging_steps=1 {_SET} {_ROWS}""",
+    "eval": f"model.path=model {_SET}",
+    "mine": f"model.path=model {_ROWS}",
+    "export": "model.path=model output_dir=exported",
+}
 
 
 def hostile_settings(script: str, number: int, each: int) -> Iterator[tuple[str, ...]]:
@@ -225,7 +128,7 @@ def check_command(
         shutil.rmtree(world / old, ignore_errors=True)
     fields = {override.partition("=")[0].lstrip("+") for override in overrides}
     name = ["name=test"] if script in ("train", "mine") else []
-    small = [override for override in (*name, *tiny(script)) if override.partition("=")[0] not in fields]
+    small = [override for override in (*name, *TINY[script].split()) if override.partition("=")[0] not in fields]
     if "model" in fields:  # another one, with a shape of its own
         small = [override for override in small if not override.startswith("model.")]
     [ended] = run_script(f"{script}.py", [*small, *overrides], world, seconds=SECONDS)

@@ -1,11 +1,10 @@
 """Checkpoints damaged on disk: the next call names them, resumes from an earlier one, and ends with the same weights."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos.faults import Fault
-from tests.chaos.kills import IN_A_STEP, MIDDLE, Laboratory, differences, fingerprint
+from tests.chaos.kills import IN_A_STEP, MIDDLE, Laboratory, Outcome, differences, fingerprint
 
 
 def _changed(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
@@ -39,25 +38,13 @@ KINDS: dict[str, tuple[Callable[[Path], object], str]] = {  # name -> (what it d
 EVERY = "every checkpoint damaged"
 
 
-@dataclasses.dataclass(frozen=True)
-class Damage:
-    """What became of a damaged checkpoint.
+def try_out(laboratory: Laboratory, setting: str, kind: str) -> Outcome:
+    """Kill a run, damage its newest checkpoint (or all), resume, compare.
 
-    Attributes:
-        kind: of `KINDS`, or EVERY.
-        named: the next call said which it passed over and why.
-        identical: the run ended as one that nothing stopped, and the damaged folder was kept.
-        detail: what was not as it should be.
+    Returns:
+        What became of it; "survived" where the next call said which it passed over and why, "identical" where the damaged folder
+        was kept, too.
     """
-
-    kind: str
-    named: bool
-    identical: bool
-    detail: str = ""
-
-
-def try_out(laboratory: Laboratory, setting: str, kind: str) -> Damage:
-    """Kill a run, damage its newest checkpoint (or all), resume, compare."""
     reference, work = laboratory.reference(setting), laboratory.work(f"damage {setting} {kind}")
     laboratory.call(setting, work, Fault(IN_A_STEP[1], MIDDLE))
     run = work / "outputs/run"
@@ -72,4 +59,4 @@ def try_out(laboratory: Laboratory, setting: str, kind: str) -> Damage:
     wrong = [line for line in different if not line.startswith("files differs")]
     if not all((run / f"damaged-{checkpoint.name}").is_dir() for checkpoint in damaged):
         wrong.append("the damaged folder is gone")
-    return Damage(kind, named, not wrong, "; ".join(wrong) + ("" if named and not wrong else ended.output[-600:]))
+    return Outcome(setting, kind, named, not wrong, "; ".join(wrong) + ("" if named and not wrong else ended.output[-600:]))

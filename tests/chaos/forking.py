@@ -41,8 +41,8 @@ class Ended:
     output: str
 
 
-class Warm:
-    """A warm process with an environment of its own; as a context, it ends with the block.
+class Warm(contextlib.AbstractContextManager):
+    """A warm process with an environment of its own; it ends with the block.
 
     Args:
         environment: of the process and its commands. What libraries read while they are imported (HF_HOME, say) is fixed by it.
@@ -50,12 +50,8 @@ class Warm:
 
     def __init__(self, environment: Mapping[str, str]):
         path = os.pathsep.join([str(ROOT), *filter(None, [environment.get("PYTHONPATH")])])
-        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        command = [sys.executable, "-m", "tests.chaos.forking"]
-        self._process = subprocess.Popen(command, env={**environment, "PYTHONPATH": path}, **pipes)
-
-    def __enter__(self) -> "Warm":
-        return self
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**environment, "PYTHONPATH": path})
+        self._process = subprocess.Popen([sys.executable, "-m", "tests.chaos.forking"], **pipes)
 
     def __exit__(self, *exception: object) -> None:
         self._process.communicate(timeout=60)
@@ -174,11 +170,9 @@ def _fork(function: Callable[[], int], output: Path) -> int:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         with contextlib.suppress(ValueError):
             resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
-        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        for number, descriptor in ((0, os.open(os.devnull, os.O_RDONLY)), (1, file), (2, file)):
+        sys.stdout = sys.stderr = open(output, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        for number, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), *[sys.stdout.fileno()] * 2]):
             os.dup2(descriptor, number)
-        streams = (os.fdopen(n, "w", encoding="utf-8", errors="backslashreplace", closefd=False) for n in (1, 2))
-        sys.stdout, sys.stderr = streams
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
         try:

@@ -54,9 +54,14 @@ def _own_code(folder: Path, **changes: object) -> None:
     _config(folder, auto_map={"AutoConfig": "own.Own", "AutoModel": "own.OwnModel"}, **changes)
 
 
+def _without(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).unlink()
+    return folder
+
+
 def _pickle_only(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    torch.save({"embeddings": _Canary()}, folder / "pytorch_model.bin")
+    torch.save({"embeddings": _Canary()}, _without(folder, "model.safetensors") / "pytorch_model.bin")
 
 
 def _adapter(folder: Path) -> None:
@@ -65,21 +70,15 @@ def _adapter(folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(values), encoding="utf-8")
 
 
-def _adapter_alone(folder: Path) -> None:
-    _adapter(folder)
-    (folder / "config.json").unlink()
-    (folder / "model.safetensors").unlink()
+def _resized(*lengths: Callable[[int], int]) -> Callable[[Path], object]:
+    """Lengths of the weights' file, one after the other, each a function of the first."""
 
+    def resize(folder: Path) -> None:
+        size = (folder / "model.safetensors").stat().st_size
+        for length in lengths:
+            os.truncate(folder / "model.safetensors", length(size))
 
-def _resized(folder: Path, length: Callable[[int], int]) -> None:
-    file = folder / "model.safetensors"
-    os.truncate(file, length(file.stat().st_size))
-
-
-def _zeroed(folder: Path) -> None:
-    size = (folder / "model.safetensors").stat().st_size
-    _resized(folder, lambda n: n * 3 // 4)
-    _resized(folder, lambda n: size)
+    return resize
 
 
 def _texts(name: str, content: str) -> Callable[[Path], None]:
@@ -95,7 +94,7 @@ MODELS: dict[str, Callable[[Path], object]] = {
     "tokenizer config a list": _texts("tokenizer_config.json", "[]"),
     "tokenizer class unknown": _texts("tokenizer_config.json", '{"tokenizer_class": "NoSuchTokenizer"}'),
     "tokenizer of its own code": _texts("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}'),
-    "no config": lambda f: (f / "config.json").unlink(),
+    "no config": lambda f: _without(f, "config.json"),
     **{f"config {text!r}": _texts("config.json", text) for text in ("", "{", "[]", "{}", "null", "5", '"x"', "\x00", "[" * 5000)},
     **{f"model type {t!r}": lambda f, t=t: _config(f, model_type=t) for t in ("gpt2", "t5", "clip", "vit", "nothing", 5, None, "../x", "")},
     "vocabulary too small": lambda f: _config(f, vocab_size=10),
@@ -133,15 +132,14 @@ MODELS: dict[str, Callable[[Path], object]] = {
         _texts("pytorch_model.bin.index.json", '{"weight_map": {"a": "pytorch_model.bin"}}')(f),
     ),
     "index to files that are not there": lambda f: (
-        (f / "model.safetensors").unlink(),
-        _texts("model.safetensors.index.json", '{"metadata": {}, "weight_map": {"a": "../../x.safetensors"}}')(f),
+        _texts("model.safetensors.index.json", '{"metadata": {}, "weight_map": {"a": "../../x.safetensors"}}')(_without(f, "model.safetensors"))
     ),
-    "no weights": lambda f: (f / "model.safetensors").unlink(),
-    "weights empty": lambda f: _resized(f, lambda n: 0),
-    "weights cut": lambda f: _resized(f, lambda n: n // 2),
-    "weights cut in the header": lambda f: _resized(f, lambda n: 100),
-    "weights with a zeroed quarter": _zeroed,
-    "weights a folder": lambda f: ((f / "model.safetensors").unlink(), (f / "model.safetensors").mkdir()),
+    "no weights": lambda f: _without(f, "model.safetensors"),
+    "weights empty": _resized(lambda n: 0),
+    "weights cut": _resized(lambda n: n // 2),
+    "weights cut in the header": _resized(lambda n: 100),
+    "weights with a zeroed quarter": _resized(lambda n: n * 3 // 4, lambda n: n),
+    "weights a folder": lambda f: (_without(f, "model.safetensors") / "model.safetensors").mkdir(),
     "weights a text": _texts("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"),
     "weights a huge header": lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 8 + b"{}"),
     "weights all zero": lambda f: _weights(f, lambda t: {n: torch.zeros_like(v) for n, v in t.items()}),
@@ -152,7 +150,7 @@ MODELS: dict[str, Callable[[Path], object]] = {
     "weights of other names": lambda f: _weights(f, lambda t: {f"x.{n}": v for n, v in t.items()}),
     "weights lack one": lambda f: _weights(f, lambda t: dict(list(t.items())[1:])),
     "an adapter beside": _adapter,
-    "an adapter alone": _adapter_alone,
+    "an adapter alone": lambda f: _adapter(_without(f, "config.json", "model.safetensors")),
     "modules broken": lambda f: (_texts("modules.json", "{")(f), _config(f, e5ft="absent")),
     **{
         f"{name} {text!r}": lambda f, name=name, text=text: (

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from e5ft.data.text import normalise
@@ -25,22 +26,19 @@ def make_set(folder: Path, generator: random.Random) -> None:
     """An evaluation folder in the BEIR layout with up to a handful of faults."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "qrels").mkdir(parents=True)
-    hostile = generator.random() < 0.7
-    count = generator.choice([1, 3, 10]) if generator.random() < 0.95 else 0
-    corpus = [{"_id": f"d{i}", "title": generator.choice(["", "t"]), "text": f"document {i} 문서"} for i in range(count)]
-    queries = [{"_id": f"q{i}", "text": f"query {i} 질의"} for i in range(generator.choice([1, 2, 5]))]
-    judged = [(q["_id"], generator.choice(corpus)["_id"], "1") for q in queries] if corpus else []
-    if hostile:
-        for rows in (corpus, queries):
-            for _ in range(generator.choice([0, 0, 1, 2])):
-                _spoil(rows, generator)
-        for _ in range(generator.choice([0, 0, 1, 2])):
-            line = (generator.choice([*_IDS, "q0"]), generator.choice([*_IDS, "d0"]), generator.choice(_GRADES))
-            judged.insert(
-                generator.randint(0, len(judged)), generator.choice([line, line, line[:2], (*line, "x"), ("query-id",)])
-            )
+    choose, counts = generator.choice, [0, 0, 1, 2] if generator.random() < 0.7 else [0]
+    count = choose([1, 3, 10]) if generator.random() < 0.95 else 0
+    corpus = [{"_id": f"d{i}", "title": choose(["", "t"]), "text": f"document {i} 문서"} for i in range(count)]
+    queries = [{"_id": f"q{i}", "text": f"query {i} 질의"} for i in range(choose([1, 2, 5]))]
+    judged = [(query["_id"], choose(corpus)["_id"], "1") for query in queries] if corpus else []
+    for rows in (corpus, queries):
+        for _ in range(choose(counts)):
+            rows.insert(generator.randint(0, len(rows)), _spoilt(rows, choose))
+    for _ in range(choose(counts)):
+        line = (choose([*_IDS, "q0"]), choose([*_IDS, "d0"]), choose(_GRADES))
+        judged.insert(generator.randint(0, len(judged)), choose([line, line, line[:2], (*line, "x"), ("query-id",)]))
     if generator.random() < 0.3:
-        judged.insert(0, ("query-id", "corpus-id", generator.choice(["score", "rel", "grade"])))
+        judged.insert(0, ("query-id", "corpus-id", choose(["score", "rel", "grade"])))
     files = {
         "corpus.jsonl": "".join(json.dumps(row) + "\n" for row in corpus),
         "queries.jsonl": "".join(json.dumps(row) + "\n" for row in queries),
@@ -50,31 +48,33 @@ def make_set(folder: Path, generator: random.Random) -> None:
         _write(folder / name, text.encode("utf-8", "surrogatepass"), generator)
 
 
-def _spoil(rows: list, generator: random.Random) -> None:
-    row = dict(next((row for row in rows if isinstance(row, dict)), {}))
-    kind = generator.choice(["id", "text", "title", "drop", "add", "double", "other"])
-    if kind in ("id", "text", "title"):
-        row["_id" if kind == "id" else kind] = generator.choice(_IDS if kind == "id" else _TEXTS)
-    elif kind == "drop" and row:
-        del row[generator.choice(list(row))]
-    elif kind == "add":
-        row["metadata"] = {"url": "x"}
-    rows.insert(generator.randint(0, len(rows)), generator.choice([[], 5, "x", None]) if kind == "other" else row)
+def _spoilt(rows: list, choose: Callable) -> object:
+    row = next((row for row in rows if isinstance(row, dict)), {})
+    dropped = choose([*row, ""])
+    return choose(
+        [
+            *({**row, "_id": choose(_IDS)}, {**row, "text": choose(_TEXTS)}, {**row, "title": choose(_TEXTS)}, row),
+            *({name: value for name, value in row.items() if name != dropped}, {**row, "metadata": {"url": "x"}}),
+            choose([[], 5, "x", None]),
+        ]
+    )
 
 
 def _write(path: Path, content: bytes, generator: random.Random) -> None:
     kind = generator.choice(_SPOILT) if generator.random() < 0.12 else ""
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "loop":
-        path.symlink_to(path.name)
-    elif kind != "missing":
-        damaged = row_files.damage(generator, content)
-        long = content.replace(b"\n", b" ") * (1 + 2_000_000 // (len(content) + 1))
-        kinds = {"empty": b"", "one line": long, "gzip's head": b"\x1f\x8b\x08\x00" + content, "damage": damaged}
-        path.write_bytes(kinds.get(kind, content))
+    contents = {
+        "empty": b"",
+        "one line": content.replace(b"\n", b" ") * (1 + 2_000_000 // (len(content) + 1)),
+        "gzip's head": b"\x1f\x8b\x08\x00" + content,
+        "damage": row_files.damage(generator, content),
+    }
+    others = {
+        "missing": lambda: None,
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+        "loop": lambda: path.symlink_to(path.name),
+    }
+    others.get(kind, lambda: path.write_bytes(contents.get(kind, content)))()
 
 
 def check_set(folder: Path, generator: random.Random, report: Report) -> None:

@@ -35,33 +35,21 @@ _SPARSE = ["training.save_steps=2", "training.eval_steps=2", "training.logging_s
 _TIMED = re.compile("runtime|per_second|^train_loss$")
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """A training that is stopped in many ways; 16 rows a step and 4 steps an epoch in all of them.
-
-    Attributes:
-        overrides: beside the common ones.
-        processes: that train together.
-    """
-
-    overrides: tuple[str, ...]
-    processes: int = 1
-
-
 def _cut(rows: int, k: int) -> tuple[str, ...]:
     return (f"training.per_device_train_batch_size={rows}", f"training.gradient_accumulation_steps={k}")
 
 
+# Trainings that are stopped in many ways; 16 rows a step and 4 steps an epoch in all of them.
 SETTINGS = {
-    "k = 1": Setting((*_EVERY, *_cut(16, 1))),
-    "k = 4": Setting((*_EVERY, *_cut(4, 4))),
-    "k = 1, sparse": Setting((*_SPARSE, *_cut(16, 1))),
-    "k = 4, sparse": Setting((*_SPARSE, *_cut(4, 4))),
-    "k = 4, by length": Setting((*_SPARSE, *_cut(4, 4), "training.group_by_length=true")),
-    "k = 1, mix": Setting((*_SPARSE, *_cut(16, 1), "data=mix", "data.sources={a: a.jsonl, b: {train_file: b.jsonl, weight: 2}}")),
-    "k = 1, early stopping": Setting((*_EVERY, *_cut(16, 1), "training.early_stopping_patience=2", "optimizer.lr=1.0")),
-    "2 processes, k = 1": Setting((*_SPARSE, *_cut(8, 1)), processes=2),
-    "2 processes, k = 4": Setting((*_SPARSE, *_cut(2, 4)), processes=2),
+    "k = 1": (*_EVERY, *_cut(16, 1)),
+    "k = 4": (*_EVERY, *_cut(4, 4)),
+    "k = 1, sparse": (*_SPARSE, *_cut(16, 1)),
+    "k = 4, sparse": (*_SPARSE, *_cut(4, 4)),
+    "k = 4, by length": (*_SPARSE, *_cut(4, 4), "training.group_by_length=true"),
+    "k = 1, mix": (*_SPARSE, *_cut(16, 1), "data=mix", "data.sources={a: a.jsonl, b: {train_file: b.jsonl, weight: 2}}"),
+    "k = 1, early stopping": (*_EVERY, *_cut(16, 1), "training.early_stopping_patience=2", "optimizer.lr=1.0"),
+    "2 processes, k = 1": (*_SPARSE, *_cut(8, 1)),
+    "2 processes, k = 4": (*_SPARSE, *_cut(2, 4)),
 }
 
 _T, _C = "e5ft.training.trainer:ContrastiveTrainer.", "e5ft.training.checkpoint:"
@@ -83,7 +71,7 @@ AROUND_A_LOG = (
 )
 IN_EVALUATION = (
     Place("before an evaluation", _T + "evaluate"),
-    Place("amid an evaluation", "e5ft.modeling.encoder:Encoder.encode", "after"),
+    Place("amid an evaluation", "e5ft.modeling.encoder:Encoder.encode_tokens", "after"),
     Place("after an evaluation", _T + "evaluate", "after"),
 )
 IN_A_SAVE = (
@@ -135,34 +123,36 @@ OUTSIDE = (
 )
 
 
+_ALL = (*IN_A_STEP, *AROUND_A_LOG, *IN_EVALUATION, *IN_A_SAVE)
+_CUT = (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[4], IN_A_SAVE[10])
+_STOPPING = (IN_A_STEP[1], IN_EVALUATION[2], IN_A_SAVE[13])
+_PROCESSES = (*IN_A_STEP[:2], IN_A_STEP[3], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[1], IN_A_SAVE[6])
+_ONE, _TWO = ("k = 1", "k = 4"), ("2 processes, k = 1", "2 processes, k = 4")
+_MATRIX = (  # settings, places, steps, kinds, ranks, counts: every combination
+    (_ONE[:1], _ALL, (FIRST, MIDDLE, END), (KILL,), (0,), (1,)),
+    (_ONE[1:], IN_A_STEP, (FIRST, MIDDLE, END), (KILL,), (0,), (1,)),
+    (_ONE[1:], _ALL[len(IN_A_STEP) :], (MIDDLE,), (KILL,), (0,), (1,)),
+    (("k = 1, sparse", "k = 4, sparse"), IN_A_STEP, (MIDDLE,), (KILL,), (0,), (1,)),
+    (("k = 4, sparse",), IN_A_STEP[1:4], (MIDDLE,), (KILL,), (0,), (2, 3)),  # a later micro-batch of the step
+    (_ONE[:1], OUTSIDE, (None,), (KILL,), (0,), (1,)),
+    (("k = 4, by length", "k = 1, mix"), _CUT, (MIDDLE,), (KILL,), (0,), (1,)),
+    (("k = 1, early stopping",), _STOPPING, (0, 1), (KILL,), (0,), (1,)),  # the second is the last one
+    (_TWO, _PROCESSES, (MIDDLE,), (KILL,), (0, 1), (1,)),
+    (_ONE[:1], IN_A_SAVE[:13], (MIDDLE,), (FULL,), (0,), (1,)),
+    (("k = 4, sparse",), (*_CUT[:3], IN_A_SAVE[3]), (MIDDLE,), (TERM, USR1), (0,), (1,)),
+    (("k = 4, sparse",), (OUTSIDE[7], OUTSIDE[13]), (None,), (TERM, USR1), (0,), (1,)),
+    (_TWO[1:], (IN_A_STEP[3],), (MIDDLE,), (TERM,), (0, 1), (1,)),
+    (_ONE, (A_LOSS, A_NORM), (FIRST, MIDDLE), (NAN,), (0,), (1,)),
+)
+
+
 def faults() -> Iterator[tuple[str, Fault]]:
     """The whole matrix: (setting, fault)."""
-    for place in (*IN_A_STEP, *AROUND_A_LOG, *IN_EVALUATION, *IN_A_SAVE):
-        for step in (FIRST, MIDDLE, END):
-            if place.name == "amid removing an old checkpoint" and step == FIRST:
-                continue  # there is none yet
-            yield "k = 1", Fault(place, step)
-            if place in IN_A_STEP or step == MIDDLE:
-                yield "k = 4", Fault(place, step)
-    yield from ((f"k = {k}, sparse", Fault(place, MIDDLE)) for k in (1, 4) for place in IN_A_STEP)
-    # A later micro-batch of the step.
-    yield from (("k = 4, sparse", Fault(place, MIDDLE, count=count)) for count in (2, 3) for place in IN_A_STEP[1:4])
-    yield from (("k = 1", Fault(place)) for place in OUTSIDE)
-    few = (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[4], IN_A_SAVE[10])
-    yield from ((setting, Fault(place, MIDDLE)) for setting in ("k = 4, by length", "k = 1, mix") for place in few)
-    few = (IN_A_STEP[1], IN_EVALUATION[2], IN_A_SAVE[13])
-    yield from (("k = 1, early stopping", Fault(place, step)) for place in few for step in (0, 1))  # the second is the last one
-    few = (*IN_A_STEP[:2], IN_A_STEP[3], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[1], IN_A_SAVE[6])
-    for setting, rank, place in itertools.product(("2 processes, k = 1", "2 processes, k = 4"), (0, 1), few):
-        if not (place is IN_A_SAVE[1] and rank == 1):  # the weights are written by the first process alone
-            yield setting, Fault(place, MIDDLE, rank=rank)
-    yield from (("k = 1", Fault(place, MIDDLE, FULL)) for place in IN_A_SAVE[:13])
-    few = (IN_A_STEP[1], IN_A_STEP[6], IN_EVALUATION[1], IN_A_SAVE[3], OUTSIDE[7], OUTSIDE[13])
-    for kind, place in itertools.product((TERM, USR1), few):
-        yield "k = 4, sparse", Fault(place, None if place in OUTSIDE else MIDDLE, kind)
-    yield from (("2 processes, k = 4", Fault(IN_A_STEP[3], MIDDLE, TERM, rank=rank)) for rank in (0, 1))
-    for setting, step, place in itertools.product(("k = 1", "k = 4"), (FIRST, MIDDLE), (A_LOSS, A_NORM)):
-        yield setting, Fault(place, step, NAN)
+    for setting, *what in (combination for axes in _MATRIX for combination in itertools.product(*axes)):
+        fault = Fault(*what)
+        is_too_early = fault.place.name == "amid removing an old checkpoint" and fault.step == FIRST  # there is none yet
+        if not is_too_early and not (fault.place is IN_A_SAVE[1] and fault.rank == 1):  # rank 0 alone writes the weights
+            yield setting, fault
 
 
 def phase(fault: Fault) -> str:
@@ -175,14 +165,15 @@ class Outcome:
     """What became of one fault.
 
     Attributes:
-        setting, fault: as asked.
+        setting: of `SETTINGS`.
+        fault: the fault; or the kind of damage.
         survived: the process ended as the fault makes it end, and the next call resumed it and came to its end.
         identical: with the same weights, optimizer, scores and log as the run that nothing stopped.
         detail: what was not as it should be.
     """
 
     setting: str
-    fault: Fault
+    fault: Fault | str
     survived: bool
     identical: bool
     detail: str
@@ -238,7 +229,7 @@ class Laboratory:
 
     def call(self, setting: str, work: Path, fault: Fault | None = None, resume: bool = False) -> list[Ended]:
         """Run train.py there; how each process ended."""
-        overrides, processes = SETTINGS[setting].overrides, SETTINGS[setting].processes
+        overrides, processes = SETTINGS[setting], 2 if setting.startswith("2 processes") else 1
         data = [] if "data=mix" in overrides else ["data.train_file=rows.jsonl"]
         arguments = [*_COMMON, *data, "data.dev_file=dev.jsonl", *overrides, "name=run", f"resume={str(resume).lower()}"]
         prepare = None if fault is None else (lambda rank: install(fault, rank))

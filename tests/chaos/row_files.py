@@ -166,14 +166,14 @@ def good_files() -> dict[str, bytes]:
     columns["scores"] = [row["scores"] for row in rows]
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pa.table(columns), sink, row_group_size=5)
-    found = {".jsonl": lines, ".json": lines, ".parquet": sink.getvalue()}
+    files = {".jsonl": lines, ".json": lines, ".parquet": sink.getvalue()}
     for suffix, delimiter in ((".csv", ","), (".tsv", "\t")):
         text = io.StringIO()
         writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
         writer.writerow(NAMES)
         writer.writerows([[_cell(row[name]) for name in NAMES] for row in rows])
-        found[suffix] = text.getvalue().encode()
-    return found
+        files[suffix] = text.getvalue().encode()
+    return files
 
 
 def damaged(generator: random.Random) -> tuple[str, bytes]:

@@ -17,10 +17,10 @@ def test_a_share_of_the_kills_and_of_the_damage_is_survived_bit_for_bit(tmp_path
 
 
 def test_the_matrix_is_as_large_as_promised():
-    found = [fault for _, fault in kills.faults()]
-    killed = [fault for fault in found if fault.kind == kills.KILL]
+    matrix = [fault for _, fault in kills.faults()]
+    killed = [fault for fault in matrix if fault.kind == kills.KILL]
     assert len({(fault.place.name, kills.phase(fault)) for fault in killed}) >= 60 and len(killed) >= 200
-    assert len(damage.KINDS) >= 6 and {fault.kind for fault in found} == {"SIGKILL", "ENOSPC", "SIGTERM", "SIGUSR1", "NaN"}
+    assert len(damage.KINDS) >= 6 and {fault.kind for fault in matrix} == {"SIGKILL", "ENOSPC", "SIGTERM", "SIGUSR1", "NaN"}
 
 
 def test_a_difference_is_seen():
