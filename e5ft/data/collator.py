@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 
 from e5ft.data.step import Step
 from e5ft.data.store import RowStore, TokenStore
-from e5ft.errors import ConfigurationError
 
 
 class Vectors(Protocol):
@@ -89,10 +88,6 @@ class TrainingRows(Dataset):
         positives: str = "sample",
         vectors: Mapping[str, Vectors] | None = None,
     ):
-        if positives not in ("sample", "all"):
-            raise ConfigurationError(f"step.positives={positives!r}: must be sample or all")
-        if negatives_per_query is not None and negatives_per_query < 0:
-            raise ConfigurationError(f"data.negatives_per_query={negatives_per_query}: must be at least 0, or null for all")
         if len(store.rows) != len(tokens.tokens):
             raise ValueError(f"{len(store.rows)} rows but tokens of {len(tokens.tokens)}")
         self.ids = store.rows.remove_columns(["query", "positives", "negatives", "line"])

@@ -5,7 +5,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from e5ft.data.store import RowStore
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.errors import DataError
 
 
 def split_rows(store: RowStore, share: float, seed: int) -> tuple[RowStore, RowStore]:
@@ -23,13 +23,8 @@ def split_rows(store: RowStore, share: float, seed: int) -> tuple[RowStore, RowS
         (training rows, dev rows), each in the order of the file.
 
     Raises:
-        ConfigurationError: the share is out of range.
         DataError: the rows hang together so closely that no dev set can be cut off.
     """
-    if not 0 < share <= 0.5:
-        raise ConfigurationError(
-            f"data.dev_share={share}: must be above 0 and at most 0.5 (or name data.dev_file to use a file of your own)"
-        )
     component = _components(store)
     most = max(1, round(share * len(component)))
     sizes = np.bincount(component)

@@ -19,7 +19,7 @@ from e5ft.data.remote import local_file
 from e5ft.data.rows import Row, read_rows
 from e5ft.data.settings import Columns
 from e5ft.data.text import TextSpec, text_id, tokenize, tokenizer_state
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.errors import DataError
 from e5ft.files import digest_of, digest_of_file, new_folder, read_json, write_json
 
 VERSION = 3  # part of every cache key: raise it when the meaning of a stored column changes
@@ -116,8 +116,6 @@ def limited_rows(rows: Sequence[Row], count: int | None, seed: int) -> Sequence[
         count: at least 1; None for all.
         seed: of the choice.
 
-    Raises:
-        ConfigurationError: the count is below 1.
     """
     chosen = _limited(len(rows), count, seed)
     return rows if chosen is None else [rows[index] for index in chosen]
@@ -131,8 +129,6 @@ def seeded_choice(total: int, count: int | None, seed: int | Sequence[int]) -> n
 def _limited(total: int, count: int | None, seed: int) -> np.ndarray | None:
     if count is None or count >= total:
         return None
-    if count < 1:
-        raise ConfigurationError(f"data.max_train_rows={count}: must be at least 1, or null for all")
     return seeded_choice(total, count, seed)
 
 
@@ -149,8 +145,6 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     Raises:
         DataError: a bad row with on_bad_row=fail, or no good row at all.
     """
-    if on_bad_row not in ("fail", "skip"):
-        raise ConfigurationError(f"data.on_bad_row={on_bad_row!r}: must be fail or skip")
     local = local_file(source, cache)
     try:
         content = digest_of_file(local) if is_file(local) else None

@@ -3,7 +3,6 @@
 The adapters sit inside the encoder's own layers, so that attention, pooling and saving are the same code with and without.
 """
 
-import math
 import os
 from pathlib import Path
 
@@ -97,7 +96,3 @@ def load_adapters(encoder: Encoder, folder: str | os.PathLike) -> None:
     if wanted != {name: tensor.shape for name, tensor in tensors.items()}:
         raise ConfigurationError(f"{file}: adapters of another rank or of other layers (model.lora.*)")
     encoder.backbone.load_state_dict(tensors, strict=False)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 
 import torch
 
@@ -29,11 +28,10 @@ def merge(base: Encoder, tuned: Encoder, alpha: float) -> Encoder:
         A third encoder, on the device of `tuned` and in eval mode; the two given ones are left as they were.
 
     Raises:
-        ConfigurationError: alpha out of range, or the two do not belong together (`check_mergeable`).
+        ConfigurationError: the two do not belong together (`check_mergeable`).
 
     Source: Wortsman et al. 2022 (WiSE-FT), arXiv:2109.01903, equation 1; Xiao et al. 2023 (LM-Cocktail), arXiv:2311.13534.
     """
-    check_alpha(alpha)
     check_mergeable(base, tuned)
     merged = copy.deepcopy(tuned).eval()
     ours, theirs = _tensors(merged), _tensors(base)
@@ -41,19 +39,6 @@ def merge(base: Encoder, tuned: Encoder, alpha: float) -> Encoder:
         for name, tensor in ours.items():  # the tensors of a state dict share their memory with the module
             tensor.copy_(_between(theirs[name].to(tensor.device), tensor, alpha))
     return merged
-
-
-def check_alpha(alpha: object, field: str = "alpha") -> None:
-    """Refuse what is no share.
-
-    Raises:
-        ConfigurationError: not a number, or outside 0 to 1.
-    """
-    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha)
-    if not number or not 0 <= alpha <= 1:
-        raise ConfigurationError(
-            f"{field}={alpha!r}: the fine-tuned model's share is needed, a number from 0 (the base) to 1 (the fine-tuned model)"
-        )
 
 
 def check_mergeable(base: Encoder, tuned: Encoder) -> None:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from e5ft.data.text import normalise
-from e5ft.errors import ConfigurationError
 
-MEASURES = ("containment", "jaccard")
 FEWEST_CONTAINED = 16  # n-grams of a passage below which being contained in another says nothing
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits well mixed: 2^64 divided by the golden ratio
 
@@ -30,14 +28,6 @@ class NearDuplicates:
     """
 
     def __init__(self, texts: Sequence[str], *, ngram: int, threshold: float, measure: str):
-        if not isinstance(ngram, int) or isinstance(ngram, bool) or not 1 <= ngram <= 16:
-            raise ConfigurationError(f"filters.near_duplicate.ngram={ngram!r}: must be a whole number from 1 to 16")
-        if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
-            raise ConfigurationError(
-                f"filters.near_duplicate.threshold={threshold!r}: must be above 0 and at most 1, or null for off"
-            )
-        if measure not in MEASURES:
-            raise ConfigurationError(f"filters.near_duplicate.measure={measure!r}: must be one of {', '.join(MEASURES)}")
         self.threshold, self.measure = threshold, measure
         # The most recent ones are kept: passages come back as candidates of many queries, and memory must stay bounded.
         self._grams = functools.lru_cache(maxsize=50_000)(lambda index: ngrams(texts[index], ngram))

@@ -56,8 +56,6 @@ class ContrastiveTrainer(ResumableTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizer_cls_and_kwargs: tuple | None = None,
     ):
-        if negatives not in ("step", "micro_batch"):
-            raise ConfigurationError(f"step.negatives={negatives!r}: must be step or micro_batch")
         if any(parameter.requires_grad for parameter in loss.parameters()):
             # The optimizer sees the encoder alone, and processes average no other gradient: they would stay as they are.
             raise ConfigurationError(f"loss: {type(loss).__name__} has parameters of its own; only the encoder is trained")

@@ -11,7 +11,6 @@ from e5ft.data.collator import Example, TrainingRows, collate
 from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
-from e5ft.errors import ConfigurationError
 from tests.conftest import make_encoder, make_rows, make_tokenizer
 
 
@@ -128,11 +127,6 @@ def test_all_negatives_or_none(make_training_rows):
     data = [{"query": "q", "document": "d", "hard_negative": ["w1", "w2", "w3"]}, {"query": "r", "document": "e"}]
     assert [negatives(make_training_rows(data), row) for row in range(2)] == [ids("w1", "w2", "w3"), []]
     assert [negatives(make_training_rows(data, 0), row) for row in range(2)] == [[], []]
-
-
-def test_fewer_than_no_negatives_are_refused(make_training_rows):
-    with pytest.raises(ConfigurationError, match="data.negatives_per_query=-1: must be at least 0"):
-        make_training_rows([{"query": "q", "document": "d"}], -1)
 
 
 def test_tokens_of_other_rows_are_refused(make_store, tmp_path):

@@ -1,12 +1,10 @@
 """A dev set that shares neither query nor document with the training part."""
 
-import json
-
 import numpy as np
 import pytest
 
 from e5ft.data.split import split_rows
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.errors import DataError
 
 
 def random_rows(seed: int, count: int = 60) -> list[dict]:
@@ -96,9 +94,3 @@ def test_rows_that_hang_together_cannot_be_split(rows, make_store):
         split_rows(make_store(rows), 0.5, 0)
     assert f"{len(rows)} rows form 1 groups" in str(caught.value)
     assert "data.dev_file" in str(caught.value)
-
-
-@pytest.mark.parametrize("share", [0, -0.1, 0.51, 1, float("nan")])
-def test_a_share_out_of_range_is_refused(share, make_store):
-    with pytest.raises(ConfigurationError, match=f"data.dev_share={json.dumps(share)}".replace("NaN", "nan")):
-        split_rows(make_store(singles(10)), share, 0)

@@ -14,7 +14,7 @@ from e5ft.data.rows import Row
 from e5ft.data.settings import Columns
 from e5ft.data.store import limited_rows, load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.errors import DataError
 from tests.conftest import make_encoder, make_rows, make_tokenizer
 
 GOOD = '{"query": "q", "document": "d"}'
@@ -100,11 +100,6 @@ def test_no_good_row_at_all_is_refused(on_bad_row, write_lines, cache):
         load_rows(path, Columns(), cache, on_bad_row=on_bad_row)
 
 
-def test_an_unknown_way_with_bad_rows_is_refused(write_lines, cache):
-    with pytest.raises(ConfigurationError, match="data.on_bad_row='drop': must be fail or skip"):
-        load_rows(write_lines(GOOD), Columns(), cache, on_bad_row="drop")
-
-
 def test_the_same_file_is_read_once(write_lines, cache, monkeypatch):
     path = write_lines(GOOD, BAD)
     first = load_rows(path, Columns(), cache, on_bad_row="skip")
@@ -173,8 +168,6 @@ def test_a_limit_is_a_seeded_choice_in_order_and_the_same_of_a_list(make_store):
     expected = np.sort(np.random.default_rng(3).permutation(50)[:20])
     assert chosen.digest == store.select(expected).digest and limited_rows(list(store), 20, 3) == list(chosen)
     assert store.limited(None, 3) is store.limited(50, 3) is store
-    with pytest.raises(ConfigurationError, match="data.max_train_rows=0: must be at least 1"):
-        store.limited(0, 3)
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------------

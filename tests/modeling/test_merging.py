@@ -101,12 +101,6 @@ def test_a_merged_model_is_saved_and_read_like_any_other(family, tmp_path):
     np.testing.assert_array_equal(again.encode(TEXTS, "passage"), merged.encode(TEXTS, "passage"))
 
 
-@pytest.mark.parametrize("alpha", [-0.1, 1.5, float("nan"), float("inf"), True, "0.5", None])
-def test_no_share(alpha):
-    with pytest.raises(ConfigurationError, match="alpha="):
-        merge(*pair(), alpha)
-
-
 def test_a_model_saved_and_read_again_belongs_to_itself(tmp_path):
     """Also after calls that leave their truncation in the tokenizer."""
     base = make_encoder()

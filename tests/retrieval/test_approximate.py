@@ -107,9 +107,6 @@ def test_where_too_few_are_found_the_rest_is_none(queries, passages):
 
 
 def test_refusals(queries, passages, monkeypatch):
-    for method in ("flat", "hnsw"):
-        with pytest.raises(ConfigurationError, match=f"search='{method}': must be one of exact, ivfpq"):
-            check_method(method)
     with pytest.raises(ConfigurationError, match="k=0"):
         search_ivfpq(queries, passages, 0)
     monkeypatch.setitem(sys.modules, "faiss", None)

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e5ft.errors import ConfigurationError
 from e5ft.retrieval.near_duplicates import NearDuplicates, ngrams
 
 texts = st.one_of(st.text(alphabet="가나다라 ab", max_size=12), st.text(alphabet="가나다라 ab", min_size=20, max_size=60))
@@ -85,9 +84,3 @@ def test_any_of_several_answers_counts():
         ["가나다라마", "바사아자차", "바사아자카", "하하하하하"], ngram=2, threshold=0.5, measure="containment"
     )
     assert alike(np.array([0, 1]), np.array([2, 3])).tolist() == [True, False]
-
-
-@pytest.mark.parametrize("given", [{"ngram": 0}, {"ngram": 2.0}, {"threshold": 0}, {"threshold": 1.1}, {"measure": "cosine"}])
-def test_values_out_of_range(given):
-    with pytest.raises(ConfigurationError, match=f"near_duplicate.{next(iter(given))}="):
-        NearDuplicates(["x"], **{"ngram": 3, "threshold": 0.5, "measure": "jaccard", **given})
