@@ -37,18 +37,18 @@ def check_shape(config, place: str) -> None:
     """
     for field in _NEEDED:
         if getattr(config, field, None) is None:
-            raise ConfigurationError(f"{place}: model type {config.model_type!r} has no {field}; a text encoder is needed")
+            raise ConfigurationError(f"{place}: model type {config.model_type!r} has no {field}; must be a text encoder")
     for field, most in _LIMITS.items():
         value = getattr(config, field, None)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most):
-            raise ConfigurationError(f"{place}: {field}={value!r}: a whole number from 1 to {most:,} is needed")
+            raise ConfigurationError(f"{place}: {field}={value!r}: must be a whole number from 1 to {most:,}")
     if getattr(config, "chunk_size_feed_forward", 0) != 0:
         raise ConfigurationError(
-            f"{place}: chunk_size_feed_forward={config.chunk_size_feed_forward!r}: 0 is needed, as texts of every length are read"
+            f"{place}: chunk_size_feed_forward={config.chunk_size_feed_forward!r}: must be 0, as texts of every length are read"
         )
     pad = config.pad_token_id if hasattr(config, "pad_token_id") else None
     if pad is not None and (not isinstance(pad, int) or not 0 <= pad < config.vocab_size):
-        raise ConfigurationError(f"{place}: pad_token_id={pad!r}: a token id below vocab_size={config.vocab_size} is needed")
+        raise ConfigurationError(f"{place}: pad_token_id={pad!r}: must be a token id below vocab_size={config.vocab_size}")
     try:
         with torch.device("meta"):
             size = 4 * sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())

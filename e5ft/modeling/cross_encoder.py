@@ -28,11 +28,8 @@ class CrossEncoder:
     """
 
     def __init__(self, path: str, *, device: torch.device | str = "cpu", max_length: int = 512, batch_size: int = 64):
-        for field, value in (("max_length", max_length), ("batch_size", batch_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigurationError(f"cross_encoder.{field}={value!r}: a whole number of at least 1 is needed")
         if not Path(path).is_dir():
-            raise ConfigurationError(f"cross_encoder.path={path}: there is no such folder")
+            raise ConfigurationError(f"cross_encoder.path={path}: no such folder")
         self.device, self.batch_size = torch.device(device), batch_size
         self._model, self._tokenizer = _load(path, self.device)
         positions = getattr(self._model.config, "max_position_embeddings", None) or max_length
@@ -89,10 +86,10 @@ def _load(path: str, device: torch.device):
     except Exception as error:  # broken files raise a dozen kinds, tokenizers' own a bare Exception
         raise ConfigurationError(f"cross_encoder.path={path}: not a usable model folder: {first_line(error)}") from error
     if model.config.num_labels not in (1, 2):
-        raise ConfigurationError(f"cross_encoder.path={path}: {model.config.num_labels} labels; one or two are needed")
+        raise ConfigurationError(f"cross_encoder.path={path}: {model.config.num_labels} labels; must have one or two")
     if report["missing_keys"]:
         raise ConfigurationError(
             f"cross_encoder.path={path}: its weights lack {len(report['missing_keys'])} of the model's tensors, the first "
-            f"{sorted(report['missing_keys'])[0]}; a fine-tuned sequence-classification model is needed"
+            f"{sorted(report['missing_keys'])[0]}; must be a fine-tuned sequence-classification model"
         )
     return model.to(device).eval(), tokenizer

@@ -22,7 +22,7 @@ SHAPE = dict(vocab_size=210, hidden_size=32, num_hidden_layers=1, num_attention_
         ({"num_attention_heads": 5}, "not a multiple"),
         ({"hidden_act": "nothing"}, "KeyError: 'nothing'"),
         ({"pad_token_id": 500}, "pad_token_id=500: a token id below vocab_size=210"),
-        ({"chunk_size_feed_forward": 3}, "chunk_size_feed_forward=3: 0 is needed"),
+        ({"chunk_size_feed_forward": 3}, "chunk_size_feed_forward=3: must be 0"),
     ],
 )
 def test_a_shape_that_cannot_be_is_refused_before_memory_is_taken(change, words):
@@ -36,7 +36,7 @@ def test_a_good_shape_is_accepted():
 
 
 def test_a_model_of_another_kind_is_refused():
-    with pytest.raises(ConfigurationError, match="a text encoder is needed"):
+    with pytest.raises(ConfigurationError, match="must be a text encoder"):
         check_shape(AutoConfig.for_model("vit"), "place")
 
 
