@@ -72,7 +72,8 @@ def settings_of(script: str, config: DictConfig) -> Any:
     values["model"] = build(ModelSource, {**model, "seed": values["seed"]}) if is_named else None
     if script == "mine":
         values["mining"] = {name: values[name] for name in hints(MiningSettings)}
-        values = {name: value for name, value in values.items() if name in hints(MineSettings)}
+        for name in hints(MiningSettings).keys() - hints(MineSettings).keys():
+            del values[name]
     return build(SCRIPTS[script], values, "")
 
 

@@ -90,6 +90,7 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, override, ex
         ("eval", "device=gpu", "device='gpu': must be auto, cpu or cuda"),
         ("mine", "filters=null", "filters=None: must be a mapping"),
         ("mine", "filters.percent=2", "filters.percent=2: must be above 0 and at most 1, or null"),
+        ("mine", "+eval_dir=x", "eval_dir='x': no such field"),
         ("mine", "search=flat", "search='flat': must be exact or ivfpq"),
         ("export", "merge.alpha=half", "merge.alpha='half': must be"),
         ("export", "merge.alpha=[]", "merge.alpha=(): must be a number, or a list"),
@@ -103,7 +104,7 @@ def test_what_is_out_of_range_is_refused_when_the_settings_are_made(composed, sc
     assert str(caught.value).startswith(words)
 
 
-@pytest.mark.parametrize("override", ["filters.near_duplicate=null", "data.keep_dir=a", "data.keep_dir=[a,b]", "+my_own=5"])
+@pytest.mark.parametrize("override", ["filters.near_duplicate=null", "data.keep_dir=a", "data.keep_dir=[a,b]"])
 def test_what_is_meant_is_accepted(composed, override):
     composed("mine", override)
 
