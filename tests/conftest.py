@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -17,6 +18,19 @@ from e5ft.modeling.encoder import Encoder, EncoderSpec
 
 torch.set_num_threads(1)  # two threads on busy cores wait for each other: 20 times slower, seen
 WORDS = [f"w{i}" for i in range(200)]
+# Whole jobs, processes of their own, injected faults: `make test-fast` leaves them out.
+SLOW = (
+    *("app/commands/", "app/runs/test_memory", "app/telling/test_findings", "benchmarks/", "chaos/", "training/test_fitting"),
+    *("training/test_sharding", "training/test_resuming", "test_cli", "test_concurrent", "test_confinement", "test_distributed"),
+    *("test_example", "test_foreign", "test_four", "test_install", "test_mine_cli", "test_sweep_cli"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what takes long, by the file that it stands in."""
+    for item in items:
+        if str(item.path.relative_to(Path(__file__).parent)).startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

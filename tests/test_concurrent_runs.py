@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,6 @@ from e5ft.files import read_json
 from tests.app.conftest import TINY
 from tests.conftest import make_rows
 from tests.test_cli import ENVIRONMENT, ROOT, call
-from tests.test_sweep_cli import start, wait_for
 
 RUN = (
     "name=n", *TINY, "tracking=off", "evaluation.bm25=null", "training.use_cpu=true", "training.max_steps=100000",
@@ -19,6 +20,25 @@ RUN = (
     "training.logging_steps=500",  # its lines are read at the end alone: a full pipe would hold it up
 )  # fmt: skip
 SAVED = "trainer_state.json"  # the last file of a checkpoint
+
+
+def start(*arguments, cwd):
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def wait_for(path: Path, process: subprocess.Popen):
+    """Until a file is there; the process must not end before."""
+    end = time.monotonic() + 240  # generous: it only ends a wait for what never comes
+    try:
+        while not path.exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end, f"{path} did not come"
+            time.sleep(0.005)
+    except AssertionError:
+        process.kill()
+        process.wait()
+        raise
 
 
 def newest(cwd) -> int:
