@@ -16,12 +16,12 @@ SHAPE = dict(vocab_size=210, hidden_size=32, num_hidden_layers=1, num_attention_
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"hidden_size": 0}, "hidden_size=0: a whole number from 1"),
+        ({"hidden_size": 0}, "hidden_size=0: must be a whole number from 1"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000"),
         ({"vocab_size": 10**7, "hidden_size": 65_536}, "its weights need"),
         ({"num_attention_heads": 5}, "not a multiple"),
         ({"hidden_act": "nothing"}, "KeyError: 'nothing'"),
-        ({"pad_token_id": 500}, "pad_token_id=500: a token id below vocab_size=210"),
+        ({"pad_token_id": 500}, "pad_token_id=500: must be a token id below vocab_size=210"),
         ({"chunk_size_feed_forward": 3}, "chunk_size_feed_forward=3: must be 0"),
     ],
 )

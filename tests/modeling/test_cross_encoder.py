@@ -57,8 +57,6 @@ def test_what_is_no_cross_encoder(tmp_path):
     save(tmp_path / "three", 3)
     with pytest.raises(ConfigurationError, match="3 labels"):
         CrossEncoder(str(tmp_path / "three"))
-    with pytest.raises(ConfigurationError, match="batch_size=0"):
-        CrossEncoder(str(tmp_path / "three"), batch_size=0)
 
 
 def test_an_embedder_has_no_classifier(tmp_path):
