@@ -119,19 +119,20 @@ def _checked(config: DictConfig) -> float | None:
     prepare_libraries()
     from e5ft.app.runs.stopping import out_of_memory_explained
 
-    module, _, function = COMMANDS[job.job.config_name].partition(":")
+    module, _, name = COMMANDS[job.job.config_name].partition(":")
+    with contextlib.redirect_stdout(io.StringIO()):  # transformers prints "Running in WANDB offline mode", whatever tracking says
+        function = getattr(importlib.import_module(module), name)
     with out_of_memory_explained(settings):
-        return getattr(importlib.import_module(module), function)(settings)
+        return function(settings)
 
 
 def prepare_libraries() -> None:
-    """Import transformers without what it prints, and set what its users would see."""
+    """Set what users of tokenizers, accelerate and transformers would see."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # DataLoader workers fork after the tokenizer was used
     # accelerate passes ddp_broadcast_buffers on under the name that torch 2.13 deprecates; no setting of ours avoids it.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-    with contextlib.redirect_stdout(io.StringIO()):  # "Running in WANDB offline mode", also with tracking=off
-        import transformers.integrations  # noqa: F401
-        from transformers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar
+
     disable_progress_bar()  # transformers' own bars, of loading and saving shards, would cut through ours
 
 
