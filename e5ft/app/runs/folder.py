@@ -94,12 +94,22 @@ def status_of(path: Path) -> dict | None:
         ConfigurationError: the file is damaged.
     """
     file = path / "status.json"
-    if not file.is_file():
-        return None
+    return _record(file, "state") if file.is_file() else None
+
+
+def _record(file: Path, *needed: str) -> dict:
+    """Read a record of a run's folder, a JSON object with at least the needed keys.
+
+    Raises:
+        ConfigurationError: the file is damaged.
+    """
     try:
-        return {"state": str(read_json(file)["state"]), **read_json(file)}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{file}: damaged ({type(error).__name__}); remove it, or choose another name=") from error
+        record = read_json(file)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not record.keys() >= set(needed):
+        raise ConfigurationError(f"{file}: damaged; remove it, or choose another name=")
+    return record
 
 
 def holds_work(path: Path) -> bool:
@@ -146,7 +156,6 @@ class RunFolder:
         for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
             clear_temporaries(folder)
         self._finished_before = self._clean()
-        self._earlier = earlier
         self.set_status("running")
         if job.in_sweep:
             write_text(self.path / "overrides.yaml", OmegaConf.to_yaml(lasting(job.overrides)))
@@ -169,7 +178,7 @@ class RunFolder:
                 return
             known = self._known(error)
             if distributed.is_main():
-                self._record(known)
+                self._write_end(known)
             if known is not error:
                 raise known from error
         finally:
@@ -199,7 +208,7 @@ class RunFolder:
             if distributed.is_main():
                 write_json(file, definition)
             return
-        before = read_json(file)
+        before = _record(file)
         different = [key for key in sorted({*before, *definition}) if before.get(key) != definition.get(key)]
         if different:
             self._refused = True
@@ -220,12 +229,14 @@ class RunFolder:
 
     def _clean(self) -> bool:
         """Remove what an earlier, failed attempt said; whether an earlier one finished, so that its results must stay."""
-        for file in self.path.glob("error*.txt"):
+        summary, tracebacks = self.path / "summary.json", list(self.path.glob("error*.txt"))
+        said = [file for file in (self.path / "status.json", summary, *tracebacks) if file.is_file()]
+        self._said_before = {file: file.read_text(encoding="utf-8", errors="replace") for file in said}
+        for file in tracebacks:
             file.unlink()
-        summary = self.path / "summary.json"
         # Summaries without a state are of a time when only good ends wrote any.
         finished = (self.path / "rounds.json").is_file() or (
-            summary.is_file() and read_json(summary).get("state", "finished") == "finished"
+            summary.is_file() and _record(summary).get("state", "finished") == "finished"
         )
         if not finished:
             summary.unlink(missing_ok=True)
@@ -253,15 +264,17 @@ class RunFolder:
             return f"HYDRA_FULL_ERROR=1 shows the traceback, which could not be written ({failure.strerror})"
         return f"the traceback is in {relative(file)}"
 
-    def _record(self, error: BaseException) -> None:
+    def _write_end(self, error: BaseException) -> None:
         state = "stopped" if isinstance(error, TerminatedError | KeyboardInterrupt) else "failed"
         code = error.exit_code if isinstance(error, E5ftError) else 130 if isinstance(error, KeyboardInterrupt) else 1
         message, seconds = str(error) or type(error).__name__, time.time() - self._started
         progress = progress_of(self.path)
         try:
-            if self._refused or self._finished_before:  # this attempt failed, but what was there before is as it was
-                before = "finished" if self._finished_before else self._earlier["state"]
-                self.set_status("failed" if before == "running" else before, last_error=message)
+            if self._finished_before:  # this attempt failed, but the results of the one before are whole
+                self.set_status("finished", last_error=message)
+            elif self._refused:
+                for file, text in self._said_before.items():
+                    write_text(file, text)
             else:
                 file = self.path / "summary.json"
                 results = read_json(file) if file.is_file() else {}
@@ -287,11 +300,9 @@ def progress_of(path: Path) -> dict:
         folder, step, loss (the last logged), dev ({"step", "metrics"} of the last evaluation) and checkpoint (the newest
         complete one's name); None for what there is not.
     """
-    rounds = sorted(path.glob("round-[0-9]*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
-    path = rounds[-1] if rounds else path
-    complete = [folder for folder in path.glob("checkpoint-[0-9]*") if (folder / MANIFEST).is_file()]
-    newest = max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-    progress = {"folder": relative(path), "step": 0, "loss": None, "dev": None, "checkpoint": newest and newest.name}
+    path = next(reversed(_numbered(path, "round")), path)
+    complete = [folder.name for folder in _numbered(path, "checkpoint") if (folder / MANIFEST).is_file()]
+    progress = {"folder": relative(path), "step": 0, "loss": None, "dev": None, "checkpoint": complete[-1] if complete else None}
     file = path / "metrics.jsonl"
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
         try:
@@ -305,6 +316,12 @@ def progress_of(path: Path) -> dict:
         dev = {key.removeprefix("eval_"): value for key, value in values.items() if key.startswith("eval_")}
         progress["dev"] = {"step": step, "metrics": dev} if dev else progress["dev"]
     return progress
+
+
+def _numbered(path: Path, kind: str) -> list[Path]:
+    """KIND-1, KIND-2, ... in a folder, in ascending order."""
+    numbers = {folder.name.removeprefix(f"{kind}-"): folder for folder in path.glob(f"{kind}-*")}
+    return [numbers[number] for number in sorted(filter(str.isdecimal, numbers), key=int)]
 
 
 def command(name: str, resume: bool) -> str:

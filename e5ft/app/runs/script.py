@@ -185,7 +185,8 @@ def renamed(verb: str, argument: str) -> str:
     field, equals, value = argument.partition("=")
     name = field.lstrip("+")
     new = MOVED.get(verb, {}).get(name)
-    if new is None or (name.startswith("loss.") and any(a.startswith(("--config", "-c")) for a in sys.argv[1:])):
+    own_files = any(given.startswith(("--config-dir", "--config-path", "-cd", "-cp")) for given in sys.argv[1:])
+    if new is None or (name.startswith("loss.") and own_files):  # a loss of the user's own may have a field of this name
         return argument
     if name == "output_file":
         folder, _, file = value.rpartition("/")

@@ -1,9 +1,11 @@
 """However a run ends, its files and its last lines say what happened, what is saved and how to resume it."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -145,6 +147,7 @@ def test_of_rounds_the_last_one_counts(tmp_path):
     for number in (1, 2, 10):
         checkpoint(tmp_path / f"round-{number}", number)
         (tmp_path / f"round-{number}/metrics.jsonl").write_text(f'{{"step": {number}, "loss": NaN}}\n')
+    shutil.copytree(tmp_path / "round-10/checkpoint-10", tmp_path / "round-10/checkpoint-20-copy")  # by a person
     found = progress_of(tmp_path)
     assert found["step"] == 10 and found["checkpoint"] == "checkpoint-10" and found["loss"] is None
 
@@ -175,24 +178,26 @@ def test_a_training_that_ends_well_says_finished(trained):
     assert OmegaConf.load(folder / "config.yaml").name
 
 
-def test_a_damaged_status_is_one_line(tmp_path):
-    (tmp_path / "status.json").write_text("")
-    for resume in (False, True):
-        with pytest.raises(ConfigurationError, match="status.json: damaged .*; remove it"):
-            RunFolder(Job(tmp_path), resume)
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+@pytest.mark.parametrize("record", ["status.json", "summary.json", "definition.json"])
+def test_a_damaged_record_is_named(tmp_path, record, content):
+    with contextlib.suppress(TerminatedError), RunFolder(Job(tmp_path)) as folder:
+        folder.check_definition({"seed": 1}, resume=False)
+        raise TerminatedError
+    (tmp_path / record).write_text(content)
+    with pytest.raises(ConfigurationError, match=f"{record}: damaged; remove it"), RunFolder(Job(tmp_path), True) as folder:
+        folder.check_definition({"seed": 1}, resume=True)
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(ended, tmp_path, capsys):
-    ended(TerminatedError("stopped"))
-    summary = read_json(tmp_path / "outputs/x/summary.json")
-    write_json(tmp_path / "outputs/x/definition.json", {"seed": 1})
-    with (
-        pytest.raises(ConfigurationError, match="seed: 1 then, 2 now"),
-        RunFolder(Job(tmp_path / "outputs/x", "x"), True) as folder,
-    ):
+    ended(ZeroDivisionError("by zero"))
+    path = tmp_path / "outputs/x"
+    write_json(path / "definition.json", {"seed": 1})
+    before = {file: file.read_text() for file in path.iterdir() if file.is_file()}
+    with pytest.raises(ConfigurationError, match="seed: 1 then, 2 now"), RunFolder(Job(path, "x"), True) as folder:
         folder.check_definition({"seed": 2}, resume=True)
-    assert read_json(tmp_path / "outputs/x/status.json")["state"] == "stopped"
-    assert capsys.readouterr().out == "" and summary["state"] == "stopped"
+    assert {file: file.read_text() for file in path.iterdir() if file.is_file()} == before and path / "error.txt" in before
+    assert capsys.readouterr().out == ""
 
 
 def _hold_and_wait(path, ready):
