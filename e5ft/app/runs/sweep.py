@@ -112,6 +112,7 @@ def begin(folder: Path, resume: object) -> None:
     lock = hold(folder / "sweep.lock", f"{folder}: another process is running the multirun of this name")
     jobs = [job.name for job in _jobs(folder) if holds_work(job)]
     if jobs and not resume:
+        lock.release()
         raise ConfigurationError(
             f"{folder}: holds a multirun already (jobs {', '.join(jobs)}); choose another name=, or resume it: sweep.resume=true"
         )
