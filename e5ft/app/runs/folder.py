@@ -98,11 +98,7 @@ def status_of(path: Path) -> dict | None:
 
 
 def _record(file: Path, *needed: str) -> dict:
-    """Read a record of a run's folder, a JSON object with at least the needed keys.
-
-    Raises:
-        ConfigurationError: the file is damaged.
-    """
+    """Read a record of a run's folder, a JSON object with at least the needed keys; a damaged one is refused."""
     try:
         record = read_json(file)
     except ValueError:
@@ -229,17 +225,15 @@ class RunFolder:
 
     def _clean(self) -> bool:
         """Remove what an earlier, failed attempt said; whether an earlier one finished, so that its results must stay."""
-        summary, tracebacks = self.path / "summary.json", list(self.path.glob("error*.txt"))
-        said = [file for file in (self.path / "status.json", summary, *tracebacks) if file.is_file()]
+        status, summary, tracebacks = self.path / "status.json", self.path / "summary.json", self.path.glob("error*.txt")
+        said = [file for file in (status, summary, *tracebacks) if file.is_file()]
         self._said_before = {file: file.read_text(encoding="utf-8", errors="replace") for file in said}
-        for file in tracebacks:
-            file.unlink()
         # Summaries without a state are of a time when only good ends wrote any.
-        finished = (self.path / "rounds.json").is_file() or (
-            summary.is_file() and _record(summary).get("state", "finished") == "finished"
-        )
-        if not finished:
-            summary.unlink(missing_ok=True)
+        finished = summary in said and _record(summary).get("state", "finished") == "finished"
+        finished = finished or (self.path / "rounds.json").is_file()
+        for file in said:
+            if file != status and not (finished and file == summary):
+                file.unlink()
         return finished
 
     def _known(self, error: BaseException) -> BaseException:
@@ -291,10 +285,7 @@ class RunFolder:
 
 
 def progress_of(path: Path) -> dict:
-    """How far a run came, from what its folder holds; of rounds, the last one.
-
-    Args:
-        path: the folder.
+    """How far the run in a folder came; of rounds, the last one.
 
     Returns:
         folder, step, loss (the last logged), dev ({"step", "metrics"} of the last evaluation) and checkpoint (the newest
@@ -352,22 +343,18 @@ def closing(state: str, progress: dict, seconds: float, again: str, resume: bool
         metrics = progress["dev"]["metrics"]
         metric = "ndcg@10" if "ndcg@10" in metrics else next(iter(metrics))
         measured += f", dev {metric} {metrics[metric]:.3f} at step {progress['dev']['step']:,}"
-    files = [name for name in (progress["checkpoint"],) if name] + [f"metrics.jsonl to step {progress['step']:,}"]
-    saved = "nothing yet: no step was logged" if not progress["step"] and not progress["checkpoint"] else ", ".join(files)
-    return "\n".join(
-        [
-            "",
-            f"{state:<12}at step {progress['step']:,} after {duration(seconds)}{measured}",
-            f"saved       {progress['folder']}: {saved}",
-            f"{'resume' if resume else 'try again':<12}{again}",
-        ]
+    saved = "nothing yet: no step was logged"
+    if progress["step"] or progress["checkpoint"]:
+        saved = ", ".join(filter(None, [progress["checkpoint"], f"metrics.jsonl to step {progress['step']:,}"]))
+    return (
+        f"\n{state:<12}at step {progress['step']:,} after {duration(seconds)}{measured}"
+        f"\nsaved       {progress['folder']}: {saved}\n{'resume' if resume else 'try again':<12}{again}"
     )
 
 
 def _disk_was_full(error: BaseException | None) -> bool:
-    while error is not None:
-        is_known = any(words in str(error) for words in _DISK_FULL_MESSAGES)
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or is_known:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    if error is None:
+        return False
+    is_known = any(words in str(error) for words in _DISK_FULL_MESSAGES)
+    full = is_known or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return full or _disk_was_full(error.__cause__ or error.__context__)
