@@ -317,15 +317,15 @@ def _numbered(path: Path, kind: str) -> list[Path]:
 
 def command(name: str, resume: bool) -> str:
     """The command that this process was started with, under a run's name, to resume it or to start again."""
-    given = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in ("name", "resume")]
-    given = [argument for argument in given if not is_secret_field(argument.partition("=")[0])]
+    overrides = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in ("name", "resume")]
+    overrides = [argument for argument in overrides if not is_secret_field(argument.partition("=")[0])]
     added = [f"name={name}", *(["resume=true"] if resume else [])]
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and os.environ.get("LOCAL_WORLD_SIZE") != str(processes):
         return f"the same command on every node, with {' '.join(added)}"
     launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
     script = sys.argv[0].split() if sys.argv[0].startswith("e5ft ") else [*launcher, sys.argv[0]]
-    return shlex.join([*script, *given, *added])
+    return shlex.join([*script, *overrides, *added])
 
 
 def closing(state: str, progress: dict, seconds: float, again: str, resume: bool) -> str:
