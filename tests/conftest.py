@@ -20,7 +20,7 @@ torch.set_num_threads(1)  # two threads on busy cores wait for each other: 20 ti
 WORDS = [f"w{i}" for i in range(200)]
 # Whole jobs, processes of their own, injected faults: `make test-fast` leaves them out.
 SLOW = (
-    *("app/commands/", "app/runs/test_memory", "app/telling/test_findings", "benchmarks/", "chaos/", "training/test_fitting"),
+    *("app/commands/", "app/runs/test_stopping", "app/telling/test_findings", "benchmarks/", "chaos/", "training/test_fitting"),
     *("training/test_sharding", "training/test_resuming", "test_cli", "test_concurrent", "test_confinement", "test_distributed"),
     *("test_example", "test_foreign", "test_four", "test_install", "test_mine_cli", "test_sweep_cli"),
 )

@@ -94,12 +94,18 @@ def status_of(path: Path) -> dict | None:
         ConfigurationError: the file is damaged.
     """
     file = path / "status.json"
-    if not file.is_file():
-        return None
+    return _record(file, "state") if file.is_file() else None
+
+
+def _record(file: Path, *needed: str) -> dict:
+    """Read a record of a run's folder, a JSON object with at least the needed keys; a damaged one is refused."""
     try:
-        return {"state": str(read_json(file)["state"]), **read_json(file)}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{file}: damaged ({type(error).__name__}); remove it, or choose another name=") from error
+        record = read_json(file)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not record.keys() >= set(needed):
+        raise ConfigurationError(f"{file}: damaged; remove it, or choose another name=")
+    return record
 
 
 def holds_work(path: Path) -> bool:
@@ -146,7 +152,6 @@ class RunFolder:
         for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
             clear_temporaries(folder)
         self._finished_before = self._clean()
-        self._earlier = earlier
         self.set_status("running")
         if job.in_sweep:
             write_text(self.path / "overrides.yaml", OmegaConf.to_yaml(lasting(job.overrides)))
@@ -169,7 +174,7 @@ class RunFolder:
                 return
             known = self._known(error)
             if distributed.is_main():
-                self._record(known)
+                self._write_end(known)
             if known is not error:
                 raise known from error
         finally:
@@ -199,7 +204,7 @@ class RunFolder:
             if distributed.is_main():
                 write_json(file, definition)
             return
-        before = read_json(file)
+        before = _record(file)
         different = [key for key in sorted({*before, *definition}) if before.get(key) != definition.get(key)]
         if different:
             self._refused = True
@@ -220,15 +225,15 @@ class RunFolder:
 
     def _clean(self) -> bool:
         """Remove what an earlier, failed attempt said; whether an earlier one finished, so that its results must stay."""
-        for file in self.path.glob("error*.txt"):
-            file.unlink()
-        summary = self.path / "summary.json"
+        status, summary, tracebacks = self.path / "status.json", self.path / "summary.json", self.path.glob("error*.txt")
+        said = [file for file in (status, summary, *tracebacks) if file.is_file()]
+        self._said_before = {file: file.read_text(encoding="utf-8", errors="replace") for file in said}
         # Summaries without a state are of a time when only good ends wrote any.
-        finished = (self.path / "rounds.json").is_file() or (
-            summary.is_file() and read_json(summary).get("state", "finished") == "finished"
-        )
-        if not finished:
-            summary.unlink(missing_ok=True)
+        finished = summary in said and _record(summary).get("state", "finished") == "finished"
+        finished = finished or (self.path / "rounds.json").is_file()
+        for file in said:
+            if file != status and not (finished and file == summary):
+                file.unlink()
         return finished
 
     def _known(self, error: BaseException) -> BaseException:
@@ -253,15 +258,17 @@ class RunFolder:
             return f"HYDRA_FULL_ERROR=1 shows the traceback, which could not be written ({failure.strerror})"
         return f"the traceback is in {relative(file)}"
 
-    def _record(self, error: BaseException) -> None:
+    def _write_end(self, error: BaseException) -> None:
         state = "stopped" if isinstance(error, TerminatedError | KeyboardInterrupt) else "failed"
         code = error.exit_code if isinstance(error, E5ftError) else 130 if isinstance(error, KeyboardInterrupt) else 1
         message, seconds = str(error) or type(error).__name__, time.time() - self._started
         progress = progress_of(self.path)
         try:
-            if self._refused or self._finished_before:  # this attempt failed, but what was there before is as it was
-                before = "finished" if self._finished_before else self._earlier["state"]
-                self.set_status("failed" if before == "running" else before, last_error=message)
+            if self._finished_before:  # this attempt failed, but the results of the one before are whole
+                self.set_status("finished", last_error=message)
+            elif self._refused:
+                for file, text in self._said_before.items():
+                    write_text(file, text)
             else:
                 file = self.path / "summary.json"
                 results = read_json(file) if file.is_file() else {}
@@ -278,20 +285,15 @@ class RunFolder:
 
 
 def progress_of(path: Path) -> dict:
-    """How far a run came, from what its folder holds; of rounds, the last one.
-
-    Args:
-        path: the folder.
+    """How far the run in a folder came; of rounds, the last one.
 
     Returns:
         folder, step, loss (the last logged), dev ({"step", "metrics"} of the last evaluation) and checkpoint (the newest
         complete one's name); None for what there is not.
     """
-    rounds = sorted(path.glob("round-[0-9]*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
-    path = rounds[-1] if rounds else path
-    complete = [folder for folder in path.glob("checkpoint-[0-9]*") if (folder / MANIFEST).is_file()]
-    newest = max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-    progress = {"folder": relative(path), "step": 0, "loss": None, "dev": None, "checkpoint": newest and newest.name}
+    path = next(reversed(_numbered(path, "round")), path)
+    complete = [folder.name for folder in _numbered(path, "checkpoint") if (folder / MANIFEST).is_file()]
+    progress = {"folder": relative(path), "step": 0, "loss": None, "dev": None, "checkpoint": complete[-1] if complete else None}
     file = path / "metrics.jsonl"
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
         try:
@@ -307,17 +309,23 @@ def progress_of(path: Path) -> dict:
     return progress
 
 
+def _numbered(path: Path, kind: str) -> list[Path]:
+    """KIND-1, KIND-2, ... in a folder, in ascending order."""
+    numbers = {folder.name.removeprefix(f"{kind}-"): folder for folder in path.glob(f"{kind}-*")}
+    return [numbers[number] for number in sorted(filter(str.isdecimal, numbers), key=int)]
+
+
 def command(name: str, resume: bool) -> str:
     """The command that this process was started with, under a run's name, to resume it or to start again."""
-    given = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in ("name", "resume")]
-    given = [argument for argument in given if not is_secret_field(argument.partition("=")[0])]
+    overrides = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in ("name", "resume")]
+    overrides = [argument for argument in overrides if not is_secret_field(argument.partition("=")[0])]
     added = [f"name={name}", *(["resume=true"] if resume else [])]
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and os.environ.get("LOCAL_WORLD_SIZE") != str(processes):
         return f"the same command on every node, with {' '.join(added)}"
     launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
     script = sys.argv[0].split() if sys.argv[0].startswith("e5ft ") else [*launcher, sys.argv[0]]
-    return shlex.join([*script, *given, *added])
+    return shlex.join([*script, *overrides, *added])
 
 
 def closing(state: str, progress: dict, seconds: float, again: str, resume: bool) -> str:
@@ -335,22 +343,18 @@ def closing(state: str, progress: dict, seconds: float, again: str, resume: bool
         metrics = progress["dev"]["metrics"]
         metric = "ndcg@10" if "ndcg@10" in metrics else next(iter(metrics))
         measured += f", dev {metric} {metrics[metric]:.3f} at step {progress['dev']['step']:,}"
-    files = [name for name in (progress["checkpoint"],) if name] + [f"metrics.jsonl to step {progress['step']:,}"]
-    saved = "nothing yet: no step was logged" if not progress["step"] and not progress["checkpoint"] else ", ".join(files)
-    return "\n".join(
-        [
-            "",
-            f"{state:<12}at step {progress['step']:,} after {duration(seconds)}{measured}",
-            f"saved       {progress['folder']}: {saved}",
-            f"{'resume' if resume else 'try again':<12}{again}",
-        ]
+    saved = "nothing yet: no step was logged"
+    if progress["step"] or progress["checkpoint"]:
+        saved = ", ".join(filter(None, [progress["checkpoint"], f"metrics.jsonl to step {progress['step']:,}"]))
+    return (
+        f"\n{state:<12}at step {progress['step']:,} after {duration(seconds)}{measured}"
+        f"\nsaved       {progress['folder']}: {saved}\n{'resume' if resume else 'try again':<12}{again}"
     )
 
 
 def _disk_was_full(error: BaseException | None) -> bool:
-    while error is not None:
-        is_known = any(words in str(error) for words in _DISK_FULL_MESSAGES)
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or is_known:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    if error is None:
+        return False
+    is_known = any(words in str(error) for words in _DISK_FULL_MESSAGES)
+    full = is_known or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return full or _disk_was_full(error.__cause__ or error.__context__)

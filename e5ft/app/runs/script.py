@@ -15,7 +15,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -75,18 +75,17 @@ def run(verb: str) -> None:
         code = sweep.failures() and 1
         if _ended_by is not None:
             raise _ended_by
-    except sweep.EndOfSweep as end:
-        code = _print_error(verb, end.error, end.error.exit_code, show_everything)
-    except E5ftError as error:
-        code = _print_error(verb, error, error.exit_code, show_everything)
-    except (HydraException, OmegaConfBaseException) as error:
-        code = _print_error(verb, _known_cause(error), ConfigurationError.exit_code, show_everything)
     except KeyboardInterrupt:
         code = 130
-    except Exception as error:
-        if _began:
+    except (sweep.EndOfSweep, Exception) as raised:
+        error = _typed(verb, raised)
+        if error is None:
             raise
-        code = _print_error(verb, _composition_error(error), ConfigurationError.exit_code, show_everything)
+        code = error.exit_code
+        if distributed.is_main():
+            if show_everything:
+                traceback.print_exc()
+            print(f"error: {guard.redacted(str(error))}", file=sys.stderr)
     sys.stdout.flush()
     distributed.shutdown()
     tracking = sys.modules.get("e5ft.app.runs.tracking")
@@ -154,7 +153,8 @@ def _run_in_sweep(config: DictConfig) -> float | None:
         return _checked(config)
     except Exception as error:
         _end_sweep(error)
-        log.error(f"job {HydraConfig.get().job.num}: {_message('train', error)}")
+        message = _typed("train", error) or f"{type(error).__name__}: {error}"
+        log.error(f"job {HydraConfig.get().job.num}: {guard.redacted(str(message))}")
         if not isinstance(error, E5ftError):
             traceback.print_exc()
         return math.nan
@@ -186,7 +186,8 @@ def renamed(verb: str, argument: str) -> str:
     field, equals, value = argument.partition("=")
     name = field.lstrip("+")
     new = MOVED.get(verb, {}).get(name)
-    if new is None or (name.startswith("loss.") and any(a.startswith(("--config", "-c")) for a in sys.argv[1:])):
+    own_files = any(given.startswith(("--config-dir", "--config-path", "-cd", "-cp")) for given in sys.argv[1:])
+    if new is None or (name.startswith("loss.") and own_files):  # a loss of the user's own may have a field of this name
         return argument
     if name == "output_file":
         folder, _, file = value.rpartition("/")
@@ -203,13 +204,9 @@ def quoted(argument: str) -> str:
     field, equals, value = argument.partition("=")
     if not equals or field.startswith("--") or value.isascii() or re.search(r"['\"\\]|\$\{", value):
         return argument
-    part = r"[^][{}(),:]+" if "{" in value else r"[^][{}(),]+"  # what stands between the grammar's own characters
-    return field + equals + re.sub(part, lambda match: match[0] if match[0].isascii() else _in_quotes(match[0]), value)
-
-
-def _in_quotes(text: str) -> str:
-    inner = text.strip()
-    return text.replace(inner, f"'{inner}'")
+    inner = r"[^][{}(),:]" if "{" in value else r"[^][{}(),]"  # what stands between the grammar's own characters
+    part = rf"(?=\S){inner}+(?<=\S)"
+    return field + equals + re.sub(part, lambda match: match[0] if match[0].isascii() else f"'{match[0]}'", value)
 
 
 def _check_launch() -> None:
@@ -223,46 +220,32 @@ def _check_launch() -> None:
             raise ConfigurationError("torchrun and --multirun do not go together: start one torchrun a job")
 
 
-def _composition_error(error: Exception) -> ConfigurationError:
-    """Hydra trips over an option of a group that is no word (model=1.5), and its error names no field."""
+def _typed(verb: str, error: BaseException) -> E5ftError | None:
+    """The error as a person should see it; None for one of a job that nobody foresaw."""
+    if isinstance(error, sweep.EndOfSweep):
+        return error.error
+    if isinstance(error, E5ftError):
+        return error
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        cause = error.__cause__ or error.__context__
+        while cause is not None and not isinstance(cause, E5ftError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:  # our own, raised by a resolver
+            return cause
+        lines = [str(error).strip()]
+        if error.__cause__ is not None and str(error.__cause__).strip() not in lines[0]:
+            lines.append(str(error.__cause__).strip())
+        text = "\n".join(lines)
+        every_field = f"Every field: docs/configuration.md; this run's: python {sys.argv[0]} --cfg job"
+        # Hydra's own advice, to add the field, would make a misspelling worse.
+        return ConfigurationError(build.hint(text, verb) or f"{text}\n{every_field}")
+    if _began:
+        return None
     if isinstance(error, OSError):
         return ConfigurationError(f"{error.filename}: cannot be written ({error.strerror})")
+    # Hydra trips over an option of a group that is no word (model=1.5), and its error names no field.
     groups = [argument for argument in sys.argv[1:] if "." not in argument.partition("=")[0]]
     return ConfigurationError(
         f"the configuration cannot be composed ({type(error).__name__}: {error}); look at {' '.join(groups) or 'the overrides'}. "
         "Groups take the name of a YAML, as model=mini"
     )
-
-
-def _known_cause(error: BaseException) -> BaseException:
-    """Our own error, where a resolver raised it inside Hydra."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, E5ftError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return error
-
-
-def _print_error(verb: str, error: BaseException, code: int, show_everything: bool) -> int:
-    if distributed.is_main():
-        if show_everything:
-            traceback.print_exc()
-        print(f"error: {_message(verb, error)}", file=sys.stderr)
-    return code
-
-
-def _message(verb: str, error: Any) -> str:
-    return guard.redacted(_full_message(verb, error))
-
-
-def _full_message(verb: str, error: BaseException) -> str:
-    if isinstance(error, E5ftError):
-        return str(error)
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        return f"{type(error).__name__}: {error}"
-    lines = [str(error).strip()]
-    if error.__cause__ is not None and str(error.__cause__).strip() not in lines[0]:
-        lines.append(str(error.__cause__).strip())
-    remedy = build.hint("\n".join(lines), verb)  # Hydra's own advice, to add the field, would make a misspelling worse
-    return remedy or "\n".join([*lines, f"Every field: docs/configuration.md; this run's: python {sys.argv[0]} --cfg job"])

@@ -112,6 +112,7 @@ def begin(folder: Path, resume: object) -> None:
     lock = hold(folder / "sweep.lock", f"{folder}: another process is running the multirun of this name")
     jobs = [job.name for job in _jobs(folder) if holds_work(job)]
     if jobs and not resume:
+        lock.release()
         raise ConfigurationError(
             f"{folder}: holds a multirun already (jobs {', '.join(jobs)}); choose another name=, or resume it: sweep.resume=true"
         )
@@ -143,8 +144,8 @@ def collect(folder: Path) -> list[dict]:
     for job in _jobs(folder):
         status = status_of(job) or {"state": "failed"}
         overrides = job / "overrides.yaml"
-        given = OmegaConf.load(overrides) if overrides.is_file() else ()
-        row = {"job": job.name, **dict(str(override).split("=", 1) for override in given), "state": status["state"]}
+        listed = OmegaConf.load(overrides) if overrides.is_file() else ()
+        row = {"job": job.name, **dict(str(override).split("=", 1) for override in listed), "state": status["state"]}
         # The state decides: a job that went wrong leaves a summary too, without scores.
         if status["state"] == "finished" and (job / "summary.json").is_file():
             summary = read_json(job / "summary.json")
@@ -153,7 +154,9 @@ def collect(folder: Path) -> list[dict]:
             after = summary["scores"]["after"]["metrics"]
             row.update({f"{summary['test_set']} {name}": after[name] for name in HEADLINE if name in after})
             changes = ((entry["set"], entry["differences"]) for entry in summary["keep"])  # gain and loss side by side
-            row.update({f"{name} {MAIN} change": found[MAIN]["mean"] for name, found in changes if MAIN in found})
+            row.update(
+                {f"{name} {MAIN} change": differences[MAIN]["mean"] for name, differences in changes if MAIN in differences}
+            )
             row["seconds"] = summary["training"]["seconds"]
         elif "error" in status:
             row["error"] = status["error"].splitlines()[0]

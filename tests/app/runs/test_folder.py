@@ -1,13 +1,15 @@
 """However a run ends, its files and its last lines say what happened, what is saved and how to resume it."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from omegaconf import OmegaConf
@@ -93,13 +95,10 @@ def test_before_the_first_checkpoint_the_same_name_begins_again(ended):
     assert "resume" not in printed
 
 
-def test_a_refused_configuration_has_said_everything(ended):
+def test_a_refused_setting_and_a_part_of_something_larger_have_no_last_lines(ended):
     _, summary, _, printed = ended(ConfigurationError("loss.temperature=-1"), steps=[])
     assert printed == "" and summary["exit_code"] == 2
-
-
-def test_part_of_something_larger_has_no_last_lines(ended):
-    *_, printed = ended(ZeroDivisionError(), name=None)
+    *_, printed = ended(ZeroDivisionError(), path="outputs/y", name=None)
     assert printed == ""
 
 
@@ -119,25 +118,21 @@ def test_a_refused_attempt_keeps_the_results_of_a_finished_run(ended, tmp_path, 
     assert printed == ""
 
 
-def test_a_crash_after_the_results_keeps_them(tmp_path):
-    folder = RunFolder(Job(tmp_path / "x"))
-    with pytest.raises(CrashedError), folder:
-        write_json(folder.path / "summary.json", {"state": "finished", "scores": 1})
-        raise ValueError
-    summary = read_json(folder.path / "summary.json")
-    assert summary["state"] == "failed" and summary["scores"] == 1
-
-
-def test_a_full_disk_at_the_end_hides_nothing(tmp_path, monkeypatch, caplog):
-    """Where the ending cannot be written either, the error is still the one that ended the run."""
-    folder = RunFolder(Job(tmp_path / "x", "x"))
+def test_a_crash_after_the_results_keeps_them(tmp_path, monkeypatch, caplog):
+    """Where the disk is full, so that the ending cannot be written, the error is still the one that ended the run."""
 
     def full(*_):
         raise FULL
 
-    with pytest.raises(CrashedError, match="ZeroDivisionError: by zero; HYDRA_FULL_ERROR=1"), folder:
-        monkeypatch.setattr("e5ft.files.os.fsync", full)
-        raise ZeroDivisionError("by zero")
+    for number in range(2):
+        where = "HYDRA_FULL_ERROR=1" if number else "the traceback is in"
+        with pytest.raises(CrashedError, match=f"Error: by zero; {where}"), RunFolder(Job(tmp_path / str(number))) as folder:
+            write_json(folder.path / "summary.json", {"state": "finished", "scores": 1})
+            if number:
+                monkeypatch.setattr("e5ft.files.os.fsync", full)
+            raise ZeroDivisionError("by zero")
+        summary = read_json(folder.path / "summary.json")
+        assert summary["scores"] == 1 and summary["state"] == ("finished" if number else "failed")
     assert "could not be written (No space left on device)" in caplog.text
 
 
@@ -145,8 +140,9 @@ def test_of_rounds_the_last_one_counts(tmp_path):
     for number in (1, 2, 10):
         checkpoint(tmp_path / f"round-{number}", number)
         (tmp_path / f"round-{number}/metrics.jsonl").write_text(f'{{"step": {number}, "loss": NaN}}\n')
-    found = progress_of(tmp_path)
-    assert found["step"] == 10 and found["checkpoint"] == "checkpoint-10" and found["loss"] is None
+    shutil.copytree(tmp_path / "round-10/checkpoint-10", tmp_path / "round-10/checkpoint-20-copy")  # by a person
+    progress = progress_of(tmp_path)
+    assert progress["step"] == 10 and progress["checkpoint"] == "checkpoint-10" and progress["loss"] is None
 
 
 def test_the_command_names_no_secret_and_the_launcher(monkeypatch):
@@ -159,40 +155,36 @@ def test_the_command_names_no_secret_and_the_launcher(monkeypatch):
     assert command("x", True) == "the same command on every node, with name=x resume=true"
 
 
-@pytest.mark.parametrize("stage", ["load_training_data", "load_encoder"])
-def test_a_training_that_crashes_leaves_its_record(trained, monkeypatch, stage):
+def test_a_training_that_crashes_leaves_its_record(trained, monkeypatch):
     def crash(*_):
         raise ZeroDivisionError("in the middle")
 
-    monkeypatch.setattr(f"e5ft.app.commands.train.{stage}", crash)
+    monkeypatch.setattr("e5ft.app.commands.train.load_encoder", crash)
     with pytest.raises(CrashedError):
         trained("training.max_steps=1")
+    assert OmegaConf.load("outputs/test/config.yaml").name and read_json("outputs/test/status.json")["state"] == "failed"
 
 
-def test_a_training_that_ends_well_says_finished(trained):
-    _, folder = trained("training.max_steps=1", "evaluation.bm25=null")
-    assert read_json(folder / "summary.json")["state"] == "finished" and not (folder / "error.txt").exists()
-    assert OmegaConf.load(folder / "config.yaml").name
-
-
-def test_a_damaged_status_is_one_line(tmp_path):
-    (tmp_path / "status.json").write_text("")
-    for resume in (False, True):
-        with pytest.raises(ConfigurationError, match="status.json: damaged .*; remove it"):
-            RunFolder(Job(tmp_path), resume)
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+@pytest.mark.parametrize("record", ["status.json", "summary.json", "definition.json"])
+def test_a_damaged_record_is_named(tmp_path, record, content):
+    with contextlib.suppress(TerminatedError), RunFolder(Job(tmp_path)) as folder:
+        folder.check_definition({"seed": 1}, resume=False)
+        raise TerminatedError
+    (tmp_path / record).write_text(content)
+    with pytest.raises(ConfigurationError, match=f"{record}: damaged; remove it"), RunFolder(Job(tmp_path), True) as folder:
+        folder.check_definition({"seed": 1}, resume=True)
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(ended, tmp_path, capsys):
-    ended(TerminatedError("stopped"))
-    summary = read_json(tmp_path / "outputs/x/summary.json")
-    write_json(tmp_path / "outputs/x/definition.json", {"seed": 1})
-    with (
-        pytest.raises(ConfigurationError, match="seed: 1 then, 2 now"),
-        RunFolder(Job(tmp_path / "outputs/x", "x"), True) as folder,
-    ):
+    ended(ZeroDivisionError("by zero"))
+    path = tmp_path / "outputs/x"
+    write_json(path / "definition.json", {"seed": 1})
+    before = {file: file.read_text() for file in path.iterdir() if file.is_file()}
+    with pytest.raises(ConfigurationError, match="seed: 1 then, 2 now"), RunFolder(Job(path, "x"), True) as folder:
         folder.check_definition({"seed": 2}, resume=True)
-    assert read_json(tmp_path / "outputs/x/status.json")["state"] == "stopped"
-    assert capsys.readouterr().out == "" and summary["state"] == "stopped"
+    assert {file: file.read_text() for file in path.iterdir() if file.is_file()} == before and path / "error.txt" in before
+    assert capsys.readouterr().out == ""
 
 
 def _hold_and_wait(path, ready):
@@ -220,18 +212,9 @@ def test_a_lock_goes_with_its_process_even_if_a_child_stays(tmp_path):
 
 
 def test_a_lock_is_held_against_another_thread_and_given_back(tmp_path):
-    lock, errors = hold(tmp_path / "lock", "held"), []
-
-    def other():
-        try:
-            hold(tmp_path / "lock", "held")
-        except ConfigurationError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert len(errors) == 1
+    lock = hold(tmp_path / "lock", "held")
+    with ThreadPoolExecutor() as pool, pytest.raises(ConfigurationError, match="held"):
+        pool.submit(hold, tmp_path / "lock", "held").result()
     lock.release()
     hold(tmp_path / "lock", "held").release()
 

@@ -1,4 +1,4 @@
-"""What every script does at its end."""
+"""What every script does around its command: overrides made readable, errors made one line and an exit code."""
 
 import sys
 

@@ -1,5 +1,7 @@
-"""A sweep is begun once or gone on with; its table has the best run first, failures last, and gain and loss side by side."""
+"""A sweep is begun once or resumed; its table has the best run first, failures last, and gain and loss side by side."""
 
+import csv
+import math
 import os
 import signal
 
@@ -20,21 +22,23 @@ from e5ft.errors import ConfigurationError, TerminatedError
 from e5ft.files import write_json, write_text
 
 
-def job(folder, number, *, dev=None, test=0.5, change=None, error=None):
-    write_json(folder / str(number) / "status.json", {"state": "failed", "error": error} if error else {"state": "finished"})
-    if error:  # a job that went wrong leaves a summary, too
-        end = {"state": "failed", "error": error, "exit_code": 3, "reached": {"step": 4, "dev": None}, "seconds": 1.5}
-        write_json(folder / str(number) / "summary.json", end)
-        return
-    keep = [{"set": "wiki-test", "differences": {"ndcg@10": {"mean": change}}}] if change is not None else []
-    summary = {
-        "state": "finished", "best": {"score": dev}, "objective": "ndcg@10", "test_set": "law-test", "keep": keep, "training": {"seconds": 1.5},
-        "scores": {"after": {"metrics": {"ndcg@10": test, "hit@1": test}}},
-    }  # fmt: skip
+def job(folder, number, *, dev=None, test=0.5, change=None, error=None, test_set="law-test"):
+    """Write what a job leaves; one that went wrong leaves a summary, too."""
+    if error:
+        summary = status = {"state": "failed", "error": error}
+    else:
+        status = {"state": "finished"}
+        keep = [] if change is None else [{"set": "wiki-test", "differences": {"ndcg@10": {"mean": change}}}]
+        scores = {"after": {"metrics": {"ndcg@10": test, "hit@1": test}}}
+        summary = {"state": "finished", "best": {"score": dev}, "objective": "ndcg@10", "test_set": test_set, "keep": keep}
+        summary |= {"training": {"seconds": 1.5}, "scores": scores}
+    write_json(folder / str(number) / "status.json", status)
     write_json(folder / str(number) / "summary.json", summary)
 
 
 def test_gain_and_loss_stand_side_by_side(tmp_path):
+    job(tmp_path, 0, dev=0.4)
+    assert not any("change" in column for column in collect(tmp_path)[0])
     job(tmp_path, 0, dev=0.4, change=-0.02)
     job(tmp_path, 1, error="no rows\nsecond line")
     job(tmp_path, 2, dev=0.6, test=0.7, change=0.01)
@@ -44,9 +48,18 @@ def test_gain_and_loss_stand_side_by_side(tmp_path):
     assert rows[0]["law-test ndcg@10"] == 0.7 and rows[2]["error"] == "no rows" and rows[2]["state"] == "failed"
 
 
-def test_a_sweep_without_keep_sets_has_no_such_column(tmp_path):
-    job(tmp_path, 0, dev=0.4)
-    assert not any("change" in column for column in collect(tmp_path)[0])
+def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path):
+    formulas = ["=HYPERLINK(1)", "@SUM(1)", "+cmd", "-2+3", "\t=1"]
+    job(tmp_path, 0, dev=-0.5, change=-0.25, test_set="=cmd|' /C calc'!A0")
+    overrides = {f"a{number}": value for number, value in enumerate([*formulas, "-1", "+0.5", "-1e-5"])}
+    write_text(tmp_path / "0/overrides.yaml", OmegaConf.to_yaml([f"{name}={value}" for name, value in overrides.items()]))
+    job(tmp_path, 1, error="=error")
+    sweep.write_table(tmp_path)
+    with open(tmp_path / "sweep.csv") as file:
+        first, second = csv.DictReader(file)
+    cells = [first[f"a{number}"] for number in range(8)]
+    assert cells == [f"'{formula}" for formula in formulas] + ["-1", "+0.5", "-1e-5"] and second["error"] == "'=error"
+    assert first["dev ndcg@10"] == "-0.5" and not any(name.startswith("=") for name in first)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +87,14 @@ def ours(monkeypatch):
     monkeypatch.setattr(sweep, "_held", None)
 
 
-def test_a_name_is_begun_once_and_then_gone_on_with(tmp_path, ours):
+def test_a_name_is_begun_once_and_then_resumed(tmp_path, ours, monkeypatch):
     folder = tmp_path / "s"
+    for value in ("yes", 1, None):
+        with pytest.raises(ConfigurationError, match="sweep.resume="):
+            begin(folder, value)
     with pytest.raises(ConfigurationError, match="there is no multirun"):
         begin(folder, resume=True)
     begin(folder, resume=False)
-    assert sweep.runs_here()
     sweep._held[1].release()
     begin(folder, resume=False)  # ended before its first job: nothing to lose
     sweep._held[1].release()
@@ -87,48 +102,30 @@ def test_a_name_is_begun_once_and_then_gone_on_with(tmp_path, ours):
     begin(folder, resume=False)  # nor after a job that failed before its first checkpoint
     sweep._held[1].release()
     job(folder, 1, dev=0.4)
-    with pytest.raises(ConfigurationError, match=r"holds a multirun already \(jobs 1\).*sweep.resume=true"):
-        begin(folder, resume=False)
-    begin(folder, resume=True)
-
-
-def test_hydra_hears_of_a_taken_name_before_the_first_job(tmp_path, ours):
-    """As what Hydra lets pass: of an `Exception` in a callback it makes a warning."""
-    job(tmp_path, 0, dev=0.4)
-    given = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}, "sweep": {"resume": False}})
-    with pytest.raises(EndOfSweep) as raised:
-        sweep.SweepTable().on_multirun_start(given)
+    # Hydra lets it pass: of an `Exception` in a callback it makes a warning.
+    hydra = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}, "sweep": {"resume": False}})
+    with pytest.raises(EndOfSweep, match=r"holds a multirun already \(jobs 1\).*sweep.resume=true") as raised:
+        sweep.SweepTable().on_multirun_start(hydra)
     assert not isinstance(raised.value, Exception) and raised.value.error.exit_code == 2
+    begin(folder, resume=True)
+    # A forked or fresh process of a launcher runs a job alone: what stops it stops that job.
+    this = os.getpid()
+    assert sweep.runs_here()
+    monkeypatch.setattr(os, "getpid", lambda: this + 1)
+    assert not sweep.runs_here()
 
 
-def test_a_single_run_is_not_gone_on_with_as_a_multirun(trained):
+def test_a_single_run_is_not_resumed_as_a_multirun(trained):
     with pytest.raises(ConfigurationError, match="to resume a run: resume=true"):
         trained("sweep.resume=true")
 
 
 def test_a_multirun_that_is_running_is_refused(tmp_path, ours):
-    folder = tmp_path / "s"
-    folder.mkdir()
-    with hold(folder / "sweep.lock", "held"):
+    with hold(tmp_path / "sweep.lock", "held"):
         for resume in (False, True):
             with pytest.raises(ConfigurationError, match="another process is running the multirun"):
-                begin(folder, resume)
-    begin(folder, resume=True)
-
-
-@pytest.mark.parametrize("value", ["yes", 1, None])
-def test_resume_is_true_or_false(tmp_path, value):
-    with pytest.raises(ConfigurationError, match="sweep.resume="):
-        begin(tmp_path / "s", value)
-
-
-def test_only_the_process_that_began_a_multirun_runs_it(tmp_path, ours, monkeypatch):
-    """A forked or fresh process of a launcher runs a job alone: what stops it stops that job."""
-    assert not sweep.runs_here()
-    begin(tmp_path / "s", resume=False)
-    own = os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: own + 1)
-    assert not sweep.runs_here()
+                begin(tmp_path, resume)
+    begin(tmp_path, resume=True)
 
 
 def test_a_job_is_picked_up_only_with_its_own_overrides(tmp_path):
@@ -167,16 +164,11 @@ def raises(error):
     return function
 
 
-def test_sigterm_ends_the_sweep_where_its_jobs_run_in_its_process(in_sweep, capsys):
-    with pytest.raises(EndOfSweep) as raised:
+def test_sigterm_ends_the_sweep_where_its_jobs_run_in_its_process_and_else_the_job_alone(in_sweep, capsys):
+    assert math.isnan(in_sweep(raises(TerminatedError("stopped")), here=False))
+    with pytest.raises(EndOfSweep, match="job 0.*sweep.resume=true name=s"):
         in_sweep(raises(TerminatedError("stopped")), here=True)
-    assert "job 0" in str(raised.value.error) and "sweep.resume=true name=s" in str(raised.value.error)
     assert "1 runs" in capsys.readouterr().out
-
-
-def test_sigterm_ends_a_job_alone_in_a_process_of_its_own(in_sweep):
-    value = in_sweep(raises(TerminatedError("stopped")), here=False)
-    assert value != value  # NaN
 
 
 @pytest.mark.parametrize(("here", "kind"), [(True, EndOfSweep), (False, AnotherSweepError)])

@@ -1,4 +1,7 @@
-"""W&B mirrors what is logged; whatever happens inside it is one warning and never ends or holds up a run."""
+"""metrics.jsonl is the record: whole lines, flushed one by one, and no run continues without it.
+
+W&B mirrors what is logged; whatever happens inside it is one warning and never ends or holds up a run.
+"""
 
 import asyncio
 import dataclasses
@@ -8,16 +11,91 @@ import threading
 import types
 
 import pytest
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState
 
 from e5ft.app.runs import tracking as module
-from e5ft.app.runs.tracking import wandb_run
+from e5ft.app.runs.tracking import MetricsFile, wandb_run
 from e5ft.app.settings.groups import TrackingSettings
+from e5ft.errors import StorageError
 
 TRACKING = TrackingSettings("offline", "p", None, ("t",))
-
-
 FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def raising(error):
+    def act(*_):
+        raise error
+
+    return act
+
+
+def test_on_resuming_metrics_are_those_that_the_checkpoint_knows(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsFile(path)
+    state = TrainerState(is_world_process_zero=True)
+    for step in (1, 2, 3):
+        state.global_step = step
+        first.on_log(None, state, TrainerControl(), {"loss": step / 2, "text": "left out"})
+    whole = path.read_text()
+    with open(path, "a") as file:
+        file.write('{"step": 4, "lo')  # a kill in the middle of a line
+    MetricsFile(path, logged_before=[{"loss": 0.5, "step": 1, "text": "left out"}, {"loss": 1.0, "step": 2}])
+    assert path.read_text() == "".join(whole.splitlines(keepends=True)[:2])
+    MetricsFile(path)
+    assert path.read_text() == ""
+
+
+class FullDisk:
+    """A file on a disk that has room for so many bytes more."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, data):
+        taken = self.file.write(data[: self.room])
+        self.room -= taken
+        if not taken:
+            raise FULL
+        return taken
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_whole_lines(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path)
+    state = TrainerState(is_world_process_zero=True, global_step=1)
+    metrics.on_log(None, state, TrainerControl(), {"loss": 0.5})
+    before = path.read_text()
+
+    def full(*given, **more):
+        return FullDisk(open(*given, **more), room=7)
+
+    monkeypatch.setattr(module, "open", full, raising=False)
+    state.global_step = 2
+    with pytest.raises(StorageError, match=r"metrics.jsonl: cannot be written \(No space left on device\).*resume=true"):
+        metrics.on_log(None, state, TrainerControl(), {"loss": 0.25})
+    assert path.read_text() == before
+
+
+def test_a_full_disk_at_resuming_leaves_the_old_record(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 1}\n{"step": 2, "loss": 2}\n')
+
+    monkeypatch.setattr("e5ft.files.os.fsync", raising(FULL))
+    with pytest.raises(StorageError, match="No space left"):
+        MetricsFile(path, logged_before=[{"step": 1, "loss": 1}])
+    assert len(path.read_text().splitlines()) == 2
+
+
+# -- W&B -------------------------------------------------------------------------------------------------------------------
 
 
 class FakeRun:
@@ -55,13 +133,6 @@ def fake(monkeypatch):
     return fake
 
 
-def raising(error):
-    def act():
-        raise error
-
-    return act
-
-
 def train_through(tracking, folder):
     """What a training does with its mirror."""
     with wandb_run(tracking, {}, folder, None) as mirror:
@@ -89,8 +160,7 @@ def test_a_mirror_of_what_is_logged(fake, tmp_path):
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("api_key not configured (no-tty)"),
-        TimeoutError("unreachable"),
+        RuntimeError("api_key not configured"),
         FULL,
         SystemExit(1),
         KeyboardInterrupt(),
@@ -128,7 +198,7 @@ def test_a_wandb_that_cannot_be_imported_is_one_warning(tmp_path, caplog, monkey
 
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
-def test_a_call_that_hangs_is_hung_or_failed(fake, tmp_path, caplog, monkeypatch, where):
+def test_a_call_that_hangs_is_given_up(fake, tmp_path, caplog, monkeypatch, where):
     hold = threading.Event()
     for name in ("_INIT", "_FINISH", "_GRACE", "_LOG"):
         monkeypatch.setattr(module, name, 0.1)
