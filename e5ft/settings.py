@@ -124,8 +124,13 @@ def build(kind: type, values: object, path: str | None = None) -> Any:
     try:
         return kind(**made)
     except ConfigurationError as error:
-        prefix = path.removesuffix(kind.PATH)  # settings that stand in a second place, as a round's mining
-        raise ConfigurationError(f"{prefix}{'' if kind.PATH else '.'}{error}") from None if prefix else error
+        text = str(error)
+        if not path or text.startswith(path):
+            raise
+        if kind.PATH and text.startswith(kind.PATH):  # settings that stand in a second place, as a round's mining
+            raise ConfigurationError(path + text.removeprefix(kind.PATH)) from None
+        prefix = path.removesuffix(kind.PATH) if path.endswith(kind.PATH) else ""
+        raise ConfigurationError(f"{prefix}{'' if kind.PATH else '.'}{text}") from None
 
 
 @functools.cache

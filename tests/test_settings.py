@@ -105,6 +105,8 @@ def test_a_class_is_checked_where_it_is_made_too():
 def test_settings_in_a_second_place_are_named_by_it():
     with pytest.raises(ConfigurationError, match=r"^rounds\.outer\.inner\.count=7: must not be 7$"):
         build(Inner, {"count": 7}, "rounds.outer.inner")
+    with pytest.raises(ConfigurationError, match=r"^elsewhere\.count=7: must not be 7$"):
+        build(Inner, {"count": 7}, "elsewhere")
 
 
 def test_words():

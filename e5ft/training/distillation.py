@@ -61,7 +61,8 @@ class Distillation(nn.Module):
             )
         check_weight("loss.weight", weight)
         self.infonce = InfoNCE(temperature, mask_hard=mask_hard, **infonce)
-        default = self.infonce.temperature if teacher == "guide" else 1.0
+        self.temperature = self.infonce.temperature
+        default = self.temperature if teacher == "guide" else 1.0
         self.teacher_temperature = default if teacher_temperature is None else teacher_temperature
         check_positive("loss.teacher_temperature", self.teacher_temperature)
         self.teacher, self.candidates, self.weight = teacher, candidates, float(weight)

@@ -21,6 +21,7 @@ def test_what_wraps_what():
     assert type(setup.loss) is Regularised and type(setup.loss.loss) is Matryoshka and type(setup.loss.loss.loss) is InfoNCE
     assert (setup.loss.temperature, setup.loss.chunk_size, setup.guide) == (0.03, 7, None)
     assert setup.needs == {"base"}
+    assert loss_setup(Distillation(0.04, teacher="guide"), PLAIN, KEPT, None, BASE).loss.temperature == 0.04
     assert loss_setup(InfoNCE(0.03), PLAIN, KeepSettings(0.5, 0.2), None, BASE).loss.temperature == 0.2
 
 

@@ -53,6 +53,7 @@ MOVED = {
     "export": {"merge.split": "data.eval_split"},
 }
 _began = False  # whether the configuration was composed: what is raised before is about the overrides
+_verb: str | None = None  # set by run; a launcher's processes have the configuration's name instead
 _ended_by: E5ftError | None = None  # what ended the one job of a plain run; printed by run, not through Hydra's own lines
 
 
@@ -62,6 +63,8 @@ def run(verb: str) -> None:
     Args:
         verb: a key of COMMANDS.
     """
+    global _verb
+    _verb = verb
     show_everything = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, instead of a traceback and exit code 1
     code = 0
@@ -114,11 +117,12 @@ def _checked(config: DictConfig) -> float | None:
     job = HydraConfig.get()
     guard.check_job_folder(Path(job.runtime.cwd), Path(job.runtime.output_dir))
     guard.check_no_secrets(OmegaConf.to_container(config, resolve=True))
-    settings = build.settings_of(job.job.config_name, config)
+    verb = _verb or job.job.config_name  # --config-name may name a file of the user's own
+    settings = build.settings_of(verb, config)
     prepare_libraries()
     from e5ft.app.runs.stopping import out_of_memory_explained
 
-    module, _, name = COMMANDS[job.job.config_name].partition(":")
+    module, _, name = COMMANDS[verb].partition(":")
     with contextlib.redirect_stdout(io.StringIO()):  # transformers prints "Running in WANDB offline mode", whatever tracking says
         function = getattr(importlib.import_module(module), name)
     with out_of_memory_explained(settings):

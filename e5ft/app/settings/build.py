@@ -57,9 +57,12 @@ def settings_of(script: str, config: DictConfig) -> Any:
     for path, value in leaves(values):
         if isinstance(value, str) and "\0" in value:
             raise ConfigurationError(f"{path}={shown(value)}: holds a NUL character")
+        if value is not None and path.endswith(("filters.teacher_margin", "filters.teacher_max_score")):
+            group, _, field = path.rpartition("filters.teacher_")  # held there for the filters, set at the cross-encoder
+            raise ConfigurationError(f"{path}: no such field; did you mean {group}cross_encoder.{field}?")
     values["data"] = data_settings(_group(values, "data"))
     model = _group(values, "model")
-    lora = build(LoraSettings, model.pop("lora"))
+    lora = build(LoraSettings, model.pop("lora", {}))
     if script == "train":
         values["rounds"] = _group(values, "rounds")
         values["rounds"]["mining"] = {**_group(values["rounds"], "mining"), "seed": values["seed"]}
@@ -68,7 +71,7 @@ def settings_of(script: str, config: DictConfig) -> Any:
             _check_parameters(name, _group(values, name))
     elif lora.rank is not None:
         lora.refuse("rank", "must be null: only train.py adds adapters, and what it exports has them merged")
-    is_named = script != "mine" or model["path"] or model["hub"] or model["init"] == "random"
+    is_named = script != "mine" or model.get("path") or model.get("hub") or model.get("init") == "random"
     values["model"] = build(ModelSource, {**model, "seed": values["seed"]}) if is_named else None
     if script == "mine":
         values["mining"] = {name: values[name] for name in hints(MiningSettings)}

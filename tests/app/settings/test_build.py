@@ -83,6 +83,12 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, override, ex
         ("train", "model.text=null", "model.text=None: must be a mapping"),
         ("train", "+model.pools=mean", "model.pools='mean': no such field; did you mean model.pooling?"),
         ("train", "rounds.mining.window=5", "rounds.mining.window=5: must be two ranks"),
+        ("mine", "+filters.teacher_margin=0.1", "filters.teacher_margin: no such field; did you mean cross_encoder.margin?"),
+        (
+            "train",
+            "+rounds.mining.filters.teacher_max_score=1",
+            "rounds.mining.filters.teacher_max_score: no such field; did you mean rounds.mining.cross_encoder.max_score?",
+        ),
         ("train", "rounds.mining.filters.percent=2", "rounds.mining.filters.percent=2: must be above 0 and at most 1"),
         ("train", "keep.temperature=1", "keep.temperature=1: must be null without keep.weight"),
         ("train", "matryoshka.weights=[1]", "matryoshka.weights=(1,): must be null without matryoshka.dimensions"),
