@@ -96,3 +96,12 @@ def test_a_result_of_its_own_is_replaced(warm, work, tmp_path):
     (work / "exported/.git").mkdir()  # somebody keeps it under version control: replacing the folder would lose that
     done = warm.call("export.py", "model.path=model", "output_dir=exported", cwd=work, out=tmp_path / "out")
     assert done.code == 2 and ".git" in done.output and (work / "exported/.git").is_dir()
+
+
+def test_hydra_writes_no_record_of_its_own_whatever_an_experiment_says(warm, work, tmp_path):
+    (work / "theirs/experiment").mkdir()
+    (work / "theirs/experiment/record.yaml").write_text("# @package _global_\nhydra:\n  output_subdir: .hydra\n")
+    command = ("train.py", "--config-dir=theirs", "experiment=record", "name=record", "model.path=nowhere")
+    done = warm.call(*command, cwd=work, out=tmp_path / "out")
+    assert done.code == 2 and "nowhere" in done.output
+    assert not (work / "outputs/record/.hydra").exists()

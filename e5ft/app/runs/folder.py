@@ -317,7 +317,9 @@ def _numbered(path: Path, kind: str) -> list[Path]:
 
 def command(name: str, resume: bool) -> str:
     """The command that this process was started with, under a run's name, to resume it or to start again."""
-    overrides = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in ("name", "resume")]
+    overrides = [
+        argument for argument in sys.argv[1:] if argument.partition("=")[0] not in ("name", "resume", "hydra.output_subdir")
+    ]
     overrides = [argument for argument in overrides if not is_secret_field(argument.partition("=")[0])]
     added = [f"name={name}", *(["resume=true"] if resume else [])]
     processes = int(os.environ.get("WORLD_SIZE", 1))

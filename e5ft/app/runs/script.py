@@ -74,6 +74,7 @@ def run(verb: str) -> None:
         guard.check_overrides(sys.argv[1:])
         _check_launch()
         build.register()
+        sys.argv.append(guard.NO_RECORD)
         hydra.main(version_base="1.3", config_path=str(build.shipped("conf")), config_name=verb)(run_job)()
         code = sweep.failures() and 1
         if _ended_by is not None:

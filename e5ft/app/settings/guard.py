@@ -25,6 +25,7 @@ _OWNED = {
     "hydra.sweep.subdir": "nothing: a job's folder is its number",
     "hydra.output_subdir": "nothing: config.yaml in the run's folder is the record, without secrets",
 }
+NO_RECORD = "hydra.output_subdir=null"  # on every command line: an experiment of the user's own wins over conf/
 _SHORTEST = 8  # characters: shorter values, "1" or "none", stand in too many places that are no secrets
 _KEYS = r"(?:api_?key|access_?key|private_?key|token|secret|passwd|password|credentials?)"
 _SECRET_FIELD = re.compile(_KEYS + "$", re.IGNORECASE)
