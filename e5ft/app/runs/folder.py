@@ -62,8 +62,7 @@ def current_job(name: object) -> Job:
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
     group = Path(hydra.sweep.dir).name if in_sweep else None
-    own_name = None if in_sweep else str(name)
-    return Job(Path(hydra.runtime.output_dir), own_name, group, in_sweep, tuple(hydra.overrides.task))
+    return Job(Path(hydra.runtime.output_dir), None if in_sweep else str(name), group, in_sweep, tuple(hydra.overrides.task))
 
 
 def hold(path: Path, complaint: str) -> FileLock:
@@ -317,10 +316,9 @@ def _numbered(path: Path, kind: str) -> list[Path]:
 
 def command(name: str, resume: bool) -> str:
     """The command that this process was started with, under a run's name, to resume it or to start again."""
-    overrides = [
-        argument for argument in sys.argv[1:] if argument.partition("=")[0] not in ("name", "resume", "hydra.output_subdir")
-    ]
-    overrides = [argument for argument in overrides if not is_secret_field(argument.partition("=")[0])]
+    fields = {argument: argument.partition("=")[0] for argument in sys.argv[1:]}
+    replaced = {"name", "resume", "hydra.output_subdir"}
+    overrides = [argument for argument, field in fields.items() if field not in replaced and not is_secret_field(field)]
     added = [f"name={name}", *(["resume=true"] if resume else [])]
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and os.environ.get("LOCAL_WORLD_SIZE") != str(processes):
