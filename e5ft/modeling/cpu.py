@@ -1,5 +1,7 @@
-"""Encoding on a CPU: every core takes texts of its own, and matrices are laid out as oneDNN wants them."""
+"""Work on a CPU: every core encodes texts of its own, matrices are laid out as oneDNN wants them, freed memory is given back."""
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -18,6 +20,7 @@ WORKERS = 16
 # torch's operators on oneDNN are no public interface: they are called in this file alone, and where one is missing or takes
 # other arguments (one of these errors) the plain computation does the work.
 _UNFIT = (AttributeError, RuntimeError, TypeError)
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc has it, musl has not
 
 
 def max_concurrent_tokens(limit: int) -> int:
@@ -85,6 +88,16 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         with suppress(*_UNFIT):
             return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "none")
     return left @ right.T
+
+
+def release_freed_memory() -> None:
+    """Give freed memory back to the system; where the C library has no such call, do nothing.
+
+    Texts of other lengths make tensors of other sizes, which do not fit into the holes that earlier ones left: without this
+    the process grows from step to step.
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)
 
 
 class _Packed:

@@ -224,6 +224,8 @@ class Encoder(nn.Module):
                     work(batch)
         finally:
             self.train(was_training)
+        if on_cpu and sum(sizes) >= cpu.TOKENS:
+            cpu.release_freed_memory()
         return vectors
 
 

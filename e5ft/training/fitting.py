@@ -1,4 +1,4 @@
-"""The largest micro-batch that fits into memory, found by trying; the step does not change.
+"""What a training step takes, measured by trying: its time, its memory, and the largest micro-batch that fits.
 
 With exact accumulation a step of B x k queries has one loss however it is divided, so its division may follow the memory. The trial
 is the worst case of the sampler: the longest rows, no text shared, and the vectors and scores of a whole step.
@@ -7,7 +7,10 @@ is the worst case of the sampler: the longest rows, no text shared, and the vect
 import contextlib
 import dataclasses
 import gc
+import re
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +28,27 @@ if TYPE_CHECKING:  # commands that do not train import this module too
 
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 _OPTIMIZER_STATE = 2  # numbers a trained weight: AdamW's two moments
+
+
+_SHORT = 5  # seconds below which a trial is repeated: of a short one, what libraries do once is a large part
+_HOLES = 1.25  # of a process's memory on a CPU: what freed memory leaves unused until it is given back (docs/log.md)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+    """What training takes on this process, by its largest micro-batch.
+
+    Attributes:
+        tokens: of the micro-batch.
+        seconds: of its forward and backward pass.
+        memory: the most bytes that the process, on a GPU its tensors, will hold, the optimizer's state included; None if unknown.
+        growth: bytes of it that are still to be taken.
+    """
+
+    tokens: int
+    seconds: float
+    memory: int | None
+    growth: int = 0
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -71,6 +95,32 @@ def fit_micro_batch(trainer: "ContrastiveTrainer") -> tuple[int, int]:
         "training.activation_checkpointing=true, training.bf16=true, model.lora.rank=16. "
         "Shorter texts (model.text.passage_max_length) and fewer negatives (data.negatives_per_query) change it."
     )
+
+
+def measure_step(trainer: "ContrastiveTrainer") -> StepCost:
+    """Run the largest micro-batch's passes; neither weights nor gradients nor random states change.
+
+    Args:
+        trainer: before `train()`.
+    """
+    args = trainer.args
+    micro_batches = worst_step(trainer, args.per_device_train_batch_size, args.gradient_accumulation_steps)
+    with _untouched(trainer):
+        seconds = _timed(trainer, micro_batches)
+        if seconds < _SHORT:
+            seconds = _timed(trainer, micro_batches)
+    state = 4 * _OPTIMIZER_STATE * sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    tokens = len(micro_batches[0].input_ids)
+    if args.device.type == "cuda":
+        peak, held = torch.cuda.max_memory_allocated(args.device), torch.cuda.memory_allocated(args.device)
+        return StepCost(tokens, seconds, peak, peak - held)  # the trial took room for the optimizer's state too
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return StepCost(tokens, seconds, None)
+    peak, held = (int(re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024 for name in ("VmHWM", "VmRSS"))
+    memory = int(_HOLES * (peak + state))  # the trial's room for the optimizer's state was never written to
+    return StepCost(tokens, seconds, memory, memory - held)
 
 
 def worst_step(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> list[MicroBatch]:
@@ -135,6 +185,14 @@ def _fits(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> bool:
         gc.collect()
         if trainer.args.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _timed(trainer: "ContrastiveTrainer", micro_batches: Sequence[MicroBatch]) -> float:
+    start = time.perf_counter()
+    _run(trainer, micro_batches)
+    if trainer.args.device.type == "cuda":
+        torch.cuda.synchronize(trainer.args.device)
+    return time.perf_counter() - start
 
 
 def _run(trainer: "ContrastiveTrainer", micro_batches: Sequence[MicroBatch]) -> None:

@@ -18,12 +18,14 @@ from e5ft.data.sampler import DistributedStepSampler, StepSampler
 from e5ft.data.settings import Mix
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
+from e5ft.modeling import cpu
 from e5ft.modeling.compact import apply_weight_decay_to_frozen_rows
 from e5ft.modeling.encoder import Encoder
 from e5ft.training.accumulation import CachedMicroBatch, first_pass, surrogate, whole_step
 from e5ft.training.resuming import ResumableTrainer
 from e5ft.training.sharding import whole_tensor
 
+_STEPS_BETWEEN_RELEASES = 10  # of freed memory: each costs a third of a step, in which it is taken again (docs/log.md)
 
 class ContrastiveTrainer(ResumableTrainer):
     """Fine-tune an encoder on steps of texts.
@@ -149,6 +151,8 @@ class ContrastiveTrainer(ResumableTrainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, None]:
         """Fetch a step's micro-batches and, with accumulation, run the first half of the step (see accumulation.py)."""
+        if device.type == "cpu" and self.state.global_step % _STEPS_BETWEEN_RELEASES == 0:
+            cpu.release_freed_memory()
         batches = [batch.to(device) for batch in islice(epoch_iterator, num_batches)]
         self._rows_in_step = [row for batch in batches for row in batch.rows]
         if len(batches) <= 1 or self.negatives == "micro_batch":

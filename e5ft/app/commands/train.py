@@ -33,7 +33,7 @@ from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training import checkpoint
-from e5ft.training.fitting import fit_micro_batch
+from e5ft.training.fitting import fit_micro_batch, measure_step
 from e5ft.training.loss_setup import LossSetup, loss_setup
 from e5ft.training.trainer import ContrastiveTrainer
 
@@ -121,12 +121,12 @@ class _Run:
         data = dataclasses.replace(data, dev=dev)
         say(report.opening(settings.model, data))
         findings.show(findings.machine_notes(settings))
-        tokens_per_second = _encoding_speed(encoder, data.test)
         scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
         trainer = self._trainer(encoder, data, tokens, mirror)
         if settings.training.fit_micro_batch:
             self._fit(trainer)
-        findings.show(findings.run_facts(trainer, data, tokens, row_tokens, tokens_per_second, evaluation))
+        cost = measure_step(trainer)
+        findings.show(findings.run_facts(trainer, data, tokens, row_tokens, cost, evaluation))
         self._train(trainer)
         best, encoder = self._best(trainer)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
@@ -283,11 +283,3 @@ class _Run:
         card = report.model_card(plain(self.settings), summary, encoder)
         summary["export_difference"] = export_model(encoder, path / "model", card)
         write_json(path / "summary.json", summary)
-
-
-def _encoding_speed(encoder: Encoder, retrieval_set: RetrievalSet) -> float:
-    """Tokens a second at which some passages are encoded."""
-    sample = list(retrieval_set.passages[:256])
-    count, start = sum(map(len, encoder.tokenize(sample, "passage"))), time.monotonic()
-    encoder.encode(sample, "passage")
-    return count / max(time.monotonic() - start, 1e-6)

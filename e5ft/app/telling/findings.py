@@ -33,6 +33,7 @@ from e5ft.files import read_json
 from e5ft.modeling.compact import compacted
 from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.settings import ModelSource
+from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
 
 _ROWS = 200  # read of each source
@@ -257,9 +258,7 @@ CHECKS = {
 }
 
 
-def run_facts(
-    trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens: float, tokens_per_second: float, evaluation
-) -> Findings:
+def run_facts(trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens: float, cost: StepCost, evaluation) -> Findings:
     """Give what the run will do and what that takes, one finding a fact.
 
     Args:
@@ -267,7 +266,7 @@ def run_facts(
         data: the TrainingData.
         tokens: of the training rows' texts.
         row_tokens: tokens that a row shows in an epoch, on average.
-        tokens_per_second: of a forward pass, measured a moment ago.
+        cost: of a step, measured a moment ago.
         evaluation: the EvaluationPlan; None where nothing is measured while training.
 
     Raises:
@@ -289,12 +288,7 @@ def run_facts(
             yield "" if number else "sources", ok(f"{name:{width}} {len(rows):,} rows, {share:.1%} of the rows drawn: {times}")
     yield "steps", ok(f"{steps:,} of {sampler.step_rows:,} queries ({cut}); {epochs:.3g} epochs")
     yield "texts", ok(f"{tokens.texts:,}, of which {tokens.truncated / max(tokens.texts, 1):.1%} are cut to the model's length")
-    weights = sum(p.numel() for p in trainer.model.parameters())
-    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    compact = 0
     if table is not None:
-        compact = table.weight.numel()
-        weights += table.rest.numel() - compact
         counts = f"{len(table.weight):,} of {len(table.rest):,} token embeddings"
         yield "embeddings", ok(f"{counts} are trained; the rest receive weight decay only")
     if evaluation is not None:
@@ -302,10 +296,14 @@ def run_facts(
         sizes = f"{evaluation.queries:,} dev queries against {evaluation.passages:,} passages"
         cost = f"about {evaluation.share:.1%} of training's work"
         yield "evaluation", ok(f"{times} while training, {sizes}: {cost}", evaluation.reason)
-    shards = args.world_size if trainer.is_fsdp_enabled else 1
-    yield "memory", machine.memory(weights, trained, args.device, compact=compact, shards=shards, loaded=True)
+    yield "memory", machine.measured_memory(cost, args.device)
+    weights = sum(p.numel() for p in trainer.model.parameters())
+    if table is not None:
+        weights += table.rest.numel() - table.weight.numel()
+    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     yield "disk", machine.disk(weights, trained, args, Path(args.output_dir), max(1, steps))
     accumulation = args.gradient_accumulation_steps
     passes = 4 - 1 / accumulation if accumulation > 1 else 3  # that a step is worth; exact accumulation embeds twice
-    seconds = passes * row_tokens * sampler.step_rows * steps / args.world_size / tokens_per_second
-    yield "time", ok(f"about {duration(seconds)} on {args.device}, by the speed of a forward pass just measured")
+    seconds = passes / 3 * cost.seconds / cost.tokens * row_tokens * sampler.step_rows * steps / args.world_size
+    share = 0.0 if evaluation is None else evaluation.share
+    yield "time", ok(f"about {duration(seconds * (1 + share))} on {args.device}, by a step just tried")

@@ -112,9 +112,7 @@ def memory(
     device: torch.device,
     *,
     spared: int = 0,
-    compact: int = 0,
     shards: int = 1,
-    loaded: bool = False,
 ) -> Finding:
     """Compare free memory with weights, gradient and AdamW's two moments in float32; activations come on top.
 
@@ -123,23 +121,30 @@ def memory(
         trained: parameters with a gradient.
         device: of this process; the processes of a machine share its CPU's memory.
         spared: parameters of `trained` that may turn out not to be trained.
-        compact: parameters of the compact table of token embeddings, which stands beside the whole one.
         shards: processes that share all this (training.fsdp); each holds whole weights too, while it evaluates.
-        loaded: whether the weights are in memory already.
     """
     processes = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     rest = 0 if shards == 1 else 4 * weights
-    most, least = (
-        processes * ((4 * weights + 12 * count) // shards + rest + 4 * compact) for count in (trained, trained - spared)
-    )
+    most, least = (processes * ((4 * weights + 12 * count) // shards + rest) for count in (trained, trained - spared))
     free = free_memory(device)
-    room = free + processes * 4 * (weights + compact) * loaded
     text = f"{size(most)} for weights, gradient and optimizer, more for activations; {size(free)} free"
     smaller = "a smaller model, or model.lora.rank=16"
-    if free and least > room:
+    if free and least > free:
         return fault(text, smaller)
-    if free and most > 0.8 * room:
+    if free and most > 0.8 * free:
         return note(text, f"it may not fit: {smaller}, training.activation_checkpointing=true")
+    return ok(text)
+
+
+def measured_memory(cost: StepCost, device: torch.device) -> Finding:
+    """Compare free memory with what the largest micro-batch took when it was tried."""
+    if cost.memory is None:
+        return ok("not measured: this system does not say what a process holds")
+    processes = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    free = free_memory(device)
+    text = f"about {size(cost.memory)} at the most{f', {processes} times' if processes > 1 else ''}; {size(free)} free"
+    if free and processes * cost.growth > free:
+        return note(text, "it may not fit: training.fit_micro_batch=true, training.activation_checkpointing=true")
     return ok(text)
 
 
