@@ -22,7 +22,7 @@ from e5ft.data.text import TextSpec, text_id, tokenize, tokenizer_state
 from e5ft.errors import DataError
 from e5ft.files import digest_of, digest_of_file, new_folder, read_json, write_json
 
-VERSION = 3  # part of every cache key: raise it when the meaning of a stored column changes
+VERSION = 4  # part of every cache key: raise it when a stored column means, or a source is read, something else
 _BATCH = 1000
 _SHOWN_FAULTS = 20
 log = logging.getLogger(__name__)
