@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from e5ft.app.commands.export import _card_section
-from e5ft.app.telling.report import duration, inline, model_card, size
+from e5ft.app.telling.report import closing, duration, inline, model_card, size
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import EncoderSpec
 
@@ -30,6 +30,26 @@ SCORES = {"metrics": {"ndcg@10": 0.5}, "intervals": {"ndcg@10": [0.4, 0.6]}}
 DIFFERENCE = {"ndcg@10": {"mean": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.1}}
 texts = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), st.text(string.punctuation + " \n가a", max_size=30))
 prefixes = texts.filter(lambda text: "\0" not in text and text.strip("~").lower() != "none")  # those that a setting may be
+
+
+def test_what_few_queries_cannot_tell_is_said_of_each_set(tmp_path):
+    row = SimpleNamespace(label="after", set_name="law-dev", passages=9, **SCORES)
+    for target, keep in ((8, 29), (30, 30)):
+        row.scored = range(target)
+        scores = SimpleNamespace(after=row, named=lambda: {"after": row})
+        both = {"scores": {"before": SCORES, "after": SCORES}, "differences": DIFFERENCE}
+        summary = {
+            "model": "m",
+            "test_set": "law-dev",
+            "data": {"source": "s", "train_rows": 3},
+            "training": {"steps": 1, "seconds": 1, "tokens_per_second": None},
+            "best": {"step": 1},
+            "keep": [{"set": "wiki-dev", "queries": keep, **both}],
+            **both,
+        }
+        printed = closing(summary, scores, tmp_path, in_sweep=True)
+        notes = [line.split(";")[0] for line in printed.splitlines() if "may be chance" in line]
+        assert notes == (["law-dev: 8 queries", "wiki-dev: 29 queries"] if target == 8 else [])
 
 
 def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
