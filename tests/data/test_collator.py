@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from e5ft.data.collator import Example, TrainingRows, collate
-from e5ft.data.settings import Columns
+from e5ft.data.settings import Columns, Mix, Source
+from e5ft.data.sources import join_rows
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from tests.conftest import make_encoder, make_rows, make_tokenizer
@@ -111,15 +112,16 @@ def test_negatives_take_turns_until_all_were_shown(limit, count, make_training_r
 def test_a_teachers_scores_belong_to_the_negatives_shown(make_training_rows):
     """Where one is masked as known and the others take turns."""
     data = [
-        {"query": "q", "document": "d", "hard_negative": ["known", "n1", "n2"], "scores": [9, 0, 1, 2]},
+        {"query": "q", "document": ["d", "e"], "hard_negative": ["known", "n1", "n2"], "scores": [8, 9, 0, 1, 2]},
         {"query": "q", "document": "known", "scores": [8]},
     ]
-    scores = dict(zip(ids("n1", "n2"), (1.0, 2.0), strict=True))
+    scores = dict(zip(ids("d", "e", "n1", "n2"), (8.0, 9.0, 1.0, 2.0), strict=True))
     rows, shown = make_training_rows(data, 1), set()
     for epoch in range(3):
         example = rows[0, epoch][1]
-        assert (example.positive_scores, example.negative_scores) == ([9.0], [scores[i] for i in example.negative_ids])
-        shown.update(example.negative_ids)
+        assert example.positive_scores == [scores[i] for i in example.positive_ids]
+        assert example.negative_scores == [scores[i] for i in example.negative_ids]
+        shown.update(example.positive_ids, example.negative_ids)
     assert shown == set(scores)
 
 
@@ -227,6 +229,19 @@ def test_one_text_with_two_prefixes_is_two_texts_and_one_identity():
         assert tokens[step.negative[row]] == (200 + row, 9)
     assert step.text_id[step.passage].tolist() == [7, 9]  # once each, however written
     assert step.answers[0].tolist() == [0, 1] and step.negatives == 2
+
+
+def test_rows_of_a_mix_keep_their_source_s_prefixes_in_a_micro_batch(make_store, tmp_path):
+    stores = [make_store([{"query": "w1", "document": "w2", "hard_negative": "w3"}], f"{name}.jsonl") for name in "ab"]
+    mix = Mix(tuple(Source(name, f"{name}.jsonl", Columns()) for name in "ab"))
+    store, formats = join_rows(mix, stores, 0), (TextSpec(), TextSpec("ask: ", "text: "))
+    rows = TrainingRows(store, tokenize_rows(store, make_tokenizer(), formats, tmp_path / "cache"))
+    batch = batch_of(rows, [0, 1])
+    texts, step = tokens_of(batch), batch.step
+    assert len(texts) == 6
+    for row, own in enumerate(formats):
+        expected = make_tokenizer()([own.query("w1"), own.passage("w2"), own.passage("w3")])["input_ids"]
+        assert [texts[step.query[row]], texts[step.positive[row]], texts[step.negative[row]]] == expected
 
 
 # -- the largest number of tokens --------------------------------------------------------------------------------------------

@@ -203,6 +203,13 @@ def test_a_long_statute_is_one_cell_whatever_limit_the_csv_module_had(suffix, de
         csv.field_size_limit(before)
 
 
+def test_the_limit_is_of_one_row_and_not_of_many_rows(write_bytes):
+    cell = "글" * 400_000
+    content = "query,document\n" + f'q,"{cell}"\n' * 4
+    found = outcome(write_bytes(content.encode(), "rows.csv"))
+    assert found == [Row("q", (cell,))] * 4
+
+
 LOST = 'so that where the next row begins is unknown; write a " inside a cell as "", and close every " that opens a cell'
 LOST_ROWS = {
     "text after a quote": (b'"d"x,n', "',' expected after '\"'"),

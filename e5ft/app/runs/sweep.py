@@ -124,7 +124,7 @@ def write_table(folder: Path) -> list[dict]:
     rows = collect(folder)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # ends lines with CR LF, and so quotes a cell that holds either
     writer.writerows([list(map(_harmless, line)) for line in [columns, *([row.get(c, "") for c in columns] for row in rows)]])
     write_text(folder / "sweep.csv", text.getvalue())
     cells = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]
@@ -170,7 +170,7 @@ def _jobs(folder: Path) -> list[Path]:
 
 def _harmless(value: object) -> object:
     """A cell that no spreadsheet takes for a formula; a number with a sign is none."""
-    return f"'{value}" if isinstance(value, str) and re.match(r"[=@\t\r]|[+-](?![\d.]+(e[+-]?\d+)?$)", value) else value
+    return f"'{value}" if isinstance(value, str) and re.match(r"[=@\t\r\n＝＠＋－]|[+-](?![\d.]+(e[+-]?\d+)?$)", value) else value
 
 
 def _cell(value: object) -> str:

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from e5ft.app.commands.export import _card_section
-from e5ft.app.telling.report import closing, duration, inline, model_card, size
+from e5ft.app.telling.report import closing, duration, inline, model_card, plain_card, size
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import EncoderSpec
 
@@ -94,6 +95,20 @@ def test_no_name_changes_what_the_card_is_made_of(label, source, test_set, keep,
     for line, other in zip(lines, expected, strict=True):
         assert (line[:2], line.count("|"), line.count("`")) == (other[:2], other.count("|"), other.count("`"))
     assert all(c.isprintable() for line in written.splitlines() for c in line)
+
+
+LONG_PREFIX = "Instruct: Given a web search query, retrieve relevant passages\nQuery: "  # of e5_large_instruct
+
+
+@given(prefixes, prefixes)
+@example(LONG_PREFIX, "<|query|>")
+@example("```\n&#92;n `a` | b\r\n~~~", '\\n "quoted" \\')
+def test_prefixes_copied_from_the_card_are_those_of_the_model(query, passage):
+    """As a CommonMark reader sees it: the one block of JSON."""
+    encoder = SimpleNamespace(dimension=8, spec=EncoderSpec("mean", TextSpec(query_prefix=query, passage_prefix=passage)))
+    blocks = MarkdownIt("commonmark").parse(plain_card("a", encoder))
+    (shown,) = [json.loads(block.content) for block in blocks if block.type == "fence" and block.info == "json"]
+    assert shown == {"query": query, "document": passage}
 
 
 def test_prefixes_are_shown_as_they_are_to_be_typed():
