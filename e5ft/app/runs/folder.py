@@ -116,14 +116,17 @@ class RunFolder:
             self._lock = hold(self.path / "run.lock", f"{self.path}: another process is running this name")
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written ({error.strerror or error})") from error
-        if holds_work(self.path) and not resume:
+        try:
+            if holds_work(self.path) and not resume:
+                raise ConfigurationError(
+                    f"{self.path}: holds a run already ({earlier['state']}); choose another name=, or resume it: resume=true"
+                )
+            for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
+                clear_temporaries(folder)
+            self._finished_before = self._clean()
+        except ConfigurationError:
             self._lock.release()
-            raise ConfigurationError(
-                f"{self.path}: holds a run already ({earlier['state']}); choose another name=, or resume it: resume=true"
-            )
-        for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
-            clear_temporaries(folder)
-        self._finished_before = self._clean()
+            raise
         self.set_status("running")
         if job.in_sweep:
             write_text(self.path / "overrides.yaml", OmegaConf.to_yaml(lasting(job.overrides)))
