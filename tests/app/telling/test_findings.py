@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import types
+from pathlib import Path
 
 import pytest
 import torch
