@@ -14,11 +14,12 @@ from e5ft.app.settings.build import plain, shipped
 from e5ft.app.settings.training import training_defaults
 from e5ft.data.settings import Columns, Mix, Source
 from e5ft.errors import ResumeRefusedError
-from e5ft.files import read_json, write_json
+from e5ft.files import read_json, write_json, write_manifest
 from e5ft.modeling.encoder import EncoderSpec
 from e5ft.modeling.loading import load_encoder, save_encoder
 from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.training.checkpoint import definition_of
 from tests.app.conftest import TINY
 from tests.conftest import WORDS, make_encoder
 
@@ -280,18 +281,18 @@ def test_without_its_status_a_run_is_neither_lost_nor_begun_over(trained):
 def test_a_checkpoint_of_another_run_or_of_none_is_refused_and_its_weights_are_a_model(trained, tmp_path):
     _, folder = trained(*STEPS)
     _, other = trained(*STEPS, "loss.temperature=0.5", run_dir="outputs/other")
-    best = read_json(folder / "checkpoint-2/trainer_state.json")["best_model_checkpoint"]
     shutil.copytree(other / "checkpoint-2", folder / "checkpoint-12")
     with pytest.raises(ResumeRefusedError, match=r"\(outputs/test/checkpoint-12\):\n  loss: .*0.5.* then, .*0.05.* now"):
         trained(*STEPS, "resume=true")
     shutil.rmtree(folder / "checkpoint-12")
-    if best is not None:  # the one that the run would end with
-        own = shutil.move(folder / Path(best).name, tmp_path / "own")
-        shutil.copytree(other / Path(best).name, folder / Path(best).name)
-        with pytest.raises(ResumeRefusedError, match="loss: "):
-            trained(*STEPS, "resume=true")
-        shutil.rmtree(folder / Path(best).name)
-        shutil.move(own, folder / Path(best).name)
+    own = shutil.move(folder / "checkpoint-1", tmp_path / "own")
+    shutil.copytree(other / "checkpoint-1", folder / "checkpoint-1")  # now of another run, and the one to end with
+    other_json(folder / "checkpoint-2/trainer_state.json", best_model_checkpoint="checkpoint-1")
+    write_manifest(folder / "checkpoint-2", definition=definition_of(folder / "checkpoint-2"))
+    with pytest.raises(ResumeRefusedError, match=r"\(outputs/test/checkpoint-1\):\n  loss: "):
+        trained(*STEPS, "resume=true")
+    shutil.rmtree(folder / "checkpoint-1")
+    shutil.move(own, folder / "checkpoint-1")
     manifest = folder / "checkpoint-2" / "manifest.json"
     write_json(manifest, {"files": read_json(manifest)["files"]})
     with pytest.raises(ResumeRefusedError) as refused:
