@@ -118,11 +118,12 @@ def digest_of_file(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def write_manifest(folder: str | os.PathLike) -> None:
+def write_manifest(folder: str | os.PathLike, **more: object) -> None:
     """Flush every file below a folder to disk, then write down their sizes and SHA-256: `check_manifest` compares with them.
 
     Args:
         folder: complete but for the manifest.
+        more: what else the manifest says, as plain values.
     """
     folder = Path(folder)
     files = {}
@@ -130,7 +131,7 @@ def write_manifest(folder: str | os.PathLike) -> None:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
             files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(file)}
-    write_json(folder / MANIFEST, {"files": files})
+    write_json(folder / MANIFEST, {**more, "files": files})
     flush_folder(folder)
 
 

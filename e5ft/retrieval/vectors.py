@@ -16,11 +16,21 @@ from filelock import FileLock
 from e5ft import distributed, gathering
 from e5ft.data.text import tokenizer_state
 from e5ft.files import digest_of, read_json, write_json
-from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.encoder import RECORD, Encoder
 from e5ft.retrieval.shards import Shards, processes
 
 WINDOW = 8192  # texts encoded between two writes: what an interruption can lose, and what stands in memory
 VERSION = 1
+# Of config.json: what no vector depends on, and pooling and text format, which stand by themselves.
+_NOT_SHAPE = {
+    "_name_or_path",
+    "architectures",
+    "attention_probs_dropout_prob",
+    "dtype",
+    "hidden_dropout_prob",
+    "transformers_version",
+    RECORD,
+}
 BATCH_TOKENS = 16384  # of one forward pass, unless given
 
 
@@ -51,7 +61,7 @@ def encode_collection(
     """
     if cache is None or not len(texts):  # no file of no bytes can be mapped
         return _gathered(encoder.encode(_local_slice(texts), role, batch_tokens=batch_tokens), len(texts), encoder)
-    key = digest_of(VERSION, digest_of_weights(encoder), encoder.spec.to_dict(), role, _digest_of_texts(texts))
+    key = digest_of(VERSION, digest_of_weights(encoder), encoder.spec.to_dict(), role, digest_of_texts(texts))
     path = cache / f"vectors-{key}.npy"
     with contextlib.ExitStack() as stack:
         if distributed.is_main():  # another run that wants the same vectors waits for these
@@ -155,7 +165,14 @@ def digest_of_weights(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_texts(texts: Sequence[str]) -> str:
+def digest_of_model(encoder: Encoder) -> str:
+    """A digest (20 hexadecimal digits) of weights, tokenizer and config.json, without names, versions and dropout."""
+    config = {name: value for name, value in encoder.config.to_diff_dict().items() if name not in _NOT_SHAPE}
+    return digest_of(digest_of_weights(encoder), config)
+
+
+def digest_of_texts(texts: Sequence[str]) -> str:
+    """A digest (32 hexadecimal digits) of texts in their order."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         encoded = text.encode()

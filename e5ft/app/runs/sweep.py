@@ -11,7 +11,8 @@ from filelock import FileLock
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.runs.folder import hold, holds_work, lasting, status_of
+from e5ft.app.runs.folder import hold, lasting
+from e5ft.app.telling.state import holds_work, status_of
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, replace_link, write_text
 from e5ft.retrieval.tables import HEADLINE, aligned, main_metric
@@ -142,7 +143,10 @@ def collect(folder: Path) -> list[dict]:
     """
     rows = []
     for job in _jobs(folder):
-        status = status_of(job) or {"state": "failed"}
+        try:
+            status = status_of(job) or {"state": "failed"}
+        except ConfigurationError as error:  # damaged
+            status = {"state": "failed", "error": str(error)}
         overrides = job / "overrides.yaml"
         listed = OmegaConf.load(overrides) if overrides.is_file() else ()
         row = {"job": job.name, **dict(str(override).split("=", 1) for override in listed), "state": status["state"]}

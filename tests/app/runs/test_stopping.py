@@ -18,6 +18,7 @@ from e5ft.app.runs.stopping import SIGNALS, StopAtStepEnd, out_of_memory_explain
 from e5ft.errors import OutOfMemoryError, TerminatedError
 from e5ft.files import digest_of_file, read_json
 from e5ft.modeling.encoder import Encoder
+from e5ft.training.checkpoint import definition_of
 from e5ft.training.trainer import ContrastiveTrainer
 
 ARGS = types.SimpleNamespace(device=torch.device("cpu"))
@@ -165,7 +166,7 @@ def test_a_run_takes_the_largest_cut_that_fits(trained, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "micro-batch 4 x 4, the largest that fits (asked: 16 x 1, the same step)" in printed
     assert "of 16 queries (4 x 4)" in printed
-    assert read_json(whole / "definition.json") == read_json(fitted / "definition.json")
+    assert definition_of(whole / "checkpoint-4") == definition_of(fitted / "checkpoint-4")
     lines = [map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) for folder in (whole, fitted)]
     losses = [[entry["loss"] for entry in entries if "loss" in entry] for entries in lines]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4) and len(losses[0]) == 4

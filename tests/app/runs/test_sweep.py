@@ -36,6 +36,14 @@ def job(folder, number, *, dev=None, test=0.5, change=None, error=None, test_set
     write_json(folder / str(number) / "summary.json", summary)
 
 
+def test_a_damaged_status_is_a_line_of_the_table(tmp_path):
+    job(tmp_path, 0, dev=0.4)
+    job(tmp_path, 1, dev=0.5)
+    (tmp_path / "1/status.json").write_text("")
+    rows = collect(tmp_path)
+    assert [row["state"] for row in rows] == ["finished", "failed"] and "1/status.json: damaged; remove it" in rows[1]["error"]
+
+
 def test_gain_and_loss_stand_side_by_side(tmp_path):
     job(tmp_path, 0, dev=0.4)
     assert not any("change" in column for column in collect(tmp_path)[0])
@@ -131,6 +139,8 @@ def test_a_multirun_that_is_running_is_refused(tmp_path, ours):
 def test_a_job_is_picked_up_only_with_its_own_overrides(tmp_path):
     folder = tmp_path / "0"
     assert state_before(folder, ["loss.temperature=0.1"]) is None
+    (folder / "checkpoint-1").mkdir(parents=True)
+    assert state_before(folder, ["loss.temperature=0.1"]) == "unknown"  # its status is gone, its work is not
     write_json(folder / "status.json", {"state": "running"})
     assert state_before(folder, ["loss.temperature=0.1"]) == "running"  # killed before the overrides were written
     write_text(folder / "overrides.yaml", "- name=s\n- loss.temperature=0.1\n")

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -151,6 +152,13 @@ def test_settings(planned):
         write_json("outputs/a/status.json", {"state": state})
         assert findings.check_settings(planned("name=a")).state == expected
         assert findings.check_settings(planned("name=a", "resume=true")).state == "ok"
+    Path("outputs/a/status.json").write_text("")
+    with pytest.raises(ConfigurationError, match="outputs/a/status.json: damaged; remove it"):
+        findings.check_settings(planned("name=a", "resume=true"))
+    Path("outputs/a/status.json").unlink()
+    Path("outputs/a/checkpoint-1").mkdir()
+    assert findings.check_settings(planned("name=a")).state == "fault"
+    assert findings.check_settings(planned("name=a", "resume=true")).state == "ok"
 
 
 def test_data(planned, write_rows):
