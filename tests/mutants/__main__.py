@@ -42,7 +42,7 @@ TESTS = {
     "retrieval/comparison.py": ["retrieval/test_comparison.py"],
     "retrieval/filters.py": ["retrieval/test_filters.py", "retrieval/test_mining.py"],
     "retrieval/metrics.py": ["retrieval/test_metrics.py"],
-    "retrieval/search.py": ["retrieval/test_search.py"],
+    "retrieval/search.py": ["retrieval/test_search.py", "retrieval/test_shards.py"],
     "retrieval/significance.py": ["retrieval/test_significance.py"],
     "training/accumulation.py": ["training/test_accumulation.py"],
     "training/checkpoint.py": ["training/test_checkpoint.py"],

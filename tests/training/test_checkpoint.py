@@ -62,6 +62,17 @@ def test_a_full_disk_at_the_end_of_a_save(tmp_path, monkeypatch, call):
     assert checkpoint.newest(tmp_path) == (tmp_path / "checkpoint-2", [])
 
 
+def test_a_checkpoint_that_stands_but_may_not_outlast_a_power_cut_is_a_failure_to_write(tmp_path, monkeypatch):
+    def fail(folder):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "flush_folder", fail)
+        with pytest.raises(StorageError, match="step 4: .*Input/output error"):
+            write(tmp_path, 4)
+    assert checkpoint.newest(tmp_path) == (tmp_path / "checkpoint-4", [])
+
+
 def test_every_file_and_the_folder_are_flushed(tmp_path, monkeypatch):
     flushed, fsync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.readlink(f"/proc/self/fd/{number}")) or fsync(number))
