@@ -244,6 +244,22 @@ def test_rows_of_a_mix_keep_their_source_s_prefixes_in_a_micro_batch(make_store,
         assert [texts[step.query[row]], texts[step.positive[row]], texts[step.negative[row]]] == expected
 
 
+class RoleAndIdentity:
+    """A table whose vectors say whose they are."""
+
+    def of(self, role, ids):
+        return np.stack([np.full(len(ids), role == "query"), ids % 1000], axis=1).astype(np.float32)
+
+
+def test_vectors_of_other_models_stand_beside_their_texts(make_training_rows):
+    """A text that is a query and a passage has two."""
+    rows = make_training_rows([{"query": "w1", "document": "w2"}, {"query": "w2 w3", "document": "w1"}])
+    step = collate([rows[row, 0] for row in range(2)], {"guide": RoleAndIdentity()}).step
+    vectors = step.side["guide"]
+    assert vectors.dtype == np.float32 and vectors[:, 1].tolist() == (step.text_id % 1000).tolist()
+    assert vectors[step.query, 0].tolist() == [1, 1] and vectors[step.positive, 0].tolist() == [0, 0]
+
+
 # -- the largest number of tokens --------------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,14 @@ def test_a_shard_that_found_too_few_adds_nothing(rows, borders, k, seed, small):
         np.testing.assert_array_equal(merged[1], indices)
 
 
+def test_scores_of_other_types_are_merged_as_float32():
+    parts = [(np.array([[0.5]]), np.array([[7]], np.int32)), (np.array([[0.75]], np.float32), np.array([[3]]))]
+    scores, indices = merge(parts, 2)
+    assert (scores.tolist(), indices.tolist()) == ([[0.75, 0.5]], [[3, 7]])
+    assert (scores.dtype, indices.dtype) == (np.float32, np.int64)
+    assert merge([(part[0].astype(np.float64), part[1].astype(np.int32)) for part in parts], 2)[1].dtype == np.int64
+
+
 @PROPERTY
 @given(**CASES)
 def test_candidates_are_ordered_by_their_true_scores(rows, borders, k, seed, small):

@@ -81,6 +81,14 @@ def test_memory_is_bounded(monkeypatch):
     assert max(sizes) == 6000
 
 
+def test_one_resample_at_a_time_where_one_alone_is_larger(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(significance, "BATCH_VALUES", 50)
+    monkeypatch.setattr(significance.np, "abs", lambda means: sizes.append(means.size) or abs(means))
+    sign_flip_p(np.random.default_rng(2).random((100, 3)), permutations=11)
+    assert max(sizes) == 3  # the means of one
+
+
 def test_p_is_the_exact_one_of_all_sign_patterns():
     differences = [0.3, -0.1, 0.2, 0.05, 0.0, 0.4]
     patterns = np.array(list(itertools.product([-1, 1], repeat=6)))

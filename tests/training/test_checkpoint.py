@@ -82,6 +82,17 @@ def test_the_manifest_has_the_definition_of_the_training(tmp_path):
     assert checkpoint.definition_of(write(tmp_path, 2)) is None
 
 
+def test_a_checkpoint_that_stands_but_may_not_outlast_a_power_cut_is_a_failure_to_write(tmp_path, monkeypatch):
+    def fail(folder):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "flush_folder", fail)
+        with pytest.raises(StorageError, match="step 4: .*Input/output error"):
+            write(tmp_path, 4)
+    assert checkpoint.newest(tmp_path) == (tmp_path / "checkpoint-4", [])
+
+
 def test_writing_again_replaces_what_a_killed_process_left(tmp_path):
     (tmp_path / ".checkpoint-4.partial").mkdir()
     (tmp_path / ".checkpoint-4.partial" / "old").write_text("old")

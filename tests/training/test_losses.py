@@ -338,8 +338,10 @@ def test_rows_count_by_their_weight(by_hand):
     rows = [(0, 1, [], 10, [20, 21]), (0, 3, [], 10, [20, 21]), (2, 4, [], 11, [22])]
     embeddings = vectors(5)
     step = make_step(rows, [10, 20, 11, 21, 22])
-    single = [InfoNCE(0.3)(embeddings, make_step(rows, [10, 20, 11, 21, 22], own=(i, i + 1))) for i in range(3)]
+    alone = [make_step(rows, [10, 20, 11, 21, 22], own=(i, i + 1)) for i in range(3)]
+    single = [value_and_gradient(lambda e, step=step: InfoNCE(0.3)(e, step), embeddings) for step in alone]
     step.positive_count[:] = [2, 2, 1]
-    wanted = (0.5 * single[0] + 0.5 * single[1] + single[2]) / 2
+    wanted = tuple((0.5 * one + 0.5 * other + third) / 2 for one, other, third in zip(*single, strict=True))
     for chunk_size in (1, 2, 100):
-        torch.testing.assert_close(InfoNCE(0.3, chunk_size=chunk_size)(embeddings, step), wanted)
+        found = value_and_gradient(lambda e, size=chunk_size: InfoNCE(0.3, chunk_size=size)(e, step), embeddings)
+        torch.testing.assert_close(found, wanted)
