@@ -54,6 +54,16 @@ def several_positives(rows_file: str) -> str:
     return str(path)
 
 
+def some_hard_negatives(rows_file: str) -> str:
+    """Twelve rows of different queries, every other with two hard negatives."""
+    path = Path(rows_file).with_name("some.jsonl")
+    rows = [{"query": f"w{i} w{i + 1}", "document": f"w{i + 20} w{i}"} for i in range(12)]
+    for i, row in enumerate(rows[::2]):
+        row["hard_negative"] = [f"w{i + 40} w3", f"w{i + 60}"]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
 def array_of(rank: int, count: int) -> np.ndarray:
     return np.arange(count, dtype=np.int64) * 3 + 2**40 * (rank + 1)
 
@@ -92,6 +102,7 @@ def trained(rows_file: str, folder: Path, *, checkpoint: str | None = None, **op
         "weights": weights_of(trainer),
         "gradients": gradients.steps,
         "tokens": trainer.state.num_input_tokens_seen,
+        "without_negatives": trainer.without_negatives,
     }
 
 
@@ -167,6 +178,9 @@ def main(rows_file: str, folder: Path) -> None:
     found["micro_batch"] = trained(
         rows_file, folder / "micro", batch=4, accumulation=2, steps=1, loss=InfoNCE(0.1), options={"negatives": "micro_batch"}
     )
+    some, alone = some_hard_negatives(rows_file), {"negatives": "micro_batch"}
+    found["alone"] = trained(some, folder / "alone", batch=1, accumulation=2, steps=3, options=alone)
+    found["some triplets"] = trained(some, folder / "some", batch=1, accumulation=1, steps=6, loss=Triplet(2.0))
     found["margin"] = trained(rows_file, folder / "margin", batch=4, accumulation=4, steps=3, loss=margin_mask())
     found["guided"] = trained(several_positives(rows_file), folder / "guided", batch=8, accumulation=2, steps=4, **guided())
     found["fitted"] = fitted(rows_file, folder / "fitted", room=10**9 if rank == 0 else 250)
