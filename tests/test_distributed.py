@@ -225,6 +225,11 @@ def test_each_process_writes_its_own_vectors(found):
         assert kind == "memmap" and asked == ([1], [])[rank]
 
 
+def test_a_broken_shard_ends_the_search_in_both_processes(found):
+    messages = [each["sharded"]["broken"] for each in found]
+    assert messages[0].startswith("another process's passages") and messages[1].startswith("row 0 of the passages")
+
+
 def test_an_interrupted_shard_goes_on_where_it_stopped(found):
     for rank, each in enumerate(found):
         vectors, asked = each["sharded"]["again"]

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from e5ft import distributed
 from e5ft.data.collator import collate
+from e5ft.errors import NonFiniteError
 from e5ft.files import write_json, write_text
 from e5ft.retrieval.shards import Shards, search_shards
 from e5ft.retrieval.vectors import encode_collection
@@ -142,6 +143,11 @@ def sharded(rank: int, folder: Path) -> dict:
         if isinstance(vectors, Shards):
             kind = [Path(block.filename).name[-10:] for block in vectors.blocks]
             found["search", count] = search_shards(plain(texts[:3], "query"), vectors, 6)
+            broken = Shards([vectors.blocks[0], np.full_like(vectors.blocks[1], np.nan)])  # which the second process reads
+            try:
+                search_shards(plain(texts[:3], "query"), broken, 6)
+            except NonFiniteError as error:
+                found["broken"] = str(error)
         found[count] = np.array(vectors), kind, asked[:]
         encode_collection(encoder, texts, "passage", cache=cache, window=4)
         assert asked == found[count][2]  # found again
