@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from e5ft.data.collator import Example, TrainingRows, collate
+from e5ft.data.collator import Example, TrainingRows, collate, most_tokens
 from e5ft.data.settings import Columns, Mix, Source
 from e5ft.data.sources import join_rows
 from e5ft.data.store import load_rows, tokenize_rows
@@ -96,6 +96,17 @@ def test_positives_take_turns(make_training_rows):
         assert shown[3:] == shown[:3]
         tokens = {tuple(rows[row, epoch][1].positives[0]) for epoch in range(3)}
         assert tokens == {tuple(tokens) for tokens in make_tokenizer()(["passage: a", "passage: b", "passage: c"])["input_ids"]}
+
+
+def test_a_positive_named_twice_takes_one_turn(make_training_rows):
+    """With its own score, that of its first mention."""
+    data = {"query": "q", "document": ["a", "b", " a", "c", "b"], "scores": [1, 2, 3, 4, 5]}
+    rows = make_training_rows([data])
+    shown = [rows[0, epoch][1] for epoch in range(6)]
+    assert [(*each.positive_ids, *each.positive_scores) for each in shown[:3]] == list(
+        zip(ids("a", "b", "c"), (1, 2, 4), strict=True)
+    )
+    assert [each.positive_ids for each in shown[3:]] == [each.positive_ids for each in shown[:3]]
 
 
 @pytest.mark.parametrize("count", range(1, 8))
@@ -295,3 +306,6 @@ def test_no_epoch_shows_more_than_the_bound(stores, positives, limit):
         np.testing.assert_array_equal(bound, rows.lengths)
     else:
         assert (bound < rows.lengths).any()
+    chosen = np.array([7, 3, 11])
+    selected = most_tokens(rows.tokens.select(chosen), positives=None, negatives=None)
+    np.testing.assert_array_equal(selected, rows.lengths[chosen])

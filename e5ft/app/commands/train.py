@@ -252,6 +252,7 @@ class _Run:
             "training": {
                 "steps": trainer.state.global_step,
                 "queries_per_step": trainer.sampler.step_rows,
+                "without_negatives": trainer.without_negatives,
                 "seconds": round(runtime, 1),
                 "evaluation_seconds": round(trainer.evaluation_seconds, 1),
                 "tokens_per_second": round(tokens_seen / runtime) if runtime else None,

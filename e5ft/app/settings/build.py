@@ -18,6 +18,7 @@ from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import MiningSettings
 from e5ft.settings import Settings, Word, build, check_value, hints, leaves, nearest, nested_settings, number, shown
+from e5ft.training.settings import Scale
 
 if TYPE_CHECKING:
     import torch
@@ -151,11 +152,13 @@ def _group(values: dict, name: str) -> dict:
 
 
 def _check_parameters(group: str, values: dict) -> None:
-    """Check what every class of a group has; the class checks the rest when it is made."""
+    """Check what every class of a group has, without torch; the class checks the rest when it is made."""
     check_value(values.get("_target_"), Word, f"{group}._target_")
     for path, value in leaves(values, group):
         if value in ("None", "~None"):
             raise ConfigurationError(f"{path}={value}: the word for nothing is null")
+    if group == "loss" and values["_target_"].startswith("e5ft.") and "temperature" in values:
+        check_value(values["temperature"], Scale, "loss.temperature")
     if group == "optimizer":
         check_value(values.get("lr"), number(above=0, below=10), "optimizer.lr")
         check_value(values.get("weight_decay"), number(least=0) | None, "optimizer.weight_decay")

@@ -225,7 +225,8 @@ def check_memory(run: PlannedRun) -> Finding:
     """Compare free memory with what the model's shape and the settings say it takes."""
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if run.uses_gpu else torch.device("cpu")
     if run.parameters is None:
-        return ok(f"{size(machine.free_memory(device))} free; what the model takes is known once it is here")
+        free = machine.free_memory(device)
+        return ok(f"{'' if free is None else f'{size(free)} free; '}what the model takes is known once it is here")
     weights, trained, spared = run.parameters
     shards = int(os.environ.get("WORLD_SIZE", 1)) if run.settings.training.fsdp else 1
     return machine.memory(weights, trained, device, spared=spared, shards=shards)

@@ -90,11 +90,11 @@ def check_precision(run) -> Finding:
         return (
             note(f"bfloat16, but {slower}", "many times slower than training.bf16=false") if bf16 else ok(f"{chosen}; {slower}")
         )
-    return ok(chosen if bf16 else f"{chosen}; this CPU multiplies bfloat16 no slower: try training.bf16=true")
+    return ok(chosen if bf16 else f"{chosen}; this CPU has bfloat16 instructions: try training.bf16=true")
 
 
 def bf16_is_emulated() -> bool:
-    """Return whether a matrix product takes longer in bfloat16 than in float32 here (in 0.1 s at most)."""
+    """Return whether a matrix product takes more than twice as long in bfloat16 as in float32 here (in 0.1 s at most)."""
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(256, 256, dtype=dtype)
@@ -133,25 +133,28 @@ def memory(
         processes * ((4 * weights + 12 * count) // shards + rest + 4 * compact) for count in (trained, trained - spared)
     )
     free = free_memory(device)
+    text = f"{size(most)} for weights, gradient and optimizer, more for activations"
+    if free is None:
+        return ok(text)
     room = free + processes * 4 * (weights + compact) * loaded
-    text = f"{size(most)} for weights, gradient and optimizer, more for activations; {size(free)} free"
+    text = f"{text}; {size(free)} free"
     smaller = "a smaller model, or model.lora.rank=16"
-    if free and least > room:
+    if least > room:
         return fault(text, smaller)
-    if free and most > 0.8 * room:
+    if most > 0.8 * room:
         return note(text, f"it may not fit: {smaller}, training.activation_checkpointing=true")
     return ok(text)
 
 
-def free_memory(device: torch.device) -> int:
-    """Return the free bytes of the GPU, or of the machine (of the container, where that is less); 0 if unknown."""
+def free_memory(device: torch.device) -> int | None:
+    """Return the free bytes of the GPU, or of the machine (of the container, where that is less); None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = int(dict(line.split(":", 1) for line in lines)["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return 0
+        return None
     with contextlib.suppress(OSError, KeyError, ValueError):  # no cgroup v2, or no limit ("max")
         used = int((_CGROUP / "memory.current").read_text())
         reclaimable = int(dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())["inactive_file"])

@@ -76,6 +76,10 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         lines += ["", gain_and_loss(summary), ""]
     kept = {entry["set"]: entry["queries"] for entry in summary["keep"]}
     lines += few_queries({summary["test_set"]: len(scores.after.scored), **kept})
+    if training["without_negatives"]:
+        lines.append(
+            f"{training['without_negatives']:,} steps, or micro-batches on their own, had no negative and taught nothing."
+        )
     if summary["best"]["step"] == 0:
         lines.append("Nothing beat the model before training on the dev set: model/ is that model, unchanged.")
     elif summary["best"]["step"] != training["steps"]:

@@ -78,6 +78,8 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, override, ex
         ("train", "optimizer.lr=fast", "optimizer.lr='fast': must be"),
         ("train", "optimizer._target_=null", "optimizer._target_=None: must be"),
         ("train", "data.eval_dir=None", "data.eval_dir=None: the word for nothing is null"),
+        ("train", "loss.temperature=0", "loss.temperature=0: must be at least 1e-06"),
+        ("train", "keep.weight=1e9", "keep.weight=1000000000.0: must be at least 0 and at most 1e+06"),
         ("train", "loss.margin=None", "loss.margin=None: the word for nothing is null"),
         ("train", "data.columns=5", "data.columns=5: must be a mapping"),
         ("train", "model.text=null", "model.text=None: must be a mapping"),
@@ -128,7 +130,6 @@ def test_what_is_meant_is_accepted(composed, override):
         ("optimizer.betas=5", "optimizer.betas=5"),
         ("optimizer._target_=nothing", "optimizer._target_=nothing: no such class"),
         ("+optimizer.no_such=1", "optimizer.no_such=1"),
-        ("loss.temperature=0", "loss.temperature=0"),
         ("+loss.no_such=1", "loss: e5ft.training.losses.InfoNCE could not be made"),
     ],
 )
