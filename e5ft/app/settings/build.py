@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, TrainSettings
+from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, Seed, TrainSettings
 from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
 from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
@@ -54,12 +54,18 @@ def settings_of(script: str, config: DictConfig) -> Any:
     values = OmegaConf.to_container(config, resolve=True)
     for leftover in ("hydra", "recipe"):  # a recipe's temperature has reached the loss through an interpolation
         values.pop(leftover, None)
+    made = {"model.seed": "seed", "rounds.mining.seed": "seed", "lora": "model.lora"} | ({"mining": ""} if script == "mine" else {})
     for path, value in leaves(values):
+        for name, meant in made.items():  # filled below with what is set elsewhere
+            if f"{path}.".startswith(f"{name}."):
+                named = f"{meant}{path.removeprefix(name)}".removeprefix(".")
+                raise ConfigurationError(f"{path}={shown(value)}: no such field; did you mean {named}?")
         if isinstance(value, str) and "\0" in value:
             raise ConfigurationError(f"{path}={shown(value)}: holds a NUL character")
         if value is not None and path.endswith(("filters.teacher_margin", "filters.teacher_max_score")):
             group, _, field = path.rpartition("filters.teacher_")  # held there for the filters, set at the cross-encoder
             raise ConfigurationError(f"{path}: no such field; did you mean {group}cross_encoder.{field}?")
+    check_value(values.get("seed"), Seed, "seed")
     values["data"] = data_settings(_group(values, "data"))
     model = _group(values, "model")
     lora = build(LoraSettings, model.pop("lora", {}))
