@@ -54,7 +54,9 @@ def settings_of(script: str, config: DictConfig) -> Any:
     values = OmegaConf.to_container(config, resolve=True)
     for leftover in ("hydra", "recipe"):  # a recipe's temperature has reached the loss through an interpolation
         values.pop(leftover, None)
-    made = {"model.seed": "seed", "rounds.mining.seed": "seed", "lora": "model.lora"} | ({"mining": ""} if script == "mine" else {})
+    made = {"model.seed": "seed", "rounds.mining.seed": "seed", "lora": "model.lora"} | (
+        {"mining": ""} if script == "mine" else {}
+    )
     for path, value in leaves(values):
         for name, meant in made.items():  # filled below with what is set elsewhere
             if f"{path}.".startswith(f"{name}."):

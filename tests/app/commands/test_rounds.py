@@ -177,4 +177,9 @@ def test_no_round_trains_against_its_dev_or_evaluation_passages(run, rows, tmp_p
         })  # fmt: skip
 
     monkeypatch.setattr(rounds, "train", checked)
-    run(*given.format(folder).split(), f"data.max_train_rows={limit}", "rounds.mining.sources=[random]", "rounds.mining.per_query=40")
+    run(
+        *given.format(folder).split(),
+        f"data.max_train_rows={limit}",
+        "rounds.mining.sources=[random]",
+        "rounds.mining.per_query=40",
+    )
