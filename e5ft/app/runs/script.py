@@ -74,7 +74,7 @@ def run(verb: str) -> None:
         guard.check_overrides(sys.argv[1:])
         _check_launch()
         build.register()
-        sys.argv.append(guard.NO_RECORD)
+        sys.argv[1:] = _for_hydra(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(build.shipped("conf")), config_name=verb)(run_job)()
         code = sweep.failures() and 1
         if _ended_by is not None:
@@ -202,6 +202,18 @@ def renamed(verb: str, argument: str) -> str:
     if distributed.is_main():
         print(f"note: {name} is {new} now; the old name works for this version", file=sys.stderr)
     return f"{new}{equals}{value}"
+
+
+def _for_hydra(arguments: list[str]) -> list[str]:
+    """The arguments with --config-path taken from the working directory, not from beside this file, and without Hydra's record."""
+    for place, argument in enumerate(arguments):
+        flag, equals, path = argument.partition("=")
+        if flag in ("--config-path", "-cp") and (equals or place + 1 < len(arguments)):
+            path = path if equals else arguments.pop(place + 1)
+            arguments[place] = f"{flag}={path if '://' in path else os.path.abspath(path)}"
+    overrides = (i for i, argument in enumerate(arguments) if argument.startswith("~") or re.match(r"[^-][^=]*=", argument))
+    arguments.insert(next(overrides, len(arguments)), guard.NO_RECORD)  # beside the others: argparse reads one run of them
+    return arguments
 
 
 def quoted(argument: str) -> str:
