@@ -40,18 +40,6 @@ COMMANDS = {
     "mine": "e5ft.app.commands.mine:mine",
     "export": "e5ft.app.commands.export:export",
 }
-# Settings that have moved; the old name works for one version.
-MOVED = {
-    "train": {
-        **{f"loss.{name}": f"step.{name}" for name in ("negatives", "positives", "guide")},
-        "loss.dimensions": "matryoshka.dimensions",
-        "loss.dimension_weights": "matryoshka.weights",
-        "loss.keep_weight": "keep.weight",
-        "loss.keep_temperature": "keep.temperature",
-    },
-    "mine": {"output_file": "output_dir"},
-    "export": {"merge.split": "data.eval_split"},
-}
 _began = False  # whether the configuration was composed: what is raised before is about the overrides
 _verb: str | None = None  # set by run; a launcher's processes have the configuration's name instead
 _ended_by: E5ftError | None = None  # what ended the one job of a plain run; printed by run, not through Hydra's own lines
@@ -190,7 +178,7 @@ def renamed(verb: str, argument: str) -> str:
     """
     field, equals, value = argument.partition("=")
     name = field.lstrip("+")
-    new = MOVED.get(verb, {}).get(name)
+    new = build.MOVED.get(verb, {}).get(name)
     own_files = any(given.startswith(("--config-dir", "--config-path", "-cd", "-cp")) for given in sys.argv[1:])
     if new is None or (name.startswith("loss.") and own_files):  # a loss of the user's own may have a field of this name
         return argument

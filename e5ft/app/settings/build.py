@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     import torch
 
 SCRIPTS = {"train": TrainSettings, "eval": EvalSettings, "mine": MineSettings, "export": ExportSettings}
+# Settings that have moved; on the command line the old name works for one version.
+MOVED = {
+    "train": {
+        **{f"loss.{name}": f"step.{name}" for name in ("negatives", "positives", "guide")},
+        "loss.dimensions": "matryoshka.dimensions",
+        "loss.dimension_weights": "matryoshka.weights",
+        "loss.keep_weight": "keep.weight",
+        "loss.keep_temperature": "keep.temperature",
+    },
+    "mine": {"output_file": "output_dir"},
+    "export": {"merge.split": "data.eval_split"},
+}
 _PARAMETERS = ("loss", "optimizer")  # groups whose fields are the parameters of a class
 
 
@@ -54,19 +66,10 @@ def settings_of(script: str, config: DictConfig) -> Any:
     values = OmegaConf.to_container(config, resolve=True)
     for leftover in ("hydra", "recipe"):  # a recipe's temperature has reached the loss through an interpolation
         values.pop(leftover, None)
-    made = {"model.seed": "seed", "rounds.mining.seed": "seed", "lora": "model.lora"} | (
-        {"mining": ""} if script == "mine" else {}
-    )
     for path, value in leaves(values):
-        for name, meant in made.items():  # filled below with what is set elsewhere
-            if f"{path}.".startswith(f"{name}."):
-                named = f"{meant}{path.removeprefix(name)}".removeprefix(".")
-                raise ConfigurationError(f"{path}={shown(value)}: no such field; did you mean {named}?")
         if isinstance(value, str) and "\0" in value:
             raise ConfigurationError(f"{path}={shown(value)}: holds a NUL character")
-        if value is not None and path.endswith(("filters.teacher_margin", "filters.teacher_max_score")):
-            group, _, field = path.rpartition("filters.teacher_")  # held there for the filters, set at the cross-encoder
-            raise ConfigurationError(f"{path}: no such field; did you mean {group}cross_encoder.{field}?")
+        _check_place(script, path, value, values)
     check_value(values.get("seed"), Seed, "seed")
     values["data"] = data_settings(_group(values, "data"))
     model = _group(values, "model")
@@ -149,7 +152,26 @@ def hint(message: str, script: str) -> str | None:
     if match is None:
         return None
     field = match[1]
+    if field in MOVED.get(script, {}):
+        return f"{field}: is {MOVED[script][field]} now"
     return remedy(field.rpartition(".")[2]) or f"{field}: no such field{nearest(field, field_names(script))}"
+
+
+def _check_place(script: str, path: str, value: object, values: dict) -> None:
+    """Refuse a value where nothing reads it, but a field was or settings are filled: it would be lost, or refused by another name."""
+    old, loss = path.partition("[")[0], values.get("loss")
+    if old in MOVED.get(script, {}):
+        is_ours = isinstance(loss, Mapping) and str(loss.get("_target_")).startswith("e5ft.")
+        if is_ours or not old.startswith("loss."):  # a loss of the user's own may have a field of this name
+            raise ConfigurationError(f"{old}: is {MOVED[script][old]} now")
+    if value is not None and path.endswith(("filters.teacher_margin", "filters.teacher_max_score")):
+        group, _, field = path.rpartition("filters.teacher_")  # held there for the filters, set at the cross-encoder
+        raise ConfigurationError(f"{path}: no such field; did you mean {group}cross_encoder.{field}?")
+    filled = {"model.seed": "seed", "rounds.mining.seed": "seed", "lora": "model.lora"}
+    for place, meant in (filled | {"mining": ""} if script == "mine" else filled).items():
+        if f"{path}.".startswith(f"{place}."):
+            named = f"{meant}{path.removeprefix(place)}".removeprefix(".")
+            raise ConfigurationError(f"{path}={shown(value)}: no such field; did you mean {named}?")
 
 
 def _group(values: dict, name: str) -> dict:
