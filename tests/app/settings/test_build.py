@@ -59,6 +59,7 @@ def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
     [
         ("training.learning_rate=1", "set it through optimizer.lr"),
         ("training.remove_unused_columns=1", "cannot be set: rows carry identities"),
+        ("training.dataloader_in_order=false", "cannot be set: as workers finish"),
         ("training.warmup_ratio=0.1", "training.warmup_steps below 1"),
         ("loss.temprature=0.02", "loss.temprature: no such field; did you mean loss.temperature?"),
         ("loss.negatives=step", "loss.negatives: is step.negatives now"),
