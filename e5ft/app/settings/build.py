@@ -17,7 +17,7 @@ from e5ft.data.settings import data_settings
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import MiningSettings
-from e5ft.settings import Settings, Word, build, check_value, hints, leaves, nearest, nested_settings, number, shown
+from e5ft.settings import Settings, Word, build, check_value, hints, leaves, nearest, nested_settings, number, shown, words
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +139,7 @@ def optimizer_class(values: Mapping[str, Any]) -> tuple[type, dict]:
 
 def field_names(script: str) -> list[str]:
     """The dotted names of everything that a script can be told."""
-    names = list(_fields(SCRIPTS[script]))
+    names = list(dict(_fields(SCRIPTS[script])))
     for group in _PARAMETERS if script == "train" else ():
         for file in shipped(f"conf/{group}").glob("*.yaml"):
             names += [f"{group}.{name}" for name in OmegaConf.load(file) if name not in ("defaults", "_target_")]
@@ -154,6 +154,9 @@ def hint(message: str, script: str) -> str | None:
     field = match[1]
     if field in MOVED.get(script, {}):
         return f"{field}: is {MOVED[script][field]} now"
+    group, fields = field.rpartition(".")[0], dict(_fields(SCRIPTS[script]))
+    if group in fields and "a mapping" in words(fields[group]):  # of free fields: model.shape, lr_scheduler_kwargs
+        return f"{field}: not in {group}; to add it: +{field}=VALUE"
     return remedy(field.rpartition(".")[2]) or f"{field}: no such field{nearest(field, field_names(script))}"
 
 
@@ -191,14 +194,14 @@ def _check_parameters(group: str, values: dict) -> None:
         check_value(values.get("weight_decay"), number(least=0) | None, "optimizer.weight_decay")
 
 
-def _fields(kind: type, prefix: str = "") -> Iterator[str]:
+def _fields(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, annotation in hints(kind).items():
         nested = nested_settings(annotation)
         path = "model.lora." if name == "lora" else prefix if name in kind.FLAT else f"{prefix}{name}."
         if nested is not None:
             yield from _fields(nested, path)
         elif name not in _PARAMETERS:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", annotation
 
 
 def _listed(value: object) -> object:

@@ -63,6 +63,12 @@ def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
         ("training.warmup_ratio=0.1", "training.warmup_steps below 1"),
         ("loss.temprature=0.02", "loss.temprature: no such field; did you mean loss.temperature?"),
         ("loss.negatives=step", "loss.negatives: is step.negatives now"),
+        (
+            "training.lr_scheduler_kwargs.num_cycles=2",
+            "not in training.lr_scheduler_kwargs; to add it: +training.lr_scheduler_kw",
+        ),
+        ("model.shape.hiden_size=8", "model.shape.hiden_size: not in model.shape; to add it: +model.shape.hiden_size=VALUE"),
+        ("data.eval_dir.x=8", "data.eval_dir.x: no such field; did you mean data.eval_dir?"),
         ("data.eval_dri=x", "did you mean data.eval_dir?"),
         ("evaluation.cutofs=[1]", "did you mean evaluation.cutoffs?"),
     ],
