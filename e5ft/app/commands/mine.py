@@ -154,6 +154,7 @@ def _finders(settings: MineSettings, encoder: Encoder | None, index: MiningIndex
         scorer = dense_scorer(queries, passages)
 
         def dense(chosen, depth):
+            """Rank candidates by the cosine of their vectors; a Finder."""
             options = dict(method=mining.search, device=encoder.device, seed=mining.seed, folder=cache)
             return search(queries[chosen], passages[: index.candidates], depth, **options)[1]
 
