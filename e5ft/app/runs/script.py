@@ -101,13 +101,18 @@ def run_job(config: DictConfig) -> float | None:
         return None
 
 
-def _checked(config: DictConfig) -> float | None:
+def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None:
     guard.guard()  # a launcher's processes do not come through run
     job = HydraConfig.get()
     guard.check_job_folder(Path(job.runtime.cwd), Path(job.runtime.output_dir))
     guard.check_no_secrets(OmegaConf.to_container(config, resolve=True))
     verb = _verb or job.job.config_name  # --config-name may name a file of the user's own
-    settings = build.settings_of(verb, config)
+    try:
+        settings = build.settings_of(verb, config)
+    except ConfigurationError as error:
+        if verb == "train" and config.get("doctor") is True:
+            _examine_the_rest(error, left_out)
+        raise
     prepare_libraries()
     from e5ft.app.runs.stopping import out_of_memory_explained
 
@@ -116,6 +121,20 @@ def _checked(config: DictConfig) -> float | None:
         function = getattr(importlib.import_module(module), name)
     with out_of_memory_explained(settings):
         return function(settings)
+
+
+def _examine_the_rest(error: ConfigurationError, left_out: tuple[str, ...]) -> None:
+    """doctor=true: tell the override that was refused, and look at all else without it and those left out before."""
+    field, given = re.match("[^=: ]*", str(error))[0], HydraConfig.get().overrides.task
+    names = {o: o.lstrip("+~").partition("=")[0] for o in given if o not in left_out}
+    blamed = [override for override, name in names.items() if f"{field}.".startswith(f"{name}.")]
+    if blamed:  # else it stands in a YAML
+        left_out += (max(blamed, key=lambda override: len(names[override])),)
+        print(f"fault  {left_out[-1]} (left out of what follows): {guard.redacted(str(error))}")
+        config = hydra.compose(HydraConfig.get().job.config_name, [o for o in given if o not in left_out])
+        with contextlib.suppress(ConfigurationError):
+            _checked(config, left_out)
+        raise ConfigurationError(f"doctor: a run could not start with {' '.join(left_out)}; see above") from error
 
 
 def prepare_libraries() -> None:
