@@ -130,11 +130,11 @@ def _examine_the_rest(error: ConfigurationError, left_out: tuple[str, ...]) -> N
     blamed = [override for override, name in names.items() if f"{field}.".startswith(f"{name}.")]
     if blamed:  # else it stands in a YAML
         left_out += (max(blamed, key=lambda override: len(names[override])),)
-        print(f"fault  {left_out[-1]} (left out of what follows): {guard.redacted(str(error))}")
+        print(f"fault  settings     {error} (what follows is without it)")
         config = hydra.compose(HydraConfig.get().job.config_name, [o for o in given if o not in left_out])
         with contextlib.suppress(ConfigurationError):
             _checked(config, left_out)
-        raise ConfigurationError(f"doctor: a run could not start with {' '.join(left_out)}; see above") from error
+        raise ConfigurationError("doctor: a run could not start; see above") from error
 
 
 def prepare_libraries() -> None:
