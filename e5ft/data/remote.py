@@ -103,6 +103,7 @@ def fetch_folder(url: str, cache: Path, names: tuple[str, ...], pattern: str) ->
     """
 
     def choose(storage: fsspec.AbstractFileSystem, root: str) -> dict[str, str]:
+        """Return name -> address of the files that are there."""
         root, candidates = root.rstrip("/"), set(names)
         with contextlib.suppress(Exception):  # no listing, for whatever reason; if nothing can be read, the lines below say why
             folder = pattern.rpartition("/")[0]

@@ -180,6 +180,7 @@ def _write_rows(folder: Path, rows: Iterable[tuple[Location, Row | BadLine]]) ->
     counts, faults = {"read": 0, "rejected": 0}, []
 
     def accepted() -> Iterator[tuple[int, Row]]:
+        """Yield (line, row) of the sound rows, and count the others."""
         for location, row in rows:
             counts["read"] += 1
             if not isinstance(row, BadLine):
@@ -277,6 +278,7 @@ def tokenize_rows(store: RowStore, tokenizer, text: TextSpec | Sequence[TextSpec
 
 def _tokenized(rows: datasets.Dataset, tokenizer, texts: tuple[TextSpec, ...], counts: dict, lengths: array) -> Iterator[dict]:
     def encoded(prepared: list[str], limit: int) -> Iterator[list[int]]:
+        """Yield the tokens of each text, cut to the limit, and count the texts and the cuts."""
         output = tokenize(tokenizer, prepared, limit)
         counts["texts"] += len(prepared)
         counts["truncated"] += sum(bool(encoding.overflowing) for encoding in output.encodings)

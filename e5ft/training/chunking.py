@@ -46,6 +46,7 @@ class _Chunks(torch.autograd.Function):
             taken = []
 
             def take(indices: torch.Tensor, taken: list = taken) -> torch.Tensor:
+                """Return the rows of these indices as leaves, and remember them for their gradient."""
                 taken.append((indices, embeddings[indices].requires_grad_()))
                 return taken[-1][1]
 

@@ -102,6 +102,7 @@ class Distillation(nn.Module):
         teacher = self._teacher_scores(step, columns, indices, queries, embeddings)
 
         def chunk(take: Take, rows: slice) -> torch.Tensor:
+            """The divergence of each of these rows, (b,)."""
             student = (take(queries[rows])[:, None] * take(indices[rows])).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
             return kl(student / temperatures[0], teacher(rows) / temperatures[1], valid[rows])
 

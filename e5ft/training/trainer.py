@@ -126,7 +126,6 @@ class ContrastiveTrainer(ResumableTrainer):
             prefetch_factor=args.dataloader_prefetch_factor if workers else None,
             persistent_workers=args.dataloader_persistent_workers and workers > 0,
             multiprocessing_context=args.dataloader_multiprocessing_context if workers else None,
-            in_order=args.dataloader_in_order,
             worker_init_fn=partial(seed_worker, num_workers=workers, rank=args.process_index),
             pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
         )

@@ -15,7 +15,7 @@ from e5ft.app.runs.folder import Job, RunFolder, current_job
 from e5ft.app.runs.stopping import out_of_memory_explained, stopping_at_once
 from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings, TrainSettings
-from e5ft.app.settings.plan import DataPlan, DevShare, plan
+from e5ft.app.settings.plan import DataPlan, DevShare, RowsFile, plan
 from e5ft.app.telling.report import relative, say
 from e5ft.app.telling.state import record, status_of
 from e5ft.data.remote import is_url
@@ -144,17 +144,22 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
 
 
 def _with_dev_file(settings: TrainSettings, data_plan: DataPlan, path: Path) -> TrainSettings:
-    """Cut the dev rows off before the first round, into a file: they must be known as held out when negatives are mined."""
+    """Write the dev rows into a file before the first round: they must be known as held out when negatives are mined."""
     source = data_plan.sources[0]
     evaluation = None if data_plan.evaluation is None else str(data_plan.evaluation.folder)
     data = dataclasses.replace(settings.data, train_file=source.file, columns=source.columns, eval_dir=evaluation)
-    if isinstance(data_plan.dev, DevShare):
-        files = {name: path / f"{name}.jsonl" for name in ("train", "dev")}
-        if distributed.is_main() and not (settings.resume and all(file.is_file() for file in files.values())):
-            for store, file in zip(split_dev(load_file(source, settings), data_plan), files.values(), strict=True):
+    dev = data_plan.dev
+    # One setting names the columns of both files, and those of mined rows are the standard ones.
+    renamed = isinstance(dev, RowsFile) and source.columns != Columns()
+    if renamed or isinstance(dev, DevShare):
+        files = [path / f"{name}.jsonl" for name in ("train", "dev")]
+        if distributed.is_main() and not (settings.resume and all(file.is_file() for file in files)):
+            rows = load_file(source, settings)
+            stores = (rows, load_file(dev, settings)) if renamed else split_dev(rows, data_plan)
+            for store, file in zip(stores, files, strict=True):
                 write_lines(file, _lines(store))
         distributed.barrier()
-        train_file, dev_file = map(str, files.values())
+        train_file, dev_file = map(str, files)
         data = dataclasses.replace(data, train_file=train_file, dev_file=dev_file, columns=Columns())
     return dataclasses.replace(settings, data=data)
 

@@ -118,10 +118,10 @@ class _Run:
         tokens_per_second = _encoding_speed(encoder, data.test)
         scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
         trainer = self._trainer(encoder, data, tokens, mirror)
-        if settings.training.fit_micro_batch:
-            self._fit(trainer)
+        used = self._fit(trainer) if settings.training.fit_micro_batch else settings
         findings.show(findings.run_facts(trainer, data, tokens, row_tokens, tokens_per_second, evaluation))
-        self._train(trainer)
+        with out_of_memory_explained(used):
+            self._train(trainer)
         best, encoder = self._best(trainer)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
             measured.after, measured.cuts = score_sizes(encoder, retrieval_set, settings.evaluation, "after", seed=settings.seed)
@@ -197,12 +197,15 @@ class _Run:
         if self.settings.resume:
             self.folder.write_config(plain(self.settings))
 
-    def _fit(self, trainer: ContrastiveTrainer) -> None:
+    def _fit(self, trainer: ContrastiveTrainer) -> TrainSettings:
+        """Cut the step into the largest micro-batches that fit; return the settings with that cut."""
         training = self.settings.training
         asked = training.per_device_train_batch_size, training.gradient_accumulation_steps
         batch, accumulation = fit_micro_batch(trainer)
         note = "" if (batch, accumulation) == asked else f" (asked: {asked[0]} x {asked[1]}, the same step)"
         say(f"  micro-batch {batch} x {accumulation}, the largest that fits{note}")
+        cut = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        return dataclasses.replace(self.settings, training=dataclasses.replace(training, **cut))
 
     def _newest_checkpoint(self) -> Path | None:
         """The checkpoint to resume from, the same on every process; None to start from step 0."""

@@ -292,8 +292,11 @@ def command(name: str, resume: bool) -> str:
     if processes > 1 and os.environ.get("LOCAL_WORLD_SIZE") != str(processes):
         return f"the same command on every node, with {' '.join(added)}"
     launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
-    script = sys.argv[0].split() if sys.argv[0].startswith("e5ft ") else [*launcher, sys.argv[0]]
-    return shlex.join([*script, *overrides, *added])
+    script = [sys.argv[0]]
+    if sys.argv[0].startswith("e5ft "):  # as e5ft/__main__.py names itself
+        script = ["-m", *sys.argv[0].split()] if processes > 1 else sys.argv[0].split()
+        launcher = launcher if processes > 1 else []
+    return shlex.join([*launcher, *script, *overrides, *added])
 
 
 def closing(state: str, progress: dict, seconds: float, again: str, resume: bool) -> str:

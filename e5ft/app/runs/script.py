@@ -40,18 +40,6 @@ COMMANDS = {
     "mine": "e5ft.app.commands.mine:mine",
     "export": "e5ft.app.commands.export:export",
 }
-# Settings that have moved; the old name works for one version.
-MOVED = {
-    "train": {
-        **{f"loss.{name}": f"step.{name}" for name in ("negatives", "positives", "guide")},
-        "loss.dimensions": "matryoshka.dimensions",
-        "loss.dimension_weights": "matryoshka.weights",
-        "loss.keep_weight": "keep.weight",
-        "loss.keep_temperature": "keep.temperature",
-    },
-    "mine": {"output_file": "output_dir"},
-    "export": {"merge.split": "data.eval_split"},
-}
 _began = False  # whether the configuration was composed: what is raised before is about the overrides
 _verb: str | None = None  # set by run; a launcher's processes have the configuration's name instead
 _ended_by: E5ftError | None = None  # what ended the one job of a plain run; printed by run, not through Hydra's own lines
@@ -74,7 +62,7 @@ def run(verb: str) -> None:
         guard.check_overrides(sys.argv[1:])
         _check_launch()
         build.register()
-        sys.argv.append(guard.NO_RECORD)
+        sys.argv[1:] = _for_hydra(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(build.shipped("conf")), config_name=verb)(run_job)()
         code = sweep.failures() and 1
         if _ended_by is not None:
@@ -113,13 +101,18 @@ def run_job(config: DictConfig) -> float | None:
         return None
 
 
-def _checked(config: DictConfig) -> float | None:
+def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None:
     guard.guard()  # a launcher's processes do not come through run
     job = HydraConfig.get()
     guard.check_job_folder(Path(job.runtime.cwd), Path(job.runtime.output_dir))
     guard.check_no_secrets(OmegaConf.to_container(config, resolve=True))
     verb = _verb or job.job.config_name  # --config-name may name a file of the user's own
-    settings = build.settings_of(verb, config)
+    try:
+        settings = build.settings_of(verb, config)
+    except ConfigurationError as error:
+        if verb == "train" and config.get("doctor") is True:
+            _examine_the_rest(error, left_out)
+        raise
     prepare_libraries()
     from e5ft.app.runs.stopping import out_of_memory_explained
 
@@ -128,6 +121,20 @@ def _checked(config: DictConfig) -> float | None:
         function = getattr(importlib.import_module(module), name)
     with out_of_memory_explained(settings):
         return function(settings)
+
+
+def _examine_the_rest(error: ConfigurationError, left_out: tuple[str, ...]) -> None:
+    """doctor=true: tell the override that was refused, and look at all else without it and those left out before."""
+    field, given = re.match("[^=: ]*", str(error))[0], HydraConfig.get().overrides.task
+    names = {o: o.lstrip("+~").partition("=")[0] for o in given if o not in left_out}
+    blamed = [override for override, name in names.items() if f"{field}.".startswith(f"{name}.")]
+    if blamed:  # else it stands in a YAML
+        left_out += (max(blamed, key=lambda override: len(names[override])),)
+        print(f"fault  settings     {error} (what follows is without it)")
+        config = hydra.compose(HydraConfig.get().job.config_name, [o for o in given if o not in left_out])
+        with contextlib.suppress(ConfigurationError):
+            _checked(config, left_out)
+        raise ConfigurationError("doctor: a run could not start; see above") from error
 
 
 def prepare_libraries() -> None:
@@ -190,7 +197,7 @@ def renamed(verb: str, argument: str) -> str:
     """
     field, equals, value = argument.partition("=")
     name = field.lstrip("+")
-    new = MOVED.get(verb, {}).get(name)
+    new = build.MOVED.get(verb, {}).get(name)
     own_files = any(given.startswith(("--config-dir", "--config-path", "-cd", "-cp")) for given in sys.argv[1:])
     if new is None or (name.startswith("loss.") and own_files):  # a loss of the user's own may have a field of this name
         return argument
@@ -202,6 +209,18 @@ def renamed(verb: str, argument: str) -> str:
     if distributed.is_main():
         print(f"note: {name} is {new} now; the old name works for this version", file=sys.stderr)
     return f"{new}{equals}{value}"
+
+
+def _for_hydra(arguments: list[str]) -> list[str]:
+    """The arguments with --config-path taken from the working directory, not from beside this file, and without Hydra's record."""
+    for place, argument in enumerate(arguments):
+        flag, equals, path = argument.partition("=")
+        if flag in ("--config-path", "-cp") and (equals or place + 1 < len(arguments)):
+            path = path if equals else arguments.pop(place + 1)
+            arguments[place] = f"{flag}={path if '://' in path else os.path.abspath(path)}"
+    overrides = (i for i, argument in enumerate(arguments) if argument.startswith("~") or re.match(r"[^-][^=]*=", argument))
+    arguments.insert(next(overrides, len(arguments)), guard.NO_RECORD)  # beside the others: argparse reads one run of them
+    return arguments
 
 
 def quoted(argument: str) -> str:

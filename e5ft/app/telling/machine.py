@@ -232,6 +232,7 @@ def unreachable(url: str, seconds: float = 3) -> str | None:
     reasons = [f"no answer in {seconds:g} s"]
 
     def ask() -> None:
+        """Note an empty reason once the server has answered, else why it has not."""
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
             reasons.append("")

@@ -161,9 +161,20 @@ def test_previous_starts_from_the_round_before(run, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", ["null", "30"])
-@pytest.mark.parametrize("given", ["data.dev_share=0.2", "data.dev_file=dev.jsonl", "data.eval_dir={}", "data.train_file=null"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "data.dev_share=0.2",
+        "data.dev_file=dev.jsonl",
+        "data.eval_dir={}",
+        "data.train_file=null",
+        "data.dev_file=dev.jsonl data.columns.query=question",
+    ],
+)
 def test_no_round_trains_against_its_dev_or_evaluation_passages(run, rows, tmp_path, monkeypatch, given, limit):
     """Real mining with random candidates; training is left out."""
+    if "question" in given:
+        Path(rows).write_text(Path(rows).read_text(encoding="utf-8").replace('"query"', '"question"'), encoding="utf-8")
     (tmp_path / "dev.jsonl").write_text("".join(Path(rows).read_text(encoding="utf-8").splitlines(keepends=True)[:9]))
     folder = shutil.copytree(SAMPLE_SET, tmp_path / "set")
     with open(folder / "corpus.jsonl", "a", encoding="utf-8") as file:
@@ -190,4 +201,9 @@ def test_no_round_trains_against_its_dev_or_evaluation_passages(run, rows, tmp_p
         })  # fmt: skip
 
     monkeypatch.setattr(rounds, "train", checked)
-    run(given.format(folder), f"data.max_train_rows={limit}", "rounds.mining.sources=[random]", "rounds.mining.per_query=40")
+    run(
+        *given.format(folder).split(),
+        f"data.max_train_rows={limit}",
+        "rounds.mining.sources=[random]",
+        "rounds.mining.per_query=40",
+    )

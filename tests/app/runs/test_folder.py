@@ -151,6 +151,8 @@ def test_the_command_names_no_secret_and_the_launcher(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert command("x", True).startswith("torchrun --standalone --nproc_per_node 2 train.py ")
+    monkeypatch.setattr(sys, "argv", ["e5ft train", "seed=1"])  # python -m e5ft train
+    assert command("x", True) == "torchrun --standalone --nproc_per_node 2 -m e5ft train seed=1 name=x resume=true"
     monkeypatch.setenv("WORLD_SIZE", "16")
     assert command("x", True) == "the same command on every node, with name=x resume=true"
 

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from hydra._internal.utils import get_args
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from e5ft.app.runs import script, tracking
@@ -50,6 +51,33 @@ def test_korean_values_in_a_sweep():
 @pytest.mark.parametrize("argument", ["-m", "--config-dir=가", "x=\\가", "x=${가}"])
 def test_what_is_not_to_be_quoted_stays(argument):
     assert script.quoted(argument) == argument
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["seed=1", "--config-dir", "own"],
+        ["--config-dir", "own", "seed=1"],
+        ["~lora", "-m", "--config-dir=own"],
+        ["--config-path", "conf2", "seed=1"],
+        ["seed=1", "-cp=conf2"],
+        ["-cp", "conf2"],
+        ["--config-path=/conf2"],
+        ["--config-path=pkg://conf2"],
+    ],
+)
+def test_flags_may_stand_before_or_behind_overrides_and_paths_are_of_the_working_directory(monkeypatch, tmp_path, given):
+    """Run up to Hydra's own parser."""
+    read = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(script.hydra, "main", lambda **_: lambda job: lambda: read.append(get_args()))
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    script.run("train")
+    assert set(read[0].overrides) == {*(each for each in given if each in ("seed=1", "~lora")), "hydra.output_subdir=null"}
+    expected = {"conf2": str(tmp_path / "conf2"), "/conf2": "/conf2", "pkg://conf2": "pkg://conf2"}
+    asked = next((path for path in expected if given[-1].endswith(f"={path}") or path in given), None)
+    assert read[0].config_path == expected.get(asked) and read[0].config_dir == (None if asked else "own")
 
 
 @pytest.mark.parametrize("began", [False, True])

@@ -170,3 +170,16 @@ def test_a_run_takes_the_largest_cut_that_fits(trained, monkeypatch, capsys):
     lines = [map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) for folder in (whole, fitted)]
     losses = [[entry["loss"] for entry in entries if "loss" in entry] for entries in lines]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4) and len(losses[0]) == 4
+
+
+def test_after_fitting_the_advice_starts_from_the_cut_in_use(trained, monkeypatch):
+    monkeypatch.setattr("e5ft.app.commands.train.fit_micro_batch", lambda trainer: (4, 4))
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(ContrastiveTrainer, "training_step", full)
+    with pytest.raises(OutOfMemoryError) as raised:
+        trained(*SETTINGS, "training.fit_micro_batch=true")
+    assert "training.per_device_train_batch_size=2 training.gradient_accumulation_steps=8" in str(raised.value)
+    assert "fit_micro_batch=true" not in str(raised.value)
