@@ -1,9 +1,12 @@
 """What every script does around its command: overrides made readable, errors made one line and an exit code."""
 
+import errno
 import sys
+import types
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 
 from e5ft.app.runs import script, tracking
 from e5ft.errors import ConfigurationError
@@ -50,6 +53,32 @@ def test_korean_values_in_a_sweep():
 @pytest.mark.parametrize("argument", ["-m", "--config-dir=가", "x=\\가", "x=${가}"])
 def test_what_is_not_to_be_quoted_stays(argument):
     assert script.quoted(argument) == argument
+
+
+@pytest.mark.parametrize("began", [False, True])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "outputs/z"), "outputs/z: cannot be written (Read-only file system); "),
+        (OSError(errno.ENOSPC, "No space left on device"), "outputs or output_dir: cannot be written (the disk is full); "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(monkeypatch, capsys, began, error, message):
+    """Hydra makes the run's folder before a job begins; what eval.py and mine.py write comes after."""
+
+    def refused(*_):
+        raise error
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.setattr(script, "_began", False)
+    monkeypatch.setattr(script, "_ended_by", None)
+    monkeypatch.setattr(script, "_checked", refused)
+    monkeypatch.setattr(script.HydraConfig, "get", lambda: types.SimpleNamespace(mode=RunMode.RUN))
+    monkeypatch.setattr(script.hydra, "main", lambda **_: lambda job: (lambda: job({})) if began else refused)
+    monkeypatch.setattr(sys, "argv", ["eval.py"])
+    with pytest.raises(SystemExit) as ended:
+        script.run("eval")
+    assert ended.value.code == 6 and capsys.readouterr().err.startswith(f"error: {message}make room there, or start in ")
 
 
 @pytest.mark.parametrize("began", [False, True])
