@@ -142,7 +142,8 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
         split: of a hub data set.
 
     Raises:
-        DataError: a bad row with on_bad_row=fail, or no good row at all.
+        DataError: a bad row with on_bad_row=fail, no good row at all, or a file that changes meanwhile.
+        StorageError: the cache cannot be written.
     """
     local = local_file(source, cache)
     try:
@@ -152,8 +153,14 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     # The path is part of the key because the messages name it.
     key = digest_of("rows", VERSION, str(_ROWS), source, content, split, dataclasses.asdict(columns))
     folder = cache / f"rows-{key}"
+
+    def write(new: Path) -> None:
+        _write_rows(new, read_rows(local, columns, split))
+        if content is not None and digest_of_file(local) != content:
+            raise DataError(f"{source}: changed while it was read; start again")
+
     # A hub name has no content to compare: it is read again (its own cache keeps the download).
-    with _entry(folder, lambda new: _write_rows(new, read_rows(local, columns, split)), anew=content is None):
+    with _entry(folder, write, anew=content is None):
         report = read_json(folder / "report.json")
         rows = _map(folder / "rows.arrow")
     store = RowStore(rows, source, report["digest"], report["read"], report["rejected"], tuple(report["faults"]))

@@ -123,6 +123,20 @@ def test_an_edited_file_and_another_mapping_are_read_again(write_lines, cache):
     assert list(swapped) == [Row("e", ("q",))]
 
 
+def test_a_file_that_changes_while_it_is_read_is_refused(write_lines, cache, monkeypatch):
+    """Else its new rows would be found under the digest of the old ones for ever."""
+    path, read_rows = write_lines(GOOD), store_module.read_rows
+
+    def edited(*args):
+        Path(path).write_text(GOOD.replace("d", "e"))
+        return read_rows(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="rows.jsonl: changed while it was read; start again"):
+        patch.setattr(store_module, "read_rows", edited)
+        load_rows(path, Columns(), cache)
+    assert folders(cache) == []
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DataError, MemoryError])
 def test_an_interrupted_store_leaves_nothing_behind(error, write_lines, cache, monkeypatch):
     path = write_lines(*[GOOD] * 1500)
