@@ -216,7 +216,7 @@ def test_each_process_writes_its_own_vectors(found):
     for rank, each in enumerate(found):
         vectors, files, asked = each["sharded"][23]
         np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-6)
-        assert files == ["0-of-2.npy", "1-of-2.npy"] and sum(asked) == (11, 12)[rank]
+        assert files == ["0-of-2.f32", "1-of-2.f32"] and sum(asked) == (11, 12)[rank]
         scores, indices = each["sharded"]["search", 23]
         np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
         np.testing.assert_array_equal(indices, expected[1])

@@ -5,6 +5,7 @@
 Rank r leaves what it found in FOLDER/found-r.pt.
 """
 
+import hashlib
 import json
 import sys
 import time
@@ -154,10 +155,13 @@ def sharded(rank: int, folder: Path) -> dict:
         asked.clear()
     distributed.barrier()
     if rank == 1:  # as if the second process had been killed after its first window
-        shard = next(cache.glob("vectors-*-1-of-2.npy"))
-        np.save(shard.with_suffix(".partial.npy"), np.load(shard))
-        write_json(shard.with_suffix(".progress.json"), {"rows": 4})
-        shard.unlink()
+        shard = next(cache.glob("vectors-*/1-of-2.f32"))
+        begun = shard.parent.with_name(f"{shard.parent.name}.partial")
+        shard.parent.rename(begun)
+        for number, rows in ((0, 11), (1, 4)):
+            content = (begun / f"{number}-of-2.f32").read_bytes()[: rows * 4 * encoder.dimension]
+            record = {"rows": rows, "sha256": hashlib.sha256(content).hexdigest()}
+            write_json(begun / f"{number}-of-2.json", record)
     distributed.barrier()
     again = encode_collection(encoder, texts_of(SHARDED_TEXTS[0]), "passage", cache=cache, window=4)
     return {**found, "again": (np.array(again), asked[:])}

@@ -45,7 +45,7 @@ from e5ft.retrieval.filters import FILTERS, apply_filters, need_scores
 from e5ft.retrieval.mined import examples, mined_rows, summarise
 from e5ft.retrieval.mining import find_candidates, gathered, select
 from e5ft.retrieval.settings import MiningSettings
-from e5ft.retrieval.vectors import digest_of_weights, encode_collection
+from e5ft.retrieval.vectors import digest_of_model, encode_collection
 
 ROWS, RECORD, PICTURE = "rows.jsonl", "mining.json", "mining.png"
 
@@ -204,7 +204,7 @@ def _provenance(settings: MineSettings, source: ModelSource | None, encoder: Enc
         "output_file": ROWS,
         "source": data.label,
         "model": None if source is None else source.label,
-        "model_digest": None if encoder is None else digest_of_weights(encoder),
+        "model_digest": None if encoder is None else digest_of_model(encoder),
         "approximate": settings.mining.search != "exact" and encoder is not None,
         "dropped_hard_negatives": data.dropped,
         "input": dataclasses.asdict(data.counts),

@@ -1,7 +1,6 @@
 """A run's folder: one run at a time, a status and last lines that say how it ended, what is saved and how to resume it."""
 
 import dataclasses
-import errno
 import json
 import logging
 import math
@@ -24,15 +23,9 @@ from e5ft.app.settings.guard import OUTPUTS, is_secret_field, without_secrets
 from e5ft.app.telling.report import duration, relative, say
 from e5ft.app.telling.state import holds_work, record, status_of
 from e5ft.errors import ConfigurationError, DataError, E5ftError, ResumeRefusedError, StorageError, TerminatedError
-from e5ft.files import MANIFEST, clear_temporaries, read_json, replace_link, write_json, write_text
+from e5ft.files import MANIFEST, clear_temporaries, disk_was_full, read_json, replace_link, write_json, write_text
 
 log = logging.getLogger("e5ft")
-
-# How a full disk is reported: by the system, by safetensors (Rust), by torch.save.
-_DISK_FULL_MESSAGES = (
-    *("No space left on device", "Disk quota exceeded", "os error 28", "os error 122"),
-    "PytorchStreamWriter failed writing",
-)
 
 
 class CrashedError(E5ftError):
@@ -205,7 +198,7 @@ class RunFolder:
         if isinstance(error, E5ftError) or not isinstance(error, Exception):
             return error
         first = (str(error).strip() or "no message").splitlines()[0]
-        if _disk_was_full(error):
+        if disk_was_full(error):
             known = StorageError(f"the disk is full ({first}); make room in {relative(self.path)}, then resume")
         else:
             known = CrashedError(f"{type(error).__name__}: {first}; {self._keep_traceback(error)}")
@@ -321,11 +314,3 @@ def closing(state: str, progress: dict, seconds: float, again: str, resume: bool
         f"\n{state:<12}at step {progress['step']:,} after {duration(seconds)}{measured}"
         f"\nsaved       {progress['folder']}: {saved}\n{'resume' if resume else 'try again':<12}{again}"
     )
-
-
-def _disk_was_full(error: BaseException | None) -> bool:
-    if error is None:
-        return False
-    is_known = any(words in str(error) for words in _DISK_FULL_MESSAGES)
-    full = is_known or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return full or _disk_was_full(error.__cause__ or error.__context__)

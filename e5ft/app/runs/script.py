@@ -28,7 +28,8 @@ from e5ft import distributed
 from e5ft.app.runs import sweep
 from e5ft.app.settings import build, guard
 from e5ft.data.remote import check_url
-from e5ft.errors import ConfigurationError, E5ftError, TerminatedError
+from e5ft.errors import ConfigurationError, E5ftError, StorageError, TerminatedError
+from e5ft.files import write_refused
 
 if TYPE_CHECKING:
     import torch
@@ -96,8 +97,11 @@ def run_job(config: DictConfig) -> float | None:
         return _run_in_sweep(config)
     try:
         return _checked(config)
-    except E5ftError as error:
-        _ended_by = error
+    except (E5ftError, OSError) as error:
+        _ended_by = _typed(_verb or "train", error)
+        if _ended_by is None:
+            raise
+        _ended_by.__cause__ = error.__cause__ if _ended_by is error else error
         return None
 
 
@@ -263,6 +267,10 @@ def _typed(verb: str, error: BaseException) -> E5ftError | None:
         every_field = f"Every field: docs/configuration.md; this run's: python {sys.argv[0]} --cfg job"
         # Hydra's own advice, to add the field, would make a misspelling worse.
         return ConfigurationError(build.hint(text, verb) or f"{text}\n{every_field}")
+    reason = write_refused(error) if isinstance(error, OSError) else None
+    if reason is not None:
+        place = error.filename or f"{guard.OUTPUTS} or output_dir"
+        return StorageError(f"{place}: cannot be written ({reason}); make room there, or start in a folder that can be written")
     if _began:
         return None
     if isinstance(error, OSError):
