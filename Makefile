@@ -16,7 +16,7 @@ OLDEST := .venv-oldest
 KERNEL_TESTS := $(patsubst %,tests/modeling/test_%.py,cpu attention dropout encoder) tests/retrieval/test_search.py
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: help setup setup-dev train test test-fast test-kernels test-oldest eval mine sweep export bench chaos lint format ddp doctor docs lock audit-deps clean
+.PHONY: help setup setup-dev train test test-fast test-kernels test-oldest eval mine sweep export bench chaos mutants lint format ddp doctor docs lock audit-deps clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -64,6 +64,9 @@ doctor: $(VENV)/.installed  ## check machine, settings, data and model in second
 
 chaos: $(VENV)/.installed-dev  ## inject faults, hostile input and canary secrets, and print what came of them (ARGS=--quick: minutes)
 	OMP_NUM_THREADS=1 $(PY) -m tests.chaos $(ARGS)
+
+mutants: $(VENV)/.installed-dev  ## change the core in 200 places, one at a time, and see whether its tests notice (ARGS="--only FILE")
+	OMP_NUM_THREADS=1 $(PY) -m tests.mutants $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## check the style
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

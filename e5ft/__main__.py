@@ -9,8 +9,10 @@ def main() -> None:
 
     verb = sys.argv[1] if len(sys.argv) > 1 else None
     if verb not in COMMANDS:
-        print(f"usage: e5ft {'|'.join(COMMANDS)} [FIELD=VALUE ...]   (e5ft train --help lists the options)", file=sys.stderr)
-        raise SystemExit(0 if verb in ("-h", "--help") else 2)
+        asked = verb in ("-h", "--help")
+        usage = f"usage: e5ft {'|'.join(COMMANDS)} [FIELD=VALUE ...]   (e5ft train --help lists the options)"
+        print(usage, file=sys.stdout if asked else sys.stderr)
+        raise SystemExit(0 if asked else 2)
     sys.argv[:2] = [f"e5ft {verb}"]
     run(verb)
 

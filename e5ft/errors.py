@@ -13,6 +13,10 @@ class ConfigurationError(E5ftError):
     exit_code = 2
 
 
+class ResumeRefusedError(ConfigurationError):
+    """A run cannot be resumed as asked, because what is there is of another training; it stays as it was."""
+
+
 class DataError(E5ftError):
     """An input file or data set cannot be used; the message names the place, the value and the remedy."""
 

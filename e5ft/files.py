@@ -13,6 +13,11 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # as tempfile names what stands beside its target
+# How a full disk is reported: by the system, by safetensors (Rust), by torch.save, by NumPy.
+_DISK_FULL_MESSAGES = (
+    *("No space left on device", "Disk quota exceeded", "os error 28", "os error 122"),
+    *("PytorchStreamWriter failed writing", " requested and "),
+)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -62,22 +67,32 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     os.chmod(temporary, 0o755)
-    old = []
     try:
         yield temporary
-        while True:
-            try:
-                os.rename(temporary, path)  # asking first would leave time for another process to put something there
-                break
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                    raise
-            old.append(Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old.")))
-            with contextlib.suppress(FileNotFoundError):  # another process has moved it aside
-                os.rename(path, old[-1] / path.name)
+        replace_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def replace_folder(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Flush a folder to disk and rename it to `path` beside it; what was there is removed, see `new_folder`."""
+    source, path, old = Path(source), Path(path), []
+    for folder, _, names in os.walk(source, topdown=False):
+        for name in names:
+            _flush(Path(folder, name))
+        _flush(folder)
+    while True:
+        try:
+            os.rename(source, path)  # asking first would leave time for another process to put something there
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        old.append(Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old.")))
+        with contextlib.suppress(FileNotFoundError):  # another process has moved it aside
+            os.rename(path, old[-1] / path.name)
+    flush_folder(path.parent)
     for folder in old:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -118,11 +133,12 @@ def digest_of_file(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def write_manifest(folder: str | os.PathLike) -> None:
+def write_manifest(folder: str | os.PathLike, **more: object) -> None:
     """Flush every file below a folder to disk, then write down their sizes and SHA-256: `check_manifest` compares with them.
 
     Args:
         folder: complete but for the manifest.
+        more: what else the manifest says, as plain values.
     """
     folder = Path(folder)
     files = {}
@@ -130,7 +146,7 @@ def write_manifest(folder: str | os.PathLike) -> None:
         with open(path, "rb") as file:
             os.fsync(file.fileno())
             files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(file)}
-    write_json(folder / MANIFEST, {"files": files})
+    write_json(folder / MANIFEST, {**more, "files": files})
     flush_folder(folder)
 
 
@@ -163,7 +179,28 @@ def check_manifest(folder: str | os.PathLike) -> str | None:
 
 def flush_folder(folder: str | os.PathLike) -> None:
     """Let the names in a folder reach the disk: a rename is only safe once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _flush(folder)
+
+
+def disk_was_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is that of a full disk or quota, whichever library reports it."""
+    if error is None:
+        return False
+    is_known = any(words in str(error) for words in _DISK_FULL_MESSAGES)
+    full = is_known or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return full or disk_was_full(error.__cause__ or error.__context__)
+
+
+def write_refused(error: OSError) -> str | None:
+    """Why something could not be written: a full disk, a read-only one, no permission, a file in the way; None for other errors."""
+    if disk_was_full(error):
+        return "the disk is full"
+    refusals = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
+    return error.strerror if error.errno in refusals else None
+
+
+def _flush(path: str | os.PathLike) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""Ground floor: gathers between processes, through one of which gradients flow.
+"""Gathers between processes, of which one carries gradients back.
 
 What lies on the host goes from host to host (gloo), also where tensors go from GPU to GPU (NCCL): so no process waits for its GPU
 to tell the others which texts it has.
@@ -23,7 +23,7 @@ def leave_process_group() -> None:
 
 def arrays_on_hosts(array: np.ndarray) -> list[np.ndarray]:
     """Return every process's int64 array, (n,), in the order of ranks; lengths may differ."""
-    sizes = _sizes([len(array)])[:, 0].tolist()
+    sizes = _everyones_numbers([len(array)])[:, 0].tolist()
     padded = torch.zeros(max(sizes), dtype=torch.int64)
     padded[: len(array)] = torch.from_numpy(np.ascontiguousarray(array))
     return [part[:size].numpy() for part, size in zip(_gathered_on_hosts(padded), sizes, strict=True)]
@@ -55,7 +55,7 @@ class Gathering:
     """
 
     def __init__(self, sizes: Sequence[int]):
-        self.sizes = _sizes(sizes) if active() else None  # (processes, pieces)
+        self.sizes = _everyones_numbers(sizes) if active() else None  # (processes, pieces)
         self._sent: dict[int, tuple] = {}
 
     def send(self, piece: int, rows: torch.Tensor) -> None:
@@ -107,8 +107,8 @@ def _gloo_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     return dist.new_group(backend="gloo", timeout=timeout)
 
 
-def _sizes(numbers: Sequence[int]) -> torch.Tensor:
-    """Return every process's numbers, as many on each, (processes, numbers)."""
+def _everyones_numbers(numbers: Sequence[int]) -> torch.Tensor:
+    """Return every process's whole numbers, as many on each, (processes, numbers)."""
     return _gathered_on_hosts(torch.tensor(list(numbers), dtype=torch.int64))
 
 

@@ -16,7 +16,7 @@ from e5ft.errors import ConfigurationError
 
 _LARGE = 10**12  # more rows, passages or tokens than any machine holds
 _HUGE = 1e300  # numbers beyond it overflow in the first sum
-_HUB_NAME = re.compile(r"(\w[\w.\-]{0,94}\w/)?\w[\w.\-]{0,94}\w", re.ASCII)
+HUB_NAME = re.compile(r"(\w[\w.\-]{0,94}\w/)?\w[\w.\-]{0,94}\w", re.ASCII)
 _NULL_WORDS = ("None", "none", "~None")  # YAML reads them as words
 
 
@@ -51,7 +51,7 @@ FilePath = Annotated[str, Rule("the name of a file or folder", _is_path)]
 SplitName = Annotated[
     str, Rule("the name of a split", lambda value: _is_path(value) and "/" not in value and value not in (".", ".."))
 ]
-HubName = Annotated[str, Rule("a name on the hub, USER/MODEL", lambda value: bool(_HUB_NAME.fullmatch(value)))]
+HubName = Annotated[str, Rule("a name on the hub, USER/MODEL", lambda value: bool(HUB_NAME.fullmatch(value)))]
 Probability = number(least=0, below=1)
 
 

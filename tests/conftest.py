@@ -59,6 +59,19 @@ def make_encoder(family: str = "bert", *, dropout: float = 0.0, padded: bool | N
     return Encoder(backbone, make_tokenizer(), EncoderSpec(pooling, text), padded)
 
 
+def damage(file: Path, harm: str) -> None:
+    """Do to a file what disks and lost machines do: "flipped" (one bit), "zeroed" (the second half), "half", "empty" or "missing"."""
+    content = file.read_bytes()
+    half = len(content) // 2
+    changed = {
+        "flipped": content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :],
+        "zeroed": content[:half].ljust(len(content), b"\0"),
+        "half": content[:half],
+        "empty": b"",
+    }
+    file.unlink() if harm == "missing" else file.write_bytes(changed[harm])
+
+
 def make_rows(count: int, *, seed: int = 0, negatives: bool = True) -> list[dict]:
     """Rows whose query shares words with its document; some passages and queries stand in several rows."""
     generator = torch.Generator().manual_seed(seed)

@@ -68,6 +68,10 @@ def test_the_doctor_leaves_nothing_behind(tmp_path):
     assert well.returncode == 0 and well.stderr == "" and well.stdout.endswith("a run can start\n"), well.stderr
     ill = call("train.py", "doctor=true", "model.path=.", "data.train_file=nix.jsonl", cwd=tmp_path)
     assert ill.returncode == 2 and "see data, model" in ill.stderr and "fault  data" in ill.stdout
+    refused = call("train.py", "doctor=true", "model.path=.", "optimizer.lr=-1", "seed=x", "training.use_cpu=true", cwd=tmp_path)
+    for fault in ("settings     seed='x': must be", "settings     optimizer.lr=-1: must be", "model        "):
+        assert refused.stdout.count(f"fault  {fault}") == 1, refused.stdout
+    assert refused.returncode == 2 and refused.stderr == "error: doctor: a run could not start; see above\n"
     several = call("train.py", "-m", "doctor=true", "seed=1,2", cwd=tmp_path)
     assert several.returncode == 2 and "leave --multirun out" in several.stderr
     assert os.listdir(tmp_path) == []

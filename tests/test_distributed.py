@@ -160,6 +160,20 @@ def test_micro_batch_negatives_stay_within_a_process_and_micro_batch(found, rows
         assert each["micro_batch"]["losses"][0] == pytest.approx(sum(losses) / 4, rel=1e-5)
 
 
+def test_micro_batches_and_steps_without_a_negative_are_counted_over_the_processes(found, rows_file, tmp_path):
+    """Twelve rows, six without a hard negative: alone, six micro-batches; two by two, those steps in which neither process has one."""
+    rows = two_processes.some_hard_negatives(rows_file)
+    one = two_processes.trained(rows, tmp_path, batch=2, accumulation=1, steps=6, loss=Triplet(2.0))
+    order = StepSampler(12, 2, seed=5).epoch_steps(0)
+    assert one["without_negatives"] == int((order % 2).all(axis=1).sum()) > 0  # every second row has hard negatives
+    assert ((order % 2).sum(axis=1) == 1).any()  # and a step in which one process has some
+    for each in found:
+        assert each["alone"]["without_negatives"] == 6
+        assert each["some triplets"]["without_negatives"] == one["without_negatives"]
+        torch.testing.assert_close(each["some triplets"]["losses"], one["losses"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(each["some triplets"]["weights"], one["weights"], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(("batch", "step"), [(16, 4), (4, 1), (4, 4)])
 def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one(found, batch, step):
     """Dropout on, 16x1 and 4x4: losses, norms and weights to the last bit, resumed within the first and the second epoch."""
@@ -202,13 +216,18 @@ def test_each_process_writes_its_own_vectors(found):
     for rank, each in enumerate(found):
         vectors, files, asked = each["sharded"][23]
         np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-6)
-        assert files == ["0-of-2.npy", "1-of-2.npy"] and sum(asked) == (11, 12)[rank]
+        assert files == ["0-of-2.f32", "1-of-2.f32"] and sum(asked) == (11, 12)[rank]
         scores, indices = each["sharded"]["search", 23]
         np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
         np.testing.assert_array_equal(indices, expected[1])
         one, kind, asked = each["sharded"][1]
         np.testing.assert_allclose(one, encoder.encode(texts[:1], "passage"), rtol=0, atol=1e-6)
         assert kind == "memmap" and asked == ([1], [])[rank]
+
+
+def test_a_broken_shard_ends_the_search_in_both_processes(found):
+    messages = [each["sharded"]["broken"] for each in found]
+    assert messages[0].startswith("another process's passages") and messages[1].startswith("row 0 of the passages")
 
 
 def test_an_interrupted_shard_goes_on_where_it_stopped(found):

@@ -129,6 +129,21 @@ def test_a_folder_appears_whole_when_its_block_ends(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
 
 
+def test_a_folder_is_on_the_disk_before_it_takes_its_name_and_its_name_after(tmp_path, monkeypatch):
+    """A lost machine must leave no folder of this name, or a whole one."""
+    calls, fsync, rename = [], os.fsync, os.rename
+    shown = lambda path: str(path).replace(str(tmp_path), "").replace(temporary.name, "NEW")  # noqa: E731
+    with new_folder(tmp_path / "model") as temporary:
+        (temporary / "deep").mkdir()
+        for name in ("a", "deep/b"):
+            (temporary / name).write_text(name)
+        monkeypatch.setattr(
+            files.os, "fsync", lambda file: (calls.append(shown(os.readlink(f"/proc/self/fd/{file}"))), fsync(file))
+        )
+        monkeypatch.setattr(files.os, "rename", lambda *paths: (calls.append("rename"), rename(*paths)))
+    assert calls == ["/NEW/deep/b", "/NEW/deep", "/NEW/a", "/NEW", "rename", ""]
+
+
 @pytest.mark.parametrize("there", ["folder", "empty folder", "file", "link"])
 def test_a_folder_takes_the_place_of_what_was_there(there, tmp_path):
     path, target = tmp_path / "model", tmp_path / "target"

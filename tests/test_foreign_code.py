@@ -13,6 +13,7 @@ from e5ft.errors import ConfigurationError
 from e5ft.files import write_manifest
 from e5ft.modeling.loading import load_encoder, save_encoder
 from e5ft.modeling.settings import ModelSource
+from e5ft.training.checkpoint import definition_of
 from tests.app.conftest import composed, trained  # noqa: F401  fixtures
 from tests.conftest import make_encoder
 
@@ -151,7 +152,7 @@ def test_a_pickle_instead_of_a_state_is_not_run(trained, tmp_path):  # noqa: F81
     folder = trained(*STEPS)[1]
     shutil.rmtree(folder / "checkpoint-2")
     torch.save(Trap(tmp_path / "ran"), folder / "checkpoint-1" / "optimizer.pt")
-    write_manifest(folder / "checkpoint-1")  # by somebody who knows how
+    write_manifest(folder / "checkpoint-1", definition=definition_of(folder / "checkpoint-1"))  # by somebody who knows how
     with pytest.raises(Exception, match="(?i)weights.only"):
         trained(*STEPS, "resume=true")
     assert not (tmp_path / "ran").exists()

@@ -38,7 +38,9 @@ def test_settings_know_neither_torch_nor_transformers():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, check=True)
 
 
-@pytest.mark.parametrize("argument", ["--help", "loss.temprature=1", "data.dev_share=0.7", "training.max_steps=-5", "name=../x"])
+@pytest.mark.parametrize(
+    "argument", ["--help", "loss.temprature=1", "loss.temperature=-1", "data.dev_share=0.7", "training.max_steps=-5", "name=../x"]
+)
 @pytest.mark.parametrize("script", [("-m", "e5ft", "train"), (str(ROOT / "train.py"),)], ids=["e5ft", "train.py"])
 def test_help_and_refusals_come_before_torch(script, argument, tmp_path):
     for library in ("torch", "transformers"):

@@ -109,6 +109,17 @@ class TrainingRows(Dataset):
         """The most tokens that each row shows in any epoch, (rows,) int64."""
         return most_tokens(self.tokens, positives=1 if self.positives == "sample" else None, negatives=self.limit)
 
+    @property
+    def source(self) -> str:
+        """Where the rows come from, for messages."""
+        return self._store.source
+
+    @cached_property
+    def shows_negatives(self) -> bool:
+        """Whether any row has a hard negative to show."""
+        chunks = self.tokens.with_format("arrow")[:]["negatives"].chunks
+        return self.limit != 0 and any(len(chunk.flatten()) for chunk in chunks)
+
     def place(self, row: int) -> str:
         """Return where a row stands in its source, as `path:line`."""
         return self._store.place(row)
@@ -119,7 +130,7 @@ class TrainingRows(Dataset):
         # Duplicates within a row count once.
         positives, negatives = (_first_occurrences(ids[name]) for name in ("positive_ids", "negative_ids"))
         if self.positives == "sample":
-            positives = [(row + epoch) % len(ids["positive_ids"])]
+            positives = [positives[(row + epoch) % len(positives)]]
         # A hard negative that another row names as an answer to the same query is a false one.
         negatives = [i for i in negatives if ids["negative_ids"][i] not in known]
         if self.limit is not None and len(negatives) > self.limit:
@@ -239,7 +250,7 @@ def most_tokens(tokens: datasets.Dataset, *, positives: int | None, negatives: i
     Returns:
         (rows,) int64.
     """
-    columns = tokens.data
+    columns = tokens.with_format("arrow")[:]
     query = np.concatenate([chunk.value_lengths().to_numpy() for chunk in columns.column("query").chunks])
     return query + _longest(columns.column("positives"), positives) + _longest(columns.column("negatives"), negatives)
 

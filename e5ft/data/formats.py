@@ -1,7 +1,6 @@
 """The formats in which rows arrive (JSON lines, CSV, TSV, Parquet, a hub data set), each read into raw rows with their location."""
 
 import csv
-import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -10,11 +9,11 @@ from typing import TextIO
 
 from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, is_file, printable, read_json_lines
 from e5ft.errors import DataError
+from e5ft.settings import shown
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 TABLE_SUFFIXES = (".csv", ".tsv")
 SUFFIXES = (*JSON_SUFFIXES, *TABLE_SUFFIXES, ".parquet")
-_NO_CLOSING_QUOTE = "unexpected end of data"  # the csv module's words
 
 
 def raw_rows(source: str | os.PathLike, split: str) -> Iterator[tuple[Location, dict | BadLine]]:
@@ -38,27 +37,27 @@ def _read_table(path: str | os.PathLike, delimiter: str) -> Iterator[tuple[Locat
         file = open(path, encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # one for the process: never lowered
     with file:
-        reader = csv.reader(_bounded_lines(path, file), delimiter=delimiter, strict=True)
+        lines = _RowLines(file)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         header = _header(path, reader)
         empty = True
         while True:
             location = Location(path, reader.line_num + 1)
+            lines.left = MAX_LINE_BYTES
             try:
                 cells = next(reader)
-                row = _table_row(location, header, cells)
             except StopIteration:
                 break
-            except csv.Error as error:
-                if str(error) == _NO_CLOSING_QUOTE:  # all lines after it stand in one cell: rows that nobody would miss
-                    raise DataError(
-                        f'{location}: a cell opens with " here and nothing closes it to the end of the file (line '
-                        f'{reader.line_num}); close it, or write a " inside a cell as ""'
-                    ) from None
-                cells, row = True, BadLine(location, f"not a table row ({error})")
+            except csv.Error as error:  # the lines after it may be pieces of a cell, and would pass for rows
+                raise DataError(
+                    f"{location}: {_not_a_row(error)}, so that where the next row begins is unknown; "
+                    'write a " inside a cell as "", and close every " that opens a cell'
+                ) from None
             if cells:
                 empty = False
-                yield location, row
+                yield location, _table_row(location, header, cells)
         if empty:
             raise DataError(f"{path}: the file holds no rows below its header")
 
@@ -69,24 +68,43 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
     except StopIteration:
         raise DataError(f"{path}: the file holds no rows") from None
     except csv.Error as error:
-        raise DataError(f"{path}:1: not a table ({printable(str(error))})") from None
+        raise DataError(f"{path}:1: {_not_a_row(error)}") from None
     if _not_utf8(header):
         raise DataError(f"{path}:1: not UTF-8; convert the file, for instance from CP949")
     if header and header[0].startswith("\ufeff"):
         raise DataError(f"{path}:1: the file begins with a byte order mark; save it as UTF-8 without BOM")
     if len(set(header)) != len(header):
-        raise DataError(f"{path}:1: a column name stands twice: {header}")
+        raise DataError(f"{path}:1: a column name stands twice: {shown(header)}")
     return header
 
 
-def _bounded_lines(path: Path, file: TextIO) -> Iterator[str]:
-    for number in itertools.count(1):
-        line = file.readline(MAX_LINE_BYTES)
-        if len(line) == MAX_LINE_BYTES and not line.endswith(("\n", "\r")):
-            raise DataError(f"{path}:{number}: the line is longer than {MAX_LINE_BYTES:,} characters; must be one row a line")
+class _RowLines:
+    """A table's lines for the csv module; those of one row are at most MAX_LINE_BYTES characters together.
+
+    Attributes:
+        left: how many characters the row that is being read may still have.
+    """
+
+    def __init__(self, file: TextIO):
+        self.left, self._file = MAX_LINE_BYTES, file
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(self.left + 1)
         if not line:
-            return
-        yield line
+            raise StopIteration
+        if len(line) > self.left:
+            raise csv.Error(f"longer than {MAX_LINE_BYTES:,} characters")
+        self.left -= len(line)
+        return line
+
+
+def _not_a_row(error: csv.Error) -> str:
+    """What is wrong, in words; "unexpected end of data" are the csv module's for a quote that nothing closes."""
+    reason = printable(str(error)).replace("unexpected end of data", 'a cell opens with " and nothing closes it')
+    return f"not a table row ({reason})"
 
 
 def _table_row(location: Location, header: list[str], cells: list[str]) -> dict | BadLine:
@@ -126,7 +144,7 @@ def _read_parquet(path: str | os.PathLike) -> Iterator[tuple[Location, dict | Ba
     except unreadable as error:
         raise DataError(f"{path}: not readable as Parquet ({_first_line(error)})") from error
     if len(set(names)) != len(names):
-        raise DataError(f"{path}: a column name stands twice: {names}")
+        raise DataError(f"{path}: a column name stands twice: {shown(names)}")
     promised, read = file.metadata.num_rows, 0
     if promised == 0:
         raise DataError(f"{path}: the file holds no rows")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from e5ft.errors import DataError
 
 MAX_LINE_BYTES = 1_000_000  # a passage is a few kilobytes; a line of a megabyte is a file without line ends
+_MESSAGE = 400  # characters of a reason: a line without line ends may be one long key
 _MAX_MARKS = 1_000  # combining marks in a row; languages need a handful, Unicode's stream-safe format allows 30
 
 
@@ -26,14 +27,19 @@ class Location(NamedTuple):
 
 
 class BadLine(Exception):
-    """A line or row cannot be used; the message is `location: reason`, in printable characters."""
+    """A line or row cannot be used; the message is `location: reason`, in printable characters and of bounded length."""
 
     def __init__(self, location: Location | str, reason: str):
         super().__init__(f"{location}: {printable(reason)}")  # a library's message may quote a tab or worse
 
 
 def printable(text: str) -> str:
-    """The text with control characters and lone surrogates escaped, so that it can stand in a message and on a terminal."""
+    """The text with control characters and lone surrogates escaped, as it can stand in a message and on a terminal.
+
+    Of a long one the middle is left out: what is wrong stands at the beginning, the remedy at the end.
+    """
+    if len(text) > _MESSAGE:
+        text = f"{text[: _MESSAGE // 2]} ... {text[-_MESSAGE // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

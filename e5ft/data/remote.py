@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
-from filelock import FileLock
 
-from e5ft import distributed
+from e5ft import caches, distributed
 from e5ft.errors import ConfigurationError, DataError, E5ftError
-from e5ft.files import digest_of, new_folder, read_json, write_json
+from e5ft.files import digest_of, read_json, write_json
 
 _URL = re.compile(r"[a-z][a-z0-9+.\-]*://", re.IGNORECASE)
 # A password in the authority (a port is none; abfs://container@account is none), any user of a web address (often a token),
@@ -31,6 +30,7 @@ _MARKS = (
     *("ETag", "etag", "Content-MD5", "Digest", "md5Hash", "crc32c", "generation", "VersionId", "version_id", "blob_id", "sha"),
     *("LastModified", "Last-Modified", "last_modified", "modified", "updated", "mtime", "created", "CRC"),
 )
+_FILES = "files"  # where they lie in an entry of the cache: one may have the name of its manifest
 log = logging.getLogger(__name__)
 
 
@@ -103,6 +103,7 @@ def fetch_folder(url: str, cache: Path, names: tuple[str, ...], pattern: str) ->
     """
 
     def choose(storage: fsspec.AbstractFileSystem, root: str) -> dict[str, str]:
+        """Return name -> address of the files that are there."""
         root, candidates = root.rstrip("/"), set(names)
         with contextlib.suppress(Exception):  # no listing, for whatever reason; if nothing can be read, the lines below say why
             folder = pattern.rpartition("/")[0]
@@ -123,8 +124,7 @@ def _fetched(url: str, cache: Path, choose: Callable[[fsspec.AbstractFileSystem,
     record = cache / f"remote-{digest_of(url)}.json"
     with distributed.main_process_first():
         if distributed.is_main() or not distributed.active():  # who has not met the others yet must look for itself
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{record}.lock"), _explained(url):
+            with _explained(url), caches.locked(record):
                 write_json(record, {"url": url, "folder": _fetch(url, cache, choose)})
     try:
         return cache / read_json(record)["folder"]
@@ -154,20 +154,22 @@ def _fetch(url: str, cache: Path, choose: Callable) -> str:
         name: {"size": str(info.get("size")), **{mark: str(info[mark]) for mark in _MARKS if info.get(mark) is not None}}
         for name, info in infos.items()
     }
-    folder = cache / f"remote-{digest_of(url, marks)}"
-    if folder.is_dir() and all(len(each) > 1 for each in marks.values()):  # a size alone tells nothing
-        return folder.name
-    log.info(f"fetching {url} ({sum(info.get('size') or 0 for info in infos.values()):,} bytes)")
-    with new_folder(folder) as temporary:
+
+    def copy(folder: Path) -> None:
+        log.info(f"fetching {url} ({sum(info.get('size') or 0 for info in infos.values()):,} bytes)")
         for name, path in sources.items():
             if infos[name].get("type") == "directory":
                 raise DataError(f"{url}: this is a folder; must be a file")
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            storage.get_file(path, str(temporary / name))
-            size, expected = (temporary / name).stat().st_size, infos[name].get("size")
+            target = folder / _FILES / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            storage.get_file(path, str(target))
+            size, expected = target.stat().st_size, infos[name].get("size")
             if expected not in (None, size):
                 raise DataError(f"{url}: {size:,} of {expected:,} bytes of {name} arrived, or it changed meanwhile; start again")
-    return folder.name
+
+    folder = cache / f"remote-{digest_of(_FILES, url, marks)}"
+    caches.keep(folder, copy, anew=any(len(each) == 1 for each in marks.values()))  # a size alone tells nothing
+    return f"{folder.name}/{_FILES}"
 
 
 @contextlib.contextmanager

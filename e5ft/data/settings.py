@@ -188,7 +188,8 @@ def data_settings(values: Mapping[str, Any]) -> DataSettings:
     values = dict(values)
     if "mix" not in values:
         return build(DataSettings, values)
-    sources, common = values.pop("sources", None) or {}, values["columns"]
+    sources, common = values.pop("sources", None) or {}, values.get("columns")
+    build(Columns, common)  # before any source is refused for what is wrong in all
     if not isinstance(sources, Mapping):
         raise ConfigurationError(f"data.sources={sources!r}: must be names and files, {{NAME: FILE}}")
     made = tuple(_source(str(name), given, common) for name, given in sources.items())

@@ -11,18 +11,17 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 
-from e5ft import distributed
+from e5ft import caches, distributed
 from e5ft.data.lines import BadLine, Location, is_file
 from e5ft.data.remote import local_file
 from e5ft.data.rows import Row, read_rows
 from e5ft.data.settings import Columns
 from e5ft.data.text import TextSpec, text_id, tokenize, tokenizer_state
 from e5ft.errors import DataError
-from e5ft.files import digest_of, digest_of_file, new_folder, read_json, write_json
+from e5ft.files import digest_of, digest_of_file, read_json, write_json
 
-VERSION = 3  # part of every cache key: raise it when the meaning of a stored column changes
+VERSION = 4  # part of every cache key: raise it when a stored column means, or a source is read, something else
 _BATCH = 1000
 _SHOWN_FAULTS = 20
 log = logging.getLogger(__name__)
@@ -143,7 +142,8 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
         split: of a hub data set.
 
     Raises:
-        DataError: a bad row with on_bad_row=fail, or no good row at all.
+        DataError: a bad row with on_bad_row=fail, no good row at all, or a file that changes meanwhile.
+        StorageError: the cache cannot be written.
     """
     local = local_file(source, cache)
     try:
@@ -151,12 +151,16 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror})") from error
     # The path is part of the key because the messages name it.
-    key = digest_of("rows", VERSION, source, content, split, dataclasses.asdict(columns))
+    key = digest_of("rows", VERSION, str(_ROWS), source, content, split, dataclasses.asdict(columns))
     folder = cache / f"rows-{key}"
-    with _one_writer(folder) as writes:
-        # A hub name has no content to compare: it is read again (its own cache keeps the download).
-        if writes and (content is None or not (folder / "report.json").is_file()):
-            _write_rows(folder, read_rows(local, columns, split))
+
+    def write(new: Path) -> None:
+        _write_rows(new, read_rows(local, columns, split))
+        if content is not None and digest_of_file(local) != content:
+            raise DataError(f"{source}: changed while it was read; start again")
+
+    # A hub name has no content to compare: it is read again (its own cache keeps the download).
+    with _entry(folder, write, anew=content is None):
         report = read_json(folder / "report.json")
         rows = _map(folder / "rows.arrow")
     store = RowStore(rows, source, report["digest"], report["read"], report["rejected"], tuple(report["faults"]))
@@ -180,6 +184,7 @@ def _write_rows(folder: Path, rows: Iterable[tuple[Location, Row | BadLine]]) ->
     counts, faults = {"read": 0, "rejected": 0}, []
 
     def accepted() -> Iterator[tuple[int, Row]]:
+        """Yield (line, row) of the sound rows, and count the others."""
         for location, row in rows:
             counts["read"] += 1
             if not isinstance(row, BadLine):
@@ -189,10 +194,8 @@ def _write_rows(folder: Path, rows: Iterable[tuple[Location, Row | BadLine]]) ->
             if len(faults) < _SHOWN_FAULTS:
                 faults.append(str(row))
 
-    with new_folder(folder) as temporary:
-        _write_arrow(temporary / "rows.arrow", _ROWS, accepted(), _batch_of_rows)
-        digest = digest_of_file(temporary / "rows.arrow")
-        write_json(temporary / "report.json", {**counts, "faults": faults, "digest": digest})
+    _write_arrow(folder / "rows.arrow", _ROWS, accepted(), _batch_of_rows)
+    write_json(folder / "report.json", {**counts, "faults": faults, "digest": digest_of_file(folder / "rows.arrow")})
 
 
 def _batch_of_rows(numbered: list[tuple[int, Row]]) -> pa.RecordBatch:
@@ -261,22 +264,24 @@ def tokenize_rows(store: RowStore, tokenizer, text: TextSpec | Sequence[TextSpec
     """
     texts = (text,) if isinstance(text, TextSpec) else tuple(text)
     text_format = [each.to_dict() for each in texts] if len(texts) > 1 else texts[0].to_dict()
-    key = digest_of("tokens", VERSION, store.digest, text_format, [tokenizer_state(tokenizer), tokenizer.truncation_side])
+    key = digest_of("tokens", VERSION, str(_TOKENS), store.digest, text_format, tokenizer_state(tokenizer))
     folder = cache / f"tokens-{key}"
-    with _one_writer(folder) as writes:
-        if writes and not (folder / "report.json").is_file():
-            with new_folder(folder) as temporary:
-                counts, lengths = {"texts": 0, "truncated": 0}, array("i")
-                _write_arrow(temporary / "tokens.arrow", _TOKENS, _tokenized(store.rows, tokenizer, texts, counts, lengths))
-                np.save(temporary / "lengths.npy", np.array(lengths, dtype=np.int32))
-                write_json(temporary / "report.json", counts)
-    counts = read_json(folder / "report.json")
-    lengths = np.load(folder / "lengths.npy", mmap_mode="r")
-    return TokenStore(_map(folder / "tokens.arrow"), lengths, counts["texts"], counts["truncated"])
+
+    def write(new: Path) -> None:
+        counts, lengths = {"texts": 0, "truncated": 0}, array("i")
+        _write_arrow(new / "tokens.arrow", _TOKENS, _tokenized(store.rows, tokenizer, texts, counts, lengths))
+        np.save(new / "lengths.npy", np.array(lengths, dtype=np.int32))
+        write_json(new / "report.json", counts)
+
+    with _entry(folder, write):
+        counts = read_json(folder / "report.json")
+        lengths = np.load(folder / "lengths.npy", mmap_mode="r")
+        return TokenStore(_map(folder / "tokens.arrow"), lengths, counts["texts"], counts["truncated"])
 
 
 def _tokenized(rows: datasets.Dataset, tokenizer, texts: tuple[TextSpec, ...], counts: dict, lengths: array) -> Iterator[dict]:
     def encoded(prepared: list[str], limit: int) -> Iterator[list[int]]:
+        """Yield the tokens of each text, cut to the limit, and count the texts and the cuts."""
         output = tokenize(tokenizer, prepared, limit)
         counts["texts"] += len(prepared)
         counts["truncated"] += sum(bool(encoding.overflowing) for encoding in output.encodings)
@@ -303,12 +308,12 @@ def _tokenized(rows: datasets.Dataset, tokenizer, texts: tuple[TextSpec, ...], c
 
 
 @contextlib.contextmanager
-def _one_writer(folder: Path) -> Iterator[bool]:
-    """Let one process at a time, of whatever run, look for a cached folder; yield whether this one may write it."""
-    with distributed.main_process_first():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            yield distributed.is_main()
+def _entry(folder: Path, build: Callable[[Path], object], anew: bool = False) -> Iterator[None]:
+    """Open an entry of the cache, which the main process builds where it must be built."""
+    with distributed.main_process_first(), caches.locked(folder):
+        if distributed.is_main():
+            caches.keep(folder, build, anew)
+        yield
 
 
 def _write_arrow(path: Path, schema: pa.Schema, rows: Iterator, batch_of: Callable[[list], pa.RecordBatch] | None = None) -> None:

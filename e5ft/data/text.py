@@ -106,4 +106,5 @@ def tokenize(tokenizer, texts: Sequence[str], max_length: int):
 
 def tokenizer_state(tokenizer) -> dict:
     """Return what decides a text's tokens, without the truncation and padding that every call leaves in the tokenizer."""
-    return {**json.loads(tokenizer.backend_tokenizer.to_str()), "truncation": None, "padding": None}
+    settings = {name: getattr(tokenizer, name, None) for name in ("truncation_side", "split_special_tokens")}
+    return {**json.loads(tokenizer.backend_tokenizer.to_str()), "truncation": None, "padding": None, **settings}

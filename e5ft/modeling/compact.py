@@ -138,6 +138,7 @@ def apply_weight_decay_to_frozen_rows(encoder: Encoder, optimizer: torch.optim.O
         )
 
     def decay(stepped, args, kwargs):
+        """Shrink the rows that are left out by the weight decay of the step just made."""
         skipped = getattr(stepped, "found_inf", None)  # fp16: the fused kernel is called and leaves the weights alone
         if skipped is not None and bool(skipped):
             return

@@ -208,6 +208,7 @@ class Encoder(nn.Module):
         device, on_cpu = self.device, self.device.type == "cpu"
 
         def work(batch: list[int]) -> None:
+            """Fill in the vectors of the texts of these numbers."""
             flat = torch.from_numpy(np.concatenate([np.asarray(tokens[n], dtype=np.int64) for n in batch]))
             vectors[batch] = self(flat.to(device), [sizes[n] for n in batch]).float().cpu().numpy()
 

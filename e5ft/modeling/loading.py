@@ -111,8 +111,9 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
     encoder.tokenizer.save_pretrained(folder)
     for file in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
         values = read_json(file)
-        if values.pop("auto_map", None) is not None:  # the base's: it would point this model's users at foreign code
-            write_json(file, values)
+        # The base's would point this model's users at foreign code.
+        if foreign := values.keys() & {"auto_map", "custom_pipelines"}:
+            write_json(file, {name: value for name, value in values.items() if name not in foreign})
 
 
 def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 
+from e5ft import caches
 from e5ft.errors import ConfigurationError
-from e5ft.files import digest_of, new_folder
+from e5ft.files import digest_of
 from e5ft.retrieval.search import check_search, rescore, top_k
 from e5ft.retrieval.shards import Shards
 
 SMALLEST = 9_984  # vectors: 39 for each of the 256 centroids of a byte, which is what FAISS asks for
 CODE_BYTES = 64  # of a vector, at most
 CANDIDATES = 10  # that the codes find, a passage asked for
+_VERSION = 2  # part of every key: raise it when what an index's folder holds changes
 _PER_LIST = 40  # vectors a cell to learn its centre from
 _CHUNK = 65_536  # vectors handed to FAISS at once: a memory map is never held as a whole
 _BLOCK = 16_777_216  # vectors whose codes stand in memory at once while an index on disk is made: 1.2 GB
@@ -88,11 +89,10 @@ def search(
         index = _trained(faiss, passages, lists, seed)
         _add(index, passages, 0, count)
     else:
-        path = folder / f"ivfpq-{digest_of(names, lists, CODE_BYTES, seed, faiss.__version__)}"
-        with FileLock(f"{path}.lock"):  # one process builds it for all
-            if not path.is_dir():
-                _write(faiss, path, passages, lists, seed, block)
-        index = faiss.read_index(str(path / "index"), faiss.IO_FLAG_ONDISK_SAME_DIR)
+        path = folder / f"ivfpq-{digest_of(_VERSION, names, lists, CODE_BYTES, seed, faiss.__version__)}"
+        with caches.locked(path):  # one process builds it for all
+            caches.keep(path, lambda new: _write(faiss, new, passages, lists, seed, block))
+            index = faiss.read_index(str(path / "index"), faiss.IO_FLAG_ONDISK_SAME_DIR)
     index.nprobe = min(lists, probes or max(8, lists // 16))
     depth = min(count, max(100, k * CANDIDATES))
     candidates = index.search(np.ascontiguousarray(queries, dtype=np.float32), depth)[1]
@@ -118,24 +118,23 @@ def _add(index, passages, start: int, stop: int) -> None:
         index.add_with_ids(rows, np.arange(at, at + len(rows), dtype=np.int64))
 
 
-def _write(faiss, path: Path, passages, lists: int, seed: int, block: int) -> None:
+def _write(faiss, folder: Path, passages, lists: int, seed: int, block: int) -> None:
     """Codes are made block by block and then merged on disk: neither vectors nor codes stand in memory as a whole."""
     from faiss.contrib.ondisk import merge_ondisk
 
-    log.info(f"building an IVF-PQ index of {len(passages):,} vectors in {path}")
-    with new_folder(path) as temporary:
-        empty, parts = temporary / "empty", []
-        faiss.write_index(_trained(faiss, passages, lists, seed), str(empty))
-        for start in range(0, len(passages), block):
-            index = faiss.read_index(str(empty))
-            _add(index, passages, start, min(len(passages), start + block))
-            parts.append(temporary / f"part-{start}")
-            faiss.write_index(index, str(parts[-1]))
+    log.info(f"building an IVF-PQ index of {len(passages):,} vectors in {folder.parent}")
+    empty, parts = folder / "empty", []
+    faiss.write_index(_trained(faiss, passages, lists, seed), str(empty))
+    for start in range(0, len(passages), block):
         index = faiss.read_index(str(empty))
-        merge_ondisk(index, [str(part) for part in parts], str(temporary / "lists"))
-        faiss.write_index(index, str(temporary / "index"))
-        for file in (empty, *parts):
-            file.unlink()
+        _add(index, passages, start, min(len(passages), start + block))
+        parts.append(folder / f"part-{start}")
+        faiss.write_index(index, str(parts[-1]))
+    index = faiss.read_index(str(empty))
+    merge_ondisk(index, [str(part) for part in parts], str(folder / "lists"))
+    faiss.write_index(index, str(folder / "index"))
+    for file in (empty, *parts):
+        file.unlink()
 
 
 def _names(passages: np.ndarray | Shards) -> list | None:

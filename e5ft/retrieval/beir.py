@@ -15,6 +15,7 @@ from e5ft.data.lines import MAX_LINE_BYTES, BadLine, check_text, is_file, raw_li
 from e5ft.data.remote import Fetched, fetch_folder, is_url
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
+from e5ft.settings import shown
 
 HEADER = ("score", "relevance", "rel", "label")  # what a header line calls its third column
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
@@ -140,12 +141,12 @@ def read_qrels(path: Path | Fetched) -> Iterator[tuple[str, str, str, int]]:
             )
         for name, value in zip(("query id", "passage id"), fields, strict=False):
             if not value or value.split() != [value]:
-                raise DataError(f"{location}: the {name} {value!r} is blank or holds white space")
+                raise DataError(f"{location}: the {name} {shown(value)} is blank or holds white space")
         if not re.fullmatch(r"[+-]?[0-9]{1,9}", fields[2]):
-            raise DataError(f"{location}: the relevance {fields[2]!r} is no whole number")
+            raise DataError(f"{location}: the relevance {shown(fields[2])} is no whole number")
         pair = query_id, passage_id = fields[0], fields[1]
         if pair in seen:
-            raise DataError(f"{location}: query {query_id!r} and passage {passage_id!r} are judged twice")
+            raise DataError(f"{location}: query {shown(query_id)} and passage {shown(passage_id)} are judged twice")
         seen.add(pair)
         yield location, query_id, passage_id, int(fields[2])
 
@@ -166,4 +167,4 @@ def _check_distinct(path: Path | Fetched, ids: StringColumn, lines: np.ndarray) 
         previous = text
     if repeated:
         line, text, first = min(repeated)
-        raise DataError(f"{path}:{line}: the _id {text!r} stands on line {first} already ({len(repeated)} such lines)")
+        raise DataError(f"{path}:{line}: the _id {shown(text)} stands on line {first} already ({len(repeated)} such lines)")

@@ -7,7 +7,7 @@ import numpy as np
 
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.evaluation import Evaluation
-from e5ft.retrieval.significance import bootstrap_intervals, sign_flip_p
+from e5ft.retrieval.significance import mean_intervals, sign_flip_p
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Difference:
 
     Attributes:
         mean: mean over the queries of a's value minus b's.
-        low, high: ends of the bootstrap interval of the mean, at 95 %.
+        low, high: ends of the interval of the mean, at 95 %.
         p_value: two-sided p of the sign-flip test.
     """
 
@@ -63,7 +63,8 @@ def paired_differences(
         columns.append(evaluation.values[:, [list(evaluation.metrics).index(metric) for metric in metrics]])
     values = columns[0] - columns[1]  # (Q', M): both in ascending order of the queries' ids
     rows = zip(
-        metrics, np.ascontiguousarray(values.T).mean(axis=1).tolist(), bootstrap_intervals(values, samples=samples, seed=seed).tolist(),
+        metrics, np.ascontiguousarray(values.T).mean(axis=1).tolist(),
+        mean_intervals(values, least=-1.0, samples=samples, seed=seed).tolist(),
         sign_flip_p(values, permutations=5 * samples, seed=seed).tolist(), strict=True,
     )  # fmt: skip
     return {metric: Difference(mean, low, high, p_value) for metric, mean, (low, high), p_value in rows}

@@ -14,7 +14,7 @@ from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.metrics import check_cutoffs, means, metric_values
 from e5ft.retrieval.runs import Run, bm25_run, dense_run, write_trec
 from e5ft.retrieval.sets import RetrievalSet, pair_keys
-from e5ft.retrieval.significance import LEVEL, bootstrap_intervals
+from e5ft.retrieval.significance import LEVEL, mean_intervals
 from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 
 _CUT_ROWS = 65_536  # rows of which the components that are cut off stand in memory
@@ -68,7 +68,7 @@ class Evaluation:
         label: names the system, as tables show it.
         cutoffs: the ranks K of the metrics, ascending.
         metrics: name@K -> mean over the scored queries.
-        intervals: name@K -> (low, high), the bootstrap interval at 95 %.
+        intervals: name@K -> (low, high), the interval at 95 %.
         scored: (Q',) indices of the scored queries: those that have a relevant passage.
         values: (Q', M), float64, a row a scored query, a column a metric in the order of `metrics`.
         run: scores and indices (Q, K) of all queries.
@@ -134,7 +134,7 @@ def evaluate_run(
     judgements = Judgements(retrieval_set, cutoffs)
     values = judgements.values(run)
     metrics = means(values, judgements.cutoffs)
-    ends = bootstrap_intervals(values, level=LEVEL, samples=samples, seed=seed).tolist()  # (M, 2)
+    ends = mean_intervals(values, level=LEVEL, samples=samples, seed=seed).tolist()  # (M, 2)
     intervals = {name: (low, high) for name, (low, high) in zip(metrics, ends, strict=True)}
     return Evaluation(retrieval_set, label, judgements.cutoffs, metrics, intervals, judgements.queries, values, run)
 

@@ -136,6 +136,7 @@ def _near_duplicate(filtering: Filtering, lines: np.ndarray, setting: object) ->
     index, alike = filtering.index, NearDuplicates(filtering.index.passages, **dataclasses.asdict(setting))
 
     def near(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
+        """Whether each passage is nearly the same as an answer of its query; pairs by ascending query."""
         result, starts = np.zeros(len(queries), dtype=bool), np.unique(queries, return_index=True)[1].tolist()
         for start, end in zip(starts, [*starts, len(queries)][1:], strict=True):  # the pairs of one query
             first, last = np.searchsorted(index.known_query, [queries[start], queries[start] + 1])
@@ -149,6 +150,7 @@ def _cross_encoder(filtering: Filtering, lines: np.ndarray, teacher) -> np.ndarr
     index, limits = filtering.index, filtering.limits
 
     def score(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
+        """The cross-encoder's score of each pair."""
         return teacher.score([index.queries[q] for q in queries], [index.passages[p] for p in passages])
 
     for scored in (lines, filtering.documents):

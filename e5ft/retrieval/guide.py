@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from e5ft.data.store import RowStore
+from e5ft.files import digest_of
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.columns import DistinctTexts
-from e5ft.retrieval.vectors import BATCH_TOKENS, encode_collection
+from e5ft.retrieval.vectors import BATCH_TOKENS, digest_of_model, encode_collection
 
 
 class Guide:
@@ -15,10 +16,11 @@ class Guide:
 
     Args:
         tables: role ("query", "passage") -> (ids ascending (n,) int64, vectors (n, D) float32, perhaps a memory map).
+        digest: of the model and its text format.
     """
 
-    def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]):
-        self._tables = tables
+    def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]], digest: str):
+        self._tables, self.digest = tables, digest
 
     def of(self, role: str, ids: np.ndarray) -> np.ndarray:
         """Vectors of some texts.
@@ -60,4 +62,4 @@ def guide_vectors(encoder: Encoder, store: RowStore, cache: Path, *, batch_token
         order = np.argsort(ids)
         column = distinct.finish().take(order)
         tables[role] = ids[order], encode_collection(encoder, column, role, batch_tokens=batch_tokens, cache=cache)
-    return Guide(tables)
+    return Guide(tables, digest_of(digest_of_model(encoder), encoder.spec.to_dict()))

@@ -31,7 +31,7 @@ def top_k(
     query_chunk: int = 512,
     passage_chunk: int = 16384,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k passages with the largest dot product for every query.
+    """Return the k passages with the largest dot product for every query.
 
     Args:
         queries: (Q, D), floating point; unit vectors if the score is to be the cosine.
@@ -67,7 +67,7 @@ def top_k(
 
 
 class RunningTopK:
-    """The running best `kept` candidates of one chunk of queries, and some more; positions are always in ascending index order."""
+    """Keeps the best `kept` candidates of one chunk of queries, and some more; positions are always in ascending index order."""
 
     def __init__(self, queries: torch.Tensor, kept: int):
         self.queries, self.kept = queries, kept
@@ -94,7 +94,7 @@ class RunningTopK:
             self.threshold = self.scores.amin(dim=1, keepdim=True)
 
     def _threshold_from_blocks(self, scores: torch.Tensor) -> torch.Tensor | None:
-        """(Q', 1), below at least `kept` of the first scores: below as many of the largest of some blocks."""
+        """Return (Q', 1), below at least `kept` of the first scores: below as many of the largest of some blocks."""
         if scores.shape[1] % _BLOCK or scores.shape[1] < _BLOCK * self.kept:
             return None
         largest = _blocks(scores).amax(dim=1).topk(self.kept, dim=1, sorted=False).values
@@ -102,8 +102,8 @@ class RunningTopK:
 
 
 def _candidates_above(scores: torch.Tensor, start: int, threshold: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The scores (Q', P') above each row's threshold (Q', 1), in order, and their indices, counted from `start`; rows are filled
-    up with -inf.
+    """Return the scores (Q', P') above each row's threshold (Q', 1), in order, and their indices, counted from `start`; rows are
+    filled up with -inf.
 
     Where many passages have been seen few new ones are above: choosing among these is cheap, and choosing among all took
     longer than the matrix product. An equal score is not above: the index that is held already is the smaller one.
@@ -124,7 +124,7 @@ def _candidates_above(scores: torch.Tensor, start: int, threshold: torch.Tensor 
 
 
 def _positions_above(scores: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """Positions in `scores.view(-1)`, ascending, of the scores above each row's threshold."""
+    """Return the positions in `scores.view(-1)`, ascending, of the scores above each row's threshold."""
     width = scores.shape[1]
     if width % _BLOCK:
         return (scores > threshold).view(-1).nonzero()[:, 0]
@@ -135,12 +135,12 @@ def _positions_above(scores: torch.Tensor, threshold: torch.Tensor) -> torch.Ten
 
 
 def _blocks(scores: torch.Tensor) -> torch.Tensor:
-    """Scores viewed as (Q', `_BLOCK`, P' / `_BLOCK`): reducing over the strided axis is ten times cheaper than comparing all."""
+    """View scores as (Q', `_BLOCK`, P' / `_BLOCK`): reducing over the strided axis is ten times cheaper than comparing all."""
     return scores.view(len(scores), _BLOCK, -1)
 
 
 def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Positions (Q', count), ascending, of the largest scores of each row; of equal ones the first.
+    """Return the positions (Q', count), ascending, of the largest scores of each row; of equal ones the first.
 
     torch.topk chooses among equal values as it likes: rows in which a tie straddles the last place are chosen again.
     """
@@ -208,7 +208,7 @@ def rescore(
 
 
 def _float32_chunks(vectors, size: int, device, name: str) -> Iterator[torch.Tensor]:
-    """Consecutive rows as float32 (size, D) on the device."""
+    """Yield consecutive rows as float32 (size, D) on the device."""
     for start in range(0, len(vectors), size):
         chunk = _float32(vectors, slice(start, start + size), device)
         # A sum is a fifth of the work of looking at every value, and finite only where they are (or not even there).
@@ -219,7 +219,7 @@ def _float32_chunks(vectors, size: int, device, name: str) -> Iterator[torch.Ten
 
 
 def _float32(vectors, rows: slice | torch.Tensor, device="cpu") -> torch.Tensor:
-    """Some rows as float32 on the device; of a memory map only these are read."""
+    """Return some rows as float32 on the device; of a memory map only these are read."""
     if type(vectors) is np.ndarray and vectors.flags.writeable and min(vectors.strides) > 0:
         vectors = torch.from_numpy(vectors)  # which picks rows faster
     if isinstance(vectors, torch.Tensor):

@@ -15,6 +15,7 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval import beir
 from e5ft.retrieval.bm25 import BM25
 from e5ft.retrieval.columns import DistinctTexts, StringColumn
+from e5ft.settings import shown
 
 _UINT64 = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -186,7 +187,7 @@ def _known(judgements: list, field: int, kind: str, ids: StringColumn, file: str
     absent = [judgement for judgement in judgements if judgement[field] not in positions]
     if absent:
         count = len({judgement[field] for judgement in absent})
-        raise DataError(f"{absent[0][0]}: {kind} {absent[0][field]!r} is not in {file} ({count} such {kind} ids in all)")
+        raise DataError(f"{absent[0][0]}: {kind} {shown(absent[0][field])} is not in {file} ({count} such {kind} ids in all)")
     return positions
 
 

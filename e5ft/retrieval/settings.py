@@ -16,7 +16,7 @@ class EvaluationSettings(Settings):
         cutoffs: the ranks K of Recall@K, hit@K, MRR@K, nDCG@K and MAP@K.
         bm25: how the lexical reference cuts texts; None: no reference.
         batch_tokens: tokens that are encoded at once.
-        intervals: bootstrap samples behind the 95 % intervals.
+        intervals: bootstrap samples behind the 95 % intervals of 200 queries or more.
         dimensions: numbers of leading dimensions that are measured beside whole vectors.
     """
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from e5ft import distributed, gathering
-from e5ft.retrieval.search import merge, top_k
+from e5ft.errors import NonFiniteError
+from e5ft.retrieval.search import check_search, merge, top_k
 
 
 class Shards(Sequence):
@@ -26,7 +27,7 @@ class Shards(Sequence):
         return self.shape[0]
 
     def __getitem__(self, rows):
-        """A row, the rows of a slice as `Shards`, or those of an index array as an array; of maps only these are read."""
+        """Return a row, a slice's rows as `Shards`, or those of an array of indices or truth values; of maps only these are read."""
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step != 1:
@@ -37,6 +38,8 @@ class Shards(Sequence):
         if isinstance(rows, int | np.integer):
             return self[np.array([rows])][0]
         rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.arange(len(self))[rows]
         if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
         rows = np.where(rows < 0, rows + len(self), rows)
@@ -48,7 +51,7 @@ class Shards(Sequence):
         return chosen
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        """All rows in memory."""
+        """Return all rows, in memory."""
         return np.concatenate(self.blocks).astype(self.dtype if dtype is None else dtype, copy=False)
 
 
@@ -67,14 +70,20 @@ def search_shards(
         As of `top_k`, in every process.
 
     Raises:
-        ConfigurationError, DataError, NonFiniteError: as of `top_k`.
+        ConfigurationError, DataError, NonFiniteError: as of `top_k`, in every process.
     """
+    check_search(queries, passages, k=k)  # here, since a process may have no shard
     size, rank = processes()
-    parts = []
-    for block, start in list(zip(passages.blocks, passages.starts, strict=False))[rank::size]:
-        if len(block):
-            scores, indices = top_k(queries, block, k, device=device)
-            parts.append((scores, indices + start))
+    parts, failed = [], None
+    try:
+        for block, start in list(zip(passages.blocks, passages.starts, strict=False))[rank::size]:
+            if len(block):
+                scores, indices = top_k(queries, block, k, device=device)
+                parts.append((scores, indices + start))
+    except NonFiniteError as error:
+        failed = error
+    if distributed.any_process(failed is not None):  # together: the others would wait for this one below
+        raise failed or NonFiniteError("another process's passages hold NaN or an infinity: the model that made them is broken")
     width = min(k, len(passages))
     scores, indices = merge(parts, width) if parts else (np.empty((len(queries), 0)), np.empty((len(queries), 0)))
     if size == 1:
@@ -88,5 +97,5 @@ def search_shards(
 
 
 def processes() -> tuple[int, int]:
-    """How many processes work together, and which of them this is."""
+    """Return how many processes work together, and which of them this is."""
     return (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)

@@ -1,28 +1,37 @@
-"""How sure a mean over queries is: bootstrap intervals and the sign-flip test, by scipy, seeded and in bounded memory."""
+"""How sure a mean over queries is: intervals and the sign-flip test, by scipy, seeded and in bounded memory."""
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+ENOUGH = 200  # queries from which on the bootstrap covers as often as it says; below, its intervals are too narrow
 BATCH_VALUES = 4_000_000  # resampled values held at once: 32 MB, a few times
 
 
-def bootstrap_intervals(values: np.ndarray, *, level: float = LEVEL, samples: int = 2000, seed: int = 0) -> np.ndarray:
-    """Percentile bootstrap intervals of the means of several metrics, over the same resampled queries.
+def mean_intervals(
+    values: np.ndarray, *, least: float = 0.0, level: float = LEVEL, samples: int = 2000, seed: int = 0
+) -> np.ndarray:
+    """Intervals of the means of several metrics: Student's t below 200 queries, from there on the percentile bootstrap.
 
     Args:
-        values: (Q, M), float64: a row a query, at least one, and a column a metric.
+        values: (Q, M), float64, from `least` to 1: a row a query, at least one, and a column a metric.
+        least: the lowest value there can be: 0 of a metric, -1 of a difference.
         level: coverage, between 0 and 1.
         samples: resamples, at least 1.
         seed: fixes the resamples; equal Q and seed give equal resamples.
 
     Returns:
-        (M, 2), float64: low and high.
+        (M, 2), float64: low and high, between `least` and 1; equal where all queries have one value.
 
-    Source: Efron and Tibshirani 1993, chapter 13.
+    Source: Efron and Tibshirani 1993, chapter 13; Hesterberg 2015 (arXiv:1411.5279) on few observations.
     """
-    if len(values) == 1:  # scipy asks for two observations; a mean of copies is the value all the same
-        values = np.repeat(values, 2, axis=0)
+    if len(values) < ENOUGH:
+        freedom = max(len(values) - 1, 1)
+        deviation = np.where(
+            np.ptp(values, axis=0) > 0, values.std(axis=0, ddof=min(1, len(values) - 1)), 0.0
+        )  # equal ones round
+        half, mean = stats.t.ppf((1 + level) / 2, freedom) * deviation / len(values) ** 0.5, values.mean(axis=0)
+        return np.clip(np.stack([mean - half, mean + half], axis=1), least, 1.0)
     result = stats.bootstrap(
         (values,), np.mean, axis=0, method="percentile", vectorized=True,
         confidence_level=level, n_resamples=samples, batch=_batch(values), rng=seed,

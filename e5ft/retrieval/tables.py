@@ -4,11 +4,12 @@ Columns are aligned with Korean names, too: a Hangul syllable is two columns wid
 """
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from e5ft.errors import DataError
 
 HEADLINE = ("hit@1", "recall@10", "ndcg@10", "mrr@10")
+FEW = 30  # queries
 
 
 def format_table(evaluations: Sequence, metrics: Sequence[str] | None = None) -> str:
@@ -62,6 +63,15 @@ def interval_text(value: float, interval: tuple[float, float]) -> str:
 def difference_text(mean: float, low: float, high: float) -> str:
     """A difference and its interval, as `+0.146 [+0.111, +0.181]`."""
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def few_queries(counts: Mapping[str, int]) -> list[str]:
+    """A line for each set, name -> number of scored queries, that has too few for its differences to say much."""
+    return [
+        f"{name}: {count} queries; below {FEW} even a large difference may be chance"
+        for name, count in counts.items()
+        if count < FEW
+    ]
 
 
 def verdict(difference: dict) -> str:

@@ -6,21 +6,25 @@ On disk every process writes its own shard and none receives the others' rows: m
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
-from e5ft import distributed, gathering
+from e5ft import caches, distributed, gathering
 from e5ft.data.text import tokenizer_state
-from e5ft.files import digest_of, read_json, write_json
-from e5ft.modeling.encoder import Encoder
+from e5ft.errors import StorageError
+from e5ft.files import digest_of, read_json, replace_folder, write_json, write_manifest
+from e5ft.modeling.encoder import RECORD, Encoder
 from e5ft.retrieval.shards import Shards, processes
 
 WINDOW = 8192  # texts encoded between two writes: what an interruption can lose, and what stands in memory
-VERSION = 1
+VERSION = 2
+# What a configuration holds that decides no vector: names, versions, and the text format, which stands in the key by itself.
+_IDLE = {"_name_or_path", "transformers_version", "architectures", "auto_map", "dtype", "id2label", "label2id", RECORD}
 BATCH_TOKENS = 16384  # of one forward pass, unless given
 
 
@@ -40,71 +44,86 @@ def encode_collection(
         texts: raw texts.
         role: "query" or "passage".
         batch_tokens: tokens of one forward pass.
-        cache: a folder for vectors on disk, mapped into memory and found again by a digest of weights, text format and
-            texts: a retrained model never sees old vectors. It must lie where all processes see it. An interrupted run
-            resumes after its last whole window, if it has as many processes.
+        cache: a folder for vectors on disk, mapped into memory and found again by a digest of weights, configuration,
+            text format and texts: a retrained model never sees old vectors. It must lie where all processes see it. An
+            interrupted run resumes after its last whole window, if it has as many processes.
             None: in memory, for vectors that are used once.
         window: texts that a process encodes between two writes to the cache, at least 1.
 
     Returns:
         (n, D) float32 in every process; with `cache` a memory map, or `Shards` of them where several processes wrote.
+
+    Raises:
+        StorageError: the cache cannot be written.
     """
     if cache is None or not len(texts):  # no file of no bytes can be mapped
         return _gathered(encoder.encode(_local_slice(texts), role, batch_tokens=batch_tokens), len(texts), encoder)
-    key = digest_of(VERSION, digest_of_weights(encoder), encoder.spec.to_dict(), role, _digest_of_texts(texts))
-    path = cache / f"vectors-{key}.npy"
+    key = digest_of(VERSION, digest_of_model(encoder), encoder.spec.to_dict(), role, digest_of_texts(texts))
+    path = cache / f"vectors-{key}"
     with contextlib.ExitStack() as stack:
         if distributed.is_main():  # another run that wants the same vectors waits for these
-            cache.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(f"{path}.lock"))
+            stack.enter_context(caches.locked(path))
         # The main process alone decides: another one may look at the disk a moment later, and see something else.
-        there = int(distributed.gather_arrays(np.array([_shards_there(path)]))[0][0])
-        size, rank = processes()
-        count = there or min(size, len(texts))
-        if not there and rank < count:
-            start, end = np.linspace(0, len(texts), count + 1).astype(int)[rank : rank + 2].tolist()
-            _write_shard(_shard(path, rank, count), texts[start:end], encoder, role, batch_tokens, window)
-        distributed.barrier()
-    blocks = [np.load(_shard(path, number, count), mmap_mode="r") for number in range(count)]
+        there = len(list(path.glob("*.f32"))) if distributed.is_main() and caches.is_whole(path) else 0
+        there = int(distributed.gather_arrays(np.array([there]))[0][0])
+        count = there or min(processes()[0], len(texts))
+        if not there:
+            _write_shards(path, count, texts, encoder, role, batch_tokens, window)
+    files = (path / _shard(number, count) for number in range(count))
+    blocks = [np.memmap(file, np.float32, mode="r").reshape(-1, encoder.dimension) for file in files]
     return blocks[0] if count == 1 else Shards(blocks)
 
 
-def _shard(path: Path, number: int, count: int) -> Path:
-    return path if count == 1 else path.with_name(f"{path.stem}-{number}-of-{count}.npy")
+def _shard(number: int, count: int) -> str:
+    return f"{number}-of-{count}.f32"  # rows of float32, one after another
 
 
-def _shards_there(path: Path) -> int:
-    """How many shards an earlier run, of as many processes as it had, left finished; 0: there is no whole set."""
-    if path.is_file():
-        return 1
-    counts = (int(first.stem.rpartition("-")[2]) for first in path.parent.glob(f"{path.stem}-0-of-*.npy"))
-    return next((count for count in sorted(counts) if all(_shard(path, i, count).is_file() for i in range(count))), 0)
-
-
-def _write_shard(path: Path, texts: Sequence[str], encoder: Encoder, role: str, batch_tokens: int, window: int) -> None:
-    """Encode texts into a file that has its name once it is complete; until then a record beside it says how far it is."""
-    if path.is_file():
-        return
-    data, record, shape = path.with_suffix(".partial.npy"), path.with_suffix(".progress.json"), (len(texts), encoder.dimension)
-    done = _rows_done(data, record, shape)
-    if not done:
-        record.unlink(missing_ok=True)  # an old record must not speak for the new file
-    rows = np.lib.format.open_memmap(data, "r+" if done else "w+", dtype=np.float32, shape=None if done else shape)
-    for start in range(done, len(texts), window):
-        rows[start : start + window] = encoder.encode(texts[start : start + window], role, batch_tokens=batch_tokens)
-        rows.flush()  # first the data, then the record, which so never promises too much
-        write_json(record, {"rows": min(start + window, len(texts))})
-    data.replace(path)
-    record.unlink(missing_ok=True)
-
-
-def _rows_done(data: Path, record: Path, shape: tuple[int, int]) -> int:
-    """Rows of an unfinished file that need not be computed again; 0 where there is none, or it is damaged."""
+def _write_shards(path: Path, count: int, texts, encoder: Encoder, role: str, batch_tokens: int, window: int) -> None:
+    """Encode texts, each process its part, into a folder that has its name once all are done."""
+    partial, rank, failure = path.with_name(f"{path.name}.partial"), processes()[1], None
     try:
-        rows, stored = int(read_json(record)["rows"]), np.load(data, mmap_mode="r")
+        with caches.writing(path.parent):
+            partial.mkdir(exist_ok=True)
+            if rank < count:
+                start, end = np.linspace(0, len(texts), count + 1).astype(int)[rank : rank + 2].tolist()
+                _write_shard(partial / _shard(rank, count), texts[start:end], encoder, role, batch_tokens, window)
+    except StorageError as error:
+        failure = error
+    if distributed.any_process(failure is not None):
+        raise failure or StorageError(f"{path.parent}: another process could not write into it")
+    if distributed.is_main():
+        for file in {*partial.iterdir()} - {partial / _shard(number, count) for number in range(count)}:
+            file.unlink()  # records, and shards of an earlier run of another number of processes
+        write_manifest(partial)
+        replace_folder(partial, path)
+    distributed.barrier()
+
+
+def _write_shard(data: Path, texts: Sequence[str], encoder: Encoder, role: str, batch_tokens: int, window: int) -> None:
+    """Encode texts into a file; a record beside it says how far it is, so that an interrupted run goes on there."""
+    record, width = data.with_suffix(".json"), 4 * encoder.dimension
+    done, digest = _rows_done(data, record, width)
+    with open(data, "r+b" if done else "wb") as file:  # not a map: a full disk would end the process by SIGBUS
+        file.seek(done * width)
+        file.truncate()
+        for start in range(done, len(texts), window):
+            rows = encoder.encode(texts[start : start + window], role, batch_tokens=batch_tokens)
+            file.write(rows)
+            file.flush()
+            os.fsync(file.fileno())  # first the data, then the record, which so never promises too much
+            digest.update(rows)
+            write_json(record, {"rows": start + len(rows), "sha256": digest.hexdigest()})
+
+
+def _rows_done(data: Path, record: Path, width: int) -> tuple[int, Any]:
+    """Rows of an unfinished file that need not be computed again, and their SHA-256; 0 where there is none, or it is damaged."""
+    digest = hashlib.sha256()
+    try:
+        rows, expected = int(read_json(record)["rows"]), read_json(record)["sha256"]
+        digest.update(np.memmap(data, np.uint8, mode="r")[: rows * width])
     except (OSError, ValueError, KeyError, TypeError):
-        return 0
-    return rows if stored.shape == shape and stored.dtype == np.float32 and 0 <= rows <= len(stored) else 0
+        return 0, hashlib.sha256()
+    return (rows, digest) if digest.hexdigest() == expected else (0, hashlib.sha256())
 
 
 class RepeatedTexts:
@@ -145,17 +164,20 @@ def _gathered(local: np.ndarray, count: int, encoder: Encoder) -> np.ndarray:
     return vectors
 
 
-def digest_of_weights(encoder: Encoder) -> str:
-    """A digest (32 hexadecimal digits) of weights and tokenizer; two models with the same one give the same vectors."""
+def digest_of_model(encoder: Encoder) -> str:
+    """A digest (32 hexadecimal digits) of weights, configuration and tokenizer; two models with the same one give the same vectors."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(encoder.backbone.state_dict().items()):
-        digest.update(name.encode())
+        digest.update(f"{name} {tensor.dtype}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
-    digest.update(json.dumps(tokenizer_state(encoder.tokenizer), sort_keys=True).encode())
+    config = {key: value for key, value in encoder.config.to_diff_dict().items() if key not in _IDLE and "dropout" not in key}
+    state = [config, tokenizer_state(encoder.tokenizer)]
+    digest.update(json.dumps(state, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
-def _digest_of_texts(texts: Sequence[str]) -> str:
+def digest_of_texts(texts: Sequence[str]) -> str:
+    """A digest (32 hexadecimal digits) of texts in their order."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         encoded = text.encode()

@@ -68,6 +68,7 @@ def first_pass(
     leaf = None  # (local N, D), made at once: vectors kept one by one between activations would keep the memory around them
 
     def store(number: int, vectors: torch.Tensor) -> None:
+        """Copy the vectors of one micro-batch into the leaf and begin to send them to the other processes."""
         nonlocal leaf
         if leaf is None:
             leaf = vectors.new_empty(sum(sizes), vectors.shape[1], dtype=torch.float32)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from e5ft import distributed
 from e5ft.errors import StorageError
-from e5ft.files import check_manifest, flush_folder, read_json, write_manifest
+from e5ft.files import MANIFEST, check_manifest, flush_folder, read_json, write_manifest
 
 STATE = "trainer_state.json"
 STATES = OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
@@ -39,12 +39,13 @@ def visible(run: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def writing(run: Path, step: int) -> Iterator[Path]:
+def writing(run: Path, step: int, definition: dict | None = None) -> Iterator[Path]:
     """Yield, on every process, the hidden folder that is renamed to `checkpoint-N` after all of them have written.
 
     Args:
         run: the run's folder, on a file system that all processes see.
         step: N. An older folder of that name is replaced.
+        definition: what makes the training what it is, as plain values, for the manifest.
 
     Raises:
         StorageError: a process could not write; the hidden folder is removed, and nothing else is touched.
@@ -59,7 +60,7 @@ def writing(run: Path, step: int) -> Iterator[Path]:
             yield hidden
         with _together(run, step):
             if distributed.is_main():
-                _show(hidden, path_of(run, step))
+                _show(hidden, path_of(run, step), definition)
     except StorageError:
         shutil.rmtree(hidden, ignore_errors=True)
         raise
@@ -83,8 +84,8 @@ def _together(run: Path, step: int) -> Iterator[None]:
         ) from failed
 
 
-def _show(hidden: Path, folder: Path) -> None:
-    write_manifest(hidden)
+def _show(hidden: Path, folder: Path, definition: dict | None) -> None:
+    write_manifest(hidden, definition=definition)
     if folder.exists():  # a folder cannot be renamed over one that is not empty
         _remove(folder)
     os.rename(hidden, folder)
@@ -153,6 +154,11 @@ def best_of(checkpoint: Path) -> Path | None:
     """Return the checkpoint beside it that it names as the best so far (by its name alone, since folders may have been moved)."""
     best = read_json(checkpoint / STATE)["best_model_checkpoint"]
     return None if best is None else checkpoint.with_name(Path(best).name)
+
+
+def definition_of(checkpoint: Path) -> dict | None:
+    """Return the definition of the training that a checkpoint is of; None if its manifest holds none."""
+    return read_json(checkpoint / MANIFEST).get("definition")
 
 
 def _why_unusable_alone(checkpoint: Path) -> str | None:

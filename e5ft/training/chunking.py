@@ -1,13 +1,12 @@
-"""Helpers for losses: rows in chunks, arrays on the vectors' device, checks of numbers."""
+"""Helpers for losses: rows in chunks, arrays on the vectors' device."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
 from e5ft.data.step import Step
-from e5ft.errors import ConfigurationError
 
 Take = Callable[[torch.Tensor], torch.Tensor]  # indices of texts -> their vectors: (n,) -> (n, D), (n, m) -> (n, m, D)
 
@@ -33,7 +32,8 @@ class _Chunks(torch.autograd.Function):
     def forward(ctx, embeddings, chunk, weight, size):
         ctx.save_for_backward(embeddings, weight)
         ctx.arguments = chunk, size
-        return sum((chunk(embeddings.__getitem__, rows) * weight[rows]).sum() for rows in row_slices(len(weight), size))
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return sum((chunk(embeddings.__getitem__, rows) * weight[rows]).sum() for rows in row_slices(len(weight), size))
 
     @staticmethod
     @once_differentiable
@@ -46,13 +46,15 @@ class _Chunks(torch.autograd.Function):
             taken = []
 
             def take(indices: torch.Tensor, taken: list = taken) -> torch.Tensor:
+                """Return the rows of these indices as leaves, and remember them for their gradient."""
                 taken.append((indices, embeddings[indices].requires_grad_()))
                 return taken[-1][1]
 
             with torch.enable_grad(), torch.autocast(embeddings.device.type, enabled=False):
-                (chunk(take, rows) * weight[rows]).sum().backward(gradient)
-            for indices, vectors in taken:
-                add_rows(total, indices, vectors.grad)
+                loss = (chunk(take, rows) * weight[rows]).sum()
+            slopes = torch.autograd.grad(loss, [vectors for _, vectors in taken], gradient, materialize_grads=True)
+            for (indices, _), slope in zip(taken, slopes, strict=True):
+                add_rows(total, indices, slope)
         return total, None, None, None
 
 
@@ -75,28 +77,3 @@ def to_device(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
 def relative_to_local_rows(pairs: tuple[np.ndarray, np.ndarray], step: Step) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs (row, column) with rows counted from the first local one."""
     return pairs[0] - step.local_rows[0], pairs[1]
-
-
-_SMALLEST, _LARGEST = 1e-6, 1e6  # of temperatures and weights: float32 can multiply a cosine by them and divide it
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuse a value that is not a number from 1e-6 to 1e6."""
-    check_number(name, value, _SMALLEST, _LARGEST)
-
-
-def check_weight(name: str, value: float) -> None:
-    """Refuse a value that is not a number from 0 to 1e6."""
-    check_number(name, value, 0, _LARGEST)
-
-
-def check_number(name: str, value: float, low: float, high: float) -> None:
-    """Refuse a value that is not a number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ConfigurationError(f"{name}={value!r}: must be a number from {low:g} to {high:g}")
-
-
-def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Refuse a value that is none of the choices."""
-    if value not in choices:
-        raise ConfigurationError(f"{name}={value!r}: must be one of {', '.join(choices)}")

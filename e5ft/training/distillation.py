@@ -1,6 +1,7 @@
 """Losses that follow another model's scores: a teacher's, or those of the model before training."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -8,13 +9,12 @@ from torch import nn
 from torch.nn.functional import log_softmax
 
 from e5ft.data.step import Step
-from e5ft.errors import ConfigurationError, DataError
-from e5ft.training.chunking import Take, check_choice, check_positive, check_weight, mean_over_rows, to_device
-from e5ft.training.losses import InfoNCE
+from e5ft.errors import ConfigurationError
+from e5ft.settings import check_value
+from e5ft.training.chunking import Take, mean_over_rows, to_device
+from e5ft.training.losses import WITH_NEGATIVES, InfoNCE
+from e5ft.training.settings import Scale, Weight
 from e5ft.training.tiles import Block, kl_sum
-
-TEACHERS = ("scores", "guide")
-CANDIDATES = ("own", "step")
 
 
 class Distillation(nn.Module):
@@ -52,22 +52,23 @@ class Distillation(nn.Module):
         **infonce,
     ):
         super().__init__()
-        check_choice("loss.teacher", teacher, TEACHERS)
-        check_choice("loss.candidates", candidates, CANDIDATES)
+        check_value(teacher, Literal["scores", "guide"], "loss.teacher")
+        check_value(candidates, Literal["own", "step"], "loss.candidates")
         if candidates == "step" and teacher == "scores":
             raise ConfigurationError(
                 f"loss.candidates={candidates!r}: must be own with loss.teacher=scores; rows carry scores of their own documents and hard "
                 "negatives only"
             )
-        check_weight("loss.weight", weight)
+        check_value(weight, Weight, "loss.weight")
         self.infonce = InfoNCE(temperature, mask_hard=mask_hard, **infonce)
         self.temperature = self.infonce.temperature
         default = self.temperature if teacher == "guide" else 1.0
         self.teacher_temperature = default if teacher_temperature is None else teacher_temperature
-        check_positive("loss.teacher_temperature", self.teacher_temperature)
+        check_value(self.teacher_temperature, Scale, "loss.teacher_temperature")
         self.teacher, self.candidates, self.weight = teacher, candidates, float(weight)
         self.chunk_size = self.infonce.chunk_size
         self.needs = self.infonce.needs | {"guide" if teacher == "guide" else "teacher"}
+        self.needs |= {"hard_negatives"} if candidates == "own" else set()
         self.statistics: dict[str, torch.Tensor] = {}
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
@@ -79,19 +80,15 @@ class Distillation(nn.Module):
 
         Returns:
             A float32 scalar.
-
-        Raises:
-            DataError: candidates are a row's own, and no row of the step has a hard negative: every KL would be 0.
         """
-        if self.candidates == "own" and len(step.negative) == 0:
-            raise DataError(
-                "distillation with loss.candidates=own: no row of the step has a hard negative, so there is nothing to tell apart; "
-                "mine them (and see data.negatives_per_query), or use loss.teacher=guide loss.candidates=step"
-            )
         with torch.autocast(embeddings.device.type, enabled=False):
             divergence = self._divergence(embeddings.float(), step)
         contrastive = self.infonce(embeddings, step) if self.weight else divergence.new_zeros(())
         self.statistics = {**self.infonce.statistics, "kl": divergence.detach(), "infonce": contrastive.detach()}
+        counts = step.negative_count[slice(*step.local_rows)]
+        told_apart = np.count_nonzero(counts) if self.candidates == "own" else len(counts) * (len(step.passage) > 1)
+        if told_apart or not self.weight:
+            self.statistics[WITH_NEGATIVES] = told_apart
         return divergence + self.weight * contrastive
 
     def _divergence(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
@@ -105,6 +102,7 @@ class Distillation(nn.Module):
         teacher = self._teacher_scores(step, columns, indices, queries, embeddings)
 
         def chunk(take: Take, rows: slice) -> torch.Tensor:
+            """The divergence of each of these rows, (b,)."""
             student = (take(queries[rows])[:, None] * take(indices[rows])).sum(dim=2)  # (b, 1, D) x (b, K, D) -> (b, K)
             return kl(student / temperatures[0], teacher(rows) / temperatures[1], valid[rows])
 
@@ -140,8 +138,8 @@ class Regularised(nn.Module):
 
     def __init__(self, loss: nn.Module, weight: float, temperature: float):
         super().__init__()
-        check_positive("keep.weight", weight)
-        check_positive("keep.temperature", temperature)
+        check_value(weight, Scale, "keep.weight")
+        check_value(temperature, Scale, "keep.temperature")
         self.loss, self.weight, self.temperature = loss, float(weight), float(temperature)
         self.chunk_size = getattr(loss, "chunk_size", 1024)
         self.needs = frozenset(getattr(loss, "needs", ())) | {"base"}

@@ -19,6 +19,7 @@ class LogSums:
         sums: further sums since then, by name: (sum, number of steps).
         skipped: number of all steps that the fp16 scaler skipped.
         skipped_in_a_row: number of them since the last step that was taken.
+        without_negatives: number of all steps (micro-batches where each is alone) without a negative, on every process.
     """
 
     logged: int = 0
@@ -26,6 +27,7 @@ class LogSums:
     sums: dict[str, tuple[torch.Tensor | float, int]] = dataclasses.field(default_factory=dict)
     skipped: int = 0
     skipped_in_a_row: int = 0
+    without_negatives: int = 0
 
     def add(self, name: str, value: torch.Tensor | float) -> None:
         """Add a step's value."""

@@ -11,6 +11,7 @@ from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.guide import Guide, guide_vectors
+from e5ft.settings import HUB_NAME
 from e5ft.training.distillation import Regularised
 from e5ft.training.matryoshka import Matryoshka
 from e5ft.training.settings import KeepSettings, MatryoshkaSettings
@@ -95,7 +96,9 @@ def loss_setup(
 
 def _guide(name: str | None, base: ModelSource) -> ModelSource:
     if name is not None:
-        return ModelSource(path=model_folder(name, "step.guide")) if Path(name).is_dir() else ModelSource(hub=name)
+        # A hub name is USER/MODEL; what looks like a path, or begins with a folder that is there, was meant as one.
+        is_path = Path(name).is_dir() or not HUB_NAME.fullmatch(name) or ("/" in name and Path(name).parent.is_dir())
+        return ModelSource(path=model_folder(name, "step.guide")) if is_path else ModelSource(hub=name)
     if base.init == "random":
         raise ConfigurationError("step.guide=null: must name a model (step.guide=DIR), since the model before training is random")
     return base

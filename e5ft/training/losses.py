@@ -6,11 +6,13 @@
 mean over the step's local rows. Name your class in a YAML (`_target_: my_package.MyLoss`) and pass `loss=my_loss`.
 
 A loss may have two more attributes. `needs`, a set of names, lists what steps must carry beside the texts: "guide" or "base"
-(another model's vectors of all texts), "teacher" (scores in the rows). `statistics`, a dict of name -> scalar tensor that
-the loss fills at each call, goes into the training log.
+(another model's vectors of all texts), "teacher" (scores in the rows), "hard_negatives" (in some rows at least). `statistics`,
+a dict of name -> scalar tensor that the loss fills at each call, goes into the training log. One of them, `WITH_NEGATIVES`, does
+not: the number of local rows with anything to tell their positive apart from. Where all have 0, the trainer says so.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,13 +20,16 @@ from torch import nn
 from torch.nn.functional import normalize, relu
 
 from e5ft.data.step import Step
-from e5ft.errors import ConfigurationError, DataError
-from e5ft.training.chunking import check_choice, check_number, check_positive, relative_to_local_rows, to_device
+from e5ft.errors import ConfigurationError
+from e5ft.settings import check_value, number, whole
+from e5ft.training.chunking import relative_to_local_rows, to_device
+from e5ft.training.settings import Scale
 from e5ft.training.tiles import Block, ContrastiveProblem, FalseNegativeMask, contrast
 
 BLOCKS = ("query_passage", "passage_query", "query_query", "passage_passage")
 # Score margin above the positive at which a candidate is masked: Qwen3-Embedding's 0.1, GISTEmbed's 0.
 MARGINS = {"none": None, "margin": 0.1, "guide": 0.0}
+WITH_NEGATIVES = "queries_with_negatives"
 
 
 class InfoNCE(nn.Module):
@@ -49,8 +54,8 @@ class InfoNCE(nn.Module):
         chunk_size: rows whose scores are in memory at once; the result does not depend on it.
         false_negatives: whose cosines decide what is a false negative: "none" (no mask), "margin" (the current model's),
             "guide" (those of the step's "guide" vectors, a frozen model's).
-        margin: cosine, -2 to 2, for candidates that came with other rows; None takes 0.1 for "margin", 0 for "guide".
-            A negative margin masks more: also candidates that score a little below the positive.
+        margin: cosine, above -2 (which masks all) to 2, for candidates that came with other rows; None takes 0.1 for
+            "margin", 0 for "guide". A negative margin masks more: also candidates that score a little below the positive.
         hard_margin: the same for a row's own hard negatives; None takes `margin`; 2 masks none of them.
         mask_hard: leave a row's own hard negatives out altogether (`Distillation` learns them from the teacher).
 
@@ -71,17 +76,16 @@ class InfoNCE(nn.Module):
         mask_hard: bool = False,
     ):
         super().__init__()
-        check_positive("loss.temperature", temperature)
-        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
-            raise ConfigurationError(f"loss.chunk_size={chunk_size!r}: must be a whole number of rows, at least 1")
+        check_value(temperature, Scale, "loss.temperature")
+        check_value(chunk_size, whole(1), "loss.chunk_size")
         if not set(blocks) <= set(BLOCKS) or "query_passage" not in blocks or len(set(blocks)) != len(blocks):
             raise ConfigurationError(
                 f"loss.blocks={list(blocks)}: must be query_passage and any of {', '.join(BLOCKS[1:])}, each once"
             )
-        check_choice("loss.false_negatives", false_negatives, MARGINS)
+        check_value(false_negatives, Literal[tuple(MARGINS)], "loss.false_negatives")
         for name, value in (("loss.margin", margin), ("loss.hard_margin", hard_margin)):
             if value is not None:
-                check_number(name, value, -2, 2)
+                check_value(value, number(above=-2, most=2), name)
                 if false_negatives == "none":
                     raise ConfigurationError(f"{name}={value!r}: has no effect without loss.false_negatives=margin or guide")
         self.temperature, self.blocks, self.chunk_size = float(temperature), tuple(blocks), chunk_size
@@ -99,20 +103,12 @@ class InfoNCE(nn.Module):
             step: indices and identities.
 
         Returns:
-            A float32 scalar.
-
-        Raises:
-            DataError: no local row has a single negative.
+            A float32 scalar; a row without a negative adds 0 to it.
         """
-        if not any(self._candidates(block, step) for block in self.blocks):
-            raise DataError(
-                "a step without any negative: every passage in it answers every query; use a larger "
-                "training.per_device_train_batch_size or rows with hard negatives"
-            )
         with torch.autocast(embeddings.device.type, enabled=False):
             # Not in half precision: at cosine .8 it rounds a logit by .05 (fp16) or .4 (bf16).
-            total, masked = contrast(embeddings.float(), self._problem(step, embeddings))
-        self._record_statistics(step, masked)
+            total, masked, with_negatives = contrast(embeddings.float(), self._problem(step, embeddings))
+        self._record_statistics(step, masked, with_negatives)
         return total / float(step.weight[slice(*step.local_rows)].sum())
 
     def _problem(self, step: Step, like: torch.Tensor) -> ContrastiveProblem:
@@ -135,13 +131,15 @@ class InfoNCE(nn.Module):
             anchors["query"], anchors["passage"], tuple(blocks), self.temperature, weight, self.chunk_size, mask
         )
 
-    def _record_statistics(self, step: Step, masked: torch.Tensor) -> None:
-        """Record the shares of in-batch and of hard negatives that were masked."""
+    def _record_statistics(self, step: Step, masked: torch.Tensor, with_negatives: torch.Tensor) -> None:
+        """Record how many rows have a negative, and the shares of in-batch and of hard negatives that were masked."""
+        self.statistics = {WITH_NEGATIVES: with_negatives}
         if self.false_negatives == "none":
             return
         hard = 0 if self.mask_hard else len(step.local_negatives[0])
-        in_batch = self._candidates("query_passage", step) - hard
-        self.statistics = {"false_negative_share": masked[0] / max(in_batch, 1)}
+        pairs = (step.local_rows[1] - step.local_rows[0]) * len(step.passage)
+        in_batch = pairs - len(self._excluded("query_passage", step)[0]) - hard
+        self.statistics["false_negative_share"] = masked[0] / max(in_batch, 1)
         if hard:
             self.statistics["false_hard_negative_share"] = masked[1] / hard
 
@@ -154,10 +152,6 @@ class InfoNCE(nn.Module):
         if block.endswith("passage"):
             return step.answers
         return step.answered_by_positive if block == "passage_query" else step.same_answer
-
-    def _candidates(self, block: str, step: Step) -> int:
-        columns = len(step.passage) if block.endswith("passage") else len(step.distinct_query)
-        return (step.local_rows[1] - step.local_rows[0]) * columns - len(self._excluded(block, step)[0])
 
 
 class Triplet(nn.Module):
@@ -173,8 +167,10 @@ class Triplet(nn.Module):
 
     def __init__(self, margin: float = 0.1):
         super().__init__()
-        check_number("loss.margin", margin, 1e-6, 2)
+        check_value(margin, number(least=1e-6, most=2), "loss.margin")
         self.margin = float(margin)
+        self.needs = frozenset({"hard_negatives"})
+        self.statistics: dict[str, int] = {}
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
         """Return this process's part of the mean over the step's triplets.
@@ -185,18 +181,14 @@ class Triplet(nn.Module):
 
         Returns:
             A float32 scalar: the local rows' sum over the average number of triplets of a process, because DDP averages
-            losses and ranks hold different numbers of negatives. With one process it is the mean.
-
-        Raises:
-            DataError: no row of the step has a hard negative.
+            losses and ranks hold different numbers of negatives. With one process it is the mean; 0 without a triplet.
         """
         start, stop = step.local_rows
-        if len(step.negative) == 0:
-            raise DataError("triplet loss: no row of the step has a hard negative; mine them, or use loss=infonce")
+        self.statistics = {WITH_NEGATIVES: np.count_nonzero(step.negative_count[start:stop])}
         rows = np.repeat(np.arange(start, stop), step.negative_count[start:stop])
         with torch.autocast(embeddings.device.type, enabled=False):
             indices = step.query[rows], step.positive[rows], step.negative[slice(*step.local_range)]
             query, positive, negative = (embeddings.float()[to_device(each, embeddings)] for each in indices)
             difference = (query * negative).sum(dim=1) - (query * positive).sum(dim=1)
             share = float(step.weight[start:stop].sum() / step.weight.sum())  # 1 / number of processes
-            return relu(difference + self.margin).sum() / (len(step.negative) * share)
+            return relu(difference + self.margin).sum() / (max(len(step.negative), 1) * share)

@@ -8,7 +8,8 @@ from torch.nn.functional import normalize
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError
-from e5ft.training.chunking import check_weight
+from e5ft.settings import check_value
+from e5ft.training.settings import Weight
 
 
 class Matryoshka(nn.Module):
@@ -36,7 +37,7 @@ class Matryoshka(nn.Module):
                 f"matryoshka.weights={weights}: must be {len(dimensions)} numbers, one for each of matryoshka.dimensions"
             )
         for weight in weights:
-            check_weight("matryoshka.weights", weight)
+            check_value(weight, Weight, "matryoshka.weights")
         if not any(weights):
             raise ConfigurationError(f"matryoshka.weights={weights}: at least one must be above 0")
         self.loss, self.dimensions, self.weights = loss, dimensions, [float(weight) for weight in weights]

@@ -33,11 +33,13 @@ class ResumableTrainer(TrainerInternals):
 
     Attributes:
         saving: whether a checkpoint is being written.
+        definition: what makes the training what it is, as plain values; every checkpoint's manifest has it.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.saving = False
+        self.definition: dict | None = None
         self._log_sums = LogSums()
         self._resumed: Path | None = None  # the checkpoint from which train() resumes, until its sums are read
         self.is_over = False  # whether it was resumed from the last step
@@ -176,7 +178,7 @@ class ResumableTrainer(TrainerInternals):
             # Collective calls come before anything at which one process may fail: the others would wait for it.
             encoder = stack.enter_context(self.whole_model())
             optimizer = self.optimizer.state_dict() if self._unsharded is None else optimizer_state(self.optimizer)
-            folder = stack.enter_context(checkpoint.writing(run, step))
+            folder = stack.enter_context(checkpoint.writing(run, step, self.definition))
             self._save_encoder(encoder, folder)
             if self.args.should_save:
                 torch.save(optimizer, folder / checkpoint.OPTIMIZER)

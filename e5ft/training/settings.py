@@ -5,6 +5,10 @@ from typing import ClassVar, Literal
 
 from e5ft.settings import FilePath, Settings, number, whole
 
+# float32 can multiply a cosine by them and divide it.
+Scale = number(least=1e-6, most=1e6)
+Weight = number(least=0, most=1e6)
+
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings(Settings):
@@ -34,7 +38,7 @@ class MatryoshkaSettings(Settings):
 
     PATH: ClassVar[str] = "matryoshka"
     dimensions: tuple[whole(1), ...] | None
-    weights: tuple[number(least=0), ...] | None
+    weights: tuple[Weight, ...] | None
 
     def check(self) -> None:
         """Refuse weights of nothing."""
@@ -52,8 +56,8 @@ class KeepSettings(Settings):
     """
 
     PATH: ClassVar[str] = "keep"
-    weight: number(least=0)
-    temperature: number(above=0) | None
+    weight: Weight
+    temperature: Scale | None
 
     def check(self) -> None:
         """Refuse a temperature of nothing."""

@@ -16,9 +16,11 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from e5ft import distributed
+from e5ft.errors import ResumeRefusedError
 from e5ft.modeling.compact import compacted
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_weights
+from e5ft.training.checkpoint import OPTIMIZER
 
 # Why a way to shard is refused, and what to do instead.
 NO_DEEPSPEED = (
@@ -84,8 +86,21 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Load a state with whole tensors; each process keeps its shard."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    """Load a state with whole tensors; each process keeps its shard.
+
+    Raises:
+        ResumeRefusedError: it is of other weights. Fused optimizers would write past the end of a smaller state.
+    """
+    groups = optimizer.param_groups
+    weights = [weight for group in groups for weight in group["params"]]
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in state["param_groups"]]:
+        raise ResumeRefusedError(f"{OPTIMIZER}: not of {len(weights)} weights: of another model; choose another name=")
+    fused = {id(weight) for group in groups if group.get("fused") for weight in group["params"]}
+    for number, values in state["state"].items():
+        for value in values.values() if id(weights[number]) in fused else ():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != weights[number].shape:
+                shapes = f"{tuple(value.shape)}, not {tuple(weights[number].shape)}"
+                raise ResumeRefusedError(f"{OPTIMIZER}: state of shape {shapes}: of another model; choose another name=")
     local = {
         number: {name: _local_shard(value, weights[number]) for name, value in values.items()}
         for number, values in state["state"].items()

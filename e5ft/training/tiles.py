@@ -74,7 +74,7 @@ class ContrastiveProblem:
     mask: FalseNegativeMask | None = None
 
 
-def contrast(vectors: torch.Tensor, problem: ContrastiveProblem) -> tuple[torch.Tensor, torch.Tensor]:
+def contrast(vectors: torch.Tensor, problem: ContrastiveProblem) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the weighted sum over rows of -log softmax of the query-positive pair.
 
     Args:
@@ -82,7 +82,8 @@ def contrast(vectors: torch.Tensor, problem: ContrastiveProblem) -> tuple[torch.
         problem: rows, candidates and masks.
 
     Returns:
-        A scalar with gradient; and (2,): how many candidates are masked, first those of other rows, then own hard negatives.
+        A scalar with gradient; (2,): how many candidates are masked, first those of other rows, then own hard negatives; and how
+        many rows have a candidate left.
     """
     return _ContrastiveLoss.apply(vectors, problem)
 
@@ -110,21 +111,24 @@ class _ContrastiveLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, vectors, problem):
         losses, denominators = torch.empty_like(problem.weight), torch.empty_like(problem.weight)
-        masked = vectors.new_zeros(2)
+        masked, has_candidate = vectors.new_zeros(2), torch.zeros_like(problem.weight, dtype=torch.bool)
         for rows in row_slices(len(losses), problem.rows):
             pair = denominator = _pair_cosines(vectors, problem, rows) / problem.temperature
             for tile in _masked_tiles(vectors, problem, rows):
                 masked += tile.masked
-                denominator = torch.logaddexp(denominator, tile.logits.logsumexp(dim=1))
+                sums = tile.logits.logsumexp(dim=1)
+                has_candidate[rows] |= ~sums.isneginf()
+                denominator = torch.logaddexp(denominator, sums)
             losses[rows], denominators[rows] = denominator - pair, denominator
         ctx.save_for_backward(vectors, denominators)
         ctx.problem = problem
-        ctx.mark_non_differentiable(masked)
-        return (losses * problem.weight).sum(), masked
+        with_candidate = has_candidate.sum()
+        ctx.mark_non_differentiable(masked, with_candidate)
+        return (losses * problem.weight).sum(), masked, with_candidate
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient, _):
+    def backward(ctx, gradient, *_):
         vectors, denominators = ctx.saved_tensors
         problem, total = ctx.problem, torch.zeros_like(vectors)
         scale = (gradient * problem.weight / problem.temperature)[:, None]  # (B, 1): of d loss / d cosine

@@ -1,5 +1,6 @@
 """`ContrastiveTrainer`: transformers' Trainer with whole steps, exact accumulation and retrieval evaluation."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import seed_worker
 
-from e5ft import gathering
+from e5ft import distributed, gathering
 from e5ft.data.collator import MicroBatch, TrainingRows, collate
 from e5ft.data.mixing import MixSampler
 from e5ft.data.sampler import DistributedStepSampler, StepSampler
@@ -22,10 +23,14 @@ from e5ft.modeling import cpu
 from e5ft.modeling.compact import apply_weight_decay_to_frozen_rows
 from e5ft.modeling.encoder import Encoder
 from e5ft.training.accumulation import CachedMicroBatch, first_pass, surrogate, whole_step
+from e5ft.training.losses import WITH_NEGATIVES
+from e5ft.training.negatives import check_negatives, without_negatives
 from e5ft.training.resuming import ResumableTrainer
 from e5ft.training.sharding import whole_tensor
 
+log = logging.getLogger(__name__)
 _STEPS_BETWEEN_RELEASES = 10  # of freed memory: each costs a third of a step, in which it is taken again (docs/log.md)
+
 
 class ContrastiveTrainer(ResumableTrainer):
     """Fine-tune an encoder on steps of texts.
@@ -86,6 +91,7 @@ class ContrastiveTrainer(ResumableTrainer):
         self._flops_per_token = sum((6 if p.requires_grad else 4) * p.numel() for p in dense)  # operations a token
         self._rows_in_step: list[int] = []
         self._losses: list[torch.Tensor] = []  # of the step under way
+        self._with_negatives: list[torch.Tensor | int] = []  # of the step under way: local rows that had a negative
 
     # -- which rows meet -------------------------------------------------------------------------------------------------
 
@@ -93,11 +99,12 @@ class ContrastiveTrainer(ResumableTrainer):
         """Return the sampler of this process.
 
         Raises:
-            DataError: fewer rows than one step.
+            DataError: fewer rows than one step, or no step could have a negative.
             ConfigurationError: a mix is to be grouped by length.
         """
         dataset, args = self.train_dataset, self.args
         cut = (args.per_device_train_batch_size, args.gradient_accumulation_steps)
+        check_negatives(dataset, self.loss, cut[0] * (cut[1] * args.world_size if self.negatives == "step" else 1))
         seed = args.data_seed if args.data_seed is not None else args.seed
         # The loss of a whole step does not depend on how its rows are divided into micro-batches; that of each alone would.
         tokens = dataset.most_tokens if self.negatives == "step" and args.gradient_accumulation_steps > 1 else None
@@ -121,7 +128,6 @@ class ContrastiveTrainer(ResumableTrainer):
             prefetch_factor=args.dataloader_prefetch_factor if workers else None,
             persistent_workers=args.dataloader_persistent_workers and workers > 0,
             multiprocessing_context=args.dataloader_multiprocessing_context if workers else None,
-            in_order=args.dataloader_in_order,
             worker_init_fn=partial(seed_worker, num_workers=workers, rank=args.process_index),
             pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
         )
@@ -211,6 +217,8 @@ class ContrastiveTrainer(ResumableTrainer):
             "masked_share": (len(step.answers[0]) - rows) / max(pairs - rows, 1),
             **getattr(self.loss, "statistics", {}),
         }
+        if WITH_NEGATIVES in statistics:
+            self._with_negatives.append(statistics.pop(WITH_NEGATIVES))
         for name, value in statistics.items():
             self._log_sums.add(name, value)
 
@@ -238,6 +246,7 @@ class ContrastiveTrainer(ResumableTrainer):
         Raises:
             NonFiniteError: the loss or the gradient norm is NaN or infinite.
         """
+        self._count_without_negatives()
         losses, self._losses = self._losses, []
         if self._scaled or norm is None:
             return
@@ -249,6 +258,21 @@ class ContrastiveTrainer(ResumableTrainer):
                 f"step {self.state.global_step + 1}: {broken[0]}. The weights are as they were before it. "
                 f"Rows of the step: {self.rows_of_step()}. Likely remedies: a lower optimizer.lr, a higher loss.temperature."
             )
+
+    def _count_without_negatives(self) -> None:
+        alone, queries, self._with_negatives = self.negatives == "micro_batch", self._with_negatives, []
+        count = without_negatives(queries, alone)
+        if count and not self.without_negatives and distributed.is_main():
+            log.warning(
+                f"step {self.state.global_step + 1}: no query {'of a micro-batch ' * alone}has a negative, so it teaches nothing "
+                "(said once, counted in summary.json); raise training.per_device_train_batch_size or loss.margin, or mine hard negatives"
+            )
+        self._log_sums.without_negatives += count
+
+    @property
+    def without_negatives(self) -> int:
+        """How many steps so far, resumed ones included, had no negative; micro-batches where each is alone."""
+        return self._log_sums.without_negatives
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each source's share of the rows so far to a line of losses."""

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from e5ft.data.collator import Example, TrainingRows, collate
-from e5ft.data.settings import Columns
+from e5ft.data.collator import Example, TrainingRows, collate, most_tokens
+from e5ft.data.settings import Columns, Mix, Source
+from e5ft.data.sources import join_rows
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from tests.conftest import make_encoder, make_rows, make_tokenizer
@@ -97,6 +98,17 @@ def test_positives_take_turns(make_training_rows):
         assert tokens == {tuple(tokens) for tokens in make_tokenizer()(["passage: a", "passage: b", "passage: c"])["input_ids"]}
 
 
+def test_a_positive_named_twice_takes_one_turn(make_training_rows):
+    """With its own score, that of its first mention."""
+    data = {"query": "q", "document": ["a", "b", " a", "c", "b"], "scores": [1, 2, 3, 4, 5]}
+    rows = make_training_rows([data])
+    shown = [rows[0, epoch][1] for epoch in range(6)]
+    assert [(*each.positive_ids, *each.positive_scores) for each in shown[:3]] == list(
+        zip(ids("a", "b", "c"), (1, 2, 4), strict=True)
+    )
+    assert [each.positive_ids for each in shown[3:]] == [each.positive_ids for each in shown[:3]]
+
+
 @pytest.mark.parametrize("count", range(1, 8))
 @pytest.mark.parametrize("limit", range(1, 8))
 def test_negatives_take_turns_until_all_were_shown(limit, count, make_training_rows):
@@ -111,15 +123,16 @@ def test_negatives_take_turns_until_all_were_shown(limit, count, make_training_r
 def test_a_teachers_scores_belong_to_the_negatives_shown(make_training_rows):
     """Where one is masked as known and the others take turns."""
     data = [
-        {"query": "q", "document": "d", "hard_negative": ["known", "n1", "n2"], "scores": [9, 0, 1, 2]},
+        {"query": "q", "document": ["d", "e"], "hard_negative": ["known", "n1", "n2"], "scores": [8, 9, 0, 1, 2]},
         {"query": "q", "document": "known", "scores": [8]},
     ]
-    scores = dict(zip(ids("n1", "n2"), (1.0, 2.0), strict=True))
+    scores = dict(zip(ids("d", "e", "n1", "n2"), (8.0, 9.0, 1.0, 2.0), strict=True))
     rows, shown = make_training_rows(data, 1), set()
     for epoch in range(3):
         example = rows[0, epoch][1]
-        assert (example.positive_scores, example.negative_scores) == ([9.0], [scores[i] for i in example.negative_ids])
-        shown.update(example.negative_ids)
+        assert example.positive_scores == [scores[i] for i in example.positive_ids]
+        assert example.negative_scores == [scores[i] for i in example.negative_ids]
+        shown.update(example.positive_ids, example.negative_ids)
     assert shown == set(scores)
 
 
@@ -229,6 +242,35 @@ def test_one_text_with_two_prefixes_is_two_texts_and_one_identity():
     assert step.answers[0].tolist() == [0, 1] and step.negatives == 2
 
 
+def test_rows_of_a_mix_keep_their_source_s_prefixes_in_a_micro_batch(make_store, tmp_path):
+    stores = [make_store([{"query": "w1", "document": "w2", "hard_negative": "w3"}], f"{name}.jsonl") for name in "ab"]
+    mix = Mix(tuple(Source(name, f"{name}.jsonl", Columns()) for name in "ab"))
+    store, formats = join_rows(mix, stores, 0), (TextSpec(), TextSpec("ask: ", "text: "))
+    rows = TrainingRows(store, tokenize_rows(store, make_tokenizer(), formats, tmp_path / "cache"))
+    batch = batch_of(rows, [0, 1])
+    texts, step = tokens_of(batch), batch.step
+    assert len(texts) == 6
+    for row, own in enumerate(formats):
+        expected = make_tokenizer()([own.query("w1"), own.passage("w2"), own.passage("w3")])["input_ids"]
+        assert [texts[step.query[row]], texts[step.positive[row]], texts[step.negative[row]]] == expected
+
+
+class RoleAndIdentity:
+    """A table whose vectors say whose they are."""
+
+    def of(self, role, ids):
+        return np.stack([np.full(len(ids), role == "query"), ids % 1000], axis=1).astype(np.float32)
+
+
+def test_vectors_of_other_models_stand_beside_their_texts(make_training_rows):
+    """A text that is a query and a passage has two."""
+    rows = make_training_rows([{"query": "w1", "document": "w2"}, {"query": "w2 w3", "document": "w1"}])
+    step = collate([rows[row, 0] for row in range(2)], {"guide": RoleAndIdentity()}).step
+    vectors = step.side["guide"]
+    assert vectors.dtype == np.float32 and vectors[:, 1].tolist() == (step.text_id % 1000).tolist()
+    assert vectors[step.query, 0].tolist() == [1, 1] and vectors[step.positive, 0].tolist() == [0, 0]
+
+
 # -- the largest number of tokens --------------------------------------------------------------------------------------------
 
 
@@ -264,3 +306,6 @@ def test_no_epoch_shows_more_than_the_bound(stores, positives, limit):
         np.testing.assert_array_equal(bound, rows.lengths)
     else:
         assert (bound < rows.lengths).any()
+    chosen = np.array([7, 3, 11])
+    selected = most_tokens(rows.tokens.select(chosen), positives=None, negatives=None)
+    np.testing.assert_array_equal(selected, rows.lengths[chosen])

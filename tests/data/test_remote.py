@@ -1,5 +1,6 @@
 """Data named by URLs, over fsspec's file system in memory and a web server on this machine."""
 
+import errno
 import functools
 import http.server
 import sys
@@ -11,9 +12,10 @@ import pytest
 from e5ft.data.remote import check_url, is_url, local_file
 from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.errors import ConfigurationError, DataError, StorageError
 from e5ft.retrieval.beir import check_layout, set_folder, splits_of
 from e5ft.retrieval.sets import load_beir
+from tests.conftest import damage
 
 ROW = b'{"query": "q", "document": "d"}\n'
 SET = {
@@ -82,6 +84,32 @@ def test_an_object_is_fetched_once_until_it_changes(put, tmp_path, monkeypatch):
     put("rows.jsonl", ROW.replace(b"q", b"p"))  # as many bytes
     changed = local_file("memory://bucket/rows.jsonl", tmp_path)
     assert len(fetched) == 2 and changed.path.read_bytes() != ROW == first.path.read_bytes()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "half", "empty", "missing"])
+def test_a_damaged_copy_is_fetched_again_and_named(harm, put, tmp_path, caplog):
+    put("rows.jsonl", ROW)
+    copy = local_file("memory://bucket/rows.jsonl", tmp_path).path
+    damage(copy, harm)
+    assert local_file("memory://bucket/rows.jsonl", tmp_path).path.read_bytes() == ROW
+    (line,) = (line for line in caplog.messages if "damaged" in line)
+    assert line.startswith(f"{copy.parents[1]}: damaged (files/rows.jsonl ") and line.endswith("); building it again")
+
+
+def test_a_file_may_have_the_name_of_the_manifest(put, tmp_path):
+    put("manifest.json", ROW)
+    for _ in range(2):
+        assert local_file("memory://bucket/manifest.json", tmp_path).path.read_bytes() == ROW
+
+
+def test_a_full_disk_is_not_taken_for_the_network(put, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    put("rows.jsonl", ROW)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", full)
+    with pytest.raises(StorageError, match=rf"^{tmp_path}: cannot be written \(the disk is full\); .*cache_dir=DIR$"):
+        local_file("memory://bucket/rows.jsonl", tmp_path)
 
 
 def test_half_an_object_is_no_object(put, tmp_path, monkeypatch):

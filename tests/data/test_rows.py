@@ -1,5 +1,6 @@
 """Each kind of bad row in each kind of file, with the exact message; what is good is read; nothing else can happen."""
 
+import csv
 import json
 import os
 import unicodedata
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from e5ft.data.lines import BadLine
 from e5ft.data.rows import Row, read_rows
 from e5ft.data.settings import Columns
+from e5ft.data.store import load_rows
 from e5ft.errors import DataError
 from tests.data.conftest import PROPERTY
 
@@ -176,8 +178,6 @@ BAD_TABLE_ROWS = {
     "surrogate in list": (b'q,d,"[""\\ud83d""]"', "hard_negative[0] holds a lone surrogate, which is no text: '\\ud83d'"),
     "empty list": (b"q,[],n", f"document {EMPTY}"),
     "own negative": (b"q,d,d", "hard_negative equals document: 'd'"),
-    "text after a quote": (b'q,"d"x,n', "not a table row (',' expected after '\"')"),
-    "long cell": (b"q," + b"d" * 131_073 + b",n", "not a table row (field larger than field limit (131072))"),
 }
 
 
@@ -188,9 +188,54 @@ def test_a_bad_table_row_is_a_fault_with_its_place_and_the_others_are_read(kind,
     assert outcome(path) == [Row("q", ("a\nb",), ("n",)), f"5: {reason}", Row("q", ("d",), ("n",))]
 
 
-def test_a_quote_that_nothing_closes_refuses_the_file_since_the_rows_after_it_stand_in_one_cell(write_bytes):
-    message = refusal(write_bytes(b'query,document\nq,d\n"q,d\nq,d\n', "rows.csv"))
-    assert message.startswith(':3: a cell opens with " here and nothing closes it to the end of the file (line 4)')
+STATUTE = "".join(f"제{i}조 문장은 이렇다, 그리고 제{i + 1}항으로 이어진다.\n" for i in range(9000))
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t")])
+@pytest.mark.parametrize("limit", [10, 131_072, 10**8])
+def test_a_long_statute_is_one_cell_whatever_limit_the_csv_module_had(suffix, delimiter, limit, write_bytes):
+    before = csv.field_size_limit(limit)
+    try:
+        content = f'query{delimiter}document\nq{delimiter}"{STATUTE}"\nr{delimiter}d\n'
+        assert outcome(write_bytes(content.encode(), f"rows.{suffix}")) == [Row("q", (STATUTE,)), Row("r", ("d",))]
+        assert csv.field_size_limit() == max(limit, 1_000_000)
+    finally:
+        csv.field_size_limit(before)
+
+
+def test_the_limit_is_of_one_row_and_not_of_many_rows(write_bytes):
+    cell = "글" * 400_000
+    content = "query,document\n" + f'q,"{cell}"\n' * 4
+    found = outcome(write_bytes(content.encode(), "rows.csv"))
+    assert found == [Row("q", (cell,))] * 4
+
+
+LOST = 'so that where the next row begins is unknown; write a " inside a cell as "", and close every " that opens a cell'
+LOST_ROWS = {
+    "text after a quote": (b'"d"x,n', "',' expected after '\"'"),
+    "nothing closes a quote": (b'"d,n', 'a cell opens with " and nothing closes it'),
+    "above the reader's own limit": (b'"' + b"q,d,n\n" * 170_000 + b'",n', "longer than 1,000,000 characters"),
+    "above it, cell by cell": (b'"a\n",' * 200_001, "longer than 1,000,000 characters"),
+    "nothing closes a quote in a long file": (b'"' + b"q,d,n\n" * 170_000, "longer than 1,000,000 characters"),
+}
+
+
+@pytest.mark.parametrize("kind", LOST_ROWS)
+@pytest.mark.parametrize(("suffix", "delimiter"), [("csv", b","), ("tsv", b"\t")])
+def test_nothing_after_a_row_that_cannot_be_parsed_is_believed(kind, suffix, delimiter, write_bytes, tmp_path):
+    """What would be read on are pieces of a cell; to leave out bad rows does not help."""
+    line, reason = LOST_ROWS[kind]
+    content = b'query,document,hard_negative\nq,"a\nb",n\n\nq,' + line + b"\nq,d,n\n"
+    path = write_bytes(content.replace(b",", delimiter), f"rows.{suffix}")
+    message = f":5: not a table row ({reason}), {LOST}".replace("','", "','" if suffix == "csv" else "'\\t'")
+    rows = read_rows(path, Columns())
+    assert next(rows)[1] == Row("q", ("a\nb",), ("n",))
+    with pytest.raises(DataError) as caught:
+        next(rows)
+    assert str(caught.value) == path + message and list(rows) == []
+    with pytest.raises(DataError) as caught:
+        load_rows(path, Columns(), tmp_path / "cache", on_bad_row="skip")
+    assert str(caught.value) == path + message and not list((tmp_path / "cache").glob("rows-*/rows.arrow"))
 
 
 def test_thousands_of_brackets_in_a_cell_are_a_text(write_bytes):
@@ -206,7 +251,7 @@ def test_thousands_of_brackets_in_a_cell_are_a_text(write_bytes):
         (b"query,document\n\n\r\n", ": the file holds no rows below its header"),
         (b"\xef\xbb\xbfquery,document\nq,d\n", ":1: the file begins with a byte order mark; save it as UTF-8 without BOM"),
         (b"query,document,query\nq,d,q\n", ":1: a column name stands twice: ['query', 'document', 'query']"),
-        (b'"query,document\nq,d\n', ":1: not a table (unexpected end of data)"),
+        (b'"query,document\nq,d\n', ':1: not a table row (a cell opens with " and nothing closes it)'),
         ("질의,document\nq,d\n".encode("cp949"), ":1: not UTF-8; convert the file, for instance from CP949"),
         ("query,document\nq,d\n".encode("utf-16"), ":1: not UTF-8; convert the file, for instance from CP949"),
     ],
@@ -450,12 +495,35 @@ def test_a_pipe_is_refused_and_not_waited_for(suffix, tmp_path):
 
 def test_a_table_without_line_ends_is_never_held_whole(write_bytes):
     path = write_bytes(b"query,document\n" + b"q" * 3_000_000, "rows.csv")
-    assert refusal(path) == ":2: the line is longer than 1,000,000 characters; must be one row a line"
+    assert refusal(path).startswith(":2: not a table row (longer than 1,000,000 characters)")
 
 
-def test_a_message_of_the_csv_module_is_printable(write_bytes):
-    (message,) = outcome(write_bytes(b'query\tdocument\n"q"x\td\n', "rows.tsv"))
-    assert message == "2: not a table row ('\\t' expected after '\"')"
+LONG = "x" * 900_000
+LONG_FAULTS = {
+    "key": ("jsonl", json.dumps({"query": "q", "document": "d", LONG: 1}), UNKNOWN),
+    "key twice": ("jsonl", f'{{"{LONG[:400_000]}": 1, "{LONG[:400_000]}": 2}}', "xxx'"),
+    "keys": ("jsonl", json.dumps({f"key {i}": 1 for i in range(60_000)}), UNKNOWN),
+    "other keys": ("jsonl", json.dumps({"query": "q", **{f"key {i}": 1 for i in range(60_000)}}), "(data.columns maps names)"),
+    "value": ("jsonl", json.dumps({"query": {"text": LONG}, "document": "d"}), 'xxx"'),
+    "value without a printable character": ("jsonl", json.dumps({"query": "\0" * 150_000, "document": "d"}), "\\x00'"),
+    "no object": ("jsonl", json.dumps(LONG), "xxx'"),
+    "header": ("csv", f"query,document,{LONG}\nq,d,", UNKNOWN),
+    "header twice": ("csv", f"{LONG[:400_000]},{LONG[:400_000]}\nq,d", "..."),
+    "cell": ("tsv", f"query\tdocument\tscores\nq\td\t{LONG}", "xxx'"),
+}
+
+
+@pytest.mark.parametrize("kind", LONG_FAULTS)
+def test_a_fault_is_short_whatever_it_quotes_and_its_end_is_kept(kind, write_bytes):
+    """The remedy stands at the end."""
+    suffix, content, end = LONG_FAULTS[kind]
+    columns = Columns(ignore=tuple(f"key {i}" for i in range(60_000)) if kind == "other keys" else ())
+    path = write_bytes(content.encode(), f"rows.{suffix}")
+    try:
+        ((_, fault),) = read_rows(path, columns)
+    except DataError as error:
+        fault = error
+    assert isinstance(fault, BadLine | DataError) and str(fault).endswith(end) and len(str(fault)) < len(path) + 1000
 
 
 def test_rows_that_a_parquet_footer_promises_and_nothing_holds_are_missed(write_parquet, monkeypatch):

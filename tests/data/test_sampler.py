@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from e5ft.data.sampler import StepSampler, balanced_partition
+from e5ft.data.sampler import DistributedStepSampler, StepSampler, balanced_partition
 from e5ft.errors import DataError
 
 LENGTHS = np.random.default_rng(0).integers(5, 500, size=1000).astype(np.int32)
@@ -136,3 +136,29 @@ def test_longer_rows_make_a_larger_largest_part():
         some = generator.permutation(60)[: parts * size]
         largest = [tokens[balanced_partition(rows, tokens, parts)].sum(axis=1).max() for rows in (longest, some)]
         assert largest[0] >= largest[1]
+
+
+def test_sixteen_steps_are_sorted_by_length_together():
+    """Of 16 steps each holds neighbours; a 17th stands outside their window."""
+    for steps, sorted_together in ((16, True), (17, False)):
+        lengths = np.random.default_rng(steps).permutation(4 * steps)
+        found = np.sort(lengths[StepSampler(4 * steps, 4, lengths=lengths).epoch_steps(0)], axis=1)
+        neighbours = np.array_equal(found[np.argsort(found[:, 0])], np.arange(4 * steps).reshape(steps, 4))
+        assert neighbours == sorted_together
+
+
+def test_rows_of_equal_length_are_dealt_in_their_order():
+    """On every processor: what numpy sorts fastest puts equal ones anywhere."""
+    tokens, rows = np.random.default_rng(0).integers(1, 4, size=400), np.random.default_rng(1).permutation(400)
+    by_hand = np.array(sorted(rows, key=lambda row: -tokens[row])).reshape(100, 4)
+    by_hand[1::2] = by_hand[1::2, ::-1]
+    np.testing.assert_array_equal(balanced_partition(rows, tokens, 4), by_hand.T)
+
+
+def test_a_sampler_of_ones_own_says_what_a_step_holds():
+    class InOrder(DistributedStepSampler):
+        def epoch_steps(self, epoch):
+            return np.arange(self.steps * self.step_rows).reshape(self.steps, self.step_rows)
+
+    assert list(InOrder(5, 2)) == [[(0, 0), (1, 0)], [(2, 0), (3, 0)]]
+    assert list(InOrder(5, 2, world_size=2, rank=1)) == [[(2, 0), (3, 0)]]

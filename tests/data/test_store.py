@@ -1,5 +1,6 @@
 """Rows and tokens on disk: counted, cached by content, written whole or not at all, by one process."""
 
+import errno
 import json
 import multiprocessing
 from pathlib import Path
@@ -14,8 +15,8 @@ from e5ft.data.rows import Row
 from e5ft.data.settings import Columns
 from e5ft.data.store import limited_rows, load_rows, tokenize_rows
 from e5ft.data.text import TextSpec, text_id
-from e5ft.errors import DataError
-from tests.conftest import make_encoder, make_rows, make_tokenizer
+from e5ft.errors import DataError, StorageError
+from tests.conftest import damage, make_encoder, make_rows, make_tokenizer
 
 GOOD = '{"query": "q", "document": "d"}'
 BAD = '{"query": "q", "document": ""}'
@@ -120,6 +121,20 @@ def test_an_edited_file_and_another_mapping_are_read_again(write_lines, cache):
     assert first.digest != edited.digest
     swapped = load_rows(path, Columns("document", "query"), cache)
     assert list(swapped) == [Row("e", ("q",))]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(write_lines, cache, monkeypatch):
+    """Else its new rows would be found under the digest of the old ones for ever."""
+    path, read_rows = write_lines(GOOD), store_module.read_rows
+
+    def edited(*args):
+        Path(path).write_text(GOOD.replace("d", "e"))
+        return read_rows(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="rows.jsonl: changed while it was read; start again"):
+        patch.setattr(store_module, "read_rows", edited)
+        load_rows(path, Columns(), cache)
+    assert folders(cache) == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DataError, MemoryError])
@@ -261,6 +276,89 @@ def test_interrupted_tokenising_leaves_nothing_behind(make_store, cache, monkeyp
         tokenize_rows(store, make_tokenizer(), TextSpec(), cache)
     assert folders(cache) == before
     assert len(tokenize_rows(store, make_tokenizer(), TextSpec(), cache).tokens) == 20
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------------
+
+
+def rows_of(path: str, cache: Path) -> list:
+    return load_rows(path, Columns(), cache).rows[:]
+
+
+def entry(cache: Path, kind: str) -> Path:
+    (folder,) = (path for path in cache.glob(f"{kind}-*") if path.is_dir())
+    return folder
+
+
+@pytest.mark.parametrize("harm", ["flipped", "half", "empty", "missing"])
+@pytest.mark.parametrize("name", ["rows.arrow", "report.json", "manifest.json"])
+def test_damaged_rows_are_read_again_and_named_once(name, harm, write_rows, cache, caplog):
+    path = write_rows(make_rows(20))
+    first = rows_of(path, cache)
+    folder = entry(cache, "rows")
+    damage(folder / name, harm)
+    assert rows_of(path, cache) == first
+    (line,) = caplog.messages
+    assert line.startswith(f"{folder}: damaged (") and name in line and line.endswith("); building it again")
+    assert rows_of(path, cache) == first and len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("harm", ["flipped", "zeroed", "half", "empty", "missing"])
+@pytest.mark.parametrize("name", ["tokens.arrow", "lengths.npy"])
+def test_damaged_tokens_are_made_again_and_named_once(name, harm, make_store, cache, caplog):
+    store, tokenizer = make_store(make_rows(20)), make_tokenizer()
+    first = tokenize_rows(store, tokenizer, SHORT, cache)
+    expected = first.tokens[:], first.lengths.tolist()
+    folder = entry(cache, "tokens")
+    damage(folder / name, harm)
+    again = tokenize_rows(store, tokenizer, SHORT, cache)
+    assert (again.tokens[:], again.lengths.tolist()) == expected
+    (line,) = caplog.messages
+    assert line.startswith(f"{folder}: damaged ({name} ") and line.endswith("); building it again")
+
+
+def test_token_ids_that_changed_are_not_trained_on(make_store, cache, caplog):
+    """The Arrow file is well formed, every id is one of the vocabulary, and the sizes are right: only a digest can tell."""
+    store, tokenizer = make_store(make_rows(20)), make_tokenizer()
+    expected = tokenize_rows(store, tokenizer, SHORT, cache).tokens[:]
+    file = entry(cache, "tokens") / "tokens.arrow"
+    ids = np.array(expected["query"][0], dtype=np.int32)
+    content = file.read_bytes()
+    assert content.count(ids.tobytes()) == 1
+    file.write_bytes(content.replace(ids.tobytes(), (ids ^ 1).tobytes()))
+    assert datasets.Dataset.from_file(str(file))["query"][0] == (ids ^ 1).tolist()
+    assert tokenize_rows(store, tokenizer, SHORT, cache).tokens[:] == expected
+    assert [line.rpartition("/")[2].partition("-")[0] for line in caplog.messages] == ["tokens"]
+
+
+def test_what_an_earlier_version_left_without_a_manifest_is_built_again(write_rows, cache, caplog):
+    path = write_rows(make_rows(20))
+    first = rows_of(path, cache)
+    (entry(cache, "rows") / "manifest.json").unlink()
+    assert rows_of(path, cache) == first
+    assert "damaged (no manifest.json: it was never written to its end); building it again" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["rows", "tokens"])
+def test_a_full_disk_names_the_cache(kind, make_store, cache, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = make_store(make_rows(20))
+    monkeypatch.setattr(store_module, "_write_arrow", full)
+    with pytest.raises(StorageError, match=rf"^{cache}: cannot be written \(the disk is full\); make room .* cache_dir=DIR$"):
+        if kind == "tokens":
+            tokenize_rows(store, make_tokenizer(), SHORT, cache)
+        else:
+            load_rows(store.source, Columns("document", "query"), cache)
+
+
+def test_the_way_special_tokens_are_split_makes_tokens_anew(make_store, cache):
+    store, other = make_store(make_rows(20)), make_tokenizer()
+    tokenize_rows(store, make_tokenizer(), SHORT, cache)
+    other.split_special_tokens = True
+    tokenize_rows(store, other, SHORT, cache)
+    assert sum(name.startswith("tokens-") for name in folders(cache)) == 2
 
 
 # -- several processes -------------------------------------------------------------------------------------------------------

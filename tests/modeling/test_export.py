@@ -8,7 +8,7 @@ from e5ft.data.text import TextSpec
 from e5ft.files import read_json
 from e5ft.modeling.encoder import EncoderSpec
 from e5ft.modeling.export import export_model
-from e5ft.modeling.loading import ModelSource, load_encoder
+from e5ft.modeling.loading import ModelSource, load_encoder, save_encoder
 from tests.conftest import make_encoder
 
 
@@ -29,6 +29,11 @@ def test_what_points_at_foreign_code_does_not_travel(tmp_path):
     export_model(make_encoder(), tmp_path / "base", "card")
     for name in ("config.json", "tokenizer_config.json"):
         values = read_json(tmp_path / "base" / name)
-        (tmp_path / "base" / name).write_text(json.dumps({**values, "auto_map": {"AutoModel": "attacker/repository--x.M"}}))
-    export_model(load_encoder(ModelSource(path=str(tmp_path / "base"))), tmp_path / "model", "card")
-    assert not [file for file in (tmp_path / "model").rglob("*.json") if "auto_map" in file.read_text()]
+        values["auto_map"] = {"AutoModel": "attacker/repository--x.M"}
+        values["custom_pipelines"] = {"feature-extraction": {"impl": "attacker/repository--x.P"}}
+        (tmp_path / "base" / name).write_text(json.dumps(values))
+    encoder = load_encoder(ModelSource(path=str(tmp_path / "base")))
+    export_model(encoder, tmp_path / "model", "card")
+    save_encoder(encoder, tmp_path / "checkpoint")
+    for folder in ("model", "checkpoint"):
+        assert not [file for file in (tmp_path / folder).rglob("*.json") if "attacker" in file.read_text()]

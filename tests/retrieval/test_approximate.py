@@ -11,6 +11,7 @@ from e5ft.retrieval import approximate
 from e5ft.retrieval.approximate import check_method, search
 from e5ft.retrieval.search import top_k
 from e5ft.retrieval.shards import Shards
+from tests.conftest import damage
 
 faiss = pytest.importorskip("faiss")
 COUNT, DIMENSION = 10_000, 16
@@ -74,12 +75,23 @@ def test_memory_disk_and_blocks_give_the_same(queries, passages, mapped, tmp_pat
     shards = mapped()
     built = search_ivfpq(queries, shards, 20, seed=3, folder=tmp_path, block=4500)
     (folder,) = (path for path in tmp_path.glob("ivfpq-*") if path.is_dir())
-    assert sorted(path.name for path in folder.iterdir()) == ["index", "lists"]
+    assert sorted(path.name for path in folder.iterdir()) == ["index", "lists", "manifest.json"]
     monkeypatch.setattr(approximate, "_write", None)  # found again: nothing is built
     again = search_ivfpq(queries, shards, 20, seed=3, folder=tmp_path)
     for found in (built, again):
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("name", ["index", "lists"])
+def test_a_damaged_index_is_built_again(name, queries, mapped, tmp_path, caplog):
+    shards = mapped()
+    expected = search_ivfpq(queries, shards, 20, folder=tmp_path)
+    (folder,) = (path for path in tmp_path.glob("ivfpq-*") if path.is_dir())
+    damage(folder / name, "zeroed")
+    again = search_ivfpq(queries, shards, 20, folder=tmp_path)
+    np.testing.assert_array_equal(again[1], expected[1])
+    assert f"{folder}: damaged ({name} is not what was written (SHA-256)); building it again" in caplog.messages
 
 
 def test_other_vectors_get_another_index(queries, passages, mapped, tmp_path):

@@ -98,6 +98,29 @@ def test_missing_files_name_what_is_expected(folder, tmp_path):
         load_beir(tmp_path / "nowhere", "test")
 
 
+LONG = "x" * 900_000
+
+
+@pytest.mark.parametrize(
+    ("part", "content"),
+    [
+        ("corpus", [*CORPUS, {"_id": f"{LONG} 1", "text": "x"}]),
+        ("corpus", [*CORPUS, *({"_id": LONG, "text": "x"} for _ in range(2))]),
+        ("corpus", [{"_id": "d1", LONG: "x"}]),
+        ("queries", [*QUERIES, {"_id": "q4", "text": {"text": LONG}}]),
+        ("qrels", [*QRELS, f"q1\t{LONG} \t1"]),
+        ("qrels", [*QRELS, f"q1\td2\t{LONG}"]),
+        ("qrels", [*QRELS, f"{LONG[:10_000]}\td2\t1", f"{LONG[:10_000]}\td2\t1"]),
+        ("qrels", [*QRELS, f"{LONG}\td2\t1"]),
+    ],
+)
+def test_a_fault_is_short_whatever_it_quotes(folder, part, content):
+    root = folder(**{part: content})
+    with pytest.raises(DataError, match="xxx|the key 'text' is missing") as caught:
+        load_beir(root, "test")
+    assert len(str(caught.value)) < len(str(root)) + 700
+
+
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(folder, name):
     root = folder()

@@ -1,12 +1,14 @@
 """Paired comparisons of two evaluations."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.comparison import Scores, paired_differences
 from e5ft.retrieval.evaluation import evaluate_run
-from e5ft.retrieval.significance import bootstrap_intervals
+from e5ft.retrieval.significance import mean_intervals
 from tests.retrieval.conftest import make_run, make_set
 
 QRELS = {f"q{i}": {"d1": 1} for i in range(4)}
@@ -23,7 +25,7 @@ def test_each_query_is_held_against_itself():
     """Differences (1, -1, 0, 0): the mean is 0, and every pattern of signs reaches it; sorted values would differ nowhere."""
     difference = paired_differences(evaluation((1, 0, 1, 0)), evaluation((0, 1, 1, 0)), ["hit@1"])["hit@1"]
     assert (difference.mean, difference.p_value) == (0.0, 1.0)
-    assert (difference.low, difference.high) == tuple(bootstrap_intervals(np.array([[1.0], [-1], [0], [0]]))[0])
+    assert (difference.low, difference.high) == tuple(mean_intervals(np.array([[1.0], [-1], [0], [0]]), least=-1)[0])
     assert difference.low < 0 < difference.high
 
 
@@ -53,3 +55,20 @@ def test_the_names_of_a_set_s_evaluations():
     assert list(scores.named()) == ["before", "after", "after_8d"] and list(scores.files) == ["base", "final", "after_8d"]
     assert scores.record()["after"] == {"label": "after", "metrics": after.metrics, "intervals": after.intervals}
     assert scores.differences(3)["hit@1"]["mean"] == 0.25
+
+
+MANY = {f"q{i:02}": {"d1": 1} for i in range(40)}
+
+
+def test_the_seed_decides_which_signs_are_drawn():
+    before, after = (evaluation(hits, qrels=MANY) for hits in np.random.default_rng(0).random((2, 40)) < [[0.4], [0.6]])
+    by_seed = {seed: paired_differences(after, before, seed=seed)["hit@1"] for seed in (0, 1, 3)}
+    assert len({difference.p_value for difference in by_seed.values()}) == 3
+    assert paired_differences(after, before)["hit@1"] == by_seed[0]
+    assert Scores(before, None, after).differences(3)["hit@1"] == dataclasses.asdict(by_seed[3])
+
+
+def test_p_rests_on_five_patterns_of_signs_a_resample():
+    """Forty gains, which no pattern that is drawn reaches: p counts the observed one alone."""
+    better, worse = evaluation([1] * 40, qrels=MANY), evaluation([0] * 40, qrels=MANY)
+    assert paired_differences(better, worse, samples=19)["hit@1"].p_value == 1 / (5 * 19 + 1)

@@ -10,7 +10,7 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.evaluation import dimensions, evaluate_run, evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.significance import bootstrap_intervals
+from e5ft.retrieval.significance import mean_intervals
 from tests.conftest import WORDS, make_encoder
 from tests.retrieval.conftest import make_run, make_set
 
@@ -42,7 +42,7 @@ def test_what_an_evaluation_holds(good):
     assert good.scored.tolist() == [0, 1, 2]  # q4 has no relevant passage
     assert good.metrics["mrr@10"] == pytest.approx((1 + 1 + 1 / 2) / 3)  # q3: a tie, d1 before d4
     assert good.metrics["hit@1"] == 2 / 3 and good.metrics["recall@1"] == pytest.approx(0.5)
-    np.testing.assert_allclose(list(good.intervals.values()), bootstrap_intervals(good.values, level=0.95))
+    np.testing.assert_allclose(list(good.intervals.values()), mean_intervals(good.values, level=0.95))
 
 
 def test_a_query_without_results_counts_as_zero():

@@ -81,3 +81,11 @@ def test_a_cutoff_is_a_rank(cutoffs):
 
 def test_cutoffs_are_put_in_order():
     assert check_cutoffs([10, 1, 10]) == (1, 10)
+
+
+def test_more_answers_than_ranks():
+    """Three answers, of which the two best are ideal at 2; and a cutoff far behind the last rank, for which no array is as long."""
+    gains, relevant = np.array([[0, 2, 0, 1]]), [[1, 2, 1]]
+    whole = metric_values(gains, relevant, [1, 2, 10])
+    np.testing.assert_array_equal(metric_values(gains[:, :2], relevant, [1, 2]), whole[:, :10])
+    np.testing.assert_array_equal(metric_values(gains, relevant, [10**13]), whole[:, 10:])

@@ -184,3 +184,45 @@ def test_near_ties_at_the_last_place_are_decided_by_the_exact_products():
     queries = unit(generator, 200, 64) + passages[0]
     for k in (1, 5):
         np.testing.assert_array_equal(top_k(queries, passages, k)[1], brute_force(queries, passages, k)[1])
+
+
+def test_what_is_held_does_not_grow_with_the_corpus():
+    """Rising scores: everything is above what was held, and yet no more than a few times `kept` and one chunk are held."""
+    best = search.RunningTopK(torch.ones(2, 1), kept=10)
+    for start in range(0, 2010, 15):
+        best.merge(torch.arange(start, start + 15, dtype=torch.float32)[:, None], start)
+        assert best.scores.shape == best.indices.shape and best.scores.shape[1] <= 2 * 10 + 15
+        assert best.threshold is not None  # from the first chunk on, which held ten
+    best.choose()
+    assert best.indices.tolist() == [list(range(2000, 2010))] * 2
+
+
+def test_a_threshold_from_blocks_is_below_as_many_scores_as_are_kept():
+    scores = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32))
+    above = (scores > search.RunningTopK(torch.ones(5, 1), kept=4)._threshold_from_blocks(scores)).sum(dim=1)
+    assert (above >= 4).all() and (above < 64).all()
+    assert search.RunningTopK(torch.ones(5, 1), kept=5)._threshold_from_blocks(scores) is None  # too few blocks
+
+
+def test_few_scores_above_the_threshold_are_all_that_is_kept():
+    """Up to a quarter of them; where more are above, copying them gains nothing and all are kept."""
+    scores = torch.tensor([[1.0, 9, 2, 8, 3, 4, 5, 6], [9.0, 1, 2, 3, 4, 5, 6, 6]])
+    chosen, indices = search._candidates_above(scores, 100, torch.tensor([[7.0], [7.0]]))
+    assert chosen.tolist() == [[9, 8], [9, -np.inf]] and indices[0].tolist() == [101, 103] and indices[1, 0] == 100
+    chosen, indices = search._candidates_above(scores, 100, torch.tensor([[5.5], [5.5]]))
+    assert chosen.tolist() == scores.tolist() and indices.tolist() == [list(range(100, 108))] * 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_of_two_that_tie_at_the_last_place_the_first_is_taken(count):
+    generator = np.random.default_rng(count)
+    scores = np.stack([generator.permutation(200) for _ in range(300)]).astype(np.float32)
+    scores[scores == 199 - count] = 200 - count  # what was the next one ties with the last one that is kept
+    expected = np.sort(np.argsort(-scores, axis=1, kind="stable")[:, :count], axis=1)
+    np.testing.assert_array_equal(search._largest(torch.from_numpy(scores), count).numpy(), expected)
+
+
+def test_torch_never_shares_an_array_that_must_not_be_written_to():
+    frozen = np.ones((4, 2), np.float32)
+    frozen.setflags(write=False)
+    assert not np.shares_memory(search._float32(frozen, slice(0, 2)).numpy(), frozen)

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from e5ft import distributed
+from e5ft.errors import ConfigurationError, DataError, NonFiniteError
 from e5ft.retrieval.search import merge, rescore, top_k
 from e5ft.retrieval.shards import Shards, search_shards
 from tests.data.conftest import PROPERTY
@@ -52,6 +54,14 @@ def test_a_shard_that_found_too_few_adds_nothing(rows, borders, k, seed, small):
         np.testing.assert_array_equal(merged[1], indices)
 
 
+def test_scores_of_other_types_are_merged_as_float32():
+    parts = [(np.array([[0.5]]), np.array([[7]], np.int32)), (np.array([[0.75]], np.float32), np.array([[3]]))]
+    scores, indices = merge(parts, 2)
+    assert (scores.tolist(), indices.tolist()) == ([[0.75, 0.5]], [[3, 7]])
+    assert (scores.dtype, indices.dtype) == (np.float32, np.int64)
+    assert merge([(part[0].astype(np.float64), part[1].astype(np.int32)) for part in parts], 2)[1].dtype == np.int64
+
+
 @PROPERTY
 @given(**CASES)
 def test_candidates_are_ordered_by_their_true_scores(rows, borders, k, seed, small):
@@ -87,3 +97,26 @@ def test_a_slice_copies_nothing_and_there_is_no_row_behind_the_last():
     assert all(np.shares_memory(block, whole) for block in shards[2:9].blocks)
     with pytest.raises(IndexError):
         shards[np.array([3, 10])]
+
+
+def test_truth_values_choose_rows_as_they_do_of_an_array():
+    whole = matrix(10, 3, 0, False)
+    shards, chosen = Shards([whole[:6], whole[6:]]), np.arange(10) % 3 == 1
+    np.testing.assert_array_equal(shards[chosen], whole[chosen])
+    with pytest.raises(IndexError):
+        shards[chosen[:9]]
+
+
+def test_what_cannot_be_searched_is_refused_where_no_shard_has_a_row_too():
+    queries, none = matrix(2, 3, 0, False), Shards([np.empty((0, 3), np.float32)])
+    with pytest.raises(DataError, match="corpus is empty"):
+        search_shards(queries, none, 5)
+    with pytest.raises(ConfigurationError, match="k=0"):
+        search_shards(queries, none, 0)
+
+
+def test_a_broken_vector_ends_the_search_in_every_process(monkeypatch):
+    whole = matrix(10, 3, 0, False)
+    monkeypatch.setattr(distributed, "any_process", lambda flag: True)  # as if it was another one's
+    with pytest.raises(NonFiniteError, match="another process"):
+        search_shards(whole[:2], Shards([whole]), 3)

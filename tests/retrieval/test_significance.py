@@ -1,12 +1,14 @@
 """Intervals and the test: bounds known by hand, exact small cases, coverage, and bounded memory."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from e5ft.retrieval import significance
-from e5ft.retrieval.significance import bootstrap_intervals, sign_flip_p
+from e5ft.retrieval.significance import mean_intervals, sign_flip_p
 
 
 def column(values):
@@ -14,45 +16,77 @@ def column(values):
 
 
 def interval(values, **given):
-    return tuple(bootstrap_intervals(column(values), **given)[0])
+    return tuple(mean_intervals(column(values), **given)[0])
 
 
-@pytest.mark.parametrize("values", [[0.5] * 8, [0.5]])
-def test_equal_values_have_no_width_and_one_query_neither(values):
-    assert interval(values) == (0.5, 0.5)
+@pytest.mark.parametrize("value", [0.5, 0.1, -0.3])
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 199, 200])
+def test_equal_values_have_no_width_and_one_query_neither(value, count):
+    with warnings.catch_warnings(action="error"):
+        values = np.stack([np.full(count, value), np.arange(count) / count], axis=1)
+        (low, high), (other_low, other_high) = mean_intervals(values, least=-1)
+    assert low == high == pytest.approx(value) and (count == 1 or other_low < other_high)
 
 
-def test_of_zeros_and_ones_it_is_the_binomial_interval():
-    """Resampled means of 50 zeros and 50 ones are Binomial(100, .5) / 100, whose 2.5 % and 97.5 % points are .40 and .60."""
-    assert interval([0.0, 1.0] * 50, samples=20_000) == pytest.approx((0.40, 0.60), abs=0.011)
+@pytest.mark.parametrize(("count", "abs"), [(100, 0.001), (200, 0.008)])
+def test_of_zeros_and_ones_it_is_the_binomial_interval(count, abs):
+    """Means of n of them are Binomial(n, .5) / n: 1.96 standard errors of .5 / sqrt(n) to each side, 1.984 by t of 99."""
+    half = (1.984 if count < 200 else 1.96) * 0.5 / count**0.5
+    assert interval([0.0, 1.0] * (count // 2), samples=20_000) == pytest.approx((0.5 - half, 0.5 + half), abs=abs)
 
 
-def test_it_covers_as_often_as_it_says():
+@pytest.mark.parametrize(("count", "level"), [(5, 0.95), (8, 0.95), (20, 0.95), (60, 0.8), (200, 0.8)])
+def test_it_covers_as_often_as_it_says(count, level):
+    """Of eight such values the percentile bootstrap covers 89 times in 100, and BCa 90 times."""
     generator = np.random.default_rng(0)
     hits = 0
-    for trial in range(300):
-        low, high = interval(generator.beta(2, 3, size=60), level=0.8, samples=300, seed=trial)
+    for trial in range(400):
+        low, high = interval(generator.beta(2, 3, size=count), level=level, samples=300, seed=trial)
         hits += low <= 0.4 <= high
-    assert 0.73 < hits / 300 < 0.87
+    assert abs(hits / 400 - level) < (0.03 if level > 0.9 else 0.06)
 
 
-def test_metrics_are_resampled_together_by_the_seed_and_in_batches(monkeypatch):
+def test_below_two_hundred_queries_it_is_the_one_of_the_t_test():
+    values = np.random.default_rng(1).uniform(-0.4, 0.6, (8, 3))
+    expected = np.stack(stats.ttest_1samp(values, 0, axis=0).confidence_interval(0.9), axis=1)
+    np.testing.assert_allclose(mean_intervals(values, least=-1, level=0.9), expected, rtol=0, atol=1e-12)
+    assert interval([1.0] * 7 + [0.0])[1] == 1.0 and interval([0.0] * 7 + [1.0])[0] == 0.0  # no score lies beyond
+    assert interval([0.0] * 7 + [-1.0], least=-1)[0] < 0
+
+
+def test_of_eight_queries_interval_and_p_agree():
+    """Four gains and four ties: p is 2 of 16 patterns; bootstrap intervals exclude 0, since no resample has a loss."""
+    gains = [0.63, 0.13, 0.37, 0.8, 0, 0, 0, 0]
+    assert sign_flip_p(column(gains))[0] == 0.125
+    low, high = interval(gains, least=-1)
+    assert low < 0 < high
+
+
+def test_from_two_hundred_queries_on_metrics_are_resampled_together_by_the_seed_and_in_batches(monkeypatch):
     """The resamples are those of `integers(0, Q, (samples, Q))` of numpy's default generator, whatever the batches."""
-    values = np.random.default_rng(2).random((30, 2))
-    drawn = np.random.default_rng(5).integers(0, 30, (2000, 30))
+    values = np.random.default_rng(2).random((200, 2))
+    drawn = np.random.default_rng(5).integers(0, 200, (2000, 200))
     expected = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975], axis=0).T
     for size in (significance.BATCH_VALUES, 700):
         monkeypatch.setattr(significance, "BATCH_VALUES", size)
-        np.testing.assert_allclose(bootstrap_intervals(values, seed=5), expected, rtol=0, atol=1e-12)
-    assert not np.allclose(expected, bootstrap_intervals(values, seed=6), atol=1e-12)
+        np.testing.assert_allclose(mean_intervals(values, seed=5), expected, rtol=0, atol=1e-12)
+    assert not np.allclose(expected, mean_intervals(values, seed=6), atol=1e-12)
 
 
 def test_memory_is_bounded(monkeypatch):
     sizes, mean = [], np.mean
-    monkeypatch.setattr(significance, "BATCH_VALUES", 3000)
+    monkeypatch.setattr(significance, "BATCH_VALUES", 6000)
     monkeypatch.setattr(significance.np, "mean", lambda sample, axis: sizes.append(sample.size) or mean(sample, axis=axis))
-    bootstrap_intervals(np.random.default_rng(2).random((100, 3)), samples=101)
-    assert max(sizes) == 3000
+    mean_intervals(np.random.default_rng(2).random((200, 3)), samples=101)
+    assert max(sizes) == 6000
+
+
+def test_one_resample_at_a_time_where_one_alone_is_larger(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(significance, "BATCH_VALUES", 50)
+    monkeypatch.setattr(significance.np, "abs", lambda means: sizes.append(means.size) or abs(means))
+    sign_flip_p(np.random.default_rng(2).random((100, 3)), permutations=11)
+    assert max(sizes) == 3  # the means of one
 
 
 def test_p_is_the_exact_one_of_all_sign_patterns():

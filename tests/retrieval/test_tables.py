@@ -11,6 +11,7 @@ from e5ft.retrieval.tables import (
     cutoffs_of,
     difference_text,
     display_width,
+    few_queries,
     format_table,
     gain_and_loss,
     headline,
@@ -79,6 +80,11 @@ def test_which_metrics_a_short_table_shows():
 
 def test_a_difference_and_its_interval():
     assert difference_text(0.1456, 0.111, -0.18) == "+0.146 [+0.111, -0.180]"
+
+
+def test_few_queries_are_called_so():
+    notes = few_queries({"law-dev": 8, "wiki-test": 30, "prec-test": 29})
+    assert [note.split(";")[0] for note in notes] == ["law-dev: 8 queries", "prec-test: 29 queries"]
 
 
 @pytest.mark.parametrize(

@@ -62,13 +62,35 @@ def test_a_full_disk_at_the_end_of_a_save(tmp_path, monkeypatch, call):
     assert checkpoint.newest(tmp_path) == (tmp_path / "checkpoint-2", [])
 
 
-def test_every_file_and_the_folder_are_flushed(tmp_path, monkeypatch):
-    flushed, fsync = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.readlink(f"/proc/self/fd/{number}")) or fsync(number))
-    write(tmp_path, 2)
-    hidden = tmp_path / ".checkpoint-2.partial"
-    assert {str(hidden / name) for name in (*FILES, checkpoint.STATE)} < set(flushed)
-    assert flushed[-1] == str(tmp_path)  # after the renaming
+def test_every_file_and_both_folders_are_flushed_in_order(tmp_path, monkeypatch):
+    """The files, the manifest, the hidden folder; the renaming; the run's folder."""
+    events, fsync, rename, replace = [], os.fsync, os.rename, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: events.append(os.readlink(f"/proc/self/fd/{number}")) or fsync(number))
+    monkeypatch.setattr(os, "rename", lambda source, target: events.append(f"renamed: {target}") or rename(source, target))
+    monkeypatch.setattr(os, "replace", lambda source, target: events.append(f"written: {target}") or replace(source, target))
+    folder, hidden = write(tmp_path, 2), tmp_path / ".checkpoint-2.partial"
+    *files, manifest, written, whole, renamed, run = events
+    assert sorted(files) == sorted(str(hidden / name) for name in (*FILES, checkpoint.STATE))
+    assert manifest.startswith(f"{hidden}/.{MANIFEST}.") and written == f"written: {hidden / MANIFEST}"
+    assert (whole, renamed, run) == (str(hidden), f"renamed: {folder}", str(tmp_path))
+
+
+def test_the_manifest_has_the_definition_of_the_training(tmp_path):
+    with checkpoint.writing(tmp_path, 1, {"seed": 1}):
+        pass
+    assert checkpoint.definition_of(tmp_path / "checkpoint-1") == {"seed": 1}
+    assert checkpoint.definition_of(write(tmp_path, 2)) is None
+
+
+def test_a_checkpoint_that_stands_but_may_not_outlast_a_power_cut_is_a_failure_to_write(tmp_path, monkeypatch):
+    def fail(folder):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "flush_folder", fail)
+        with pytest.raises(StorageError, match="step 4: .*Input/output error"):
+            write(tmp_path, 4)
+    assert checkpoint.newest(tmp_path) == (tmp_path / "checkpoint-4", [])
 
 
 def test_writing_again_replaces_what_a_killed_process_left(tmp_path):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.errors import ConfigurationError
 from e5ft.training import tiles
 from e5ft.training.distillation import Distillation, Regularised, own_candidates
-from e5ft.training.losses import InfoNCE, Triplet
+from e5ft.training.losses import WITH_NEGATIVES, InfoNCE, Triplet
 from tests.training.test_losses import make_step, random_rows, value_and_gradient, vectors
 from tests.training.test_losses import reference as infonce_reference
 
@@ -105,13 +105,15 @@ def test_candidates_are_a_rows_positive_and_its_hard_negatives_in_order():
 
 
 @pytest.mark.parametrize("teacher", ["scores", "guide"])
-def test_own_candidates_without_any_hard_negative_are_refused(teacher):
-    """A softmax over the positive alone is 1 for teacher and model: a KL of 0 that trains nothing."""
+def test_own_candidates_without_any_hard_negative_teach_nothing(teacher):
+    """A softmax over the positive alone is 1 for teacher and model: a KL of 0. InfoNCE beside it meets the other passage."""
     step = make_step([(0, 1, [], 10, [20]), (2, 3, [], 11, [21])], [10, 20, 11, 21])
     step.side["teacher_positive"], step.side["teacher_negative"] = np.ones(2, np.float32), np.ones(0, np.float32)
     step.side["guide"] = vectors(4, 100, 5).float().numpy()
-    with pytest.raises(DataError, match="no row of the step has a hard negative.*mine them.*candidates=step"):
-        Distillation(0.3, teacher)(vectors(4, 1), step)
+    for weight, rows in ((0.0, 0), (0.2, 2)):
+        loss = Distillation(0.3, teacher, weight=weight)
+        value = loss(vectors(4, 1), step)
+        assert loss.statistics["kl"] == 0 and (value > 0) == (weight > 0) and loss.statistics[WITH_NEGATIVES] == rows
 
 
 def test_rows_without_hard_negatives_may_stand_beside_rows_with_some():
@@ -120,14 +122,16 @@ def test_rows_without_hard_negatives_may_stand_beside_rows_with_some():
     for own in (None, (0, 1), (1, 2)):
         step = make_step(rows, text_ids, own)
         step.side["guide"] = vectors(5, 100, 5).float().numpy()
-        value = Distillation(0.3, "guide", weight=0.0)(vectors(5, 1), step)
-        assert (value > 0) == (own != (0, 1))
+        loss = Distillation(0.3, "guide", weight=0.0)
+        value = loss(vectors(5, 1), step)
+        assert (value > 0) == (own != (0, 1)) == (loss.statistics[WITH_NEGATIVES] == 1)
 
 
 def test_candidates_of_the_step_need_no_hard_negatives():
     step = make_step([(0, 1, [], 10, [20]), (2, 3, [], 11, [21])], [10, 20, 11, 21])
     step.side["guide"] = vectors(4, 100, 5).float().numpy()
-    assert Distillation(0.3, "guide", candidates="step", weight=0.0)(vectors(4, 1), step) > 0
+    loss = Distillation(0.3, "guide", candidates="step", weight=0.0)
+    assert loss(vectors(4, 1), step) > 0 and loss.statistics[WITH_NEGATIVES] == 2 and loss.needs == {"guide"}
 
 
 def test_the_pull_to_the_base_is_zero_at_the_base_and_grows_away_from_it():
@@ -168,7 +172,7 @@ def test_settings_that_are_refused(make, message):
 
 
 def test_what_is_needed_is_named():
-    assert Distillation(0.3).needs == {"teacher"}
-    assert Distillation(0.3, teacher="guide").needs == {"guide"}
-    assert Distillation(0.3, false_negatives="guide").needs == {"teacher", "guide"}
-    assert Regularised(Distillation(0.3), 1.0, 0.1).needs == {"teacher", "base"}
+    assert Distillation(0.3).needs == {"teacher", "hard_negatives"}
+    assert Distillation(0.3, teacher="guide").needs == {"guide", "hard_negatives"}
+    assert Distillation(0.3, false_negatives="guide").needs == {"teacher", "guide", "hard_negatives"}
+    assert Regularised(Distillation(0.3), 1.0, 0.1).needs == {"teacher", "base", "hard_negatives"}

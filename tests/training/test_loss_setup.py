@@ -33,6 +33,14 @@ def test_the_guide_is_the_base_or_the_one_that_is_named(tmp_path):
     assert loss_setup(guided, PLAIN, NOTHING, str(tmp_path), BASE).guide.path == str(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["outputs/rnu", "/nowhere/model", "./model", "~/model", "../model", "a/b/c"])
+def test_a_guide_s_folder_that_is_not_there_is_no_hub_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    with pytest.raises(ConfigurationError, match=f"step.guide={name}: no such folder"):
+        loss_setup(InfoNCE(0.03, false_negatives="guide"), PLAIN, NOTHING, name, BASE)
+
+
 @pytest.mark.parametrize(
     ("loss", "keep", "guide", "base", "message"),
     [

@@ -10,9 +10,10 @@ import torch
 from torch.nn.functional import normalize
 
 from e5ft.data.step import Step
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.errors import ConfigurationError
 from e5ft.training import tiles
-from e5ft.training.losses import BLOCKS, InfoNCE, Triplet
+from e5ft.training.chunking import mean_over_rows
+from e5ft.training.losses import BLOCKS, WITH_NEGATIVES, InfoNCE, Triplet
 
 BLOCK_SETS = [("query_passage", *more) for n in range(4) for more in itertools.combinations(BLOCKS[1:], n)]
 
@@ -174,6 +175,20 @@ def test_infonce_is_float32_under_autocast():
         torch.testing.assert_close((value.detach(), *torch.autograd.grad(value, leaf)), plain, rtol=0, atol=0)
 
 
+def test_a_loss_in_chunks_is_float32_under_autocast_and_may_leave_vectors_unused():
+    rows, text_ids = random_rows(1)
+    step, embeddings = make_step(rows, text_ids), vectors(len(text_ids)).float()
+
+    def chunk(take, rows):
+        take(torch.from_numpy(step.passage))  # looked at, and without a part in the loss
+        return (take(torch.from_numpy(step.query[rows])) @ take(torch.from_numpy(step.positive[rows])).T).sum(dim=1)
+
+    plain = value_and_gradient(lambda e: mean_over_rows(chunk, step, 4, e), embeddings)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = mean_over_rows(chunk, step, 4, embeddings)
+    assert plain[1].any() and value.dtype == torch.float32 and value == plain[0]
+
+
 def test_infonce_survives_a_low_temperature():
     """exp(1 / 0.001) is beyond float32."""
     rows, text_ids = random_rows(2)
@@ -185,14 +200,35 @@ def test_infonce_survives_a_low_temperature():
     assert torch.isfinite(gradient).all()
 
 
-def test_a_step_without_any_negative_is_refused():
+def test_a_step_without_any_negative_teaches_nothing():
     """Two queries, each of which both passages answer: there is no passage to tell apart from the positive."""
     rows = [(0, 1, [], 10, [20, 21]), (2, 3, [], 11, [20, 21])]
-    step, embeddings = make_step(rows, [10, 20, 11, 21]), vectors(4)
-    with pytest.raises(DataError, match="without any negative.*per_device_train_batch_size"):
-        InfoNCE(0.1)(embeddings, step)
+    step, embeddings, loss = make_step(rows, [10, 20, 11, 21]), vectors(4), InfoNCE(0.1)
+    value, gradient = value_and_gradient(lambda e: loss(e, step), embeddings)
+    assert value == 0 and (gradient == 0).all() and loss.statistics[WITH_NEGATIVES] == 0
     one_more = make_step([rows[0], (2, 3, [], 11, [21])], [10, 20, 11, 21])
-    assert InfoNCE(0.1)(embeddings, one_more) > 0
+    assert loss(embeddings, one_more) > 0 and loss.statistics[WITH_NEGATIVES] == 1
+
+
+def test_a_process_whose_rows_have_no_negative_adds_nothing_to_the_others():
+    """The first query knows both passages, the second its own alone: two processes average to one."""
+    rows = [(0, 1, [], 10, [20, 21]), (2, 3, [], 11, [21])]
+    whole, *parts = (InfoNCE(0.1)(vectors(4), make_step(rows, [10, 20, 11, 21], own)) for own in (None, (0, 1), (1, 2)))
+    assert parts[0] == 0 < parts[1]
+    torch.testing.assert_close(sum(parts) / 2, whole)
+
+
+@pytest.mark.parametrize("blocks", [("query_passage",), BLOCKS], ids=["one", "all"])
+def test_rows_whose_negatives_are_all_masked_are_known(blocks, monkeypatch):
+    """Three rows at a right angle to their positives and to each other; the third has a passage opposite to its query."""
+    monkeypatch.setitem(tiles.COLUMNS, "cpu", 2)
+    rows = [(0, 3, [], 10, [20]), (1, 4, [], 11, [21]), (2, 5, [6], 12, [22])]
+    embeddings = torch.eye(7)
+    embeddings[6] = -embeddings[2]
+    for margin, kept in ((-0.5, 1), (-1.5, 0), (0.5, 3)):
+        loss = InfoNCE(0.1, blocks, chunk_size=2, false_negatives="margin", margin=margin)
+        value = loss(embeddings, make_step(rows, [10, 11, 12, 20, 21, 22, 23]))
+        assert loss.statistics[WITH_NEGATIVES] == kept and (value > 0) == (kept > 0)
 
 
 @pytest.mark.parametrize(("loss", "field", "values"), [
@@ -200,8 +236,8 @@ def test_a_step_without_any_negative_is_refused():
     (partial(InfoNCE, 0.1), "chunk_size", [0, -1, 2.5, "8", None, True]),
     (partial(InfoNCE, 0.1), "blocks", [(), ("passage_query",), ("query_passage", "both"), ("query_passage",) * 2, "query_passage"]),
     (partial(InfoNCE, 0.1), "false_negatives", ["yes", None]),
-    (partial(InfoNCE, 0.1, false_negatives="margin"), "margin", [3, -2.1, math.nan, True, "big"]),
-    (partial(InfoNCE, 0.1, false_negatives="guide"), "hard_margin", [3, "big"]),
+    (partial(InfoNCE, 0.1, false_negatives="margin"), "margin", [3, -2, -2.1, math.nan, True, "big"]),
+    (partial(InfoNCE, 0.1, false_negatives="guide"), "hard_margin", [3, -2, "big"]),
     (partial(InfoNCE, 0.1), "margin", [0.1]),  # without false_negatives
     (Triplet, "margin", [0, -1, 2.1, math.nan, True, "0.1", None]),
 ])  # fmt: skip
@@ -248,10 +284,22 @@ def test_triplet_of_two_processes_averages_to_that_of_one():
     torch.testing.assert_close(sum(parts) / 2, whole)
 
 
-def test_triplet_without_hard_negatives_is_refused():
-    rows = [(0, 1, [], 10, [20]), (2, 3, [], 11, [21])]
-    with pytest.raises(DataError, match="no row of the step has a hard negative.*loss=infonce"):
-        Triplet()(vectors(4), make_step(rows, [10, 20, 11, 21]))
+def test_triplets_of_queries_with_several_positives_average_over_processes_too():
+    """Each process holds one query; the first shows two positives, so it has two of the three rows and two of the three triplets."""
+    rows = [(0, 1, [4], 10, [20, 21]), (0, 2, [4], 10, [20, 21]), (3, 2, [4], 11, [21])]
+    values = []
+    for own in (None, (0, 2), (2, 3)):
+        step = make_step(rows, [10, 20, 21, 11, 22], own)
+        step.positive_count[:] = [2, 2, 1]
+        values.append(Triplet(2.0)(vectors(5, 1), step))
+    assert min(values) > 0
+    torch.testing.assert_close((values[1] + values[2]) / 2, values[0])
+
+
+def test_triplet_without_hard_negatives_teaches_nothing():
+    step, loss = make_step([(0, 1, [], 10, [20]), (2, 3, [], 11, [21])], [10, 20, 11, 21]), Triplet()
+    value, gradient = value_and_gradient(lambda e: loss(e, step), vectors(4))
+    assert value == 0 and (gradient == 0).all() and loss.statistics[WITH_NEGATIVES] == 0
 
 
 # -- false negatives ---------------------------------------------------------------------------------------------------------
@@ -299,11 +347,11 @@ def test_a_false_negative_teaches_without_a_mask_and_not_with_one():
 @pytest.mark.parametrize("margin", [0.0, 0.1])
 def test_a_candidate_at_the_margin_is_kept(margin):
     """Only a cosine *above* the positive's and the margin is masked: with margin 0, a passage that scores like the positive stays."""
-    step = make_step([(0, 1, [], 10, [20]), (2, 3, [], 11, [21])], [10, 20, 11, 21])
-    embeddings = torch.eye(4)[[0, 1, 0, 1]]  # all four cosines are 0
+    step = make_step([(0, 1, [4], 10, [20]), (2, 3, [], 11, [21])], [10, 20, 11, 21, 22])
+    embeddings = torch.eye(4)[[0, 1, 0, 1, 1]]  # all cosines of queries and passages are 0
     masked, plain = InfoNCE(0.1, false_negatives="margin", margin=margin), InfoNCE(0.1)
     assert masked(embeddings, step) == plain(embeddings, step) > 0
-    assert masked.statistics["false_negative_share"] == 0
+    assert masked.statistics["false_negative_share"] == masked.statistics["false_hard_negative_share"] == 0
 
 
 def test_the_length_of_guide_vectors_does_not_matter():
@@ -338,8 +386,10 @@ def test_rows_count_by_their_weight(by_hand):
     rows = [(0, 1, [], 10, [20, 21]), (0, 3, [], 10, [20, 21]), (2, 4, [], 11, [22])]
     embeddings = vectors(5)
     step = make_step(rows, [10, 20, 11, 21, 22])
-    single = [InfoNCE(0.3)(embeddings, make_step(rows, [10, 20, 11, 21, 22], own=(i, i + 1))) for i in range(3)]
+    alone = [make_step(rows, [10, 20, 11, 21, 22], own=(i, i + 1)) for i in range(3)]
+    single = [value_and_gradient(lambda e, step=step: InfoNCE(0.3)(e, step), embeddings) for step in alone]
     step.positive_count[:] = [2, 2, 1]
-    wanted = (0.5 * single[0] + 0.5 * single[1] + single[2]) / 2
+    wanted = tuple((0.5 * one + 0.5 * other + third) / 2 for one, other, third in zip(*single, strict=True))
     for chunk_size in (1, 2, 100):
-        torch.testing.assert_close(InfoNCE(0.3, chunk_size=chunk_size)(embeddings, step), wanted)
+        found = value_and_gradient(lambda e, size=chunk_size: InfoNCE(0.3, chunk_size=size)(e, step), embeddings)
+        torch.testing.assert_close(found, wanted)

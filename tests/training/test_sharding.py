@@ -4,8 +4,40 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from e5ft.errors import ResumeRefusedError
+from e5ft.training.sharding import load_optimizer_state
 from tests.test_distributed import launched, rows_file  # noqa: F401  (a fixture)
 from tests.training import sharded_processes
+
+
+def optimizer_after_a_step(rows: int, *, layers: int = 1):
+    model = torch.nn.Sequential(*(torch.nn.Linear(4, rows) for _ in range(layers)))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize(("rows", "layers"), [(3, 1), (7, 1), (5, 2)])
+def test_a_state_of_other_shapes_is_refused_before_a_fused_optimizer_writes_past_its_end(rows, layers):
+    ours, theirs = optimizer_after_a_step(5), optimizer_after_a_step(rows, layers=layers)
+    before = ours.state_dict()["state"][0]["exp_avg"].clone()
+    with pytest.raises(ResumeRefusedError, match=r"optimizer.pt: .*of another model; choose another name=$"):
+        load_optimizer_state(ours, theirs.state_dict())
+    assert torch.equal(ours.state_dict()["state"][0]["exp_avg"], before)
+
+
+def test_a_state_of_the_same_shapes_is_taken():
+    ours, theirs = optimizer_after_a_step(5), optimizer_after_a_step(5)
+    theirs.step()
+    load_optimizer_state(ours, theirs.state_dict())
+    assert torch.equal(ours.state_dict()["state"][0]["exp_avg"], theirs.state_dict()["state"][0]["exp_avg"])
+    factored = torch.optim.Adafactor([torch.nn.Parameter(torch.ones(4, 5))])
+    factored.param_groups[0]["params"][0].grad = torch.ones(4, 5)
+    factored.step()
+    load_optimizer_state(factored, factored.state_dict())
+
 
 KINDS = ("plain", "compact", "lora")
 

@@ -79,3 +79,17 @@ def test_the_divergence_from_the_base_has_the_losses_chunk_size(kind, wrap):
             loss(embeddings.clone().requires_grad_(), step).backward()
         largest[chunk_size] = mode.elements
     assert largest == {8: 8 * 192, 64: 64 * 192}
+
+
+def test_the_divergence_s_gradient_counts_rows_by_their_weight():
+    """That of a weighted sum is the weighted sum of the rows' own."""
+    ours, others = vectors(8, dimension=4).float(), vectors(8, 9, dimension=3).float()
+    weights, candidates = torch.tensor([0.25, 1.0, 0.5]), torch.arange(3, 8)
+
+    def divergence(e, rows, weight):
+        return tiles.kl_sum(e, tiles.Block(torch.tensor(rows), candidates), others, (0.3, 0.7), weight, 2)
+
+    single = [value_and_gradient(lambda e, row=row: divergence(e, [row], torch.ones(1)), ours) for row in range(3)]
+    found = value_and_gradient(lambda e: divergence(e, [0, 1, 2], weights), ours)
+    for value, parts in zip(found, zip(*single, strict=True), strict=True):
+        torch.testing.assert_close(value, sum(weight * part for weight, part in zip(weights, parts, strict=True)))

@@ -5,6 +5,7 @@
 Rank r leaves what it found in FOLDER/found-r.pt.
 """
 
+import hashlib
 import json
 import sys
 import time
@@ -16,6 +17,7 @@ import torch.distributed as dist
 
 from e5ft import distributed
 from e5ft.data.collator import collate
+from e5ft.errors import NonFiniteError
 from e5ft.files import write_json, write_text
 from e5ft.retrieval.shards import Shards, search_shards
 from e5ft.retrieval.vectors import encode_collection
@@ -51,6 +53,16 @@ def several_positives(rows_file: str) -> str:
     for row in rows[::3]:
         row["document"] = [row["document"], row["document"] + " w7 w8"]
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))  # atomic: both processes write the same
+    return str(path)
+
+
+def some_hard_negatives(rows_file: str) -> str:
+    """Twelve rows of different queries, every other with two hard negatives."""
+    path = Path(rows_file).with_name("some.jsonl")
+    rows = [{"query": f"w{i} w{i + 1}", "document": f"w{i + 20} w{i}"} for i in range(12)]
+    for i, row in enumerate(rows[::2]):
+        row["hard_negative"] = [f"w{i + 40} w3", f"w{i + 60}"]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
@@ -92,6 +104,7 @@ def trained(rows_file: str, folder: Path, *, checkpoint: str | None = None, **op
         "weights": weights_of(trainer),
         "gradients": gradients.steps,
         "tokens": trainer.state.num_input_tokens_seen,
+        "without_negatives": trainer.without_negatives,
     }
 
 
@@ -131,16 +144,24 @@ def sharded(rank: int, folder: Path) -> dict:
         if isinstance(vectors, Shards):
             kind = [Path(block.filename).name[-10:] for block in vectors.blocks]
             found["search", count] = search_shards(plain(texts[:3], "query"), vectors, 6)
+            broken = Shards([vectors.blocks[0], np.full_like(vectors.blocks[1], np.nan)])  # which the second process reads
+            try:
+                search_shards(plain(texts[:3], "query"), broken, 6)
+            except NonFiniteError as error:
+                found["broken"] = str(error)
         found[count] = np.array(vectors), kind, asked[:]
         encode_collection(encoder, texts, "passage", cache=cache, window=4)
         assert asked == found[count][2]  # found again
         asked.clear()
     distributed.barrier()
     if rank == 1:  # as if the second process had been killed after its first window
-        shard = next(cache.glob("vectors-*-1-of-2.npy"))
-        np.save(shard.with_suffix(".partial.npy"), np.load(shard))
-        write_json(shard.with_suffix(".progress.json"), {"rows": 4})
-        shard.unlink()
+        shard = next(cache.glob("vectors-*/1-of-2.f32"))
+        begun = shard.parent.with_name(f"{shard.parent.name}.partial")
+        shard.parent.rename(begun)
+        for number, rows in ((0, 11), (1, 4)):
+            content = (begun / f"{number}-of-2.f32").read_bytes()[: rows * 4 * encoder.dimension]
+            record = {"rows": rows, "sha256": hashlib.sha256(content).hexdigest()}
+            write_json(begun / f"{number}-of-2.json", record)
     distributed.barrier()
     again = encode_collection(encoder, texts_of(SHARDED_TEXTS[0]), "passage", cache=cache, window=4)
     return {**found, "again": (np.array(again), asked[:])}
@@ -167,6 +188,9 @@ def main(rows_file: str, folder: Path) -> None:
     found["micro_batch"] = trained(
         rows_file, folder / "micro", batch=4, accumulation=2, steps=1, loss=InfoNCE(0.1), options={"negatives": "micro_batch"}
     )
+    some, alone = some_hard_negatives(rows_file), {"negatives": "micro_batch"}
+    found["alone"] = trained(some, folder / "alone", batch=1, accumulation=2, steps=3, options=alone)
+    found["some triplets"] = trained(some, folder / "some", batch=1, accumulation=1, steps=6, loss=Triplet(2.0))
     found["margin"] = trained(rows_file, folder / "margin", batch=4, accumulation=4, steps=3, loss=margin_mask())
     found["guided"] = trained(several_positives(rows_file), folder / "guided", batch=8, accumulation=2, steps=4, **guided())
     found["fitted"] = fitted(rows_file, folder / "fitted", room=10**9 if rank == 0 else 250)

@@ -13,7 +13,7 @@ from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.tables import difference_text, format_table, headline, main_metric
+from e5ft.retrieval.tables import difference_text, few_queries, format_table, headline, main_metric
 
 
 def evaluate(settings: EvalSettings) -> float:
@@ -80,4 +80,6 @@ def _compare(model: Evaluation, rival: Evaluation, metrics: list[str], path: Pat
     for metric, difference in paired_differences(model, rival, metrics, seed=seed).items():
         record[metric] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p_value}
         say(f"  {metric:<10} {difference_text(difference.mean, difference.low, difference.high)}  p = {difference.p_value:.2g}")
+    for line in few_queries({model.set_name: len(model.scored)}):
+        say(line)
     write_json(path, record)

@@ -20,7 +20,7 @@ from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet, shrink_corpus
-from e5ft.retrieval.tables import aligned, headline, interval_text, main_metric
+from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
 _EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)")
@@ -120,6 +120,7 @@ def sweep_table(record: dict) -> str:
     cells = [[*head, ""], *([*row, mark] for row, mark in zip(rows, marks, strict=True))]
     lines = [f"split {record['split']}, 95 % intervals; an alpha is the fine-tuned model's share", "", aligned(cells), ""]
     lines += [f"{name}: below {low:.3f} an alpha does not qualify" for name, low in record["floors"].items()]
+    lines += few_queries({name: figures["queries"] for name, figures in record["alphas"][0]["sets"].items()})
     if record["rule"]:
         lines.append(f"alpha {record['alpha']:g} is chosen: {record['rule']}.")
         if not record["keep"]:

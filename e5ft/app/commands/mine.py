@@ -26,15 +26,26 @@ from e5ft.modeling.cross_encoder import CrossEncoder
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
-from e5ft.retrieval import candidates as sources
 from e5ft.retrieval.approximate import check_method, search
 from e5ft.retrieval.bm25 import BM25
-from e5ft.retrieval.candidates import Finder, MiningIndex, Scorer
+from e5ft.retrieval.candidates import (
+    SOURCES,
+    Finder,
+    MiningIndex,
+    Scorer,
+    Searchers,
+    bm25_finder,
+    bm25_scorer,
+    build_finders,
+    dense_scorer,
+    remembered,
+    sources_that_need,
+)
 from e5ft.retrieval.filters import FILTERS, apply_filters, need_scores
 from e5ft.retrieval.mined import examples, mined_rows, summarise
 from e5ft.retrieval.mining import find_candidates, gathered, select
 from e5ft.retrieval.settings import MiningSettings
-from e5ft.retrieval.vectors import digest_of_weights, encode_collection
+from e5ft.retrieval.vectors import digest_of_model, encode_collection
 
 ROWS, RECORD, PICTURE = "rows.jsonl", "mining.json", "mining.png"
 
@@ -54,7 +65,7 @@ def mine(settings: MineSettings) -> float:
     _check_scores(mining, source)
     check_method(mining.search)
     output = _output(settings)
-    teacher = _teacher(mining, device)  # first what may be missing, then what takes long
+    teacher = _cross_encoder(mining, device)  # first what may be missing, then what takes long
     data = load_mining_data(plan(settings), settings)
     say(mining_opening(source, mining, data))
     encoder = None if source is None else load_encoder(source, device)
@@ -95,10 +106,10 @@ def _model_source(source: ModelSource | None, mining: MiningSettings) -> ModelSo
     Raises:
         ConfigurationError: an unknown source of negatives, or one that needs a trained model.
     """
-    known = [entry.name for entry in sources.SOURCES]
+    known = [entry.name for entry in SOURCES]
     if not set(mining.sources) <= set(known):
         mining.refuse("sources", f"must be any of {', '.join(known)}, each once")
-    dense = sources.sources_that_need("model", mining.sources)
+    dense = sources_that_need("model", mining.sources)
     if source is not None and source.init == "random":
         if dense:
             raise ConfigurationError(
@@ -112,7 +123,7 @@ def _model_source(source: ModelSource | None, mining: MiningSettings) -> ModelSo
 
 
 def _check_scores(mining: MiningSettings, source: ModelSource | None) -> None:
-    if source is None and not sources.sources_that_need("bm25", mining.sources) and need_scores(mining.limits):
+    if source is None and not sources_that_need("bm25", mining.sources) and need_scores(mining.limits):
         *names, last = (rule.name for rule in FILTERS if rule.needs_scores)
         raise ConfigurationError(
             f"sources={list(mining.sources)} without a model: nothing gives the scores that filters.{', '.join(names)} and "
@@ -120,7 +131,7 @@ def _check_scores(mining: MiningSettings, source: ModelSource | None) -> None:
         )
 
 
-def _teacher(mining: MiningSettings, device: torch.device) -> CrossEncoder | None:
+def _cross_encoder(mining: MiningSettings, device: torch.device) -> CrossEncoder | None:
     asked = mining.cross_encoder
     if asked.path is None:
         return None
@@ -130,24 +141,25 @@ def _teacher(mining: MiningSettings, device: torch.device) -> CrossEncoder | Non
 def _finders(settings: MineSettings, encoder: Encoder | None, index: MiningIndex) -> tuple[dict[str, Finder], Scorer | None]:
     """What each source finds, and one scorer for all: the model, else BM25, else none."""
     mining, cache = settings.mining, Path(settings.cache_dir)
-    searchers, scorer = sources.Searchers(index, mining.seed), None
-    if sources.sources_that_need("bm25", mining.sources):
+    searchers, scorer = Searchers(index, mining.seed), None
+    if sources_that_need("bm25", mining.sources):
         bm25 = BM25(index.passages, tokenisation=mining.bm25)
-        searchers.bm25 = sources.remembered(sources.bm25_finder(bm25, index))
-        scorer = sources.bm25_scorer(bm25, index)
+        searchers.bm25 = remembered(bm25_finder(bm25, index))
+        scorer = bm25_scorer(bm25, index)
     if encoder is not None:
         say(f"  encoding    {len(index.passages):,} passages, {len(index.queries):,} queries; vectors are kept in {cache}")
         options = dict(batch_tokens=settings.batch_tokens, cache=cache)
         passages = encode_collection(encoder, index.passages, "passage", **options)
         queries = encode_collection(encoder, index.queries, "query", **options)
-        scorer = sources.dense_scorer(queries, passages)
+        scorer = dense_scorer(queries, passages)
 
         def dense(chosen, depth):
+            """Rank candidates by the cosine of their vectors; a Finder."""
             options = dict(method=mining.search, device=encoder.device, seed=mining.seed, folder=cache)
             return search(queries[chosen], passages[: index.candidates], depth, **options)[1]
 
-        searchers.model = sources.remembered(dense)
-    return sources.build_finders(mining.sources, searchers), scorer
+        searchers.model = remembered(dense)
+    return build_finders(mining.sources, searchers), scorer
 
 
 def _output(settings: MineSettings) -> Path:
@@ -165,7 +177,11 @@ def _output(settings: MineSettings) -> Path:
             raise ConfigurationError(f"output_dir={folder}: {output} is data.{field}; name another folder")
     # Below outputs/ it is a job's own that a kill left half done: rounds resume there.
     is_ours = record.is_file() or output.resolve().is_relative_to(Path(OUTPUTS).resolve())
-    if output.is_symlink() or (output.exists() and not is_ours) or (folder.exists() and not folder.is_dir()):
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigurationError(f"output_dir={folder}: must be a folder; this is a file, or a link to nothing")
+    if output.is_symlink():
+        raise ConfigurationError(f"output_dir={folder}: {output} is a link, which mine.py would replace; name another folder")
+    if output.exists() and not is_ours:
         raise ConfigurationError(f"output_dir={folder}: holds a {ROWS} that mine.py did not write; name another folder")
     if record.is_file() and read_json(record).get("output_file") not in (None, ROWS):
         raise ConfigurationError(f"output_dir={folder}: {record} belongs to another file there; name another folder")
@@ -188,7 +204,7 @@ def _provenance(settings: MineSettings, source: ModelSource | None, encoder: Enc
         "output_file": ROWS,
         "source": data.label,
         "model": None if source is None else source.label,
-        "model_digest": None if encoder is None else digest_of_weights(encoder),
+        "model_digest": None if encoder is None else digest_of_model(encoder),
         "approximate": settings.mining.search != "exact" and encoder is not None,
         "dropped_hard_negatives": data.dropped,
         "input": dataclasses.asdict(data.counts),

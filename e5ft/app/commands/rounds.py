@@ -6,26 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from e5ft import distributed
-from e5ft.app.commands.data import load_file, split_dev
+from e5ft.app.commands import definition
+from e5ft.app.commands.data import load_file, load_training_data, split_dev
 from e5ft.app.commands.mine import mine
-from e5ft.app.commands.train import examine, train
+from e5ft.app.commands.train import build_run, examine, train
 from e5ft.app.runs import sweep
 from e5ft.app.runs.folder import Job, RunFolder, current_job
 from e5ft.app.runs.stopping import out_of_memory_explained, stopping_at_once
 from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings, TrainSettings
-from e5ft.app.settings.plan import DataPlan, DevShare, plan
+from e5ft.app.settings.plan import DataPlan, DevShare, RowsFile, plan
 from e5ft.app.telling.report import relative, say
-from e5ft.data.remote import is_url, local_file
+from e5ft.app.telling.state import record, status_of
+from e5ft.data.remote import is_url
 from e5ft.data.settings import Columns
 from e5ft.data.store import RowStore
-from e5ft.errors import ConfigurationError
-from e5ft.files import digest_of_file, read_json, replace_link, write_json, write_lines
+from e5ft.errors import ConfigurationError, ResumeRefusedError
+from e5ft.files import read_json, replace_link, write_json, write_lines
+from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, headline, main_metric
-
-# What may differ when rounds are resumed.
-_MAY_CHANGE_ON_RESUME = ("name", "resume", "sweep", "doctor", "tracking", "cache_dir")
 
 
 def train_rounds(settings: TrainSettings) -> float | None:
@@ -57,10 +57,8 @@ def train_rounds(settings: TrainSettings) -> float | None:
     _check(settings, data_plan, job)
     explained = out_of_memory_explained(settings)
     with RunFolder(job, settings.resume) as folder, stopping_at_once(settings.name), explained:
+        _compare(settings, data_plan, folder.path)
         folder.write_config(plain(settings))
-        definition = {key: value for key, value in plain(settings).items() if key not in _MAY_CHANGE_ON_RESUME}
-        definition["rows"] = digest_of_file(local_file(data_plan.sources[0].file, Path(settings.cache_dir)))
-        folder.check_definition(definition, settings.resume)
         settings = _with_dev_file(settings, data_plan, folder.path)
         summaries = [_round(settings, folder.path, number) for number in range(1, settings.rounds.count + 1)]
         return _finish(summaries, folder.path)
@@ -76,14 +74,38 @@ def _check(settings: TrainSettings, data_plan: DataPlan, job: Job) -> None:
         settings.data.refuse("train_file", "must be a local file or a URL, to be mined again in rounds")
 
 
+def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path) -> None:
+    """Keep what defines the rounds, or refuse to resume others: a finished round is taken as it is.
+
+    Raises:
+        ResumeRefusedError: they are others, or nothing says which they are.
+    """
+    guide, device = build_run(settings, path).setup.guide, "cpu"
+    now = {
+        **definition.of_settings(settings),
+        **definition.of_model(load_encoder(settings.model, device)),
+        **definition.of_data(load_training_data(data_plan, settings)),
+        "guide": None if guide is None else definition.of_model(load_encoder(guide, device)),
+        "rounds": plain(settings)["rounds"],
+    }
+    file = path / "rounds.json"
+    then = record(file).get("definition") if settings.resume and file.is_file() else None
+    if then is not None:
+        return definition.refuse_another(then, now, file)
+    if settings.resume and any(path.glob("round-*")):
+        raise ResumeRefusedError(f"{file}: does not say which training the rounds beside it are of; choose another name=")
+    if distributed.is_main():
+        write_json(file, {"definition": now})
+
+
 def _round(settings: TrainSettings, path: Path, number: int) -> dict:
     """Train one round, after mining with the model of the round before; what is there already is taken as it is."""
     folder = path / f"round-{number}"
-    status = folder / "status.json"
-    if status.is_file() and read_json(status)["state"] == "finished":
+    status = status_of(folder)
+    if status is not None and status["state"] == "finished":
         say(f"\nround {number}: finished already, {relative(folder)}")
         return read_json(folder / "summary.json")
-    settings = dataclasses.replace(settings, resume=status.is_file())
+    settings = dataclasses.replace(settings, resume=status is not None)
     distributed.barrier()  # all have looked before one of them writes
     if number > 1:
         previous = path / f"round-{number - 1}" / "model"
@@ -122,17 +144,22 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
 
 
 def _with_dev_file(settings: TrainSettings, data_plan: DataPlan, path: Path) -> TrainSettings:
-    """Cut the dev rows off before the first round, into a file: they must be known as held out when negatives are mined."""
+    """Write the dev rows into a file before the first round: they must be known as held out when negatives are mined."""
     source = data_plan.sources[0]
     evaluation = None if data_plan.evaluation is None else str(data_plan.evaluation.folder)
     data = dataclasses.replace(settings.data, train_file=source.file, columns=source.columns, eval_dir=evaluation)
-    if isinstance(data_plan.dev, DevShare):
-        files = {name: path / f"{name}.jsonl" for name in ("train", "dev")}
-        if distributed.is_main() and not all(file.is_file() for file in files.values()):
-            for store, file in zip(split_dev(load_file(source, settings), data_plan), files.values(), strict=True):
+    dev = data_plan.dev
+    # One setting names the columns of both files, and those of mined rows are the standard ones.
+    renamed = isinstance(dev, RowsFile) and source.columns != Columns()
+    if renamed or isinstance(dev, DevShare):
+        files = [path / f"{name}.jsonl" for name in ("train", "dev")]
+        if distributed.is_main() and not (settings.resume and all(file.is_file() for file in files)):
+            rows = load_file(source, settings)
+            stores = (rows, load_file(dev, settings)) if renamed else split_dev(rows, data_plan)
+            for store, file in zip(stores, files, strict=True):
                 write_lines(file, _lines(store))
         distributed.barrier()
-        train_file, dev_file = map(str, files.values())
+        train_file, dev_file = map(str, files)
         data = dataclasses.replace(data, train_file=train_file, dev_file=dev_file, columns=Columns())
     return dataclasses.replace(settings, data=data)
 
@@ -157,8 +184,9 @@ def _finish(summaries: list[dict], path: Path) -> float | None:
     if distributed.is_main():
         replace_link(path / "model", path / f"round-{taken + 1}" / "model")
         names = ("best", "scores", "differences", "keep", "data")
-        record = [{name: summary[name] for name in names} for summary in summaries]
-        write_json(path / "rounds.json", {"best": taken + 1 if measured else None, "rounds": record})
+        records = [{name: summary[name] for name in names} for summary in summaries]
+        file = path / "rounds.json"
+        write_json(file, {**read_json(file), "best": taken + 1 if measured else None, "rounds": records})
     say(
         f"\n{aligned([head, *rows])}\n\nmodel       {relative(path)}/model is that of round {taken + 1}, {reason}"
         f"\nrecord      {relative(path)}/rounds.json, round-*/summary.json, round-*/mined/"

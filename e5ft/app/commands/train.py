@@ -1,7 +1,6 @@
 """The training command: rows in, a better retriever and the figures that show it out."""
 
 import dataclasses
-import re
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from e5ft import distributed
+from e5ft.app.commands import definition
 from e5ft.app.commands.data import TrainingData, load_training_data, planned_dev
 from e5ft.app.runs.folder import Job, RunFolder
 from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
@@ -23,7 +23,7 @@ from e5ft.app.telling.report import say
 from e5ft.data.collator import TrainingRows, most_tokens
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import ConfigurationError, TerminatedError
-from e5ft.files import digest_of, read_json, write_json
+from e5ft.files import read_json, write_json
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
@@ -36,13 +36,6 @@ from e5ft.training import checkpoint
 from e5ft.training.fitting import fit_micro_batch, measure_step
 from e5ft.training.loss_setup import LossSetup, loss_setup
 from e5ft.training.trainer import ContrastiveTrainer
-
-# Fields of the `training` group that may differ when a run is resumed: they change how a step is computed, or what is printed
-# of it, not what it holds. The rows of a step, a product of three of them, are compared by themselves.
-_MAY_CHANGE_ON_RESUME = re.compile(
-    r"per_device_train_batch_size|gradient_accumulation_steps|activation_checkpointing.*|fit_micro_batch|dataloader_.*|ddp_.*|fsdp.*|"
-    r"logging_.*|log_.*|save_total_limit|disable_tqdm|use_cpu|skip_memory_metrics|torch_empty_cache_steps"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +104,7 @@ class _Run:
         if not settings.resume:  # else only once it is known to be the same training
             self.folder.write_config(plain(settings))
         encoder = load_encoder(settings.model, self.arguments.device)
+        self.definition = {**definition.of_settings(settings), **definition.of_model(encoder)}
         self.checkpoint = self._newest_checkpoint()
         data = load_training_data(plan(settings), settings)
         tokens = self._tokens(encoder, data)
@@ -123,11 +117,11 @@ class _Run:
         findings.show(findings.machine_notes(settings))
         scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
         trainer = self._trainer(encoder, data, tokens, mirror)
-        if settings.training.fit_micro_batch:
-            self._fit(trainer)
-        cost = measure_step(trainer)
-        findings.show(findings.run_facts(trainer, data, tokens, row_tokens, cost, evaluation))
-        self._train(trainer)
+        used = self._fit(trainer) if settings.training.fit_micro_batch else settings
+        with out_of_memory_explained(used):
+            cost = measure_step(trainer)
+            findings.show(findings.run_facts(trainer, data, tokens, row_tokens, cost, evaluation))
+            self._train(trainer)
         best, encoder = self._best(trainer)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
             measured.after, measured.cuts = score_sizes(encoder, retrieval_set, settings.evaluation, "after", seed=settings.seed)
@@ -157,10 +151,6 @@ class _Run:
 
     def _trainer(self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback) -> ContrastiveTrainer:
         settings, training, arguments = self.settings, self.settings.training, self.arguments
-        logged_before = None if self.checkpoint is None else read_json(self.checkpoint / checkpoint.STATE)["log_history"]
-        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", logged_before), ProgressLines(self.metric), mirror]
-        if training.early_stopping_patience is not None:
-            callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         cache, batch_tokens = Path(settings.cache_dir), settings.evaluation.batch_tokens
         if self.setup.needs & {"guide", "base"}:
             name = (self.setup.guide or settings.model).label
@@ -170,6 +160,14 @@ class _Run:
             add_adapters(encoder, settings.lora, settings.seed)
         if training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
             compact(encoder, tokens.vocabulary())
+        guide = vectors["guide"].digest if "guide" in vectors else None
+        trained = len(encoder.backbone.get_input_embeddings().weight)
+        self.definition |= {**definition.of_data(data), "guide": guide, "trained token embeddings": trained}
+        self._compare()
+        logged_before = None if self.checkpoint is None else read_json(self.checkpoint / checkpoint.STATE)["log_history"]
+        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", logged_before), ProgressLines(self.metric), mirror]
+        if training.early_stopping_patience is not None:
+            callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         positives, negatives = settings.step.positives, settings.data.negatives_per_query
         rows = TrainingRows(data.train, tokens, negatives, positives=positives, vectors=vectors)
         try:
@@ -188,45 +186,36 @@ class _Run:
         except (ValueError, ImportError) as error:  # what transformers.Trainer checks only when it is made
             raise ConfigurationError(f"training: {error}") from error
         trainer.remove_callback(PrinterCallback)
-        self.folder.check_definition(self._definition(trainer, data, encoder), settings.resume)
-        if settings.resume:
-            self.folder.write_config(plain(settings))
+        trainer.definition = self.definition
         return trainer
 
-    def _fit(self, trainer: ContrastiveTrainer) -> None:
+    def _compare(self) -> None:
+        """Refuse to resume from a checkpoint, or to end with a best one, of another training; then the new settings are kept."""
+        if self.checkpoint is not None:
+            for folder in (self.checkpoint, checkpoint.best_of(self.checkpoint) or self.checkpoint):
+                definition.refuse_another(definition.of_checkpoint(folder), self.definition, folder)
+        if self.settings.resume:
+            self.folder.write_config(plain(self.settings))
+
+    def _fit(self, trainer: ContrastiveTrainer) -> TrainSettings:
+        """Cut the step into the largest micro-batches that fit; return the settings with that cut."""
         training = self.settings.training
         asked = training.per_device_train_batch_size, training.gradient_accumulation_steps
         batch, accumulation = fit_micro_batch(trainer)
         note = "" if (batch, accumulation) == asked else f" (asked: {asked[0]} x {asked[1]}, the same step)"
         say(f"  micro-batch {batch} x {accumulation}, the largest that fits{note}")
+        cut = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        return dataclasses.replace(self.settings, training=dataclasses.replace(training, **cut))
 
     def _newest_checkpoint(self) -> Path | None:
         """The checkpoint to resume from, the same on every process; None to start from step 0."""
         step = self.folder.newest_step() if self.settings.resume and distributed.is_main() else 0
         step = int(distributed.gather_arrays(np.array([step]))[0][0])
         self.arguments.eval_on_start = not step and self.arguments.eval_strategy != "no"
-        return checkpoint.path_of(self.folder.path, step) if step else None
-
-    def _definition(self, trainer: ContrastiveTrainer, data: TrainingData, encoder: Encoder) -> dict:
-        """What makes this training what it is; resuming another one is refused."""
-        values, arguments = plain(self.settings), self.arguments
-        rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-        training = {f"training.{name}": v for name, v in values["training"].items() if not _MAY_CHANGE_ON_RESUME.fullmatch(name)}
-        return {
-            "rows": data.train.digest,
-            "model": self.settings.model.label,
-            "text format": encoder.spec.to_dict(),
-            "dropout": [encoder.config.hidden_dropout_prob, encoder.config.attention_probs_dropout_prob],
-            "trained token embeddings": len(encoder.backbone.get_input_embeddings().weight),
-            "lora": None if self.settings.lora is None else self.settings.lora.to_dict(),
-            **{group: values[group] for group in ("loss", "step", "matryoshka", "keep", "optimizer", "seed")},
-            "negatives_per_query": values["data"]["negatives_per_query"],
-            "queries per step": rows,
-            "dev set": digest_of(data.dev.name, len(data.dev.passages), data.dev.qrels),
-            "cutoffs": values["evaluation"]["cutoffs"],
-            **training,
-            **({} if data.mix is None else {"mix": data.mix.definition()}),
-        }
+        newest = checkpoint.path_of(self.folder.path, step) if step else None
+        if newest is not None:
+            definition.of_checkpoint(newest)  # one that does not say what it is of is refused before anything is read
+        return newest
 
     def _train(self, trainer: ContrastiveTrainer) -> None:
         stopping = StopAtStepEnd(lambda: trainer.saving)
@@ -266,6 +255,7 @@ class _Run:
             "training": {
                 "steps": trainer.state.global_step,
                 "queries_per_step": trainer.sampler.step_rows,
+                "without_negatives": trainer.without_negatives,
                 "seconds": round(runtime, 1),
                 "evaluation_seconds": round(trainer.evaluation_seconds, 1),
                 "tokens_per_second": round(tokens_seen / runtime) if runtime else None,

@@ -1,7 +1,6 @@
 """A run's folder: one run at a time, a status and last lines that say how it ended, what is saved and how to resume it."""
 
 import dataclasses
-import errno
 import json
 import logging
 import math
@@ -22,16 +21,11 @@ from omegaconf import OmegaConf
 from e5ft import distributed
 from e5ft.app.settings.guard import OUTPUTS, is_secret_field, without_secrets
 from e5ft.app.telling.report import duration, relative, say
-from e5ft.errors import ConfigurationError, DataError, E5ftError, StorageError, TerminatedError
-from e5ft.files import MANIFEST, clear_temporaries, read_json, replace_link, write_json, write_text
+from e5ft.app.telling.state import holds_work, record, status_of
+from e5ft.errors import ConfigurationError, DataError, E5ftError, ResumeRefusedError, StorageError, TerminatedError
+from e5ft.files import MANIFEST, clear_temporaries, disk_was_full, read_json, replace_link, write_json, write_text
 
 log = logging.getLogger("e5ft")
-
-# How a full disk is reported: by the system, by safetensors (Rust), by torch.save.
-_DISK_FULL_MESSAGES = (
-    *("No space left on device", "Disk quota exceeded", "os error 28", "os error 122"),
-    "PytorchStreamWriter failed writing",
-)
 
 
 class CrashedError(E5ftError):
@@ -86,33 +80,6 @@ def hold(path: Path, complaint: str) -> FileLock:
     return lock
 
 
-def status_of(path: Path) -> dict | None:
-    """What a run's folder says of its state; None where no run has begun.
-
-    Raises:
-        ConfigurationError: the file is damaged.
-    """
-    file = path / "status.json"
-    return _record(file, "state") if file.is_file() else None
-
-
-def _record(file: Path, *needed: str) -> dict:
-    """Read a record of a run's folder, a JSON object with at least the needed keys; a damaged one is refused."""
-    try:
-        record = read_json(file)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or not record.keys() >= set(needed):
-        raise ConfigurationError(f"{file}: damaged; remove it, or choose another name=")
-    return record
-
-
-def holds_work(path: Path) -> bool:
-    """Whether a run's folder holds something to lose: one that failed before its first checkpoint does not."""
-    status = status_of(path)
-    return status is not None and (status["state"] != "failed" or any(path.glob("checkpoint-*")))
-
-
 def lasting(overrides: Sequence[str]) -> list[str]:
     """A job's overrides as its folder keeps them: without what only says how the multirun was started, and without secrets."""
     return without_secrets([override for override in overrides if not override.startswith("sweep.resume=")])
@@ -132,7 +99,6 @@ class RunFolder:
     def __init__(self, job: Job, resume: bool = False):
         self.path, self.job = Path(job.path), job
         self._started = time.time()
-        self._refused = False
         if not distributed.is_main():  # one process writes; the others read
             return
         earlier = status_of(self.path)
@@ -143,14 +109,17 @@ class RunFolder:
             self._lock = hold(self.path / "run.lock", f"{self.path}: another process is running this name")
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written ({error.strerror or error})") from error
-        if holds_work(self.path) and not resume:
+        try:
+            if holds_work(self.path) and not resume:
+                raise ConfigurationError(
+                    f"{self.path}: holds a run already ({earlier['state']}); choose another name=, or resume it: resume=true"
+                )
+            for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
+                clear_temporaries(folder)
+            self._finished_before = self._clean()
+        except ConfigurationError:
             self._lock.release()
-            raise ConfigurationError(
-                f"{self.path}: holds a run already ({earlier['state']}); choose another name=, or resume it: resume=true"
-            )
-        for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
-            clear_temporaries(folder)
-        self._finished_before = self._clean()
+            raise
         self.set_status("running")
         if job.in_sweep:
             write_text(self.path / "overrides.yaml", OmegaConf.to_yaml(lasting(job.overrides)))
@@ -192,29 +161,17 @@ class RunFolder:
         if distributed.is_main():
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
 
-    def check_definition(self, definition: dict, resume: bool) -> None:
-        """Keep what defines the training, or, on resuming, refuse what differs from it, field by field.
+    def newest_step(self) -> int:
+        """The step of the newest whole checkpoint, and 0 if there is none; damaged ones are renamed, and both are said.
 
         Raises:
-            ConfigurationError: a field differs.
+            ResumeRefusedError: the run has results, and nothing says any more which training they are of.
         """
-        file = self.path / "definition.json"
-        if not resume or not file.is_file():  # a run that ended before this was written starts from step 0
-            if distributed.is_main():
-                write_json(file, definition)
-            return
-        before = _record(file)
-        different = [key for key in sorted({*before, *definition}) if before.get(key) != definition.get(key)]
-        if different:
-            self._refused = True
-            lines = [f"  {key}: {before.get(key)!r} then, {definition.get(key)!r} now" for key in different]
-            raise ConfigurationError("resume=true: the configuration differs from the interrupted run's:\n" + "\n".join(lines))
-
-    def newest_step(self) -> int:
-        """The step of the newest whole checkpoint, and 0 if there is none; damaged ones are renamed, and both are said."""
         from e5ft.training import checkpoint
 
         newest, damaged = checkpoint.newest(self.path)
+        if newest is None and self._finished_before:
+            raise ResumeRefusedError(f"resume=true: {self.path} is finished and has no whole checkpoint; choose another name=")
         checkpoint.clear(self.path, damaged)
         for line in damaged:
             log.warning(f"skipping damaged {line}; renamed to damaged-{line.partition(':')[0]}")
@@ -228,8 +185,9 @@ class RunFolder:
         said = [file for file in (status, summary, *tracebacks) if file.is_file()]
         self._said_before = {file: file.read_text(encoding="utf-8", errors="replace") for file in said}
         # Summaries without a state are of a time when only good ends wrote any.
-        finished = summary in said and _record(summary).get("state", "finished") == "finished"
-        finished = finished or (self.path / "rounds.json").is_file()
+        finished = summary in said and record(summary).get("state", "finished") == "finished"
+        rounds = self.path / "rounds.json"
+        finished = finished or (rounds.is_file() and "rounds" in record(rounds))
         for file in said:
             if file != status and not (finished and file == summary):
                 file.unlink()
@@ -240,7 +198,7 @@ class RunFolder:
         if isinstance(error, E5ftError) or not isinstance(error, Exception):
             return error
         first = (str(error).strip() or "no message").splitlines()[0]
-        if _disk_was_full(error):
+        if disk_was_full(error):
             known = StorageError(f"the disk is full ({first}); make room in {relative(self.path)}, then resume")
         else:
             known = CrashedError(f"{type(error).__name__}: {first}; {self._keep_traceback(error)}")
@@ -263,11 +221,13 @@ class RunFolder:
         message, seconds = str(error) or type(error).__name__, time.time() - self._started
         progress = progress_of(self.path)
         try:
-            if self._finished_before:  # this attempt failed, but the results of the one before are whole
-                self.set_status("finished", last_error=message)
-            elif self._refused:
+            if isinstance(error, ResumeRefusedError):
                 for file, text in self._said_before.items():
                     write_text(file, text)
+                if self.path / "status.json" not in self._said_before:
+                    (self.path / "status.json").unlink()
+            elif self._finished_before:  # this attempt failed, but the results of the one before are whole
+                self.set_status("finished", last_error=message)
             else:
                 file = self.path / "summary.json"
                 results = read_json(file) if file.is_file() else {}
@@ -277,7 +237,8 @@ class RunFolder:
         except OSError as failure:
             log.warning(f"{relative(self.path)}: status.json and summary.json could not be written ({failure.strerror})")
         # The message of a refused setting or row is all there is to say.
-        refused = self._refused or (isinstance(error, ConfigurationError | DataError) and not progress["step"])
+        refused = isinstance(error, ConfigurationError | DataError) and not progress["step"]
+        refused = refused or isinstance(error, ResumeRefusedError)
         if self.job.name is not None and not self._finished_before and not refused:
             resume = state == "stopped" or progress["checkpoint"] is not None
             say(closing(state, progress, seconds, command(self.job.name, resume), resume))
@@ -324,8 +285,11 @@ def command(name: str, resume: bool) -> str:
     if processes > 1 and os.environ.get("LOCAL_WORLD_SIZE") != str(processes):
         return f"the same command on every node, with {' '.join(added)}"
     launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
-    script = sys.argv[0].split() if sys.argv[0].startswith("e5ft ") else [*launcher, sys.argv[0]]
-    return shlex.join([*script, *overrides, *added])
+    script = [sys.argv[0]]
+    if sys.argv[0].startswith("e5ft "):  # as e5ft/__main__.py names itself
+        script = ["-m", *sys.argv[0].split()] if processes > 1 else sys.argv[0].split()
+        launcher = launcher if processes > 1 else []
+    return shlex.join([*launcher, *script, *overrides, *added])
 
 
 def closing(state: str, progress: dict, seconds: float, again: str, resume: bool) -> str:
@@ -350,11 +314,3 @@ def closing(state: str, progress: dict, seconds: float, again: str, resume: bool
         f"\n{state:<12}at step {progress['step']:,} after {duration(seconds)}{measured}"
         f"\nsaved       {progress['folder']}: {saved}\n{'resume' if resume else 'try again':<12}{again}"
     )
-
-
-def _disk_was_full(error: BaseException | None) -> bool:
-    if error is None:
-        return False
-    is_known = any(words in str(error) for words in _DISK_FULL_MESSAGES)
-    full = is_known or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return full or _disk_was_full(error.__cause__ or error.__context__)

@@ -28,7 +28,8 @@ from e5ft import distributed
 from e5ft.app.runs import sweep
 from e5ft.app.settings import build, guard
 from e5ft.data.remote import check_url
-from e5ft.errors import ConfigurationError, E5ftError, TerminatedError
+from e5ft.errors import ConfigurationError, E5ftError, StorageError, TerminatedError
+from e5ft.files import write_refused
 
 if TYPE_CHECKING:
     import torch
@@ -39,18 +40,6 @@ COMMANDS = {
     "eval": "e5ft.app.commands.evaluate:evaluate",
     "mine": "e5ft.app.commands.mine:mine",
     "export": "e5ft.app.commands.export:export",
-}
-# Settings that have moved; the old name works for one version.
-MOVED = {
-    "train": {
-        **{f"loss.{name}": f"step.{name}" for name in ("negatives", "positives", "guide")},
-        "loss.dimensions": "matryoshka.dimensions",
-        "loss.dimension_weights": "matryoshka.weights",
-        "loss.keep_weight": "keep.weight",
-        "loss.keep_temperature": "keep.temperature",
-    },
-    "mine": {"output_file": "output_dir"},
-    "export": {"merge.split": "data.eval_split"},
 }
 _began = False  # whether the configuration was composed: what is raised before is about the overrides
 _verb: str | None = None  # set by run; a launcher's processes have the configuration's name instead
@@ -74,7 +63,7 @@ def run(verb: str) -> None:
         guard.check_overrides(sys.argv[1:])
         _check_launch()
         build.register()
-        sys.argv.append(guard.NO_RECORD)
+        sys.argv[1:] = _for_hydra(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(build.shipped("conf")), config_name=verb)(run_job)()
         code = sweep.failures() and 1
         if _ended_by is not None:
@@ -108,18 +97,26 @@ def run_job(config: DictConfig) -> float | None:
         return _run_in_sweep(config)
     try:
         return _checked(config)
-    except E5ftError as error:
-        _ended_by = error
+    except (E5ftError, OSError) as error:
+        _ended_by = _typed(_verb or "train", error)
+        if _ended_by is None:
+            raise
+        _ended_by.__cause__ = error.__cause__ if _ended_by is error else error
         return None
 
 
-def _checked(config: DictConfig) -> float | None:
+def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None:
     guard.guard()  # a launcher's processes do not come through run
     job = HydraConfig.get()
     guard.check_job_folder(Path(job.runtime.cwd), Path(job.runtime.output_dir))
     guard.check_no_secrets(OmegaConf.to_container(config, resolve=True))
     verb = _verb or job.job.config_name  # --config-name may name a file of the user's own
-    settings = build.settings_of(verb, config)
+    try:
+        settings = build.settings_of(verb, config)
+    except ConfigurationError as error:
+        if verb == "train" and config.get("doctor") is True:
+            _examine_the_rest(error, left_out)
+        raise
     prepare_libraries()
     from e5ft.app.runs.stopping import out_of_memory_explained
 
@@ -128,6 +125,20 @@ def _checked(config: DictConfig) -> float | None:
         function = getattr(importlib.import_module(module), name)
     with out_of_memory_explained(settings):
         return function(settings)
+
+
+def _examine_the_rest(error: ConfigurationError, left_out: tuple[str, ...]) -> None:
+    """doctor=true: tell the override that was refused, and look at all else without it and those left out before."""
+    field, given = re.match("[^=: ]*", str(error))[0], HydraConfig.get().overrides.task
+    names = {o: o.lstrip("+~").partition("=")[0] for o in given if o not in left_out}
+    blamed = [override for override, name in names.items() if f"{field}.".startswith(f"{name}.")]
+    if blamed:  # else it stands in a YAML
+        left_out += (max(blamed, key=lambda override: len(names[override])),)
+        print(f"fault  settings     {error} (what follows is without it)")
+        config = hydra.compose(HydraConfig.get().job.config_name, [o for o in given if o not in left_out])
+        with contextlib.suppress(ConfigurationError):
+            _checked(config, left_out)
+        raise ConfigurationError("doctor: a run could not start; see above") from error
 
 
 def prepare_libraries() -> None:
@@ -190,7 +201,7 @@ def renamed(verb: str, argument: str) -> str:
     """
     field, equals, value = argument.partition("=")
     name = field.lstrip("+")
-    new = MOVED.get(verb, {}).get(name)
+    new = build.MOVED.get(verb, {}).get(name)
     own_files = any(given.startswith(("--config-dir", "--config-path", "-cd", "-cp")) for given in sys.argv[1:])
     if new is None or (name.startswith("loss.") and own_files):  # a loss of the user's own may have a field of this name
         return argument
@@ -202,6 +213,18 @@ def renamed(verb: str, argument: str) -> str:
     if distributed.is_main():
         print(f"note: {name} is {new} now; the old name works for this version", file=sys.stderr)
     return f"{new}{equals}{value}"
+
+
+def _for_hydra(arguments: list[str]) -> list[str]:
+    """The arguments with --config-path taken from the working directory, not from beside this file, and without Hydra's record."""
+    for place, argument in enumerate(arguments):
+        flag, equals, path = argument.partition("=")
+        if flag in ("--config-path", "-cp") and (equals or place + 1 < len(arguments)):
+            path = path if equals else arguments.pop(place + 1)
+            arguments[place] = f"{flag}={path if '://' in path else os.path.abspath(path)}"
+    overrides = (i for i, argument in enumerate(arguments) if argument.startswith("~") or re.match(r"[^-][^=]*=", argument))
+    arguments.insert(next(overrides, len(arguments)), guard.NO_RECORD)  # beside the others: argparse reads one run of them
+    return arguments
 
 
 def quoted(argument: str) -> str:
@@ -244,6 +267,10 @@ def _typed(verb: str, error: BaseException) -> E5ftError | None:
         every_field = f"Every field: docs/configuration.md; this run's: python {sys.argv[0]} --cfg job"
         # Hydra's own advice, to add the field, would make a misspelling worse.
         return ConfigurationError(build.hint(text, verb) or f"{text}\n{every_field}")
+    reason = write_refused(error) if isinstance(error, OSError) else None
+    if reason is not None:
+        place = error.filename or f"{guard.OUTPUTS} or output_dir"
+        return StorageError(f"{place}: cannot be written ({reason}); make room there, or start in a folder that can be written")
     if _began:
         return None
     if isinstance(error, OSError):

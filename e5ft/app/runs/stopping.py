@@ -159,7 +159,8 @@ def _of_training(settings: Any) -> Iterator[tuple[str, str]]:
             f"training.per_device_train_batch_size={size} training.gradient_accumulation_steps={number}",
             f"the same step of {batch * accumulation} queries a process in smaller pieces",
         )
-        yield "training.fit_micro_batch=true", "the largest such piece that fits, found before training"
+        if not training.fit_micro_batch:
+            yield "training.fit_micro_batch=true", "the largest such piece that fits, found before training"
     if not training.activation_checkpointing:
         yield "training.activation_checkpointing=true", "about a third more time"
     if not (training.bf16 or training.fp16):

@@ -11,7 +11,8 @@ from filelock import FileLock
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.runs.folder import hold, holds_work, lasting, status_of
+from e5ft.app.runs.folder import hold, lasting
+from e5ft.app.telling.state import holds_work, status_of
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, replace_link, write_text
 from e5ft.retrieval.tables import HEADLINE, aligned, main_metric
@@ -124,7 +125,7 @@ def write_table(folder: Path) -> list[dict]:
     rows = collect(folder)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # ends lines with CR LF, and so quotes a cell that holds either
     writer.writerows([list(map(_harmless, line)) for line in [columns, *([row.get(c, "") for c in columns] for row in rows)]])
     write_text(folder / "sweep.csv", text.getvalue())
     cells = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]
@@ -142,7 +143,10 @@ def collect(folder: Path) -> list[dict]:
     """
     rows = []
     for job in _jobs(folder):
-        status = status_of(job) or {"state": "failed"}
+        try:
+            status = status_of(job) or {"state": "failed"}
+        except ConfigurationError as error:  # damaged
+            status = {"state": "failed", "error": str(error)}
         overrides = job / "overrides.yaml"
         listed = OmegaConf.load(overrides) if overrides.is_file() else ()
         row = {"job": job.name, **dict(str(override).split("=", 1) for override in listed), "state": status["state"]}
@@ -170,7 +174,7 @@ def _jobs(folder: Path) -> list[Path]:
 
 def _harmless(value: object) -> object:
     """A cell that no spreadsheet takes for a formula; a number with a sign is none."""
-    return f"'{value}" if isinstance(value, str) and re.match(r"[=@\t\r]|[+-](?![\d.]+(e[+-]?\d+)?$)", value) else value
+    return f"'{value}" if isinstance(value, str) and re.match(r"[=@\t\r\n＝＠＋－]|[+-](?![\d.]+(e[+-]?\d+)?$)", value) else value
 
 
 def _cell(value: object) -> str:

@@ -6,6 +6,8 @@ Whatever happens inside wandb is said once and never ends or holds up a training
 import contextlib
 import json
 import logging
+import math
+import numbers
 import os
 import queue
 import sys
@@ -117,8 +119,10 @@ class ProgressLines(TrainerCallback):
 
 
 def _line(step: int, logs: dict) -> str:
-    values = {key: value for key, value in logs.items() if isinstance(value, int | float)}
-    return json.dumps({"step": step, **values}) + "\n"
+    values = {"step": step, **{key: value for key, value in logs.items() if isinstance(value, numbers.Real)}}  # NumPy's, too
+    values = {key: int(value) if isinstance(value, numbers.Integral) else float(value) for key, value in values.items()}
+    # JSON has neither NaN nor an infinity.
+    return json.dumps({key: value if math.isfinite(value) else None for key, value in values.items()}, allow_nan=False) + "\n"
 
 
 @contextlib.contextmanager
@@ -168,15 +172,15 @@ class WandbMirror(TrainerCallback):
         self._run: object | None = None
         self._warned = False
 
-    def start(self, start: Callable[[], object]) -> None:
+    def start(self, make_run: Callable[[], object]) -> None:
         """Begin a run.
 
         Args:
-            start: imports wandb and returns its run.
+            make_run: imports wandb and returns its run.
         """
         self._calls = queue.SimpleQueue()
         threading.Thread(target=_work, args=(self._calls,), name="wandb-calls", daemon=True).start()
-        self._run = self._call(start, _INIT + _GRACE, "did not start")
+        self._run = self._call(make_run, _INIT + _GRACE, "did not start")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Called by Trainer with what it logs."""

@@ -10,19 +10,32 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, TrainSettings
+from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, Seed, TrainSettings
 from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
 from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import MiningSettings
-from e5ft.settings import Settings, Word, build, check_value, hints, leaves, nearest, nested_settings, number, shown
+from e5ft.settings import Settings, Word, build, check_value, hints, leaves, nearest, nested_settings, number, shown, words
+from e5ft.training.settings import Scale
 
 if TYPE_CHECKING:
     import torch
 
 SCRIPTS = {"train": TrainSettings, "eval": EvalSettings, "mine": MineSettings, "export": ExportSettings}
+# Settings that have moved; on the command line the old name works for one version.
+MOVED = {
+    "train": {
+        **{f"loss.{name}": f"step.{name}" for name in ("negatives", "positives", "guide")},
+        "loss.dimensions": "matryoshka.dimensions",
+        "loss.dimension_weights": "matryoshka.weights",
+        "loss.keep_weight": "keep.weight",
+        "loss.keep_temperature": "keep.temperature",
+    },
+    "mine": {"output_file": "output_dir"},
+    "export": {"merge.split": "data.eval_split"},
+}
 _PARAMETERS = ("loss", "optimizer")  # groups whose fields are the parameters of a class
 
 
@@ -57,9 +70,8 @@ def settings_of(script: str, config: DictConfig) -> Any:
     for path, value in leaves(values):
         if isinstance(value, str) and "\0" in value:
             raise ConfigurationError(f"{path}={shown(value)}: holds a NUL character")
-        if value is not None and path.endswith(("filters.teacher_margin", "filters.teacher_max_score")):
-            group, _, field = path.rpartition("filters.teacher_")  # held there for the filters, set at the cross-encoder
-            raise ConfigurationError(f"{path}: no such field; did you mean {group}cross_encoder.{field}?")
+        _check_place(script, path, value, values)
+    check_value(values.get("seed"), Seed, "seed")
     values["data"] = data_settings(_group(values, "data"))
     model = _group(values, "model")
     lora = build(LoraSettings, model.pop("lora", {}))
@@ -128,7 +140,7 @@ def optimizer_class(values: Mapping[str, Any]) -> tuple[type, dict]:
 
 def field_names(script: str) -> list[str]:
     """The dotted names of everything that a script can be told."""
-    names = list(_fields(SCRIPTS[script]))
+    names = list(dict(_fields(SCRIPTS[script])))
     for group in _PARAMETERS if script == "train" else ():
         for file in shipped(f"conf/{group}").glob("*.yaml"):
             names += [f"{group}.{name}" for name in OmegaConf.load(file) if name not in ("defaults", "_target_")]
@@ -141,7 +153,29 @@ def hint(message: str, script: str) -> str | None:
     if match is None:
         return None
     field = match[1]
+    if field in MOVED.get(script, {}):
+        return f"{field}: is {MOVED[script][field]} now"
+    group, fields = field.rpartition(".")[0], dict(_fields(SCRIPTS[script]))
+    if group in fields and "a mapping" in words(fields[group]):  # of free fields: model.shape, lr_scheduler_kwargs
+        return f"{field}: not in {group}; to add it: +{field}=VALUE"
     return remedy(field.rpartition(".")[2]) or f"{field}: no such field{nearest(field, field_names(script))}"
+
+
+def _check_place(script: str, path: str, value: object, values: dict) -> None:
+    """Refuse a value where nothing reads it, but a field was or settings are filled: it would be lost, or refused by another name."""
+    old, loss = path.partition("[")[0], values.get("loss")
+    if old in MOVED.get(script, {}):
+        is_ours = isinstance(loss, Mapping) and str(loss.get("_target_")).startswith("e5ft.")
+        if is_ours or not old.startswith("loss."):  # a loss of the user's own may have a field of this name
+            raise ConfigurationError(f"{old}: is {MOVED[script][old]} now")
+    if value is not None and path.endswith(("filters.teacher_margin", "filters.teacher_max_score")):
+        group, _, field = path.rpartition("filters.teacher_")  # held there for the filters, set at the cross-encoder
+        raise ConfigurationError(f"{path}: no such field; did you mean {group}cross_encoder.{field}?")
+    filled = {"model.seed": "seed", "rounds.mining.seed": "seed", "lora": "model.lora"}
+    for place, meant in (filled | {"mining": ""} if script == "mine" else filled).items():
+        if f"{path}.".startswith(f"{place}."):
+            named = f"{meant}{path.removeprefix(place)}".removeprefix(".")
+            raise ConfigurationError(f"{path}={shown(value)}: no such field; did you mean {named}?")
 
 
 def _group(values: dict, name: str) -> dict:
@@ -151,24 +185,26 @@ def _group(values: dict, name: str) -> dict:
 
 
 def _check_parameters(group: str, values: dict) -> None:
-    """Check what every class of a group has; the class checks the rest when it is made."""
+    """Check what every class of a group has, without torch; the class checks the rest when it is made."""
     check_value(values.get("_target_"), Word, f"{group}._target_")
     for path, value in leaves(values, group):
         if value in ("None", "~None"):
             raise ConfigurationError(f"{path}={value}: the word for nothing is null")
+    if group == "loss" and values["_target_"].startswith("e5ft.") and "temperature" in values:
+        check_value(values["temperature"], Scale, "loss.temperature")
     if group == "optimizer":
         check_value(values.get("lr"), number(above=0, below=10), "optimizer.lr")
         check_value(values.get("weight_decay"), number(least=0) | None, "optimizer.weight_decay")
 
 
-def _fields(kind: type, prefix: str = "") -> Iterator[str]:
+def _fields(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, annotation in hints(kind).items():
         nested = nested_settings(annotation)
         path = "model.lora." if name == "lora" else prefix if name in kind.FLAT else f"{prefix}{name}."
         if nested is not None:
             yield from _fields(nested, path)
         elif name not in _PARAMETERS:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", annotation
 
 
 def _listed(value: object) -> object:

@@ -61,7 +61,7 @@ class DataPlan:
         sources: the rows: one source, or those of a mix; a BEIR folder where mining reads `rows_dir`.
         dev: where the set comes from that chooses the best checkpoint; None where mining reads a BEIR folder without one.
         evaluation: the set reported before and after training; None: the dev set.
-        keep: sets whose scores training must not lower.
+        keep: sets whose scores training must not lower; none in mining, which measures nothing.
         mix: how the sources are mixed; None where there is one source.
         sample: whether the rows are the shipped sample.
         display_name: the rows' name in messages.
@@ -111,7 +111,7 @@ def plan(settings: Any) -> DataPlan:
     else:
         dev = DevShare(data.dev_share, settings.seed) if rows_dir is None else None
     target = evaluation.name if evaluation is not None else "dev" if data.dev_file is None else Path(data.dev_file).stem
-    keep = locate_keep_sets(data.keep_dir, data.eval_split, cache, target)
+    keep = () if hasattr(settings, "rows_dir") else locate_keep_sets(data.keep_dir, data.eval_split, cache, target)
     for file in (part.file for part in (*sources, dev) if isinstance(part, RowsFile) and not is_url(part.file)):
         if Path(file).suffix.lower() in SUFFIXES and not Path(file).exists():  # a hub data set's name has no such suffix
             raise DataError(f"{file}: there is no such file")

@@ -63,6 +63,7 @@ PINNED = {
     "neftune_noise_alpha": (None, "no noise is added to embeddings; model.dropout is there"),
     "parallelism_config": (None, "processes share the data alone"),
     **dict.fromkeys(("label_names", "label_smoothing_factor", "average_tokens_across_devices"), (None, "there are no labels")),
+    "dataloader_in_order": (None, "as workers finish, the micro-batches of a step would be those of others"),
     "dataloader_drop_last": (None, "steps are whole, the rest of an epoch is dropped"),
     **dict.fromkeys(("do_train", "do_eval", "do_predict", "local_rank"), (None, "the scripts and torchrun decide")),
     "eval_on_start": (None, "the base model is always measured first"),

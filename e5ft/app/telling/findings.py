@@ -22,6 +22,7 @@ from e5ft.app.settings.plan import BeirSplit, RowsFile, plan
 from e5ft.app.telling import machine
 from e5ft.app.telling.machine import Finding, fault, note, ok
 from e5ft.app.telling.report import duration, relative, say, size
+from e5ft.app.telling.state import holds_work, status_of
 from e5ft.data.formats import SUFFIXES
 from e5ft.data.lines import BadLine
 from e5ft.data.mixing import MixSampler
@@ -29,7 +30,6 @@ from e5ft.data.remote import is_url
 from e5ft.data.rows import read_rows
 from e5ft.data.store import TokenStore
 from e5ft.errors import ConfigurationError, E5ftError
-from e5ft.files import read_json
 from e5ft.modeling.compact import compacted
 from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.settings import ModelSource
@@ -154,12 +154,11 @@ def check_settings(run: PlannedRun) -> Finding:
     """Build what a run builds of its settings first, and refuse the name of a run that is there already."""
     folder = folder_in(OUTPUTS, run.settings.name)
     run.build(run.settings, folder)
-    status = folder / "status.json"
-    state = read_json(status)["state"] if status.is_file() else None
-    if run.settings.resume and state is None:
+    status = status_of(folder)
+    if run.settings.resume and status is None:
         return fault(f"resume=true, but there is no run in {folder}", "resume=false, or another name=")
-    if not run.settings.resume and state is not None and (state != "failed" or any(folder.glob("checkpoint-*"))):
-        return fault(f"{folder} holds a run already ({state})", "another name=, or resume=true to resume it")
+    if not run.settings.resume and holds_work(folder):
+        return fault(f"{folder} holds a run already ({status['state']})", "another name=, or resume=true to resume it")
     return ok(f"{run.step_rows:,} queries a step")
 
 
@@ -227,7 +226,8 @@ def check_memory(run: PlannedRun) -> Finding:
     """Compare free memory with what the model's shape and the settings say it takes."""
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if run.uses_gpu else torch.device("cpu")
     if run.parameters is None:
-        return ok(f"{size(machine.free_memory(device))} free; what the model takes is known once it is here")
+        free = machine.free_memory(device)
+        return ok(f"{'' if free is None else f'{size(free)} free; '}what the model takes is known once it is here")
     weights, trained, spared = run.parameters
     shards = int(os.environ.get("WORLD_SIZE", 1)) if run.settings.training.fsdp else 1
     return machine.memory(weights, trained, device, spared=spared, shards=shards)

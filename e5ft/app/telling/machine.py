@@ -17,6 +17,7 @@ import torch
 from e5ft.app.settings.groups import has_wandb_key, wandb_server
 from e5ft.app.telling.report import size
 from e5ft.errors import ConfigurationError
+from e5ft.training.fitting import StepCost
 
 _CACHE_ROOM = 1_000_000_000  # bytes that the caches of a data set of middling size take
 _CGROUP = Path("/sys/fs/cgroup")
@@ -90,11 +91,11 @@ def check_precision(run) -> Finding:
         return (
             note(f"bfloat16, but {slower}", "many times slower than training.bf16=false") if bf16 else ok(f"{chosen}; {slower}")
         )
-    return ok(chosen if bf16 else f"{chosen}; this CPU multiplies bfloat16 no slower: try training.bf16=true")
+    return ok(chosen if bf16 else f"{chosen}; this CPU has bfloat16 instructions: try training.bf16=true")
 
 
 def bf16_is_emulated() -> bool:
-    """Return whether a matrix product takes longer in bfloat16 than in float32 here (in 0.1 s at most)."""
+    """Return whether a matrix product takes more than twice as long in bfloat16 as in float32 here (in 0.1 s at most)."""
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(256, 256, dtype=dtype)
@@ -127,36 +128,37 @@ def memory(
     rest = 0 if shards == 1 else 4 * weights
     most, least = (processes * ((4 * weights + 12 * count) // shards + rest) for count in (trained, trained - spared))
     free = free_memory(device)
-    text = f"{size(most)} for weights, gradient and optimizer, more for activations; {size(free)} free"
-    smaller = "a smaller model, or model.lora.rank=16"
-    if free and least > free:
+    text = f"{size(most)} for weights, gradient and optimizer, more for activations"
+    if free is None:
+        return ok(text)
+    text, smaller = f"{text}; {size(free)} free", "a smaller model, or model.lora.rank=16"
+    if least > free:
         return fault(text, smaller)
-    if free and most > 0.8 * free:
+    if most > 0.8 * free:
         return note(text, f"it may not fit: {smaller}, training.activation_checkpointing=true")
     return ok(text)
 
 
 def measured_memory(cost: StepCost, device: torch.device) -> Finding:
     """Compare free memory with what the largest micro-batch took when it was tried."""
-    if cost.memory is None:
-        return ok("not measured: this system does not say what a process holds")
-    processes = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    free = free_memory(device)
-    text = f"about {size(cost.memory)} at the most{f', {processes} times' if processes > 1 else ''}; {size(free)} free"
-    if free and processes * cost.growth > free:
+    processes, free = 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", 1)), free_memory(device)
+    if cost.memory is None or free is None:
+        return ok("unknown here")
+    text = f"at most about {size(cost.memory)}{f' in each of {processes} processes' if processes > 1 else ''}; {size(free)} free"
+    if processes * cost.growth > free:
         return note(text, "it may not fit: training.fit_micro_batch=true, training.activation_checkpointing=true")
     return ok(text)
 
 
-def free_memory(device: torch.device) -> int:
-    """Return the free bytes of the GPU, or of the machine (of the container, where that is less); 0 if unknown."""
+def free_memory(device: torch.device) -> int | None:
+    """Return the free bytes of the GPU, or of the machine (of the container, where that is less); None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = int(dict(line.split(":", 1) for line in lines)["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return 0
+        return None
     with contextlib.suppress(OSError, KeyError, ValueError):  # no cgroup v2, or no limit ("max")
         used = int((_CGROUP / "memory.current").read_text())
         reclaimable = int(dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())["inactive_file"])
@@ -234,6 +236,7 @@ def unreachable(url: str, seconds: float = 3) -> str | None:
     reasons = [f"no answer in {seconds:g} s"]
 
     def ask() -> None:
+        """Note an empty reason once the server has answered, else why it has not."""
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
             reasons.append("")

@@ -10,6 +10,7 @@ from e5ft.retrieval.settings import Limits, Selection
 from e5ft.retrieval.tables import (
     cutoffs_of,
     difference_text,
+    few_queries,
     format_table,
     gain_and_loss,
     gain_and_loss_rows,
@@ -73,6 +74,12 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     ]
     if summary["keep"]:
         lines += ["", gain_and_loss(summary), ""]
+    kept = {entry["set"]: entry["queries"] for entry in summary["keep"]}
+    lines += few_queries({summary["test_set"]: len(scores.after.scored), **kept})
+    if training["without_negatives"]:
+        lines.append(
+            f"{training['without_negatives']:,} steps, or micro-batches on their own, had no negative and taught nothing."
+        )
     if summary["best"]["step"] == 0:
         lines.append("Nothing beat the model before training on the dev set: model/ is that model, unchanged.")
     elif summary["best"]["step"] != training["steps"]:

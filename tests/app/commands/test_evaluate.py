@@ -27,8 +27,8 @@ def test_eval_repeats_the_run_s_own_figures(run, composed, capsys):
     assert "paired over queries" in capsys.readouterr().out
 
 
-def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_path):
-    rows = [{"query": f"질문 {i}", "document": f"문서 {i} 내용", "hard_negative": [f"다른 {i}"]} for i in range(30)]
+def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_path, capsys):
+    rows = [{"query": f"질문 {i}", "document": f"문서 {i} 내용", "hard_negative": [f"다른 {i}"]} for i in range(8)]
     path = write_rows(rows, "mine.jsonl")
     out = tmp_path / "out"
     evaluate(
@@ -44,6 +44,7 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     difference = read_json(out / "mine/difference_compare.json")
     assert difference["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}  # a model against itself
     assert (out / "mine/model/run.trec").is_file()
+    assert "mine: 8 queries; below 30 even a large difference" in capsys.readouterr().out
 
 
 def test_eval_errors(run, composed):

@@ -62,10 +62,10 @@ def test_distillation_without_scores_says_which_row_and_what_to_do(trained, tmp_
 
 
 def test_a_guide_masks_and_the_share_is_logged(trained):
-    """With a margin of -2 the guide takes every candidate for false, with 2 none: the mask follows it."""
+    """With a margin of -1.9 the guide takes every candidate for false, with 2 none: the mask follows it."""
     _, guide = trained(*SHORT)
     shares = {}
-    for margin in (-2, 2):
+    for margin in (-1.9, 2):
         _, folder = trained(
             "loss.false_negatives=guide",
             f"step.guide={guide}/model",
@@ -75,7 +75,9 @@ def test_a_guide_masks_and_the_share_is_logged(trained):
         )
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         shares[margin] = [line["false_negative_share"] for line in lines if "loss" in line]
-    assert set(shares[-2]) == {1.0} and set(shares[2]) == {0.0}
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["training"]["without_negatives"] == (2 if margin < 0 else 0)
+    assert set(shares[-1.9]) == {1.0} and set(shares[2]) == {0.0}
 
 
 def test_the_cuts_of_a_matryoshka_run_are_measured(trained):

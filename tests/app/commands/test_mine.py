@@ -220,6 +220,18 @@ def test_what_mining_did_not_write_is_never_replaced(job, tmp_path):
         job("sources=[bm25]", f"output_dir={tmp_path}/x")
 
 
+def test_a_file_or_a_link_in_the_place_of_the_folder_is_named(job, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "gone"):
+        with pytest.raises(ConfigurationError, match=f"output_dir={tmp_path}/{name}: must be a folder"):
+            job("sources=[bm25]", f"output_dir={tmp_path}/{name}")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/rows.jsonl").symlink_to(tmp_path / "file")
+    with pytest.raises(ConfigurationError, match=f"output_dir={tmp_path}/x: .*rows.jsonl is a link"):
+        job("sources=[bm25]", f"output_dir={tmp_path}/x")
+
+
 def test_a_row_too_long_to_be_read_back_is_refused(job):
     rows = [{"query": f"질문 {i}", "document": f"질문 {i} " + "가나다라마바사" * 10_000} for i in range(10)]
     with pytest.raises(DataError, match="lower per_query"):

@@ -105,10 +105,34 @@ def test_an_interrupted_round_is_trained_again_and_its_mining_is_kept(run, tmp_p
     assert (folder / "round-2" / "mined" / "rows.jsonl").stat().st_mtime_ns == before
 
 
-def test_going_on_with_other_settings_is_refused(run):
+def test_going_on_with_other_settings_or_rows_is_refused(run, rows, tmp_path):
     run()
-    with pytest.raises(ConfigurationError, match="configuration differs.*\n.*loss"):
+    with pytest.raises(ConfigurationError, match="configuration differs.*rounds.json.*\n.*loss"):
         run("resume=true", "loss.temperature=0.9")
+    lines = Path(rows).read_text(encoding="utf-8").splitlines(keepends=True)
+    Path(rows).write_text("".join(lines[:-1]), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="(?s)configuration differs.*dev set: .*rows: "):
+        run("resume=true")
+    folder = tmp_path / "outputs/test"
+    (folder / "rounds.json").unlink()
+    (folder / "status.json").unlink()
+    with pytest.raises(ConfigurationError, match="holds a run already"):
+        run()
+    with pytest.raises(ConfigurationError, match="rounds.json: does not say which training the rounds beside it are of"):
+        run("resume=true")
+
+
+def test_a_first_attempt_that_failed_leaves_no_rows_to_the_next(run, rows, tmp_path, monkeypatch):
+    """The dev rows are cut off again, of the rows as they are now."""
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "_round", lambda *_: (_ for _ in ()).throw(ZeroDivisionError))
+        with pytest.raises(Exception, match="ZeroDivisionError"):
+            run()
+    text = Path(rows).read_text(encoding="utf-8").replace("문서", "글")
+    Path(rows).write_text(text, encoding="utf-8")
+    run()
+    folder = tmp_path / "outputs/test"
+    assert all("문서" not in (folder / f"{name}.jsonl").read_text(encoding="utf-8") for name in ("train", "dev"))
 
 
 @pytest.mark.parametrize(
@@ -137,9 +161,20 @@ def test_previous_starts_from_the_round_before(run, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", ["null", "30"])
-@pytest.mark.parametrize("given", ["data.dev_share=0.2", "data.dev_file=dev.jsonl", "data.eval_dir={}", "data.train_file=null"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "data.dev_share=0.2",
+        "data.dev_file=dev.jsonl",
+        "data.eval_dir={}",
+        "data.train_file=null",
+        "data.dev_file=dev.jsonl data.columns.query=question",
+    ],
+)
 def test_no_round_trains_against_its_dev_or_evaluation_passages(run, rows, tmp_path, monkeypatch, given, limit):
     """Real mining with random candidates; training is left out."""
+    if "question" in given:
+        Path(rows).write_text(Path(rows).read_text(encoding="utf-8").replace('"query"', '"question"'), encoding="utf-8")
     (tmp_path / "dev.jsonl").write_text("".join(Path(rows).read_text(encoding="utf-8").splitlines(keepends=True)[:9]))
     folder = shutil.copytree(SAMPLE_SET, tmp_path / "set")
     with open(folder / "corpus.jsonl", "a", encoding="utf-8") as file:
@@ -166,4 +201,9 @@ def test_no_round_trains_against_its_dev_or_evaluation_passages(run, rows, tmp_p
         })  # fmt: skip
 
     monkeypatch.setattr(rounds, "train", checked)
-    run(given.format(folder), f"data.max_train_rows={limit}", "rounds.mining.sources=[random]", "rounds.mining.per_query=40")
+    run(
+        *given.format(folder).split(),
+        f"data.max_train_rows={limit}",
+        "rounds.mining.sources=[random]",
+        "rounds.mining.per_query=40",
+    )

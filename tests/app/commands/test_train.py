@@ -13,6 +13,7 @@ from e5ft.errors import ConfigurationError, DataError, NonFiniteError, Terminate
 from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
+from e5ft.training.checkpoint import definition_of
 
 EXPERIMENTS = sorted(path.stem for path in (shipped("conf") / "experiment").glob("*.yaml"))
 
@@ -177,7 +178,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_goes_on_from_the_beginning
             trained("training.max_steps=1")
     _, folder = trained("training.max_steps=1", "resume=true")
     assert lines(folder / "metrics.jsonl")[0]["step"] == 0
-    assert (folder / "definition.json").is_file()
+    assert definition_of(folder / "checkpoint-1")["seed"] == 42
 
 
 def test_without_evaluation_the_last_weights_count(trained):
@@ -264,7 +265,7 @@ def test_adapters_train_and_the_model_has_them_merged(trained):
     pytest.importorskip("peft")
     lora = ("model.lora.rank=4", "model.lora.alpha=8", "optimizer.lr=1e-2", "training.max_steps=4")
     _, folder = trained(*lora, "training.save_steps=2", "training.eval_steps=2")
-    assert read_json(folder / "definition.json")["lora"]["rank"] == 4
+    assert definition_of(folder / "checkpoint-4")["lora"]["rank"] == 4
     assert (folder / "checkpoint-4" / "adapter.safetensors").is_file() and not (folder / "model/adapter.safetensors").exists()
     assert read_json(folder / "summary.json")["best"]["step"] > 0
     _, report = AutoModel.from_pretrained(folder / "model", output_loading_info=True)

@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from e5ft.app.runs.folder import CrashedError, Job, RunFolder, command, hold, progress_of
-from e5ft.errors import ConfigurationError, NonFiniteError, StorageError, TerminatedError
+from e5ft.errors import ConfigurationError, NonFiniteError, ResumeRefusedError, StorageError, TerminatedError
 from e5ft.files import read_json, write_json
 
 METRICS = [{"step": 0, "eval_ndcg@10": 0.1}, {"step": 2, "loss": 3.0}, {"step": 4, "loss": 2.0}, {"step": 4, "eval_ndcg@10": 0.3}]
@@ -151,6 +151,8 @@ def test_the_command_names_no_secret_and_the_launcher(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert command("x", True).startswith("torchrun --standalone --nproc_per_node 2 train.py ")
+    monkeypatch.setattr(sys, "argv", ["e5ft train", "seed=1"])  # python -m e5ft train
+    assert command("x", True) == "torchrun --standalone --nproc_per_node 2 -m e5ft train seed=1 name=x resume=true"
     monkeypatch.setenv("WORLD_SIZE", "16")
     assert command("x", True) == "the same command on every node, with name=x resume=true"
 
@@ -166,25 +168,60 @@ def test_a_training_that_crashes_leaves_its_record(trained, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
-@pytest.mark.parametrize("record", ["status.json", "summary.json", "definition.json"])
-def test_a_damaged_record_is_named(tmp_path, record, content):
+@pytest.mark.parametrize(("record", "resume"), [("status.json", True), ("status.json", False), ("summary.json", True)])
+def test_a_damaged_record_is_named_with_the_way_on(tmp_path, record, content, resume):
+    """Which works: the run is not lost with its status."""
     with contextlib.suppress(TerminatedError), RunFolder(Job(tmp_path)) as folder:
-        folder.check_definition({"seed": 1}, resume=False)
+        checkpoint(folder.path, 2)
         raise TerminatedError
     (tmp_path / record).write_text(content)
-    with pytest.raises(ConfigurationError, match=f"{record}: damaged; remove it"), RunFolder(Job(tmp_path), True) as folder:
-        folder.check_definition({"seed": 1}, resume=True)
+    with pytest.raises(ConfigurationError) as raised:
+        RunFolder(Job(tmp_path), resume)
+    assert str(raised.value) == f"{tmp_path / record}: damaged; remove it and resume (resume=true), or choose another name="
+    (tmp_path / record).unlink()
+    with RunFolder(Job(tmp_path), resume=True):
+        pass
+    assert read_json(tmp_path / "status.json")["state"] == "finished"
 
 
-def test_a_refused_resume_leaves_the_run_as_it_was(ended, tmp_path, capsys):
+@pytest.mark.parametrize("work", ["checkpoint-2", "model", "round-1/checkpoint-2", "round-1/model"])
+@pytest.mark.parametrize("status", [None, {"state": "failed"}])
+def test_a_folder_with_checkpoints_or_a_model_holds_work_whatever_its_status(tmp_path, work, status):
+    (tmp_path / work).mkdir(parents=True)
+    if status is not None:
+        write_json(tmp_path / "status.json", status)
+    before = sorted(tmp_path.rglob("*.json"))
+    with pytest.raises(ConfigurationError, match=f"holds a run already .{'failed' if status else 'unknown'}.; .*resume=true"):
+        RunFolder(Job(tmp_path))
+    assert sorted(tmp_path.rglob("*.json")) == before
+    with RunFolder(Job(tmp_path), resume=True):
+        pass
+
+
+@pytest.mark.parametrize("state", ["failed", "finished", None])
+def test_a_refused_resume_leaves_the_run_as_it_was(ended, tmp_path, capsys, state):
     ended(ZeroDivisionError("by zero"))
     path = tmp_path / "outputs/x"
-    write_json(path / "definition.json", {"seed": 1})
-    before = {file: file.read_text() for file in path.iterdir() if file.is_file()}
-    with pytest.raises(ConfigurationError, match="seed: 1 then, 2 now"), RunFolder(Job(path, "x"), True) as folder:
-        folder.check_definition({"seed": 2}, resume=True)
-    assert {file: file.read_text() for file in path.iterdir() if file.is_file()} == before and path / "error.txt" in before
+    if state == "finished":
+        for file in ("summary.json", "status.json"):
+            write_json(path / file, {"state": "finished"})
+    if state is None:
+        (path / "status.json").unlink()
+    before = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    with pytest.raises(ResumeRefusedError, match="seed"), RunFolder(Job(path, "x"), True):
+        raise ResumeRefusedError("seed: 1 then, 2 now")
+    assert {file: file.read_bytes() for file in path.iterdir() if file.is_file()} == before and path / "error.txt" in before
     assert capsys.readouterr().out == ""
+
+
+def test_a_finished_run_without_a_checkpoint_is_not_begun_anew_over_its_results(tmp_path):
+    """Nothing says any more which training they are of."""
+    for file in ("summary.json", "status.json"):
+        write_json(tmp_path / file, {"state": "finished"})
+    refused = pytest.raises(ResumeRefusedError, match="is finished and has no whole checkpoint; choose another name=")
+    with refused, RunFolder(Job(tmp_path), resume=True) as folder:
+        folder.newest_step()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.lock", "status.json", "summary.json"]
 
 
 def _hold_and_wait(path, ready):

@@ -1,9 +1,13 @@
 """What every script does around its command: overrides made readable, errors made one line and an exit code."""
 
+import errno
 import sys
+import types
 
 import pytest
+from hydra._internal.utils import get_args
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 
 from e5ft.app.runs import script, tracking
 from e5ft.errors import ConfigurationError
@@ -50,6 +54,59 @@ def test_korean_values_in_a_sweep():
 @pytest.mark.parametrize("argument", ["-m", "--config-dir=가", "x=\\가", "x=${가}"])
 def test_what_is_not_to_be_quoted_stays(argument):
     assert script.quoted(argument) == argument
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["seed=1", "--config-dir", "own"],
+        ["--config-dir", "own", "seed=1"],
+        ["~lora", "-m", "--config-dir=own"],
+        ["--config-path", "conf2", "seed=1"],
+        ["seed=1", "-cp=conf2"],
+        ["-cp", "conf2"],
+        ["--config-path=/conf2"],
+        ["--config-path=pkg://conf2"],
+    ],
+)
+def test_flags_may_stand_before_or_behind_overrides_and_paths_are_of_the_working_directory(monkeypatch, tmp_path, given):
+    """Run up to Hydra's own parser."""
+    read = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(script.hydra, "main", lambda **_: lambda job: lambda: read.append(get_args()))
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    script.run("train")
+    assert set(read[0].overrides) == {*(each for each in given if each in ("seed=1", "~lora")), "hydra.output_subdir=null"}
+    expected = {"conf2": str(tmp_path / "conf2"), "/conf2": "/conf2", "pkg://conf2": "pkg://conf2"}
+    asked = next((path for path in expected if given[-1].endswith(f"={path}") or path in given), None)
+    assert read[0].config_path == expected.get(asked) and read[0].config_dir == (None if asked else "own")
+
+
+@pytest.mark.parametrize("began", [False, True])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "outputs/z"), "outputs/z: cannot be written (Read-only file system); "),
+        (OSError(errno.ENOSPC, "No space left on device"), "outputs or output_dir: cannot be written (the disk is full); "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(monkeypatch, capsys, began, error, message):
+    """Hydra makes the run's folder before a job begins; what eval.py and mine.py write comes after."""
+
+    def refused(*_):
+        raise error
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.setattr(script, "_began", False)
+    monkeypatch.setattr(script, "_ended_by", None)
+    monkeypatch.setattr(script, "_checked", refused)
+    monkeypatch.setattr(script.HydraConfig, "get", lambda: types.SimpleNamespace(mode=RunMode.RUN))
+    monkeypatch.setattr(script.hydra, "main", lambda **_: lambda job: (lambda: job({})) if began else refused)
+    monkeypatch.setattr(sys, "argv", ["eval.py"])
+    with pytest.raises(SystemExit) as ended:
+        script.run("eval")
+    assert ended.value.code == 6 and capsys.readouterr().err.startswith(f"error: {message}make room there, or start in ")
 
 
 @pytest.mark.parametrize("began", [False, True])

@@ -18,6 +18,7 @@ from e5ft.app.runs.stopping import SIGNALS, StopAtStepEnd, out_of_memory_explain
 from e5ft.errors import OutOfMemoryError, TerminatedError
 from e5ft.files import digest_of_file, read_json
 from e5ft.modeling.encoder import Encoder
+from e5ft.training.checkpoint import definition_of
 from e5ft.training.trainer import ContrastiveTrainer
 
 ARGS = types.SimpleNamespace(device=torch.device("cpu"))
@@ -165,7 +166,20 @@ def test_a_run_takes_the_largest_cut_that_fits(trained, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "micro-batch 4 x 4, the largest that fits (asked: 16 x 1, the same step)" in printed
     assert "of 16 queries (4 x 4)" in printed
-    assert read_json(whole / "definition.json") == read_json(fitted / "definition.json")
+    assert definition_of(whole / "checkpoint-4") == definition_of(fitted / "checkpoint-4")
     lines = [map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) for folder in (whole, fitted)]
     losses = [[entry["loss"] for entry in entries if "loss" in entry] for entries in lines]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4) and len(losses[0]) == 4
+
+
+def test_after_fitting_the_advice_starts_from_the_cut_in_use(trained, monkeypatch):
+    monkeypatch.setattr("e5ft.app.commands.train.fit_micro_batch", lambda trainer: (4, 4))
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(ContrastiveTrainer, "training_step", full)
+    with pytest.raises(OutOfMemoryError) as raised:
+        trained(*SETTINGS, "training.fit_micro_batch=true")
+    assert "training.per_device_train_batch_size=2 training.gradient_accumulation_steps=8" in str(raised.value)
+    assert "fit_micro_batch=true" not in str(raised.value)

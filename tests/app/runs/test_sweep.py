@@ -36,6 +36,14 @@ def job(folder, number, *, dev=None, test=0.5, change=None, error=None, test_set
     write_json(folder / str(number) / "summary.json", summary)
 
 
+def test_a_damaged_status_is_a_line_of_the_table(tmp_path):
+    job(tmp_path, 0, dev=0.4)
+    job(tmp_path, 1, dev=0.5)
+    (tmp_path / "1/status.json").write_text("")
+    rows = collect(tmp_path)
+    assert [row["state"] for row in rows] == ["finished", "failed"] and "1/status.json: damaged; remove it" in rows[1]["error"]
+
+
 def test_gain_and_loss_stand_side_by_side(tmp_path):
     job(tmp_path, 0, dev=0.4)
     assert not any("change" in column for column in collect(tmp_path)[0])
@@ -49,17 +57,17 @@ def test_gain_and_loss_stand_side_by_side(tmp_path):
 
 
 def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path):
-    formulas = ["=HYPERLINK(1)", "@SUM(1)", "+cmd", "-2+3", "\t=1"]
+    formulas = ["=HYPERLINK(1)", "@SUM(1)", "+cmd", "-2+3", "\t=1", "\r=1", "\n=1", "＝1+1", "－1+1"]
     job(tmp_path, 0, dev=-0.5, change=-0.25, test_set="=cmd|' /C calc'!A0")
     overrides = {f"a{number}": value for number, value in enumerate([*formulas, "-1", "+0.5", "-1e-5"])}
     write_text(tmp_path / "0/overrides.yaml", OmegaConf.to_yaml([f"{name}={value}" for name, value in overrides.items()]))
     job(tmp_path, 1, error="=error")
     sweep.write_table(tmp_path)
-    with open(tmp_path / "sweep.csv") as file:
+    with open(tmp_path / "sweep.csv", newline="") as file:
         first, second = csv.DictReader(file)
-    cells = [first[f"a{number}"] for number in range(8)]
+    cells = [first[f"a{number}"] for number in range(len(overrides))]
     assert cells == [f"'{formula}" for formula in formulas] + ["-1", "+0.5", "-1e-5"] and second["error"] == "'=error"
-    assert first["dev ndcg@10"] == "-0.5" and not any(name.startswith("=") for name in first)
+    assert first["dev ndcg@10"] == "-0.5" and "'=cmd|' /C calc'!A0 ndcg@10" in first
 
 
 @pytest.mark.parametrize(
@@ -131,6 +139,8 @@ def test_a_multirun_that_is_running_is_refused(tmp_path, ours):
 def test_a_job_is_picked_up_only_with_its_own_overrides(tmp_path):
     folder = tmp_path / "0"
     assert state_before(folder, ["loss.temperature=0.1"]) is None
+    (folder / "checkpoint-1").mkdir(parents=True)
+    assert state_before(folder, ["loss.temperature=0.1"]) == "unknown"  # its status is gone, its work is not
     write_json(folder / "status.json", {"state": "running"})
     assert state_before(folder, ["loss.temperature=0.1"]) == "running"  # killed before the overrides were written
     write_text(folder / "overrides.yaml", "- name=s\n- loss.temperature=0.1\n")

@@ -6,10 +6,12 @@ W&B mirrors what is logged; whatever happens inside it is one warning and never 
 import asyncio
 import dataclasses
 import errno
+import json
 import sys
 import threading
 import types
 
+import numpy as np
 import pytest
 from transformers import TrainerControl, TrainerState
 
@@ -43,6 +45,18 @@ def test_on_resuming_metrics_are_those_that_the_checkpoint_knows(tmp_path):
     assert path.read_text() == "".join(whole.splitlines(keepends=True)[:2])
     MetricsFile(path)
     assert path.read_text() == ""
+
+
+def test_every_line_is_json_and_holds_every_number(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    logs = {"nan": float("nan"), "far": -np.inf, "small": np.float32(0.5), "count": np.int64(3), "loss": 0.1, "text": "left out"}
+    MetricsFile(path).on_log(None, TrainerState(is_world_process_zero=True, global_step=2), TrainerControl(), logs)
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    found = json.loads(path.read_text(), parse_constant=refuse)
+    assert found == {"step": 2, "nan": None, "far": None, "small": 0.5, "count": 3, "loss": 0.1} and type(found["count"]) is int
 
 
 class FullDisk:

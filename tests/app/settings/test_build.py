@@ -59,8 +59,16 @@ def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
     [
         ("training.learning_rate=1", "set it through optimizer.lr"),
         ("training.remove_unused_columns=1", "cannot be set: rows carry identities"),
+        ("training.dataloader_in_order=false", "cannot be set: as workers finish"),
         ("training.warmup_ratio=0.1", "training.warmup_steps below 1"),
         ("loss.temprature=0.02", "loss.temprature: no such field; did you mean loss.temperature?"),
+        ("loss.negatives=step", "loss.negatives: is step.negatives now"),
+        (
+            "training.lr_scheduler_kwargs.num_cycles=2",
+            "not in training.lr_scheduler_kwargs; to add it: +training.lr_scheduler_kw",
+        ),
+        ("model.shape.hiden_size=8", "model.shape.hiden_size: not in model.shape; to add it: +model.shape.hiden_size=VALUE"),
+        ("data.eval_dir.x=8", "data.eval_dir.x: no such field; did you mean data.eval_dir?"),
         ("data.eval_dri=x", "did you mean data.eval_dir?"),
         ("evaluation.cutofs=[1]", "did you mean evaluation.cutoffs?"),
     ],
@@ -78,6 +86,8 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, override, ex
         ("train", "optimizer.lr=fast", "optimizer.lr='fast': must be"),
         ("train", "optimizer._target_=null", "optimizer._target_=None: must be"),
         ("train", "data.eval_dir=None", "data.eval_dir=None: the word for nothing is null"),
+        ("train", "loss.temperature=0", "loss.temperature=0: must be at least 1e-06"),
+        ("train", "keep.weight=1e9", "keep.weight=1000000000.0: must be at least 0 and at most 1e+06"),
         ("train", "loss.margin=None", "loss.margin=None: the word for nothing is null"),
         ("train", "data.columns=5", "data.columns=5: must be a mapping"),
         ("train", "model.text=null", "model.text=None: must be a mapping"),
@@ -97,6 +107,17 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, override, ex
         ("mine", "filters=null", "filters=None: must be a mapping"),
         ("mine", "filters.percent=2", "filters.percent=2: must be above 0 and at most 1, or null"),
         ("mine", "+eval_dir=x", "eval_dir='x': no such field"),
+        ("train", "+loss.keep_weight=0.1", "loss.keep_weight: is keep.weight now"),
+        ("train", "+loss.dimensions=[64,32]", "loss.dimensions: is matryoshka.dimensions now"),
+        ("mine", "+output_file=x", "output_file: is output_dir now"),
+        ("export", "+merge.split=dev", "merge.split: is data.eval_split now"),
+        ("train", "seed=abc", "seed='abc': must be a whole number from 0 to"),
+        ("train", "~seed", "seed=None: must be a whole number from 0 to"),
+        ("eval", "seed=-1", "seed=-1: must be a whole number from 0 to"),
+        ("train", "+model.seed=7", "model.seed=7: no such field; did you mean seed?"),
+        ("train", "+rounds.mining.seed=7", "rounds.mining.seed=7: no such field; did you mean seed?"),
+        ("train", "+lora.rank=8", "lora.rank=8: no such field; did you mean model.lora.rank?"),
+        ("mine", "+mining.per_query=3", "mining.per_query=3: no such field; did you mean per_query?"),
         ("mine", "search=flat", "search='flat': must be exact or ivfpq"),
         ("export", "merge.alpha=half", "merge.alpha='half': must be"),
         ("export", "merge.alpha=[]", "merge.alpha=(): must be a number, or a list"),
@@ -108,6 +129,10 @@ def test_what_is_out_of_range_is_refused_when_the_settings_are_made(composed, sc
     with pytest.raises(ConfigurationError) as caught:
         composed(script, override, *(["model.path=."] if script in ("eval", "export") else []))
     assert str(caught.value).startswith(words)
+
+
+def test_a_loss_of_the_user_s_own_may_have_a_field_that_has_moved_from_ours(composed):
+    assert composed("train", "loss._target_=theirs.Loss", "+loss.guide=x").loss["guide"] == "x"
 
 
 @pytest.mark.parametrize("override", ["filters.near_duplicate=null", "data.keep_dir=a", "data.keep_dir=[a,b]"])
@@ -128,7 +153,6 @@ def test_what_is_meant_is_accepted(composed, override):
         ("optimizer.betas=5", "optimizer.betas=5"),
         ("optimizer._target_=nothing", "optimizer._target_=nothing: no such class"),
         ("+optimizer.no_such=1", "optimizer.no_such=1"),
-        ("loss.temperature=0", "loss.temperature=0"),
         ("+loss.no_such=1", "loss: e5ft.training.losses.InfoNCE could not be made"),
     ],
 )

@@ -80,6 +80,10 @@ def test_what_is_not_there_is_told_before_anything_is_read(composed, keep):
             plan(composed("train", f"data.keep_dir={value}"))
 
 
+def test_mining_reads_no_keep_set(composed):
+    assert plan(composed("mine", "data.keep_dir=nowhere")).keep == ()
+
+
 # -- configuration -----------------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +130,8 @@ def test_a_source_may_have_its_own_columns(composed):
         ("data.sources={a: {train_file: f, weight: 0}}", r"data\.sources\.a\.weight=0"),
         ("data.train_file=rows.jsonl", r"data\.train_file='rows.jsonl': must be null with data=mix"),
         ("+data.mix.kind=x", r"data\.mix\.kind='x': no such field"),
+        ("~data.columns", r"data\.columns=None: must be a mapping"),
+        ("data.columns=null", r"data\.columns=None: must be a mapping"),
         ("data.mix=3", r"data\.mix=3: must be a mapping"),
         ("data.mix.temperature=0", r"data\.mix\.temperature=0"),
     ],

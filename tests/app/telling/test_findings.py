@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,6 +142,15 @@ def test_bfloat16_without_instructions_for_it(planned, monkeypatch, emulated, fi
     assert machine.check_precision(planned(f"training.bf16={field}")).state == state
 
 
+@pytest.mark.parametrize(("ratio", "emulated"), [(1.5, False), (3.0, True)])
+def test_a_product_that_takes_more_than_twice_as_long_is_emulated(planned, monkeypatch, ratio, emulated):
+    times = iter([0.0, 1.0, 1.0, 1.0 + ratio] * 2)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(times))
+    assert machine.bf16_is_emulated() is emulated
+    text = machine.check_precision(planned()).text
+    assert text.endswith("no bfloat16 instructions" if emulated else "has bfloat16 instructions: try training.bf16=true")
+
+
 def test_settings(planned):
     assert "64 queries a step" in findings.check_settings(planned()).text
     for refused in ("loss.temperature=-1", "optimizer.lr=0", "model.lora.rank=0", "training.warmup_steps=-1"):
@@ -151,6 +161,13 @@ def test_settings(planned):
         write_json("outputs/a/status.json", {"state": state})
         assert findings.check_settings(planned("name=a")).state == expected
         assert findings.check_settings(planned("name=a", "resume=true")).state == "ok"
+    Path("outputs/a/status.json").write_text("")
+    with pytest.raises(ConfigurationError, match="outputs/a/status.json: damaged; remove it"):
+        findings.check_settings(planned("name=a", "resume=true"))
+    Path("outputs/a/status.json").unlink()
+    Path("outputs/a/checkpoint-1").mkdir()
+    assert findings.check_settings(planned("name=a")).state == "fault"
+    assert findings.check_settings(planned("name=a", "resume=true")).state == "ok"
 
 
 def test_data(planned, write_rows):
@@ -263,11 +280,12 @@ def test_parameters_are_those_of_the_model(planned):
         (1.5e9, [], "note"),  # fits if the compact table leaves most embeddings out
         (1.5e9, ["training.compact_embedding=false"], "fault"),
         (4e8, [], "fault"),
-        (0, [], "ok"),  # unknown
+        (0, [], "fault"),
+        (None, [], "ok"),  # unknown
     ],
 )
 def test_memory(monkeypatch, planned, free, overrides, state):
-    monkeypatch.setattr(machine, "free_memory", lambda _: int(free))
+    monkeypatch.setattr(machine, "free_memory", lambda _: None if free is None else int(free))
     run = planned("model=e5_small", *overrides)
     assert findings.check_memory(run).state == state
     # What is loaded already does not have to fit again.
@@ -276,6 +294,15 @@ def test_memory(monkeypatch, planned, free, overrides, state):
         loaded = machine.memory(weights, trained, torch.device("cpu"), spared=spared, loaded=True)
         monkeypatch.setattr(machine, "free_memory", lambda _: int(free + 4 * weights))
         assert loaded.state == findings.check_memory(run).state
+
+
+def test_free_memory_is_a_number_only_where_the_system_tells_it(monkeypatch, planned, tmp_path):
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path / "none")
+    monkeypatch.setattr(machine, "Path", lambda _: tmp_path / "meminfo")
+    assert machine.free_memory(torch.device("cpu")) is None
+    assert findings.check_memory(planned("model=folder", "model.hub=some/name")).text.startswith("what the model takes")
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 0 kB\n")
+    assert machine.free_memory(torch.device("cpu")) == 0
 
 
 def test_what_a_shard_takes(monkeypatch, planned):

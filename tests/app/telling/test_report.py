@@ -8,9 +8,10 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from e5ft.app.commands.export import _card_section
-from e5ft.app.telling.report import duration, inline, model_card, size
+from e5ft.app.telling.report import closing, duration, inline, model_card, plain_card, size
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import EncoderSpec
 
@@ -30,6 +31,26 @@ SCORES = {"metrics": {"ndcg@10": 0.5}, "intervals": {"ndcg@10": [0.4, 0.6]}}
 DIFFERENCE = {"ndcg@10": {"mean": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.1}}
 texts = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), st.text(string.punctuation + " \n가a", max_size=30))
 prefixes = texts.filter(lambda text: "\0" not in text and text.strip("~").lower() != "none")  # those that a setting may be
+
+
+def test_what_few_queries_cannot_tell_is_said_of_each_set(tmp_path):
+    row = SimpleNamespace(label="after", set_name="law-dev", passages=9, **SCORES)
+    for target, keep in ((8, 29), (30, 30)):
+        row.scored = range(target)
+        scores = SimpleNamespace(after=row, named=lambda: {"after": row})
+        both = {"scores": {"before": SCORES, "after": SCORES}, "differences": DIFFERENCE}
+        summary = {
+            "model": "m",
+            "test_set": "law-dev",
+            "data": {"source": "s", "train_rows": 3},
+            "training": {"steps": 1, "seconds": 1, "tokens_per_second": None},
+            "best": {"step": 1},
+            "keep": [{"set": "wiki-dev", "queries": keep, **both}],
+            **both,
+        }
+        printed = closing(summary, scores, tmp_path, in_sweep=True)
+        notes = [line.split(";")[0] for line in printed.splitlines() if "may be chance" in line]
+        assert notes == (["law-dev: 8 queries", "wiki-dev: 29 queries"] if target == 8 else [])
 
 
 def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
@@ -74,6 +95,20 @@ def test_no_name_changes_what_the_card_is_made_of(label, source, test_set, keep,
     for line, other in zip(lines, expected, strict=True):
         assert (line[:2], line.count("|"), line.count("`")) == (other[:2], other.count("|"), other.count("`"))
     assert all(c.isprintable() for line in written.splitlines() for c in line)
+
+
+LONG_PREFIX = "Instruct: Given a web search query, retrieve relevant passages\nQuery: "  # of e5_large_instruct
+
+
+@given(prefixes, prefixes)
+@example(LONG_PREFIX, "<|query|>")
+@example("```\n&#92;n `a` | b\r\n~~~", '\\n "quoted" \\')
+def test_prefixes_copied_from_the_card_are_those_of_the_model(query, passage):
+    """As a CommonMark reader sees it: the one block of JSON."""
+    encoder = SimpleNamespace(dimension=8, spec=EncoderSpec("mean", TextSpec(query_prefix=query, passage_prefix=passage)))
+    blocks = MarkdownIt("commonmark").parse(plain_card("a", encoder))
+    (shown,) = [json.loads(block.content) for block in blocks if block.type == "fence" and block.info == "json"]
+    assert shown == {"query": query, "document": passage}
 
 
 def test_prefixes_are_shown_as_they_are_to_be_typed():

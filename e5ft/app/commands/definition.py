@@ -1,0 +1,102 @@
+"""What makes a training what it is: every checkpoint's manifest holds it, and resuming compares it, field by field.
+
+What is read stands in it as a digest of its content, never as a path: files, folders and models may be moved. Free are
+how a step is computed, what is printed and logged, and whatever no weight depends on.
+"""
+
+import re
+from pathlib import Path
+
+from e5ft import distributed
+from e5ft.app.commands.data import TrainingData
+from e5ft.app.settings.build import plain
+from e5ft.app.settings.groups import TrainSettings
+from e5ft.app.telling.report import relative
+from e5ft.data.text import tokenizer_state
+from e5ft.errors import ResumeRefusedError
+from e5ft.files import digest_of
+from e5ft.modeling.encoder import Encoder
+from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.vectors import digest_of_model, digest_of_texts
+from e5ft.training import checkpoint
+
+# Of the `training` group. The rows of a step, a product of the first two and the processes, are compared by themselves.
+_FREE = re.compile(
+    r"per_device_train_batch_size|gradient_accumulation_steps|activation_checkpointing.*|fit_micro_batch|dataloader_.*|ddp_.*|fsdp.*|"
+    r"logging_.*|log_.*|save_total_limit|disable_tqdm|use_cpu|skip_memory_metrics|torch_empty_cache_steps"
+)
+
+
+def of_settings(settings: TrainSettings) -> dict:
+    """The settings on which weights or the choice among them depend, without paths."""
+    values = plain(settings)
+    training = values["training"]
+    rows = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] * distributed.world_size()
+    return {
+        **{group: values[group] for group in ("loss", "matryoshka", "keep", "optimizer", "seed")},
+        "step": {name: value for name, value in values["step"].items() if name != "guide"},
+        "lora": None if settings.lora is None else settings.lora.to_dict(),
+        "negatives_per_query": values["data"]["negatives_per_query"],
+        "queries per step": rows,
+        "cutoffs": values["evaluation"]["cutoffs"],
+        **{f"training.{name}": value for name, value in training.items() if not _FREE.fullmatch(name)},
+    }
+
+
+def of_data(data: TrainingData) -> dict:
+    """Digests of the training rows and of the sets' texts and judgements, and how sources are mixed."""
+    return {
+        "rows": data.train.digest,
+        "mix": None if data.mix is None else data.mix.definition(),
+        "dev set": _digest_of_set(data.dev),
+        "test set": _digest_of_set(data.test),
+        "keep sets": [_digest_of_set(retrieval_set) for retrieval_set in data.keep],
+    }
+
+
+def of_model(encoder: Encoder) -> dict:
+    """Digests of a model before training, and how it reads texts."""
+    return {
+        "model": digest_of_model(encoder),
+        "tokenizer": digest_of(tokenizer_state(encoder.tokenizer)),
+        "text format": encoder.spec.to_dict(),
+        "dropout": [encoder.config.hidden_dropout_prob, encoder.config.attention_probs_dropout_prob],
+    }
+
+
+def refuse_another(then: dict, now: dict, place: Path) -> None:
+    """Refuse to resume a training that was defined in another way.
+
+    Args:
+        then: the definition at a place, a checkpoint or a record of rounds.
+        now: this process's.
+        place: for the message.
+
+    Raises:
+        ResumeRefusedError: a field differs; the message has each of them.
+    """
+    different = [key for key in sorted({*then, *now}) if (key in then, then.get(key)) != (key in now, now.get(key))]
+    if different:
+        lines = [f"  {key}: {then.get(key, 'absent')!r} then, {now.get(key, 'absent')!r} now" for key in different]
+        raise ResumeRefusedError(
+            f"resume=true: the configuration differs from the interrupted run's ({relative(place)}):\n" + "\n".join(lines)
+        )
+
+
+def of_checkpoint(folder: Path) -> dict:
+    """What a checkpoint that is to be resumed from is of.
+
+    Raises:
+        ResumeRefusedError: it does not say.
+    """
+    definition = checkpoint.definition_of(folder)
+    if definition is None:
+        place = relative(folder)
+        raise ResumeRefusedError(
+            f"{place}: of an older version, does not say which training it is of; go on from its weights: model.path={place} name=NEW"
+        )
+    return definition
+
+
+def _digest_of_set(of: RetrievalSet) -> str:
+    return digest_of(*map(digest_of_texts, (of.query_ids, of.queries, of.passage_ids, of.passages)), of.qrels)
