@@ -1,5 +1,7 @@
 """The installed command: which verb it runs, and what it says where there is none."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -17,3 +19,14 @@ def test_usage_is_output_where_it_is_asked_for_and_an_error_otherwise(monkeypatc
     printed = capsys.readouterr()._asdict()
     assert ended.value.code == code
     assert printed.pop(stream).startswith("usage: e5ft train|eval|mine|export ") and set(printed.values()) == {""}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "4000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_wait_shortly_unless_the_user_says_how(given, expected):
+    environment = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, e5ft; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", code], env={**environment, **given}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected

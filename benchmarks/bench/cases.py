@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.bench.in_use import quickstart
 from benchmarks.bench.lines import Line, check_same
 from benchmarks.bench.processes import in_turns, measure
 from benchmarks.bench.search import FAISS, MATMUL
@@ -193,5 +194,23 @@ def rows(quick: bool) -> Iterator[Line]:
         yield Line("Data", f"{count:,} rows, memory without mapped files", "MB", *values, kind="cost", goal=1.2)
 
 
-CASES = {f.__name__: f for f in (training, accumulation, encoding, search, rows, base, large_step)}
+def in_use(quick: bool) -> Iterator[Line]:
+    """The quickstart on an idle machine and beside a busy process, and what it says of its memory."""
+    steps, times = (8, 1) if quick else (60, 2)
+    measured = {"idle": [], "library": [], "busy": []}
+    with tempfile.TemporaryDirectory(prefix="bench-") as target:
+        for number in range(times):
+            for name, found in measured.items():
+                more = {"library": {"GOMP_SPINCOUNT": "300000"}, "busy": {"busy": 1}}.get(name, {})
+                found.append(quickstart(Path(target), f"{name}-{number}", min(steps, 12) if name == "busy" else steps, **more))
+    wall = {name: tuple(seconds for run in found for seconds in run["wall"]) for name, found in measured.items()}
+    yield Line(
+        "In use", "quickstart, a step", "s", wall["idle"], "GNU OpenMP's own waiting", wall["library"], kind="cost", goal=1.03
+    )
+    yield Line("In use", "a step beside a busy process", "s", wall["busy"], "idle", wall["idle"], kind="cost", goal=2.2)
+    peaks, said = (tuple(run[name] for run in measured["idle"]) for name in ("peak", "said"))
+    yield Line("In use", f"peak memory, {steps} steps", "MB", peaks, "as said before step 1", said, kind="cost", goal=1.25)
+
+
+CASES = {f.__name__: f for f in (training, accumulation, encoding, search, rows, in_use, base, large_step)}
 DEFAULT = tuple(name for name in CASES if name not in ("base", "large_step"))

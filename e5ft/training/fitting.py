@@ -21,6 +21,7 @@ from e5ft.data.collator import Example, MicroBatch, TrainingRows, collate
 from e5ft.data.sampler import balanced_partition
 from e5ft.data.step import Step, join
 from e5ft.errors import ConfigurationError, OutOfMemoryError
+from e5ft.modeling import cpu
 from e5ft.training.accumulation import CachedMicroBatch, surrogate
 
 if TYPE_CHECKING:  # commands that do not train import this module too
@@ -31,7 +32,7 @@ _OPTIMIZER_STATE = 2  # numbers a trained weight: AdamW's two moments
 
 
 _SHORT = 5  # seconds below which a trial is repeated: of a short one, what libraries do once is a large part
-_HOLES = 1.25  # of a process's memory on a CPU: what freed memory leaves unused until it is given back (docs/log.md)
+_HOLES = 1.1  # of a process's memory on a CPU: what freed memory leaves unused until it is given back (docs/log.md)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,7 @@ def measure_step(trainer: "ContrastiveTrainer") -> StepCost:
     if args.device.type == "cuda":
         peak, held = torch.cuda.max_memory_allocated(args.device), torch.cuda.memory_allocated(args.device)
         return StepCost(tokens, seconds, peak, peak - held)  # the trial took room for the optimizer's state too
+    cpu.release_freed_memory()
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

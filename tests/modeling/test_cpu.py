@@ -1,6 +1,7 @@
 """Encoding on every core and with packed weights: the same vectors as by plain modules, and nothing left changed."""
 
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,23 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+def test_freed_memory_is_given_back():
+    def resident() -> int:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+        return int(status["VmRSS"].split()[0]) * 1024
+
+    # Smaller than what the C library maps by itself, with something that stays between them.
+    held = [torch.ones(2**18 // 4) for _ in range(600)], [torch.ones(2**10) for _ in range(600)]
+    kept = []
+    for large, small in zip(*held, strict=True):
+        kept.append(small)
+        kept.append(torch.ones(len(large) // 512))
+    full = resident()
+    del held, large, small
+    cpu.release_freed_memory()
+    assert full - resident() > 1e8 and len(kept) == 1200
 
 
 @pytest.fixture

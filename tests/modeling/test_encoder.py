@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModel
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
+from e5ft.modeling import cpu
 from e5ft.modeling.attention import UNPADDED, unpadded_attention
 from e5ft.modeling.encoder import Encoder, EncoderSpec, pack
 from e5ft.modeling.pooling import POOLINGS
@@ -108,6 +109,16 @@ def test_encode_keeps_the_order_whatever_the_batches():
     np.testing.assert_allclose(wanted, singly, rtol=0, atol=1e-6)
     for options in ({"batch_tokens": 1}, {"batch_tokens": 100}, {"window": 7}, {"window": 1, "batch_tokens": 50}):
         np.testing.assert_allclose(encoder.encode(iter(texts), "passage", **options), wanted, rtol=0, atol=1e-6)
+
+
+def test_encode_gives_freed_memory_back_where_there_is_much(monkeypatch):
+    calls, encoder, texts = [], make_encoder(), random_texts(40)
+    monkeypatch.setattr(cpu, "release_freed_memory", lambda: calls.append(1))
+    encoder.encode(texts, "query")
+    assert not calls
+    monkeypatch.setattr(cpu, "TOKENS", 64)
+    encoder.encode(texts, "query")
+    assert len(calls) == 1
 
 
 def test_encode_bounds_the_tokens_of_a_forward_pass():

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from e5ft.errors import ConfigurationError, DataError, OutOfMemoryError
-from e5ft.training.fitting import cuts, fit_micro_batch, out_of_memory, worst_step
+from e5ft.training import fitting
+from e5ft.training.fitting import cuts, fit_micro_batch, measure_step, out_of_memory, worst_step
 from e5ft.training.losses import InfoNCE
 from e5ft.training.trainer import ContrastiveTrainer
 from tests.conftest import make_rows
@@ -95,6 +96,40 @@ def test_training_in_the_cut_that_was_found_is_the_same_training(rows_file, tmp_
     assert len(runs[0][0]) == 5 and (runs[0][1] - first).abs().max() > 1e-3
 
 
+def test_a_step_is_measured_by_its_largest_micro_batch(rows_file, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(fitting, "_run", lambda trainer, batches: ran.append([len(batch.input_ids) for batch in batches]))
+    trainer = make_trainer(rows_file, tmp_path, batch=8, accumulation=4)
+    cost = measure_step(trainer)
+    assert ran == 2 * [[len(batch.input_ids) for batch in worst_step(trainer, 8, 4)]]
+    assert cost.tokens == max(ran[0]) and cost.seconds > 0
+    monkeypatch.setattr(fitting, "_SHORT", 0)
+    measure_step(trainer)
+    assert len(ran) == 3  # a long one is not repeated
+
+
+def test_the_memory_of_a_step_is_the_process_s_peak_and_the_optimizer_s_state(rows_file, tmp_path, monkeypatch):
+    status = "VmHWM:\t  700 kB\nVmRSS:\t  300 kB\n"
+    trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=1)
+    monkeypatch.setattr(fitting.Path, "read_text", lambda *_, **__: status)
+    cost = measure_step(trainer)
+    state = 8 * sum(parameter.numel() for parameter in trainer.model.parameters())
+    assert cost.memory == int(1.1 * (700 * 1024 + state)) and cost.growth == cost.memory - 300 * 1024
+
+    def absent(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(fitting.Path, "read_text", absent)
+    assert measure_step(trainer).memory is None
+
+
+def test_a_hundred_megabytes_more_are_seen(rows_file, tmp_path, monkeypatch):
+    trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=1)
+    before, held = measure_step(trainer), []
+    monkeypatch.setattr(fitting, "_run", lambda *_: held.append(np.ones(2**27 // 8)))
+    assert measure_step(trainer).memory - before.memory > 1e8
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_trying_leaves_nothing_behind(rows_file, tmp_path, dropout):
     loss = InfoNCE(0.05, false_negatives="margin")
@@ -103,6 +138,7 @@ def test_trying_leaves_nothing_behind(rows_file, tmp_path, dropout):
     weights, states = weights_of(trainer), (torch.random.get_rng_state(), np.random.get_state()[1].copy())
     cut = fit_micro_batch(trainer)
     assert cut[0] < 16
+    assert measure_step(trainer).seconds > 0
     assert torch.equal(weights_of(trainer), weights)
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
     assert torch.equal(torch.random.get_rng_state(), states[0])

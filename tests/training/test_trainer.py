@@ -8,6 +8,7 @@ from transformers.trainer_utils import seed_worker
 
 from e5ft.data.step import Step
 from e5ft.errors import ConfigurationError, NonFiniteError
+from e5ft.modeling import cpu
 from e5ft.training.losses import InfoNCE, Triplet
 from tests.conftest import make_rows
 from tests.training.conftest import Gradients, evaluated, losses_of, make_trainer, micro_batches_of, weights_of
@@ -166,6 +167,13 @@ def test_the_trainer_does_not_divide_the_loss_again(rows_file, tmp_path, negativ
     cached, items = trainer.get_batch_samples(iter(micro_batches_of(trainer)), 4, trainer.args.device)
     assert items is None and len(cached) == 4
     assert not any("labels" in {*vars(each), *vars(each.micro_batch), *vars(each.micro_batch.step)} for each in cached)
+
+
+def test_freed_memory_is_given_back_every_ten_steps(rows_file, tmp_path, monkeypatch):
+    trainer, steps = make_trainer(rows_file, tmp_path, batch=4, steps=21), []
+    monkeypatch.setattr(cpu, "release_freed_memory", lambda: steps.append(trainer.state.global_step))
+    trainer.train()
+    assert steps == [0, 10, 20]
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])

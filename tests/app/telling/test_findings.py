@@ -17,6 +17,7 @@ from e5ft.app.telling.findings import PlannedRun, fault, note, ok
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import write_json
 from e5ft.modeling.loading import load_encoder, save_encoder
+from e5ft.training.fitting import StepCost
 from tests.app.conftest import TINY
 from tests.conftest import make_encoder
 
@@ -288,12 +289,29 @@ def test_memory(monkeypatch, planned, free, overrides, state):
     monkeypatch.setattr(machine, "free_memory", lambda _: None if free is None else int(free))
     run = planned("model=e5_small", *overrides)
     assert findings.check_memory(run).state == state
-    # What is loaded already does not have to fit again.
-    weights, trained, spared = run.parameters
-    if free:
-        loaded = machine.memory(weights, trained, torch.device("cpu"), spared=spared, loaded=True)
-        monkeypatch.setattr(machine, "free_memory", lambda _: int(free + 4 * weights))
-        assert loaded.state == findings.check_memory(run).state
+
+
+@pytest.mark.parametrize(
+    ("cost", "processes", "expected"),
+    [
+        (
+            StepCost(100, 1.0, 3 * 10**9, 10**9),
+            "1",
+            ok("at most about 3.0 GB; 2.5 GB free"),
+        ),  # what is taken already need not be free
+        (
+            StepCost(100, 1.0, 3 * 10**9, 10**9),
+            "3",
+            note("at most about 3.0 GB in each of 3 processes; 2.5 GB free", "fit_micro_batch"),
+        ),
+        (StepCost(100, 1.0, None), "1", ok("unknown here")),
+    ],
+)
+def test_measured_memory(monkeypatch, cost, processes, expected):
+    monkeypatch.setattr(machine, "free_memory", lambda _: 2_500_000_000)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    finding = machine.measured_memory(cost, torch.device("cpu"))
+    assert (finding.state, finding.text) == (expected.state, expected.text) and expected.remedy in finding.remedy
 
 
 def test_free_memory_is_a_number_only_where_the_system_tells_it(monkeypatch, planned, tmp_path):
