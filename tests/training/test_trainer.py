@@ -170,7 +170,7 @@ def test_the_trainer_does_not_divide_the_loss_again(rows_file, tmp_path, negativ
 
 
 def test_freed_memory_is_given_back_every_ten_steps(rows_file, tmp_path, monkeypatch):
-    trainer, steps = make_trainer(rows_file, tmp_path, batch=4, steps=21), []
+    trainer, steps = make_trainer(rows_file, tmp_path, batch=4, accumulation=1, steps=21), []
     monkeypatch.setattr(cpu, "release_freed_memory", lambda: steps.append(trainer.state.global_step))
     trainer.train()
     assert steps == [0, 10, 20]

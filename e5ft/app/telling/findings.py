@@ -294,8 +294,8 @@ def run_facts(trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens:
     if evaluation is not None:
         times = "once" if evaluation.times == 1 else f"{evaluation.times} times"
         sizes = f"{evaluation.queries:,} dev queries against {evaluation.passages:,} passages"
-        cost = f"about {evaluation.share:.1%} of training's work"
-        yield "evaluation", ok(f"{times} while training, {sizes}: {cost}", evaluation.reason)
+        share = f"about {evaluation.share:.1%} of training's work"
+        yield "evaluation", ok(f"{times} while training, {sizes}: {share}", evaluation.reason)
     yield "memory", machine.measured_memory(cost, args.device)
     weights = sum(p.numel() for p in trainer.model.parameters())
     if table is not None:
@@ -305,5 +305,5 @@ def run_facts(trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens:
     accumulation = args.gradient_accumulation_steps
     passes = 4 - 1 / accumulation if accumulation > 1 else 3  # that a step is worth; exact accumulation embeds twice
     seconds = passes / 3 * cost.seconds / cost.tokens * row_tokens * sampler.step_rows * steps / args.world_size
-    share = 0.0 if evaluation is None else evaluation.share
-    yield "time", ok(f"about {duration(seconds * (1 + share))} on {args.device}, by a step just tried")
+    seconds *= 1 if evaluation is None else 1 + evaluation.share
+    yield "time", ok(f"about {duration(seconds)} on {args.device}, by a step just tried")
