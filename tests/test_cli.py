@@ -112,11 +112,11 @@ def test_errors_are_one_message_and_a_code(command, code, words, tmp_path):
 
 
 def test_a_sweep_survives_its_middle_job(tmp_path):
-    """Three jobs, the second refused: three folders, a table, exit code 1, and the others' results are whole.
+    """Three jobs, the second refused by the loss: three folders, a table, exit code 1, and the others' results are whole.
 
     One setting has its old name: it works, and the new one is said once for all jobs.
     """
-    sweep = ("--multirun", "name=s", "loss.temperature=0.05,-1,0.1", "training.max_steps=1", "evaluation.bm25=null")
+    sweep = ("--multirun", "name=s", "loss.chunk_size=512,0,1024", "training.max_steps=1", "evaluation.bm25=null")
     done = call("train.py", *sweep, *TINY, "loss.negatives=micro_batch", cwd=tmp_path)
     assert done.returncode == 1
     assert_quiet(done)
@@ -127,8 +127,8 @@ def test_a_sweep_survives_its_middle_job(tmp_path):
     assert "  negatives: micro_batch" in (folder / "0/config.yaml").read_text()
     with open(folder / "sweep.csv") as file:
         rows = list(csv.DictReader(file))
-    assert sorted(row["loss.temperature"] for row in rows) == ["-1", "0.05", "0.1"]
-    assert sum(bool(row["dev ndcg@10"]) for row in rows) == 2 and "loss.temperature=-1" in rows[-1]["error"]
+    assert sorted(row["loss.chunk_size"] for row in rows) == ["0", "1024", "512"]
+    assert sum(bool(row["dev ndcg@10"]) for row in rows) == 2 and "loss.chunk_size=0" in rows[-1]["error"]
     assert "3 runs" in done.stdout and (tmp_path / "multirun/latest").resolve() == folder.resolve()
     # One W&B run a job that came so far, none shared.
     assert [len(list((folder / job / "wandb").glob("offline-run-*"))) for job in "02"] == [1, 1]
