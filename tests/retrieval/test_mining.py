@@ -116,6 +116,19 @@ def test_each_filter_catches_its_planted_false_negative(limits, caught, fate):
     assert mine(rows=rows, limits=limits)[1]["candidates"][fate] >= 1
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        *(Limits(percent=0.5), Limits(margin=0.25), Limits(max_score=0.25)),
+        *(Limits(teacher_margin=0.25), Limits(teacher_max_score=0.25)),
+    ],
+)
+def test_a_limit_is_the_largest_score_that_a_negative_may_have(limits):
+    """All five lie at 0.25, which is exact in float32."""
+    scores = {ANSWER: 0.5, UNJUDGED: 0.2501, HARD: 0.25}
+    assert negatives(limits, rows=[ROWS[0]], corpus=list(scores), scores=scores, teacher=Teacher(scores)) == [HARD]
+
+
 def test_the_cross_encoder_catches_what_it_outscores_and_its_scores_are_kept():
     verdicts = {ANSWER: 2.0, OTHER_ANSWER: 1.5, UNJUDGED: 1.9, REWRITTEN: 2.5, HARD: -1.0, EASY: -3.0, EASIER: -4.0}
     rows, teacher = [ROWS[0]], Teacher(verdicts)
