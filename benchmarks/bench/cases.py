@@ -196,7 +196,7 @@ def rows(quick: bool) -> Iterator[Line]:
 
 def in_use(quick: bool) -> Iterator[Line]:
     """The quickstart on an idle machine and beside a busy process, and what it says of its memory."""
-    steps, times = (8, 1) if quick else (60, 2)
+    steps, times = (8, 1) if quick else (40, 2)
     measured = {"idle": [], "library": [], "busy": []}
     with tempfile.TemporaryDirectory(prefix="bench-") as target:
         for number in range(times):

@@ -31,23 +31,20 @@ _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas
 _OPTIMIZER_STATE = 2  # numbers a trained weight: AdamW's two moments
 
 
-_SHORT = 5  # seconds below which a trial is repeated: of a short one, what libraries do once is a large part
 _HOLES = 1.1  # of a process's memory on a CPU: what freed memory leaves unused until it is given back (docs/log.md)
 
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """What training takes on this process, by its largest micro-batch.
+    """What training takes on this process.
 
     Attributes:
-        tokens: of the micro-batch.
-        seconds: of its forward and backward pass.
+        tokens_per_second: of a forward and backward pass, by a micro-batch of rows of all lengths.
         memory: the most bytes that the process, on a GPU its tensors, will hold, the optimizer's state included; None if unknown.
         growth: bytes of it that are still to be taken.
     """
 
-    tokens: int
-    seconds: float
+    tokens_per_second: float
     memory: int | None
     growth: int = 0
 
@@ -99,30 +96,34 @@ def fit_micro_batch(trainer: "ContrastiveTrainer") -> tuple[int, int]:
 
 
 def measure_step(trainer: "ContrastiveTrainer") -> StepCost:
-    """Run the largest micro-batch's passes; neither weights nor gradients nor random states change.
+    """Run the passes of the largest micro-batch and of a usual one; neither weights nor gradients nor random states change.
 
     Args:
         trainer: before `train()`.
     """
-    args = trainer.args
-    micro_batches = worst_step(trainer, args.per_device_train_batch_size, args.gradient_accumulation_steps)
+    args, device = trainer.args, trainer.args.device
+    cut = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    by_length, count = np.argsort(-trainer.train_dataset.most_tokens, kind="stable"), cut[0] * cut[1]
+    usual = _micro_batches(trainer, by_length[(2 * np.arange(count) + 1) * len(by_length) // (2 * count)], cut[1])
     with _untouched(trainer):
-        seconds = _timed(trainer, micro_batches)
-        if seconds < _SHORT:
-            seconds = _timed(trainer, micro_batches)
+        _run(trainer, worst_step(trainer, *cut))  # first: it pays for what libraries do once
+        start = time.perf_counter()
+        _run(trainer, usual)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        speed = len(usual[0].input_ids) / (time.perf_counter() - start)
+    if device.type == "cuda":
+        peak, held = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
+        return StepCost(speed, peak, peak - held)  # the trial took room for the optimizer's state too
     state = 4 * _OPTIMIZER_STATE * sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    tokens = len(micro_batches[0].input_ids)
-    if args.device.type == "cuda":
-        peak, held = torch.cuda.max_memory_allocated(args.device), torch.cuda.memory_allocated(args.device)
-        return StepCost(tokens, seconds, peak, peak - held)  # the trial took room for the optimizer's state too
     cpu.release_freed_memory()
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
-        return StepCost(tokens, seconds, None)
+        return StepCost(speed, None)
     peak, held = (int(re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024 for name in ("VmHWM", "VmRSS"))
     memory = int(_HOLES * (peak + state))  # the trial's room for the optimizer's state was never written to
-    return StepCost(tokens, seconds, memory, memory - held)
+    return StepCost(speed, memory, memory - held)
 
 
 def worst_step(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> list[MicroBatch]:
@@ -130,13 +131,18 @@ def worst_step(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> 
 
     No micro-batch of the sampler has more tokens than the first one.
     """
+    by_length = np.argsort(-trainer.train_dataset.most_tokens, kind="stable")
+    return _micro_batches(trainer, by_length[: batch * accumulation], accumulation)
+
+
+def _micro_batches(trainer: "ContrastiveTrainer", chosen: np.ndarray, accumulation: int) -> list[MicroBatch]:
+    """Return a step of the chosen rows, each with its longest texts, as micro-batches, the largest first."""
     rows = trainer.train_dataset
     tokens = rows.most_tokens
-    longest = np.argsort(-tokens, kind="stable")[: batch * accumulation]
-    parts = balanced_partition(longest, tokens, accumulation)
+    parts = balanced_partition(chosen, tokens, accumulation)
     parts = parts[np.argsort(-tokens[parts].sum(axis=1), kind="stable")]
     vectors = {name: _Constant(rows, name) for name in rows.vectors}
-    numbers = iter(range(len(longest)))
+    numbers = iter(range(len(chosen)))
     return [collate([(int(row), _largest(rows, int(row), next(numbers))) for row in part], vectors) for part in parts]
 
 
@@ -187,14 +193,6 @@ def _fits(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> bool:
         gc.collect()
         if trainer.args.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _timed(trainer: "ContrastiveTrainer", micro_batches: Sequence[MicroBatch]) -> float:
-    start = time.perf_counter()
-    _run(trainer, micro_batches)
-    if trainer.args.device.type == "cuda":
-        torch.cuda.synchronize(trainer.args.device)
-    return time.perf_counter() - start
 
 
 def _run(trainer: "ContrastiveTrainer", micro_batches: Sequence[MicroBatch]) -> None:

@@ -96,16 +96,14 @@ def test_training_in_the_cut_that_was_found_is_the_same_training(rows_file, tmp_
     assert len(runs[0][0]) == 5 and (runs[0][1] - first).abs().max() > 1e-3
 
 
-def test_a_step_is_measured_by_its_largest_micro_batch(rows_file, tmp_path, monkeypatch):
+def test_memory_is_that_of_the_largest_micro_batch_and_time_that_of_a_usual_one(rows_file, tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(fitting, "_run", lambda trainer, batches: ran.append([len(batch.input_ids) for batch in batches]))
     trainer = make_trainer(rows_file, tmp_path, batch=8, accumulation=4)
-    cost = measure_step(trainer)
-    assert ran == 2 * [[len(batch.input_ids) for batch in worst_step(trainer, 8, 4)]]
-    assert cost.tokens == max(ran[0]) and cost.seconds > 0
-    monkeypatch.setattr(fitting, "_SHORT", 0)
-    measure_step(trainer)
-    assert len(ran) == 3  # a long one is not repeated
+    assert measure_step(trainer).tokens_per_second > 0
+    worst, usual = ran
+    assert worst == [len(batch.input_ids) for batch in worst_step(trainer, 8, 4)]
+    assert len(usual) == 4 and sum(usual) == pytest.approx(32 * trainer.train_dataset.most_tokens.mean(), rel=0.1)
 
 
 def test_the_memory_of_a_step_is_the_process_s_peak_and_the_optimizer_s_state(rows_file, tmp_path, monkeypatch):
@@ -138,7 +136,7 @@ def test_trying_leaves_nothing_behind(rows_file, tmp_path, dropout):
     weights, states = weights_of(trainer), (torch.random.get_rng_state(), np.random.get_state()[1].copy())
     cut = fit_micro_batch(trainer)
     assert cut[0] < 16
-    assert measure_step(trainer).seconds > 0
+    assert measure_step(trainer).tokens_per_second > 0
     assert torch.equal(weights_of(trainer), weights)
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
     assert torch.equal(torch.random.get_rng_state(), states[0])

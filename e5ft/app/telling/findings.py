@@ -304,6 +304,6 @@ def run_facts(trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens:
     yield "disk", machine.disk(weights, trained, args, Path(args.output_dir), max(1, steps))
     accumulation = args.gradient_accumulation_steps
     passes = 4 - 1 / accumulation if accumulation > 1 else 3  # that a step is worth; exact accumulation embeds twice
-    seconds = passes / 3 * cost.seconds / cost.tokens * row_tokens * sampler.step_rows * steps / args.world_size
+    seconds = passes / 3 * row_tokens * sampler.step_rows * steps / args.world_size / cost.tokens_per_second
     seconds *= 1 if evaluation is None else 1 + evaluation.share
     yield "time", ok(f"about {duration(seconds)} on {args.device}, by a step just tried")

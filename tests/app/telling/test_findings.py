@@ -295,16 +295,16 @@ def test_memory(monkeypatch, planned, free, overrides, state):
     ("cost", "processes", "expected"),
     [
         (
-            StepCost(100, 1.0, 3 * 10**9, 10**9),
+            StepCost(100.0, 3 * 10**9, 10**9),
             "1",
             ok("at most about 3.0 GB; 2.5 GB free"),
         ),  # what is taken already need not be free
         (
-            StepCost(100, 1.0, 3 * 10**9, 10**9),
+            StepCost(100.0, 3 * 10**9, 10**9),
             "3",
             note("at most about 3.0 GB in each of 3 processes; 2.5 GB free", "fit_micro_batch"),
         ),
-        (StepCost(100, 1.0, None), "1", ok("unknown here")),
+        (StepCost(100.0, None), "1", ok("unknown here")),
     ],
 )
 def test_measured_memory(monkeypatch, cost, processes, expected):
