@@ -55,7 +55,8 @@ def test_a_corpus_held_out_passages_and_other_rows():
     assert texts_of(problem, problem.positive_passage) == [text for row in ROWS for text in row.positives]
     assert len(problem.queries) == 2  # 제주의 산 is not mined for
     known = {(int(q), problem.passages[int(p)]) for q, p in zip(problem.known_query, problem.known_passage, strict=True)}
-    assert (1, "광안리 바다.") in known and (1, "한라산.") not in known
+    of_rows = {(0, text) for row in (ROWS[0], ROWS[2]) for text in row.positives} | {(1, ROWS[1].positives[0])}
+    assert known == of_rows | {(1, "광안리 바다.")}
 
 
 def test_nothing_to_mine_from_or_for():
@@ -94,6 +95,7 @@ def test_random_candidates_depend_on_seed_and_query_alone(problem):
     np.testing.assert_array_equal(both[1], one[0])
     assert all(len(set(row)) == 3 for row in both.tolist()) and both.min() >= 0
     assert sorted(find(np.array([0]), 6)[0].tolist()) == [-1, -1, 0, 1, 2, 3]  # fewer candidates than asked for
+    assert find(np.array([], dtype=np.int64), 3).shape == (0, 3)  # a process without rows
     draws = [tuple(random_finder(problem, seed)(np.array([0]), 3)[0].tolist()) for seed in range(20)]
     assert len(set(draws)) > 5
 

@@ -94,4 +94,4 @@ def test_the_lexical_reference(words):
 def test_dimensions_are_the_model_s(chosen):
     with pytest.raises(ConfigurationError, match="must be whole numbers from 1 to 32"):
         dimensions(SimpleNamespace(dimensions=chosen), 32)
-    assert dimensions(SimpleNamespace(dimensions=[8, 16, 8, 32]), 32) == [16, 8]
+    assert dimensions(SimpleNamespace(dimensions=[8, 16, 8, 1, 32]), 32) == [16, 8, 1]

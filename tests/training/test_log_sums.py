@@ -20,11 +20,15 @@ def test_saved_and_loaded_it_goes_on_bit_for_bit(tmp_path):
     assert one.means() == other.means() != {} and one.means() == {}
 
 
-def test_another_number_of_processes_takes_the_mean(tmp_path):
+def test_each_of_as_many_processes_takes_its_own_and_another_number_the_mean(tmp_path, monkeypatch):
     for rank, (loss, share) in enumerate([(1.0, 0.2), (3.0, 0.4)]):
         progress = LogSums(logged=2, loss=loss)
         progress.add("share", share)
         progress.save(tmp_path, rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    own = LogSums.load(tmp_path, 1)
+    assert own.loss == 3.0 and own.means() == {"share": 0.4}
+    monkeypatch.setenv("WORLD_SIZE", "1")
     found = LogSums.load(tmp_path, 0)
     assert found.loss == 2.0 and found.means() == {"share": pytest.approx(0.3)}
 

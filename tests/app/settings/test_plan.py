@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from e5ft.app.settings.plan import SAMPLE_SET, BeirSplit, DevShare, RowsFile, plan, row_files
+from e5ft.app.settings.plan import SAMPLE_SET, BeirSplit, DevShare, RowsFile, evaluation_source, plan, row_files
 from e5ft.errors import ConfigurationError, DataError
 
 BOTH = "data.sources={laws: laws.jsonl, web: {train_file: web.jsonl, weight: 2}}"
@@ -43,6 +43,16 @@ def test_where_the_dev_set_and_the_evaluation_come_from(composed, write_rows, ke
             }
     mined = plan(composed("mine", f"rows_dir={tested}", "rows_split=test"))
     assert (mined.dev, mined.evaluation, mined.held_out, mined.sample) == (None, None, (), False)
+
+
+def test_eval_ranks_one_set(composed, write_rows, keep):
+    file, folder = write_rows([{"query": "q", "document": "d"}]), keep("law")
+    assert evaluation_source(composed("eval", "model.path=.")) == BeirSplit(SAMPLE_SET, "test")
+    in_folder = composed("eval", "model.path=.", f"data.eval_dir={folder}", "data.eval_split=dev")
+    assert evaluation_source(in_folder) == BeirSplit(folder, "dev")
+    assert evaluation_source(composed("eval", "model.path=.", f"data.dev_file={file}")).file == str(file)
+    with pytest.raises(ConfigurationError, match="name one of the two"):
+        evaluation_source(composed("eval", "model.path=.", f"data.eval_dir={folder}", f"data.dev_file={file}"))
 
 
 @pytest.mark.parametrize("field", ["train_file", "dev_file"])
