@@ -33,7 +33,7 @@ texts = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), st.text(string.p
 prefixes = texts.filter(lambda text: "\0" not in text and text.strip("~").lower() != "none")  # those that a setting may be
 
 
-def test_what_few_queries_cannot_tell_is_said_of_each_set(tmp_path):
+def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_path):
     row = SimpleNamespace(label="after", set_name="law-dev", passages=9, **SCORES)
     for target, keep in ((8, 29), (30, 30)):
         row.scored = range(target)
@@ -43,7 +43,7 @@ def test_what_few_queries_cannot_tell_is_said_of_each_set(tmp_path):
             "model": "m",
             "test_set": "law-dev",
             "data": {"source": "s", "train_rows": 3},
-            "training": {"steps": 1, "seconds": 1, "tokens_per_second": None},
+            "training": {"steps": 1, "seconds": 1, "tokens_per_second": None, "without_negatives": 30 - keep},
             "best": {"step": 1},
             "keep": [{"set": "wiki-dev", "queries": keep, **both}],
             **both,
@@ -51,6 +51,7 @@ def test_what_few_queries_cannot_tell_is_said_of_each_set(tmp_path):
         printed = closing(summary, scores, tmp_path, in_sweep=True)
         notes = [line.split(";")[0] for line in printed.splitlines() if "may be chance" in line]
         assert notes == (["law-dev: 8 queries", "wiki-dev: 29 queries"] if target == 8 else [])
+        assert ("1 steps, or micro-batches on their own, had no negative" in printed) == (keep == 29)
 
 
 def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
