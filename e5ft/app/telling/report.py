@@ -77,9 +77,8 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     kept = {entry["set"]: entry["queries"] for entry in summary["keep"]}
     lines += few_queries({summary["test_set"]: len(scores.after.scored), **kept})
     if training["without_negatives"]:
-        lines.append(
-            f"{training['without_negatives']:,} steps, or micro-batches on their own, had no negative and taught nothing."
-        )
+        unit = "steps (with step.negatives=micro_batch: micro-batches)"
+        lines.append(f"Without any negative, and so without effect: {training['without_negatives']:,} {unit}.")
     if summary["best"]["step"] == 0:
         lines.append("Nothing beat the model before training on the dev set: model/ is that model, unchanged.")
     elif summary["best"]["step"] != training["steps"]:

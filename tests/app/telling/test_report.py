@@ -51,7 +51,7 @@ def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_p
         printed = closing(summary, scores, tmp_path, in_sweep=True)
         notes = [line.split(";")[0] for line in printed.splitlines() if "may be chance" in line]
         assert notes == (["law-dev: 8 queries", "wiki-dev: 29 queries"] if target == 8 else [])
-        assert ("1 steps, or micro-batches on their own, had no negative" in printed) == (keep == 29)
+        assert ("Without any negative, and so without effect: 1 steps" in printed) == (keep == 29)
 
 
 def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
