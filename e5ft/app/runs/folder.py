@@ -277,19 +277,16 @@ def _numbered(path: Path, kind: str) -> list[Path]:
 
 def command(name: str, resume: bool) -> str:
     """The command that this process was started with, under a run's name, to resume it or to start again."""
-    fields = {argument: argument.partition("=")[0] for argument in sys.argv[1:]}
-    replaced = {"name", "resume", "hydra.output_subdir"}
-    overrides = [argument for argument, field in fields.items() if field not in replaced and not is_secret_field(field)]
+    replaced = ("name=", "resume=", "hydra.output_subdir=")
+    overrides = [o for o in sys.argv[1:] if not (o.startswith(replaced) or is_secret_field(o.partition("=")[0]))]
     added = [f"name={name}", *(["resume=true"] if resume else [])]
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and os.environ.get("LOCAL_WORLD_SIZE") != str(processes):
         return f"the same command on every node, with {' '.join(added)}"
-    launcher = ["python"] if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
-    script = [sys.argv[0]]
-    if sys.argv[0].startswith("e5ft "):  # as e5ft/__main__.py names itself
-        script = ["-m", *sys.argv[0].split()] if processes > 1 else sys.argv[0].split()
-        launcher = launcher if processes > 1 else []
-    return shlex.join([*launcher, *script, *overrides, *added])
+    verb = sys.argv[0].split() if sys.argv[0].startswith("e5ft ") else []  # as e5ft/__main__.py names itself
+    torchrun = ["torchrun", "--standalone", "--nproc_per_node", str(processes), *(["-m"] if verb else [])]
+    launcher = torchrun if processes > 1 else [] if verb else ["python"]
+    return shlex.join([*launcher, *(verb or sys.argv[:1]), *overrides, *added])
 
 
 def closing(state: str, progress: dict, seconds: float, again: str, resume: bool) -> str:

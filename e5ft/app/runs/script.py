@@ -41,6 +41,7 @@ COMMANDS = {
     "mine": "e5ft.app.commands.mine:mine",
     "export": "e5ft.app.commands.export:export",
 }
+_WITH_VALUE = re.compile(r"--(cfg|package|config-(path|name|dir)|experimental-rerun|info)|-(c|p|cp|cn|cd|i)")  # flags of Hydra's
 _began = False  # whether the configuration was composed: what is raised before is about the overrides
 _verb: str | None = None  # set by run; a launcher's processes have the configuration's name instead
 _ended_by: E5ftError | None = None  # what ended the one job of a plain run; printed by run, not through Hydra's own lines
@@ -216,15 +217,20 @@ def renamed(verb: str, argument: str) -> str:
 
 
 def _for_hydra(arguments: list[str]) -> list[str]:
-    """The arguments with --config-path taken from the working directory, not from beside this file, and without Hydra's record."""
-    for place, argument in enumerate(arguments):
-        flag, equals, path = argument.partition("=")
-        if flag in ("--config-path", "-cp") and (equals or place + 1 < len(arguments)):
-            path = path if equals else arguments.pop(place + 1)
-            arguments[place] = f"{flag}={path if '://' in path else os.path.abspath(path)}"
-    overrides = (i for i, argument in enumerate(arguments) if argument.startswith("~") or re.match(r"[^-][^=]*=", argument))
-    arguments.insert(next(overrides, len(arguments)), guard.NO_RECORD)  # beside the others: argparse reads one run of them
-    return arguments
+    """The arguments as Hydra reads them: flags last, --config-path of the working directory (not beside this file), no record."""
+    flags, overrides, left = [], [guard.NO_RECORD], list(arguments)
+    while left:
+        flag, equals, value = left.pop(0).partition("=")
+        if not flag.startswith("-"):
+            overrides.append(flag + equals + value)
+            continue
+        takes = _WITH_VALUE.fullmatch(flag) and not equals and left and not left[0].startswith("-")
+        if takes and (flag not in ("--info", "-i") or "=" not in left[0]):  # those may go without
+            equals, value = "=", left.pop(0)
+        if flag in ("--config-path", "-cp") and "://" not in value:
+            value = os.path.abspath(value)
+        flags.append(flag + equals + value)
+    return overrides + flags
 
 
 def quoted(argument: str) -> str:

@@ -57,11 +57,20 @@ def test_what_is_not_to_be_quoted_stays(argument):
 
 
 @pytest.mark.parametrize(
+    ("given", "info"), [(["--info"], "all"), (["--info", "-m", "seed=1"], "all"), (["seed=1", "-i", "defaults"], "defaults")]
+)
+def test_a_flag_whose_value_may_be_absent(given, info):
+    read = get_args(script._for_hydra(given))
+    assert read.info == info and set(read.overrides) - {"seed=1"} == {"hydra.output_subdir=null"}
+
+
+@pytest.mark.parametrize(
     "given",
     [
         ["seed=1", "--config-dir", "own"],
         ["--config-dir", "own", "seed=1"],
         ["~lora", "-m", "--config-dir=own"],
+        ["seed=1", "--config-dir", "own", "name=x", "resume=true"],  # as the line that resumes a run
         ["--config-path", "conf2", "seed=1"],
         ["seed=1", "-cp=conf2"],
         ["-cp", "conf2"],
@@ -77,7 +86,10 @@ def test_flags_may_stand_before_or_behind_overrides_and_paths_are_of_the_working
     monkeypatch.setattr(script.hydra, "main", lambda **_: lambda job: lambda: read.append(get_args()))
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
     script.run("train")
-    assert set(read[0].overrides) == {*(each for each in given if each in ("seed=1", "~lora")), "hydra.output_subdir=null"}
+    assert set(read[0].overrides) == {
+        *(each for each in given if each in ("seed=1", "~lora", "name=x", "resume=true")),
+        "hydra.output_subdir=null",
+    }
     expected = {"conf2": str(tmp_path / "conf2"), "/conf2": "/conf2", "pkg://conf2": "pkg://conf2"}
     asked = next((path for path in expected if given[-1].endswith(f"={path}") or path in given), None)
     assert read[0].config_path == expected.get(asked) and read[0].config_dir == (None if asked else "own")
