@@ -157,8 +157,9 @@ def best_of(checkpoint: Path) -> Path | None:
 
 
 def definition_of(checkpoint: Path) -> dict | None:
-    """Return the definition of the training that a checkpoint is of; None if its manifest holds none."""
-    return read_json(checkpoint / MANIFEST).get("definition")
+    """Return the definition of the training that a checkpoint is of; None if its manifest holds none, or no mapping."""
+    definition = read_json(checkpoint / MANIFEST).get("definition")
+    return definition if isinstance(definition, dict) else None
 
 
 def _why_unusable_alone(checkpoint: Path) -> str | None:

@@ -1,6 +1,6 @@
 """`make chaos`: injected faults and hostile input, and a table of what came of them.
 
-python -m tests.chaos [--quick] [--only kills damage inputs secrets] [--workers 2] [--output outputs/chaos]
+python -m tests.chaos [--quick] [--only kills damage silent inputs secrets] [--workers 2] [--output outputs/chaos]
 python -m tests.chaos --only inputs --inputs rows --count 2000 --seed 7
 
 Exit code 0 where every fault was survived, nothing was lost, nothing hung and every ending was acceptance or a refusal in words.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from tests.chaos import damage, inputs, kills, secrets
+from tests.chaos import damage, inputs, kills, secrets, silent
 from tests.chaos.forking import warm_up
 from tests.chaos.report import table
 
@@ -25,13 +25,13 @@ from tests.chaos.report import table
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Break it in every known way, and look.")
-    parser.add_argument("--quick", action="store_true", help="every 40th fault, a share of the inputs; two minutes")
+    parser.add_argument("--quick", action="store_true", help="every 40th fault, a share of the others; minutes")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--workers", type=int, default=2, help="processes that inject faults at the same time")
     parser.add_argument("--output", type=Path, default=Path("outputs/chaos"))
     parser.add_argument("--inputs", nargs="+", choices=inputs.PARTS, default=list(inputs.PARTS), help="kinds of hostile input")
     parser.add_argument("--count", type=int, help="hostile files of rows; of the other inputs a share (20000; 400 if --quick)")
-    parser.add_argument("--seed", type=int, default=1, help="of the hostile inputs")
+    parser.add_argument("--seed", type=int, default=1, help="of the hostile inputs and of the quick choice")
     options = parser.parse_args()
     # Children that are killed leave semaphores to the tracker, which takes them away and would tell of each.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
@@ -85,6 +85,12 @@ def _damage(options: argparse.Namespace, output: Path) -> tuple[list[str], list[
     return lines, [f"{o.fault}: {o.detail}" for o in outcomes if not (o.survived and o.identical)]
 
 
+def _silent(options: argparse.Namespace, output: Path) -> tuple[list[str], list[str]]:
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=warm_up) as pool:
+        outcomes = pool.submit(silent.run, output / "silent", options.seed, options.quick).result()
+    return silent.lines(outcomes), [f"{o.kind}: {o.name}: {o.detail}" for o in outcomes if not o.noticed]
+
+
 def _inputs(options: argparse.Namespace, output: Path) -> tuple[list[str], list[str]]:
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=warm_up) as pool:
         count = options.count or (400 if options.quick else 20_000)
@@ -98,7 +104,7 @@ def _secrets(options: argparse.Namespace, output: Path) -> tuple[list[str], list
     return table(head, [[report.tried, f"{report.files:,}", len(report.leaks)]]), [*report.leaks, *report.unexpected]
 
 
-PARTS = {"kills": _kills, "damage": _damage, "inputs": _inputs, "secrets": _secrets}
+PARTS = {"kills": _kills, "damage": _damage, "silent": _silent, "inputs": _inputs, "secrets": _secrets}
 
 
 def _in_workers(function: Callable, arguments: Sequence[tuple], workers: int, output: Path) -> Iterator:

@@ -37,13 +37,13 @@ class _Canary:
         return Path(CANARY).write_text, ("run",)
 
 
-def _config(folder: Path, **changes: object) -> None:
+def set_config(folder: Path, **changes: object) -> None:
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     values = {key: value for key, value in {**values, **changes}.items() if value != "absent"}
     (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
 
 
-def _weights(folder: Path, change: Callable[[dict], dict]) -> None:
+def set_weights(folder: Path, change: Callable[[dict], dict]) -> None:
     file = folder / "model.safetensors"
     tensors = change(load_file(file))
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
@@ -51,7 +51,7 @@ def _weights(folder: Path, change: Callable[[dict], dict]) -> None:
 
 def _own_code(folder: Path, **changes: object) -> None:
     (folder / "own.py").write_text(_CODE, encoding="utf-8")
-    _config(folder, auto_map={"AutoConfig": "own.Own", "AutoModel": "own.OwnModel"}, **changes)
+    set_config(folder, auto_map={"AutoConfig": "own.Own", "AutoModel": "own.OwnModel"}, **changes)
 
 
 def _without(folder: Path, *names: str) -> Path:
@@ -96,10 +96,10 @@ MODELS: dict[str, Callable[[Path], object]] = {
     "tokenizer of its own code": _texts("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}'),
     "no config": lambda f: _without(f, "config.json"),
     **{f"config {text!r}": _texts("config.json", text) for text in ("", "{", "[]", "{}", "null", "5", '"x"', "\x00", "[" * 5000)},
-    **{f"model type {t!r}": lambda f, t=t: _config(f, model_type=t) for t in ("gpt2", "t5", "clip", "vit", "nothing", 5, None, "../x", "")},
-    "vocabulary too small": lambda f: _config(f, vocab_size=10),
+    **{f"model type {t!r}": lambda f, t=t: set_config(f, model_type=t) for t in ("gpt2", "t5", "clip", "vit", "nothing", 5, None, "../x", "")},
+    "vocabulary too small": lambda f: set_config(f, vocab_size=10),
     **{
-        f"{field}={value!r}": lambda f, field=field, value=value: _config(f, **{field: value})
+        f"{field}={value!r}": lambda f, field=field, value=value: set_config(f, **{field: value})
         for field, values in {
             "hidden_size": (0, -1, 33, 64, "32", 1.5, None, 10**9, "absent"),
             "num_hidden_layers": (0, -1, 2, "1", 10**9, None),
@@ -142,19 +142,19 @@ MODELS: dict[str, Callable[[Path], object]] = {
     "weights a folder": lambda f: (_without(f, "model.safetensors") / "model.safetensors").mkdir(),
     "weights a text": _texts("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"),
     "weights a huge header": lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 8 + b"{}"),
-    "weights all zero": lambda f: _weights(f, lambda t: {n: torch.zeros_like(v) for n, v in t.items()}),
-    "weights NaN": lambda f: _weights(f, lambda t: {n: torch.full_like(v, float("nan")) for n, v in t.items()}),
-    "weights infinite": lambda f: _weights(f, lambda t: {n: torch.full_like(v, float("inf")) for n, v in t.items()}),
-    "weights of integers": lambda f: _weights(f, lambda t: {n: v.to(torch.int8) for n, v in t.items()}),
-    "weights of other shapes": lambda f: _weights(f, lambda t: {n: v[:1] if v.ndim else v for n, v in t.items()}),
-    "weights of other names": lambda f: _weights(f, lambda t: {f"x.{n}": v for n, v in t.items()}),
-    "weights lack one": lambda f: _weights(f, lambda t: dict(list(t.items())[1:])),
+    "weights all zero": lambda f: set_weights(f, lambda t: {n: torch.zeros_like(v) for n, v in t.items()}),
+    "weights NaN": lambda f: set_weights(f, lambda t: {n: torch.full_like(v, float("nan")) for n, v in t.items()}),
+    "weights infinite": lambda f: set_weights(f, lambda t: {n: torch.full_like(v, float("inf")) for n, v in t.items()}),
+    "weights of integers": lambda f: set_weights(f, lambda t: {n: v.to(torch.int8) for n, v in t.items()}),
+    "weights of other shapes": lambda f: set_weights(f, lambda t: {n: v[:1] if v.ndim else v for n, v in t.items()}),
+    "weights of other names": lambda f: set_weights(f, lambda t: {f"x.{n}": v for n, v in t.items()}),
+    "weights lack one": lambda f: set_weights(f, lambda t: dict(list(t.items())[1:])),
     "an adapter beside": _adapter,
     "an adapter alone": lambda f: _adapter(_without(f, "config.json", "model.safetensors")),
-    "modules broken": lambda f: (_texts("modules.json", "{")(f), _config(f, e5ft="absent")),
+    "modules broken": lambda f: (_texts("modules.json", "{")(f), set_config(f, e5ft="absent")),
     **{
         f"{name} {text!r}": lambda f, name=name, text=text: (
-            _config(f, e5ft="absent"),
+            set_config(f, e5ft="absent"),
             _texts("modules.json", "[]")(f),
             (f / name).parent.mkdir(exist_ok=True),
             _texts(name, text)(f),
