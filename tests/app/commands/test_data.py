@@ -103,7 +103,7 @@ def test_a_resumed_mix_ends_as_the_uninterrupted_one_and_another_mix_is_refused(
         trained(*settings, BOTH, run_dir="outputs/cut")
     for field, other in (("mix", "data.mix.temperature=2"), ("rows", "+data.sources.web.cap=40")):
         with pytest.raises(
-            ConfigurationError, match=rf"(?s)the configuration differs from the interrupted run's:.*\n  {field}: "
+            ConfigurationError, match=rf"(?s)the configuration differs from the interrupted run's .*\n  {field}: "
         ):
             trained(*settings, BOTH, other, "resume=true", run_dir="outputs/cut")
     _, cut = trained(*settings, BOTH, "resume=true", run_dir="outputs/cut")

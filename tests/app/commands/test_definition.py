@@ -27,7 +27,7 @@ FREE = {
     *("per_device_train_batch_size", "gradient_accumulation_steps", "fit_micro_batch"),  # their product is a field of its own
     *("activation_checkpointing", "activation_checkpointing_kwargs", "torch_empty_cache_steps", "use_cpu"),
     *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor"),
-    *("dataloader_multiprocessing_context", "dataloader_in_order", "ddp_backend", "ddp_timeout", "ddp_bucket_cap_mb"),
+    *("dataloader_multiprocessing_context", "ddp_backend", "ddp_timeout", "ddp_bucket_cap_mb"),
     *("ddp_static_graph", "fsdp", "fsdp_config", "logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node"),
     *("log_level", "log_level_replica", "disable_tqdm", "skip_memory_metrics", "save_total_limit"),
 }
