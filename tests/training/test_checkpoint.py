@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from e5ft.errors import StorageError
-from e5ft.files import MANIFEST, check_manifest
+from e5ft.files import MANIFEST, check_manifest, write_manifest
 from e5ft.training import checkpoint
 
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -80,6 +80,9 @@ def test_the_manifest_has_the_definition_of_the_training(tmp_path):
         pass
     assert checkpoint.definition_of(tmp_path / "checkpoint-1") == {"seed": 1}
     assert checkpoint.definition_of(write(tmp_path, 2)) is None
+    for damaged in ("seed", ["seed"], 1, None):
+        write_manifest(tmp_path / "checkpoint-2", definition=damaged)
+        assert checkpoint.definition_of(tmp_path / "checkpoint-2") is None
 
 
 def test_a_checkpoint_that_stands_but_may_not_outlast_a_power_cut_is_a_failure_to_write(tmp_path, monkeypatch):
