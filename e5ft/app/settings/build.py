@@ -158,7 +158,10 @@ def hint(message: str, script: str) -> str | None:
     group, fields = field.rpartition(".")[0], dict(_fields(SCRIPTS[script]))
     if group in fields and "a mapping" in words(fields[group]):  # of free fields: model.shape, lr_scheduler_kwargs
         return f"{field}: not in {group}; to add it: +{field}=VALUE"
-    return remedy(field.rpartition(".")[2]) or f"{field}: no such field{nearest(field, field_names(script))}"
+    known = field_names(script)
+    if field in known:  # of another loss or optimizer
+        return f"{field}: no field of the chosen {group}; leave it out, or choose another ({group}=NAME)"
+    return remedy(field.rpartition(".")[2]) or f"{field}: no such field{nearest(field, known)}"
 
 
 def _check_place(script: str, path: str, value: object, values: dict) -> None:

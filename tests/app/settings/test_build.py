@@ -70,12 +70,13 @@ def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
         ("model.shape.hiden_size=8", "model.shape.hiden_size: not in model.shape; to add it: +model.shape.hiden_size=VALUE"),
         ("data.eval_dir.x=8", "data.eval_dir.x: no such field; did you mean data.eval_dir?"),
         ("data.eval_dri=x", "did you mean data.eval_dir?"),
+        ("loss=triplet loss.false_negatives=none", "loss.false_negatives: no field of the chosen loss; leave it out"),
         ("evaluation.cutofs=[1]", "did you mean evaluation.cutoffs?"),
     ],
 )
 def test_a_field_that_is_none_is_told_with_what_was_meant(composed, override, expected):
     with pytest.raises(ConfigCompositionException) as caught:
-        composed("train", override)
+        composed("train", *override.split())
     assert expected in hint(f"{caught.value}\n{caught.value.__cause__}", "train")
 
 
