@@ -14,9 +14,8 @@ from pathlib import Path
 MANIFEST = "manifest.json"
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # as tempfile names what stands beside its target
 # How a full disk is reported: by the system, by safetensors (Rust), by torch.save, by NumPy.
-_DISK_FULL_MESSAGES = (
-    *("No space left on device", "Disk quota exceeded", "os error 28", "os error 122"),
-    *("PytorchStreamWriter failed writing", " requested and "),
+_DISK_FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|os error (28|122)|PytorchStreamWriter failed writing|\d+ requested and \d+ written"
 )
 
 
@@ -186,8 +185,7 @@ def disk_was_full(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, is that of a full disk or quota, whichever library reports it."""
     if error is None:
         return False
-    is_known = any(words in str(error) for words in _DISK_FULL_MESSAGES)
-    full = is_known or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    full = _DISK_FULL.search(str(error)) is not None or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return full or disk_was_full(error.__cause__ or error.__context__)
 
 

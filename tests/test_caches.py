@@ -65,6 +65,7 @@ def test_an_error_of_the_disk_names_the_cache_and_the_setting(error, words, tmp_
         PermissionError(errno.EACCES, "Access denied"),  # of a storage
         FileNotFoundError(errno.ENOENT, "No such file or directory", "{cache}/rows"),
         OSError(errno.EIO, "Input/output error"),
+        OSError("flash_attention_2 was requested and is not installed"),
     ],
 )
 def test_other_errors_pass(error, tmp_path):

@@ -119,9 +119,9 @@ def measure_step(trainer: "ContrastiveTrainer") -> StepCost:
     cpu.release_freed_memory()
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
+        peak, held = (int(re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024 for name in ("VmHWM", "VmRSS"))
+    except (OSError, TypeError):  # not Linux; some sandboxes tell no peak
         return StepCost(speed, None)
-    peak, held = (int(re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024 for name in ("VmHWM", "VmRSS"))
     memory = int(_HOLES * (peak + state))  # the trial's room for the optimizer's state was never written to
     return StepCost(speed, memory, memory - held)
 

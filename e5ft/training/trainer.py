@@ -265,7 +265,7 @@ class ContrastiveTrainer(ResumableTrainer):
         if count and not self.without_negatives and distributed.is_main():
             log.warning(
                 f"step {self.state.global_step + 1}: no query {'of a micro-batch ' * alone}has a negative, so it teaches nothing "
-                "(said once, counted in summary.json); raise training.per_device_train_batch_size or loss.margin, or mine hard negatives"
+                "(said once, counted in summary.json); raise training.per_device_train_batch_size, mine hard negatives, or mask fewer (loss.margin, if set)"
             )
         self._log_sums.without_negatives += count
 

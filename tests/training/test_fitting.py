@@ -117,6 +117,8 @@ def test_the_memory_of_a_step_is_the_process_s_peak_and_the_optimizer_s_state(ro
     def absent(*_, **__):
         raise FileNotFoundError
 
+    monkeypatch.setattr(fitting.Path, "read_text", lambda *_, **__: "VmRSS:\t  300 kB\n")  # as gVisor's
+    assert measure_step(trainer).memory is None
     monkeypatch.setattr(fitting.Path, "read_text", absent)
     assert measure_step(trainer).memory is None
 

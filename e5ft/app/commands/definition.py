@@ -33,7 +33,8 @@ def of_settings(settings: TrainSettings) -> dict:
     training = values["training"]
     rows = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] * distributed.world_size()
     return {
-        **{group: values[group] for group in ("loss", "matryoshka", "keep", "optimizer", "seed")},
+        **{group: values[group] for group in ("matryoshka", "keep", "optimizer", "seed")},
+        "loss": {name: value for name, value in values["loss"].items() if name != "chunk_size"},
         "step": {name: value for name, value in values["step"].items() if name != "guide"},
         "lora": None if settings.lora is None else settings.lora.to_dict(),
         "negatives_per_query": values["data"]["negatives_per_query"],

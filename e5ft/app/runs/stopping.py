@@ -164,7 +164,7 @@ def _of_training(settings: Any) -> Iterator[tuple[str, str]]:
     if not training.activation_checkpointing:
         yield "training.activation_checkpointing=true", "about a third more time"
     if not (training.bf16 or training.fp16):
-        yield "training.bf16=true", "half the activations, in bfloat16's precision"
+        yield "training.bf16=true", "half the activations, in bfloat16's precision; in a new run, not with resume=true"
     chunk = settings.loss.get("chunk_size")
     if chunk is not None and min(chunk, batch * accumulation) > 1:
         yield f"loss.chunk_size={min(chunk, batch * accumulation) // 2}", "fewer queries' scores at once"

@@ -91,13 +91,14 @@ def test_in_training_the_message_says_what_keeps_the_step_and_resuming_works(tra
     smaller = ("training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=2")
     others = ("fit_micro_batch=true", "activation_checkpointing=true", "bf16=true", "loss.chunk_size=8", "resume=true")
     assert all(override in message for override in (" ".join(smaller), *others))
+    assert "not with resume=true" in next(line for line in message.splitlines() if "bf16=true" in line)
     assert "batch_tokens" not in message and "GPU 0" not in message
     folder = tmp_path / "outputs/full"
     status = read_json(folder / "status.json")
     assert (status["state"], status["exit_code"]) == ("failed", 5)
     weights = folder / "checkpoint-2/model.safetensors"
     digest = digest_of_file(weights)
-    _, folder = trained(*SETTINGS, *smaller, "resume=true", run_dir="outputs/full")
+    _, folder = trained(*SETTINGS, *smaller, "loss.chunk_size=8", "resume=true", run_dir="outputs/full")
     assert read_json(folder / "status.json")["state"] == "finished"
     assert not weights.exists() or digest_of_file(weights) == digest
 
