@@ -53,15 +53,15 @@ def writing(cache: Path) -> Iterator[None]:
         raise StorageError(f"{cache}: cannot be written ({reason}); {first}, or name another folder: cache_dir=DIR") from error
 
 
-def keep(entry: Path, build: Callable[[Path], object], anew: bool = False) -> None:
+def keep(entry: Path, build: Callable[[Path], object], rebuild: bool = False) -> None:
     """Build an entry, unless it is there and whole. Its lock is the caller's.
 
     Args:
         entry: its folder.
         build: called with an empty folder, which takes the entry's place when it is filled.
-        anew: build it whatever is there.
+        rebuild: build it whatever is there.
     """
-    if anew or not is_whole(entry):
+    if rebuild or not is_whole(entry):
         with new_folder(entry) as temporary:
             build(temporary)
             write_manifest(temporary)

@@ -18,9 +18,9 @@ def test_an_entry_is_built_once_and_anew_where_asked(tmp_path):
         (folder / "file").write_text(f"{len(built)}")
 
     entry = tmp_path / "cache/entry"
-    for anew, expected in ((False, "1"), (False, "1"), (True, "2")):
+    for rebuild, expected in ((False, "1"), (False, "1"), (True, "2")):
         with caches.locked(entry):
-            caches.keep(entry, build, anew)
+            caches.keep(entry, build, rebuild)
             assert (entry / "file").read_text() == expected
     assert list(read_json(entry / "manifest.json")["files"]) == ["file"]
 

@@ -41,7 +41,7 @@ class Line:
 
     def __post_init__(self):
         if self.kind not in ("speedup", "cost", "at_least", "at_most"):
-            raise ValueError(f"kind={self.kind!r}: speedup, cost, at_least or at_most is needed")
+            raise ValueError(f"kind={self.kind!r}: must be speedup, cost, at_least or at_most")
         if not self.ours or bool(self.theirs) != (self.kind in ("speedup", "cost")):
             raise ValueError(f"{self.case}: kind={self.kind} with {len(self.ours)} and {len(self.theirs)} values")
 

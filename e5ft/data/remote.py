@@ -168,7 +168,7 @@ def _fetch(url: str, cache: Path, choose: Callable) -> str:
                 raise DataError(f"{url}: {size:,} of {expected:,} bytes of {name} arrived, or it changed meanwhile; start again")
 
     folder = cache / f"remote-{digest_of(_FILES, url, marks)}"
-    caches.keep(folder, copy, anew=any(len(each) == 1 for each in marks.values()))  # a size alone tells nothing
+    caches.keep(folder, copy, rebuild=any(len(each) == 1 for each in marks.values()))  # a size alone tells nothing
     return f"{folder.name}/{_FILES}"
 
 

@@ -160,7 +160,7 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
             raise DataError(f"{source}: changed while it was read; start again")
 
     # A hub name has no content to compare: it is read again (its own cache keeps the download).
-    with _entry(folder, write, anew=content is None):
+    with _entry(folder, write, rebuild=content is None):
         report = read_json(folder / "report.json")
         rows = _map(folder / "rows.arrow")
     store = RowStore(rows, source, report["digest"], report["read"], report["rejected"], tuple(report["faults"]))
@@ -308,11 +308,11 @@ def _tokenized(rows: datasets.Dataset, tokenizer, texts: tuple[TextSpec, ...], c
 
 
 @contextlib.contextmanager
-def _entry(folder: Path, build: Callable[[Path], object], anew: bool = False) -> Iterator[None]:
+def _entry(folder: Path, build: Callable[[Path], object], rebuild: bool = False) -> Iterator[None]:
     """Open an entry of the cache, which the main process builds where it must be built."""
     with distributed.main_process_first(), caches.locked(folder):
         if distributed.is_main():
-            caches.keep(folder, build, anew)
+            caches.keep(folder, build, rebuild)
         yield
 
 

@@ -1,4 +1,4 @@
-"""Cuts of the vectors: the sum of the loss over them, each normalised anew."""
+"""Cuts of the vectors: the sum of the loss over them, each normalised again."""
 
 import pytest
 import torch

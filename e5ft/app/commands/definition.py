@@ -5,6 +5,7 @@ how a step is computed, what is printed and logged, and whatever no weight depen
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from e5ft import distributed
@@ -13,8 +14,8 @@ from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.app.telling.report import relative
 from e5ft.data.text import tokenizer_state
-from e5ft.errors import ResumeRefusedError
-from e5ft.files import digest_of
+from e5ft.errors import ConfigurationError, ResumeRefusedError
+from e5ft.files import digest_of, digest_of_file
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.vectors import digest_of_model, digest_of_texts
@@ -51,7 +52,7 @@ def of_data(data: TrainingData) -> dict:
         "mix": None if data.mix is None else data.mix.definition(),
         "dev set": _digest_of_set(data.dev),
         "test set": _digest_of_set(data.test),
-        "keep sets": [_digest_of_set(retrieval_set) for retrieval_set in data.keep],
+        "keep sets": sorted(_digest_of_set(retrieval_set) for retrieval_set in data.keep),
     }
 
 
@@ -65,6 +66,22 @@ def of_model(encoder: Encoder) -> dict:
     }
 
 
+def of_rounds(settings: TrainSettings) -> dict:
+    """How rounds are made; of the cross-encoder the digest of its folder's files.
+
+    Raises:
+        ConfigurationError: there is no such folder.
+    """
+    values = plain(settings)["rounds"]
+    asked = {name: value for name, value in values["mining"]["cross_encoder"].items() if name != "batch_size"}
+    if asked["path"] is not None:
+        folder = Path(asked["path"])
+        if not folder.is_dir():
+            raise ConfigurationError(f"rounds.mining.cross_encoder.path={folder}: no such folder")
+        asked["path"] = digest_of(*((file.name, digest_of_file(file)) for file in sorted(folder.iterdir()) if file.is_file()))
+    return {**values, "mining": {**values["mining"], "cross_encoder": asked}}
+
+
 def refuse_another(then: dict, now: dict, place: Path) -> None:
     """Refuse to resume a training that was defined in another way.
 
@@ -76,9 +93,8 @@ def refuse_another(then: dict, now: dict, place: Path) -> None:
     Raises:
         ResumeRefusedError: a field differs; the message has each of them.
     """
-    different = [key for key in sorted({*then, *now}) if (key in then, then.get(key)) != (key in now, now.get(key))]
-    if different:
-        lines = [f"  {key}: {then.get(key, 'absent')!r} then, {now.get(key, 'absent')!r} now" for key in different]
+    lines = list(_differences(then, now))
+    if lines:
         raise ResumeRefusedError(
             f"resume=true: the configuration differs from the interrupted run's ({relative(place)}):\n" + "\n".join(lines)
         )
@@ -94,9 +110,18 @@ def of_checkpoint(folder: Path) -> dict:
     if definition is None:
         place = relative(folder)
         raise ResumeRefusedError(
-            f"{place}: of an older version, does not say which training it is of; go on from its weights: model.path={place} name=NEW"
+            f"{place}: of an older version, does not say which training it is of; start from its weights: model.path={place} name=NEW"
         )
     return definition
+
+
+def _differences(then: object, now: object, field: str = "") -> Iterator[str]:
+    """Yield a line for each field, of groups those inside, that is another now."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted({*then, *now}):
+            yield from _differences(then.get(key, "absent"), now.get(key, "absent"), f"{field}.{key}" if field else key)
+    elif then != now:
+        yield f"  {field}: {then!r} then, {now!r} now"
 
 
 def _digest_of_set(of: RetrievalSet) -> str:

@@ -86,7 +86,7 @@ def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path) -> None:
         **definition.of_model(load_encoder(settings.model, device)),
         **definition.of_data(load_training_data(data_plan, settings)),
         "guide": None if guide is None else definition.of_model(load_encoder(guide, device)),
-        "rounds": plain(settings)["rounds"],
+        "rounds": definition.of_rounds(settings),
     }
     file = path / "rounds.json"
     then = record(file).get("definition") if settings.resume and file.is_file() else None

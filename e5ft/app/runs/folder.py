@@ -112,7 +112,7 @@ class RunFolder:
         try:
             if holds_work(self.path) and not resume:
                 raise ConfigurationError(
-                    f"{self.path}: holds a run already ({earlier['state']}); choose another name=, or resume it: resume=true"
+                    f"{self.path}: holds a run already ({status_of(self.path)['state']}); choose another name=, or resume it: resume=true"
                 )
             for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
                 clear_temporaries(folder)
@@ -170,8 +170,8 @@ class RunFolder:
         from e5ft.training import checkpoint
 
         newest, damaged = checkpoint.newest(self.path)
-        if newest is None and self._finished_before:
-            raise ResumeRefusedError(f"resume=true: {self.path} is finished and has no whole checkpoint; choose another name=")
+        if newest is None and (self._finished_before or (self.path / "model").exists()):
+            raise ResumeRefusedError(f"resume=true: {self.path} has results and no whole checkpoint; choose another name=")
         checkpoint.clear(self.path, damaged)
         for line in damaged:
             log.warning(f"skipping damaged {line}; renamed to damaged-{line.partition(':')[0]}")

@@ -62,7 +62,7 @@ def run(verb: str) -> None:
     try:
         sys.argv[1:] = [quoted(renamed(verb, argument)) for argument in sys.argv[1:]]
         guard.check_overrides(sys.argv[1:])
-        _check_launch()
+        _check_launch(verb)
         build.register()
         sys.argv[1:] = _for_hydra(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(build.shipped("conf")), config_name=verb)(run_job)()
@@ -243,11 +243,13 @@ def quoted(argument: str) -> str:
     return field + equals + re.sub(part, lambda match: match[0] if match[0].isascii() else f"'{match[0]}'", value)
 
 
-def _check_launch() -> None:
+def _check_launch(verb: str) -> None:
     """What Hydra would write down, or torchrun's processes make up from their own clocks (hydra#2070), before a job begins."""
     for argument in sys.argv[1:]:
         check_url(argument, argument.partition("=")[0] if "=" in argument.partition("://")[0] else "")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if verb not in ("train", "mine"):
+            raise ConfigurationError(f"{verb} under torchrun: it runs in one process; start it with python")
         if not any(argument.startswith("name=") for argument in sys.argv[1:]):
             raise ConfigurationError("name: must be given under torchrun, so that all processes know it: name=NAME")
         if any(argument in ("-m", "--multirun") for argument in sys.argv[1:]):

@@ -101,7 +101,7 @@ def test_a_resumed_mix_ends_as_the_uninterrupted_one_and_another_mix_is_refused(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ContrastiveTrainer, "compute_loss", interrupted)
         trained(*settings, BOTH, run_dir="outputs/cut")
-    for field, other in (("mix", "data.mix.temperature=2"), ("rows", "+data.sources.web.cap=40")):
+    for field, other in (("mix.temperature", "data.mix.temperature=2"), ("rows", "+data.sources.web.cap=40")):
         with pytest.raises(
             ConfigurationError, match=rf"(?s)the configuration differs from the interrupted run's .*\n  {field}: "
         ):

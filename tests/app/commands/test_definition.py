@@ -13,7 +13,7 @@ from e5ft.app.commands import definition
 from e5ft.app.settings.build import plain, shipped
 from e5ft.app.settings.training import training_defaults
 from e5ft.data.settings import Columns, Mix, Source
-from e5ft.errors import ResumeRefusedError
+from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import read_json, write_json, write_manifest
 from e5ft.modeling.encoder import EncoderSpec
 from e5ft.modeling.loading import load_encoder, save_encoder
@@ -63,16 +63,16 @@ def test_every_field_of_the_training_group_but_the_free_ones(settings, monkeypat
 
 
 OVERRIDES = {
-    "loss": ["loss.temperature=0.5"],
-    "matryoshka": ["matryoshka.dimensions=[16]"],
-    "keep": ["keep.temperature=0.5", "keep.weight=1"],
-    "optimizer": ["optimizer.lr=1e-4"],
-    "seed": ["seed=1"],
-    "step": ["step.positives=all"],
-    "lora": ["model.lora.rank=4"],
-    "negatives_per_query": ["data.negatives_per_query=1"],
-    "queries per step": ["training.gradient_accumulation_steps=2"],
-    "cutoffs": ["evaluation.cutoffs=[10]"],
+    "loss": {"loss.temperature": "loss.temperature=0.5"},
+    "matryoshka": {"matryoshka.dimensions": "matryoshka.dimensions=[16]"},
+    "keep": {"keep.temperature": "keep.temperature=0.5", "keep.weight": "keep.weight=1"},
+    "optimizer": {"optimizer.lr": "optimizer.lr=1e-4"},
+    "seed": {"seed": "seed=1"},
+    "step": {"step.positives": "step.positives=all"},
+    "lora": {"lora": "model.lora.rank=4"},
+    "negatives_per_query": {"negatives_per_query": "data.negatives_per_query=1"},
+    "queries per step": {"queries per step": "training.gradient_accumulation_steps=2"},
+    "cutoffs": {"cutoffs": "evaluation.cutoffs=[10]"},
 }
 
 
@@ -80,7 +80,9 @@ OVERRIDES = {
 def test_every_other_setting_on_which_weights_depend(composed, settings, field):
     before = definition.of_settings(settings)
     assert {name for name in before if not name.startswith("training.")} == OVERRIDES.keys()
-    assert changed(before, definition.of_settings(composed("train", *TINY, *OVERRIDES[field]))) == {field}
+    assert (
+        changed(before, definition.of_settings(composed("train", *TINY, *OVERRIDES[field].values()))) == OVERRIDES[field].keys()
+    )
 
 
 def test_paths_tracking_and_another_cut_of_the_step_are_free(composed, settings, tmp_path):
@@ -113,8 +115,11 @@ def test_rows_and_the_texts_and_judgements_of_every_set(settings):
     for other in others:
         assert after(dev=other) == {"dev set"} and after(test=other) == {"test set"} and after(keep=(other,)) == {"keep sets"}
     assert after(keep=()) == {"keep sets"}
+    two, reverse = (definition.of_data(SimpleNamespace(**{**vars(data), "keep": sets})) for sets in (others[:2], others[1::-1]))
+    assert two == reverse
     assert after(train=SimpleNamespace(digest="2")) == {"rows"}
-    assert after(mix=dataclasses.replace(mix, temperature=2.0)) == after(mix=None) == {"mix"}
+    assert after(mix=dataclasses.replace(mix, temperature=2.0)) == {"mix.temperature"}
+    assert after(mix=None) == {"mix"}
     moved = make_set("another name")
     assert after(dev=moved, test=moved, keep=(moved,)) == set()
 
@@ -132,9 +137,11 @@ def test_weights_shape_tokenizer_and_text_format_of_the_model():
     assert changed(before, of(lambda encoder: setattr(encoder.config, "num_attention_heads", 2))) == {"model"}
     assert changed(before, of(dropout=0.1)) == {"dropout"}
     assert changed(before, of(lambda encoder: setattr(encoder.config, "attention_probs_dropout_prob", 0.1))) == {"dropout"}
-    assert changed(before, of(pooling="cls")) == {"text format"}
+    assert changed(before, of(pooling="cls")) == {"text format.pooling"}
     text = dataclasses.replace(make_encoder().spec.text, query_prefix="")
-    assert changed(before, of(lambda encoder: setattr(encoder, "spec", EncoderSpec("mean", text)))) == {"text format"}
+    assert changed(before, of(lambda encoder: setattr(encoder, "spec", EncoderSpec("mean", text)))) == {
+        "text format.text.query_prefix"
+    }
     assert changed(before, of(lambda encoder: encoder.tokenizer.add_tokens(["w9999"]))) == {"model", "tokenizer"}
 
 
@@ -148,6 +155,35 @@ def test_where_a_model_lies_and_what_wrote_it_is_free(tmp_path):
     config = tmp_path / "b" / "config.json"
     write_json(config, {**read_json(config), "transformers_version": "9.9", "architectures": ["X"]})
     assert definition.of_model(load_encoder(ModelSource(path=str(tmp_path / "b")))) == definition.of_model(first)
+
+
+def test_of_a_group_only_the_fields_that_differ_are_told(tmp_path):
+    then = {"loss": {"temperature": 0.05, "margin": None}, "optimizer": {"lr": 1.0, "betas": [0.9, 0.99]}, "lora": None}
+    now = {"loss": {"temperature": 0.5}, "optimizer": {"lr": 1.0, "betas": [0.9, 0.9]}, "lora": {"rank": 4}}
+    with pytest.raises(ResumeRefusedError) as refused:
+        definition.refuse_another(then, now, tmp_path)
+    assert str(refused.value).splitlines()[1:] == [
+        "  lora: None then, {'rank': 4} now",
+        "  loss.margin: None then, 'absent' now",
+        "  loss.temperature: 0.05 then, 0.5 now",
+        "  optimizer.betas: [0.9, 0.99] then, [0.9, 0.9] now",
+    ]
+
+
+def test_the_content_of_the_cross_encoder_of_rounds_counts_and_not_its_place(composed, tmp_path):
+    def of(folder, *more):
+        return {"rounds": definition.of_rounds(composed("train", *TINY, f"rounds.mining.cross_encoder.path={folder}", *more))}
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/config.json").write_text("{}")
+    before = of(tmp_path / "a")
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert not changed(before, of(tmp_path / "b", "rounds.mining.cross_encoder.batch_size=1"))
+    assert changed(before, of(tmp_path / "b", "rounds.mining.cross_encoder.margin=0.5")) == {"rounds.mining.cross_encoder.margin"}
+    (tmp_path / "b/config.json").write_text("{ }")
+    assert changed(before, of(tmp_path / "b")) == {"rounds.mining.cross_encoder.path"}
+    with pytest.raises(ConfigurationError, match="rounds.mining.cross_encoder.path=.*/a: no such folder"):
+        of(tmp_path / "a")
 
 
 def test_a_field_that_only_one_of_them_has_is_refused():
@@ -272,7 +308,7 @@ def test_without_its_status_a_run_is_neither_lost_nor_begun_over(trained):
     before = contents(folder)
     with pytest.raises(Exception, match=r"holds a run already \(unknown\).*resume=true"):
         trained(*STEPS, "seed=7")
-    with pytest.raises(ResumeRefusedError, match=r"(?s)\n  optimizer: .*\n  seed: 42 then, 7 now"):
+    with pytest.raises(ResumeRefusedError, match=r"\n  optimizer.lr: 0.001 then, 1e-05 now\n  rows: .*\n  seed: 42 then, 7 now"):
         trained(*STEPS, "resume=true", "seed=7", "optimizer.lr=1e-5")
     assert contents(folder) == before
     trained(*STEPS, "resume=true")
@@ -283,14 +319,14 @@ def test_a_checkpoint_of_another_run_or_of_none_is_refused_and_its_weights_are_a
     _, folder = trained(*STEPS)
     _, other = trained(*STEPS, "loss.temperature=0.5", run_dir="outputs/other")
     shutil.copytree(other / "checkpoint-2", folder / "checkpoint-12")
-    with pytest.raises(ResumeRefusedError, match=r"\(outputs/test/checkpoint-12\):\n  loss: .*0.5.* then, .*0.05.* now"):
+    with pytest.raises(ResumeRefusedError, match=r"\(outputs/test/checkpoint-12\):\n  loss.temperature: 0.5 then, 0.05 now"):
         trained(*STEPS, "resume=true")
     shutil.rmtree(folder / "checkpoint-12")
     own = shutil.move(folder / "checkpoint-1", tmp_path / "own")
     shutil.copytree(other / "checkpoint-1", folder / "checkpoint-1")  # now of another run, and the one to end with
     other_json(folder / "checkpoint-2/trainer_state.json", best_model_checkpoint="checkpoint-1")
     write_manifest(folder / "checkpoint-2", definition=definition_of(folder / "checkpoint-2"))
-    with pytest.raises(ResumeRefusedError, match=r"\(outputs/test/checkpoint-1\):\n  loss: "):
+    with pytest.raises(ResumeRefusedError, match=r"\(outputs/test/checkpoint-1\):\n  loss.temperature: "):
         trained(*STEPS, "resume=true")
     shutil.rmtree(folder / "checkpoint-1")
     shutil.move(own, folder / "checkpoint-1")
@@ -299,6 +335,6 @@ def test_a_checkpoint_of_another_run_or_of_none_is_refused_and_its_weights_are_a
     with pytest.raises(ResumeRefusedError) as refused:
         trained(*STEPS, "resume=true")
     (line,) = str(refused.value).splitlines()
-    assert line.endswith("go on from its weights: model.path=outputs/test/checkpoint-2 name=NEW")
+    assert line.endswith("start from its weights: model.path=outputs/test/checkpoint-2 name=NEW")
     _, new = trained(*STEPS, "model=folder", f"model.path={folder}/checkpoint-2", run_dir="outputs/new", tiny=False)
     assert read_json(new / "status.json")["state"] == "finished"

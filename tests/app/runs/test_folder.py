@@ -218,10 +218,19 @@ def test_a_finished_run_without_a_checkpoint_is_not_begun_anew_over_its_results(
     """Nothing says any more which training they are of."""
     for file in ("summary.json", "status.json"):
         write_json(tmp_path / file, {"state": "finished"})
-    refused = pytest.raises(ResumeRefusedError, match="is finished and has no whole checkpoint; choose another name=")
+    refused = pytest.raises(ResumeRefusedError, match="has results and no whole checkpoint; choose another name=")
     with refused, RunFolder(Job(tmp_path), resume=True) as folder:
         folder.newest_step()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.lock", "status.json", "summary.json"]
+
+
+def test_nor_is_one_whose_model_alone_is_left(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "damaged-checkpoint-2").mkdir()
+    refused = pytest.raises(ResumeRefusedError, match="has results and no whole checkpoint; choose another name=")
+    with refused, RunFolder(Job(tmp_path), resume=True) as folder:
+        folder.newest_step()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-checkpoint-2", "model", "run.lock"]
 
 
 def _hold_and_wait(path, ready):

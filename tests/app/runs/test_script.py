@@ -163,3 +163,14 @@ def test_what_has_not_moved_stays(monkeypatch, capsys):
     assert script.renamed("eval", "loss.guide=x") == "loss.guide=x" and capsys.readouterr().err == ""
     with pytest.raises(ConfigurationError, match="output_file=a/b.jsonl: has moved; name a folder, output_dir=DIR"):
         script.renamed("mine", "output_file=a/b.jsonl")
+
+
+@pytest.mark.parametrize("verb", ["eval", "export"])
+def test_what_runs_in_one_process_is_not_told_to_take_a_name_under_torchrun(monkeypatch, capsys, verb):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.setattr(sys, "argv", [f"{verb}.py", "model.path=x"])
+    with pytest.raises(SystemExit) as ended:
+        script.run(verb)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {verb} under torchrun: it runs in one process; start it with python\n"
