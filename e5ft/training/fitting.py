@@ -106,12 +106,13 @@ def measure_step(trainer: "ContrastiveTrainer") -> StepCost:
     by_length, count = np.argsort(-trainer.train_dataset.most_tokens, kind="stable"), cut[0] * cut[1]
     usual = _micro_batches(trainer, by_length[(2 * np.arange(count) + 1) * len(by_length) // (2 * count)], cut[1])
     with _untouched(trainer):
-        _run(trainer, worst_step(trainer, *cut))  # first: it pays for what libraries do once
-        start = time.perf_counter()
-        _run(trainer, usual)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        speed = len(usual[0].input_ids) / (time.perf_counter() - start)
+        ends = []
+        for micro_batches in (worst_step(trainer, *cut), usual):  # the largest first: it pays for what libraries do once
+            _run(trainer, micro_batches)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            ends.append(time.perf_counter())
+        speed = len(usual[0].input_ids) / (ends[1] - ends[0])
     if device.type == "cuda":
         peak, held = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
         return StepCost(speed, peak, peak - held)  # the trial took room for the optimizer's state too
