@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, is_file, printable, read_json_lines
+from e5ft.data.settings import Reading
 from e5ft.errors import DataError
 from e5ft.settings import shown
 
@@ -16,7 +17,7 @@ TABLE_SUFFIXES = (".csv", ".tsv")
 SUFFIXES = (*JSON_SUFFIXES, *TABLE_SUFFIXES, ".parquet")
 
 
-def raw_rows(source: str | os.PathLike, split: str) -> Iterator[tuple[Location, dict | BadLine]]:
+def raw_rows(source: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict | BadLine]]:
     """Yield every row of a source as a mapping of its columns, unchecked; see `e5ft.data.rows.read_rows`."""
     known_path = is_file(source) or Path(source).is_dir()
     suffix = Path(source).suffix.lower()
@@ -28,7 +29,7 @@ def raw_rows(source: str | os.PathLike, split: str) -> Iterator[tuple[Location, 
         return _read_parquet(source)
     if known_path:
         raise DataError(f"{source}: unknown kind of file; {', '.join(SUFFIXES)} are read")
-    return _read_hub(source, split)
+    return _read_hub(source, reading.split)
 
 
 def _read_table(path: str | os.PathLike, delimiter: str) -> Iterator[tuple[Location, dict | BadLine]]:

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 
 from e5ft.data.formats import raw_rows
 from e5ft.data.lines import BadLine, Location, check_text
-from e5ft.data.settings import Columns
+from e5ft.data.settings import Columns, Reading
 from e5ft.data.text import text_id
 
 LARGEST_SCORE = 3.4e38  # of float32, in which scores are kept
+_AS_IS = Reading()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +35,13 @@ class Row:
     negative_ids: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
 
-def read_rows(source: str | os.PathLike, columns: Columns, split: str = "train") -> Iterator[tuple[Location, Row | BadLine]]:
+def read_rows(source: str | os.PathLike, columns: Columns, reading: Reading = _AS_IS) -> Iterator[tuple[Location, Row | BadLine]]:
     """Yield every row of a source with its location.
 
     Args:
         source: a file (.jsonl, .json, .ndjson, .csv, .tsv, .parquet) or the name of a hub data set.
         columns: the mapping.
-        split: of a hub data set; not used for files.
+        reading: how the source is read.
 
     Yields:
         `(location, Row)` or `(location, BadLine)`.
@@ -48,7 +49,7 @@ def read_rows(source: str | os.PathLike, columns: Columns, split: str = "train")
     Raises:
         DataError: the source as a whole cannot be read.
     """
-    for location, value in raw_rows(source, split):
+    for location, value in raw_rows(source, reading):
         try:
             yield location, value if isinstance(value, BadLine) else validate(location, value, columns)
         except BadLine as bad_line:

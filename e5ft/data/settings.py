@@ -52,14 +52,34 @@ class Columns(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class Reading(Settings):
+    """How rows are read, beyond the names of their columns.
+
+    Attributes:
+        format: of the rows; "auto": found by the names of the columns.
+        split, config, revision: of a hub data set.
+        encoding: of text files; None: UTF-8, or UTF-16 where a byte order mark says so.
+        corpus_file: passages that rows name by id.
+    """
+
+    PATH: ClassVar[str] = "data"
+    format: Word = "auto"
+    split: Word = "train"
+    config: Word | None = None
+    revision: Word | None = None
+    encoding: Word | None = None
+    corpus_file: FilePath | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Source(Settings):
     """One source of a mix.
 
     Attributes:
         name: of the source, in messages and logs.
-        train_file: a file or a hub data set's name.
+        train_file: as `data.train_file`.
         columns: names in that file.
-        split: of a hub data set.
+        format, split, config, revision, encoding, corpus_file: as of `Reading`.
         weight: factor on how often the source is drawn.
         cap: at most so many of its rows, a seeded choice; None for all.
         query_prefix, passage_prefix: of this source's training rows; None for the model's own.
@@ -67,9 +87,14 @@ class Source(Settings):
 
     PATH: ClassVar[str] = "data.sources.NAME"
     name: str
-    train_file: FilePath
+    train_file: FilePath | tuple[FilePath, ...]
     columns: Columns
+    format: Word = "auto"
     split: Word = "train"
+    config: Word | None = None
+    revision: Word | None = None
+    encoding: Word | None = None
+    corpus_file: FilePath | None = None
     weight: number(above=0) = 1.0
     cap: whole(1) | None = None
     query_prefix: str | None = None
@@ -79,6 +104,11 @@ class Source(Settings):
         """Refuse a name that no log line or folder could carry."""
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"data.sources.{self.name}: must be letters, digits, '-', '_' and '.' only")
+
+    @property
+    def reading(self) -> Reading:
+        """How its rows are read."""
+        return _reading(self)
 
     def text(self, text: TextSpec) -> TextSpec:
         """The model's text format with this source's prefixes."""
@@ -142,9 +172,9 @@ class DataSettings(Settings):
     """The `data` group: rows, the dev set, evaluation sets. What they mean together: `e5ft.app.settings.plan`.
 
     Attributes:
-        train_file: rows; None: the shipped sample, or the sources of `mix`.
-        split: of a hub data set.
+        train_file: rows, of one file or several; None: the shipped sample, or the sources of `mix`.
         columns: names in the file.
+        format, split, config, revision, encoding, corpus_file: as of `Reading`.
         on_bad_row: whether faulty rows stop the run or are left out and counted.
         max_train_rows: a seeded choice of so many rows; None: all.
         negatives_per_query: hard negatives of a row in one epoch, rotated over the epochs; None: all.
@@ -157,13 +187,18 @@ class DataSettings(Settings):
     """
 
     PATH: ClassVar[str] = "data"
-    train_file: FilePath | None
-    split: Word
+    train_file: FilePath | tuple[FilePath, ...] | None
     columns: Columns
+    format: Word
+    split: Word
+    config: Word | None
+    revision: Word | None
+    encoding: Word | None
+    corpus_file: FilePath | None
     on_bad_row: Literal["fail", "skip"]
     max_train_rows: whole(1) | None
     negatives_per_query: whole(0) | None
-    dev_file: FilePath | None
+    dev_file: FilePath | tuple[FilePath, ...] | None
     dev_share: number(above=0, most=0.5)
     eval_dir: FilePath | None
     eval_split: SplitName
@@ -171,12 +206,21 @@ class DataSettings(Settings):
     eval_corpus_size: Literal["auto"] | whole(1)
     mix: Mix | None = None
 
+    @property
+    def reading(self) -> Reading:
+        """How its rows are read."""
+        return _reading(self)
+
     def check(self) -> None:
         """Make `keep_dir` a tuple, and refuse a file beside the sources of a mix."""
         folders = self.keep_dir
         object.__setattr__(self, "keep_dir", (folders,) if isinstance(folders, str) else tuple(folders or ()))
         if self.mix is not None and self.train_file is not None:
             self.refuse("train_file", "must be null with data=mix, where every file is a source: 'data.sources={NAME: FILE}'")
+
+
+def _reading(values: Source | DataSettings) -> Reading:
+    return Reading(**{field.name: getattr(values, field.name) for field in dataclasses.fields(Reading)})
 
 
 def data_settings(values: Mapping[str, Any]) -> DataSettings:

@@ -16,14 +16,15 @@ from e5ft import caches, distributed
 from e5ft.data.lines import BadLine, Location, is_file
 from e5ft.data.remote import local_file
 from e5ft.data.rows import Row, read_rows
-from e5ft.data.settings import Columns
+from e5ft.data.settings import Columns, Reading
 from e5ft.data.text import TextSpec, text_id, tokenize, tokenizer_state
 from e5ft.errors import DataError
 from e5ft.files import digest_of, digest_of_file, read_json, write_json
 
-VERSION = 4  # part of every cache key: raise it when a stored column means, or a source is read, something else
+VERSION = 5  # part of every cache key: raise it when a stored column means, or a source is read, something else
 _BATCH = 1000
 _SHOWN_FAULTS = 20
+_AS_IS = Reading()
 log = logging.getLogger(__name__)
 
 _ROWS = pa.schema(
@@ -131,7 +132,7 @@ def _limited(total: int, count: int | None, seed: int) -> np.ndarray | None:
     return seeded_choice(total, count, seed)
 
 
-def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "fail", split: str = "train") -> RowStore:
+def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "fail", reading: Reading = _AS_IS) -> RowStore:
     """Validate a source once and map the result.
 
     Args:
@@ -139,7 +140,7 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
         columns: the column mapping.
         cache: folder of the caches; keyed by the content of the file, so an edited file is read again.
         on_bad_row: "fail" raises after reading everything, listing the bad lines; "skip" leaves them out and counts them.
-        split: of a hub data set.
+        reading: how the source is read.
 
     Raises:
         DataError: a bad row with on_bad_row=fail, no good row at all, or a file that changes meanwhile.
@@ -151,11 +152,11 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror})") from error
     # The path is part of the key because the messages name it.
-    key = digest_of("rows", VERSION, str(_ROWS), source, content, split, dataclasses.asdict(columns))
+    key = digest_of("rows", VERSION, str(_ROWS), source, content, dataclasses.asdict(reading), dataclasses.asdict(columns))
     folder = cache / f"rows-{key}"
 
     def write(new: Path) -> None:
-        _write_rows(new, read_rows(local, columns, split))
+        _write_rows(new, read_rows(local, columns, reading))
         if content is not None and digest_of_file(local) != content:
             raise DataError(f"{source}: changed while it was read; start again")
 

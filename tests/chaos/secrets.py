@@ -106,7 +106,7 @@ COMMANDS = [
     Command("push", "export.py", ("model.path=outputs/good/model", "output_dir=pushed", "push=me/model"), 1),
     Command("mine", "mine.py", ("name=m", "sources=[bm25]", "per_query=1", "data.max_train_rows=50"), 0, True),
     Command("mine-field", "mine.py", ("sources=[bm25]", f"+my_secret={FIELD}"), 2),
-    Command("mine-address", "mine.py", ("name=n", "sources=[bm25]", f"corpus_file='{ADDRESS}'"), 2),
+    Command("mine-address", "mine.py", ("name=n", "sources=[bm25]", f"data.corpus_file='{ADDRESS}'"), 2),
     Command("sweep", "train.py", ("-m", "name=s", "loss.temperature=0.05,-1", *KEY, *RUN), 1, True),
     Command("sweep-of-tokens", "train.py", ("-m", "name=t", f"optimizer.lr={TOKEN},{TOKEN}", *RUN), 1),
     Command("rounds", "train.py", ("name=rounds", "experiment=iterative", "rounds.count=2", "rounds.mining.sources=[bm25]", *KEY, *RUN), 0),

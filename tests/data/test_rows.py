@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from e5ft.data.lines import BadLine
 from e5ft.data.rows import Row, read_rows
-from e5ft.data.settings import Columns
+from e5ft.data.settings import Columns, Reading
 from e5ft.data.store import load_rows
 from e5ft.errors import DataError
 from tests.data.conftest import PROPERTY
@@ -386,7 +386,7 @@ def test_rows_of_a_hub_data_set(monkeypatch):
         return datasets.Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    found = list(read_rows("someone/rows", Columns(), split="dev"))
+    found = list(read_rows("someone/rows", Columns(), Reading(split="dev")))
     assert asked == [("someone/rows", "dev")]
     assert found[0] == (("someone/rows[dev]", 1), Row("q", ("d",)))
     assert str(found[1][1]) == "someone/rows[dev]:2: document is blank"

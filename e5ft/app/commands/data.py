@@ -131,7 +131,7 @@ def load_evaluation_set(settings) -> RetrievalSet:
 def load_file(source: RowsFile, settings) -> RowStore:
     """Validate and map the rows of one source."""
     cache, on_bad_row = Path(settings.cache_dir), settings.data.on_bad_row
-    return load_rows(source.file, source.columns, cache, on_bad_row=on_bad_row, split=source.split)
+    return load_rows(source.file, source.columns, cache, on_bad_row=on_bad_row, reading=source.reading)
 
 
 def load_set(source: RowsFile | BeirSplit, settings) -> RetrievalSet:
@@ -164,7 +164,8 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
             "data=mix, then name the mined files as the sources of train.py data=mix"
         )
     cache, source = Path(settings.cache_dir), plan.sources[0]
-    corpus = None if settings.corpus_file is None else read_corpus(local_file(settings.corpus_file, cache))
+    named = settings.data.corpus_file
+    corpus = None if named is None else read_corpus(local_file(named, cache))
     if isinstance(source, BeirSplit):
         every_row, passages = _beir_rows(source)
         corpus, read, rejected = passages if corpus is None else corpus, len(every_row), 0

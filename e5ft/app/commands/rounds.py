@@ -128,7 +128,6 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
                 output_dir=str(output),
                 rows_dir=None,
                 rows_split="train",
-                corpus_file=None,
                 held_out="corpus",
                 batch_tokens=settings.evaluation.batch_tokens,
                 seed=settings.seed,

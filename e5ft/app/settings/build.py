@@ -33,7 +33,7 @@ MOVED = {
         "loss.keep_weight": "keep.weight",
         "loss.keep_temperature": "keep.temperature",
     },
-    "mine": {"output_file": "output_dir"},
+    "mine": {"output_file": "output_dir", "corpus_file": "data.corpus_file"},
     "export": {"merge.split": "data.eval_split"},
 }
 _PARAMETERS = ("loss", "optimizer")  # groups whose fields are the parameters of a class

@@ -162,7 +162,6 @@ class MineSettings(Settings):
     output_dir: FilePath | None
     rows_dir: FilePath | None
     rows_split: SplitName
-    corpus_file: FilePath | None
     held_out: Literal["corpus", "judged"]
     batch_tokens: whole(1)
     seed: Seed

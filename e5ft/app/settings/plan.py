@@ -12,7 +12,7 @@ from typing import Any
 from e5ft.app.settings.build import shipped
 from e5ft.data.formats import SUFFIXES
 from e5ft.data.remote import Fetched, is_url
-from e5ft.data.settings import Columns, Mix
+from e5ft.data.settings import Columns, Mix, Reading
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.beir import check_layout, has_split, set_folder
 
@@ -22,11 +22,11 @@ DEV_SPLIT = "dev"
 
 @dataclasses.dataclass(frozen=True)
 class RowsFile:
-    """A file, URL or hub data set of rows; `split` is of a hub data set, `name` that of a mix's source."""
+    """A file, URL or hub data set of rows, or several files; `name` is that of a mix's source."""
 
-    file: str
+    file: str | tuple[str, ...]
     columns: Columns
-    split: str = "train"
+    reading: Reading
     name: str | None = None
 
 
@@ -126,14 +126,14 @@ def row_files(settings: Any) -> tuple[RowsFile, ...]:
     """The sources of `data.train_file` or of the mix; the shipped sample where neither is named."""
     data = settings.data
     if data.mix is not None:
-        return tuple(RowsFile(source.train_file, source.columns, source.split, source.name) for source in data.mix.sources)
-    return (RowsFile(data.train_file or str(SAMPLE_ROWS), data.columns, data.split),)
+        return tuple(RowsFile(source.train_file, source.columns, source.reading, source.name) for source in data.mix.sources)
+    return (RowsFile(data.train_file or str(SAMPLE_ROWS), data.columns, data.reading),)
 
 
 def dev_file(settings: Any) -> RowsFile | None:
     """`data.dev_file` under the common columns."""
     data = settings.data
-    return None if data.dev_file is None else RowsFile(data.dev_file, data.columns)
+    return None if data.dev_file is None else RowsFile(data.dev_file, data.columns, data.reading)
 
 
 def evaluation_source(settings: Any) -> RowsFile | BeirSplit:

@@ -171,7 +171,7 @@ def check_data(run: PlannedRun) -> Finding:
             texts.append(f"{file} ({'a URL' if is_url(file) else 'a hub data set'}, not looked at)")
             complete = False
             continue
-        rows = list(itertools.islice(read_rows(file, source.columns, source.split), _ROWS))
+        rows = list(itertools.islice(read_rows(file, source.columns, source.reading), _ROWS))
         faults += [str(row) for _, row in rows if isinstance(row, BadLine)]
         count, complete = count + len(rows), complete and len(rows) < _ROWS
         texts.append(f"{relative(Path(file))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows)")

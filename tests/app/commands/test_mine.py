@@ -146,15 +146,15 @@ def test_a_beir_folder_as_rows(job, model, tmp_path):
 def test_a_corpus_of_its_own(job, model, tmp_path):
     path = tmp_path / "corpus.jsonl"
     path.write_text('{"title": "w100", "text": "w101"}\n{"_id": "x", "text": "w102 w103"}\n')
-    rows, summary = job(model, f"corpus_file={path}", "filters.percent=null", "data.max_train_rows=5")
+    rows, summary = job(model, f"data.corpus_file={path}", "filters.percent=null", "data.max_train_rows=5")
     assert summary["rows_by_negatives"] == {"2": 5} and summary["rows_with_fewer"] == 5  # smaller than per_query: counted
     assert {text for row in rows for text in row["hard_negative"]} == {"w100 w101", "w102 w103"}
     path.write_text("")
     with pytest.raises(DataError, match="no rows"):
-        job(model, f"corpus_file={path}")
+        job(model, f"data.corpus_file={path}")
     path.write_text('{"_id": "x"}\n')
     with pytest.raises(DataError, match=r"corpus\.jsonl:1: the key 'text' is missing"):
-        job(model, f"corpus_file={path}")
+        job(model, f"data.corpus_file={path}")
 
 
 def test_all_filtered_is_told_and_written(job, model, capsys):

@@ -55,10 +55,10 @@ def test_a_mix_and_dev_rows_from_urls(composed, bucket):
 
 def test_evaluation_and_mining_read_urls(composed, bucket, tmp_path):
     assert load_evaluation_set(composed("eval", "model.path=.", f"data.eval_dir={bucket}/ko/eval")).name == "ko-test"
-    corpus = f"corpus_file={bucket}/ko/eval/corpus.jsonl"
+    corpus = f"data.corpus_file={bucket}/ko/eval/corpus.jsonl"
     url = mining(composed("mine", f"rows_dir={bucket}/ko/eval", "rows_split=test", corpus, "data.dev_file=null"))
     folder = SAMPLE / "eval"
-    local = mining(composed("mine", f"rows_dir={folder}", "rows_split=test", f"corpus_file={folder}/corpus.jsonl"))
+    local = mining(composed("mine", f"rows_dir={folder}", "rows_split=test", f"data.corpus_file={folder}/corpus.jsonl"))
     assert list(url.index.passages) == list(local.index.passages) and url.label == f"{bucket}/ko/eval (test)"
     held_out = [f"rows_dir={bucket}/ko/eval", f"data.eval_dir={bucket}/ko/eval", "rows_split=test", "held_out=judged"]
     assert mining(composed("mine", *held_out)).index.candidates > 0  # the split that is mined for is not held out
