@@ -118,6 +118,29 @@ def fetch_folder(url: str, cache: Path, names: tuple[str, ...], pattern: str) ->
     return Fetched(url, _fetched(url, cache, choose))
 
 
+def fetch_repository(name: str) -> Fetched:
+    """Fetch the files of a hub data set's repository that can be an evaluation set's, into the hub's own cache.
+
+    Args:
+        name: OWNER/NAME. The main process fetches, the others find it there.
+
+    Raises:
+        DataError: there is none, or it cannot be fetched.
+    """
+    import huggingface_hub
+
+    kinds = ["*.jsonl*", "*.json*", "*.ndjson*", "*.parquet", "*.tsv*", "*.txt*", "*.csv*"]
+    try:
+        with distributed.main_process_first():
+            folder = huggingface_hub.snapshot_download(name, repo_type="dataset", allow_patterns=kinds)
+    except Exception as error:  # the library raises a dozen kinds; each means that there is nothing to read
+        raise DataError(
+            f"{name}: no such folder, and no hub data set of that name could be fetched ({_first_line(error)}); where the network "
+            f"reaches it: hf download {name} --repo-type dataset --local-dir DIR"
+        ) from error
+    return Fetched(f"hf://datasets/{name}", Path(folder))
+
+
 def _fetched(url: str, cache: Path, choose: Callable[[fsspec.AbstractFileSystem, str], dict[str, str]]) -> Path:
     """Return the local folder; a small file beside it tells the other processes which one the main process fetched."""
     check_url(url, url.partition("://")[0] + "://...")

@@ -20,6 +20,7 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval import beir
 from e5ft.retrieval.candidates import MiningIndex, make_index
+from e5ft.retrieval.layouts import find_files, splits_of
 from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir, shrink_corpus, subsample
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _beir_rows(source: BeirSplit) -> tuple[list[Row], Iterable[str]]:
     position_of = judged.passage_ids.positions_of(passage for judgements in judged.qrels.values() for passage in judgements)
     rows = []
     for query_id, query in zip(judged.query_ids, judged.queries, strict=True):
-        relevant = [passage for passage, relevance in judged.qrels[query_id].items() if relevance > 0]
+        relevant = [name for name, value in judged.qrels[query_id].items() if value > 0 and name in position_of]
         if relevant:
             rows.append(Row(query, tuple(judged.passages[position_of[passage]] for passage in relevant)))
     return rows, judged.passages
@@ -230,12 +231,12 @@ def _documents(rows: Iterable[Row]) -> set[int]:
 
 def _passages_of(held: BeirSplit, mined: RowsFile | BeirSplit, which: str) -> set[int]:
     """Identities of an evaluation folder's passages: all ("corpus"), or those judged in any split but the mined one."""
-    ids, texts = beir.read_texts(held.folder / "corpus.jsonl", beir.passage_text)
+    ids, texts = beir.read_passages(find_files(held.folder, held.split).corpus)
     if which == "corpus":
         return {text_id(text) for text in texts}
     same = isinstance(mined, BeirSplit) and _location(mined.folder) == _location(held.folder)
-    splits = [split for split in beir.splits_of(held.folder) if not (same and split == mined.split)]
-    judged = (passage for split in splits for _, _, passage, _ in beir.read_qrels(held.folder / "qrels" / f"{split}.tsv"))
+    splits = [split for split in splits_of(held.folder) if not (same and split == mined.split)]
+    judged = (passage for split in splits for _, _, passage, _ in beir.read_qrels(find_files(held.folder, split).qrels))
     return {text_id(texts[position]) for position in ids.positions_of(judged).values()}
 
 
