@@ -47,7 +47,13 @@ def set_folder(folder: str | os.PathLike, split: str, cache: Path) -> Path | Fet
         return folder
     if is_url(folder):
         names = ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv", "qrels/dev.tsv")
-        return fetch_folder(folder, cache, names, "qrels/*.tsv")
+        others = (
+            "corpus.*",
+            "queries.*",
+            "qrels.*",
+            *(f"{part}/*.*" for part in ("corpus", "queries", "qrels", "data", "default")),
+        )
+        return fetch_folder(folder, cache, names, ("qrels/*.tsv",), others)
     owner, *rest = str(folder).split("/")
     if 0 < len(rest) < 3 and all(rest) and HUB_NAME.fullmatch(f"{owner}/{rest[0]}") and not Path(owner).exists():
         fetched = fetch_repository(f"{owner}/{rest[0]}")

@@ -41,18 +41,21 @@ class Counts:
 
     def lines(self) -> list[str]:
         """What there is to be told, a line for each count that is not 0."""
-        relevant = f"; {self.left_out_relevant:,} are judged relevant to themselves: never found" * bool(self.left_out_relevant)
-        said = (
-            (
-                self.left_out,
-                f"of {self.queries:,} queries are passages themselves: left out of their own ranking, as BEIR does{relevant}",
-            ),
-            (self.kept, "answers have their query's id and another text: kept in its ranking"),
-            (self.absent_passages, "relevant judgements name passages that the corpus lacks: never found, as in pytrec_eval"),
-            (self.absent_queries, "judged queries are not among the queries: ignored"),
-            (self.copies, "passages have another passage's text: the two are one"),
+        own = (
+            f"{self.left_out:,} of {self.queries:,} queries are passages themselves: left out of their own ranking, as BEIR does"
         )
-        return [f"{count:,} {text}" for count, text in said if count]
+        also = f"; {self.left_out_relevant:,} of them judged relevant: never found" if self.left_out_relevant else ""
+        said = (
+            (self.left_out, own + also),
+            (self.kept, f"answers with their query's id and another text: {self.kept:,}, kept in its ranking"),
+            (
+                self.absent_passages,
+                f"judged passages that the corpus lacks: {self.absent_passages:,}, counted as never found, as pytrec_eval does",
+            ),
+            (self.absent_queries, f"judged queries without a text: {self.absent_queries:,}, ignored"),
+            (self.copies, f"passages with another passage's text: {self.copies:,}, each text is one passage"),
+        )
+        return [text for count, text in said if count]
 
 
 @dataclasses.dataclass(frozen=True)

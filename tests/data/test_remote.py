@@ -160,6 +160,18 @@ def test_an_evaluation_set(put, tmp_path):
         load_beir(set_folder("memory://bucket/ko/", "test", tmp_path), "test")
 
 
+def test_an_evaluation_set_in_folders_of_a_storage_that_lists(put, tmp_path):
+    for name, given in {
+        "queries/queries": "queries.jsonl",
+        "corpus/corpus": "corpus.jsonl",
+        "qrels/test": "qrels/test.tsv",
+    }.items():
+        put(f"ko/{name}.{given.rpartition('.')[2]}", SET[given])
+    put("ko/notes.txt", b"not fetched")
+    folder = set_folder("memory://bucket/ko", "test", tmp_path)
+    assert list(load_beir(folder, "test").passages) == ["a b", "c"] and not (folder.path / "notes.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("url", "kind", "message"),
     [

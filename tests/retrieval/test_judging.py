@@ -87,9 +87,7 @@ def test_bm25_and_cut_corpora_leave_a_query_out_of_its_own_ranking(load, title):
             ranked = [[names[i] for i in row if i >= 0] for row in indices]
             assert all(query not in row and row for query, row in zip(tried.query_ids, ranked, strict=True))
             assert all(f"a{int(query[1:]) + 1}" in row for query, row in zip(tried.query_ids, ranked, strict=True) if depth > 1)
-            assert ((indices < 0) == np.isneginf(scores)).all() and (
-                np.diff(scores, axis=1)[np.isfinite(scores[:, 1:])] <= 0
-            ).all()
+            assert ((indices < 0) == np.isneginf(scores)).all() and (scores[:, 1:] <= scores[:, :-1]).all()
     assert loaded.counts.lines() == ["10 of 10 queries are passages themselves: left out of their own ranking, as BEIR does"]
 
 
@@ -102,7 +100,7 @@ def test_ids_that_are_numbered_alike_keep_their_answers(load):
     assert loaded.left_out == {"3": "3"} and (loaded.counts.kept, loaded.counts.left_out) == (3, 1)
     vectors = np.eye(4, dtype=np.float32)
     assert evaluate_run(loaded, dense_run(vectors, vectors, loaded, 4), [1], "x").metrics["hit@1"] == 1.0
-    assert "3 answers have their query's id and another text: kept in its ranking" in loaded.counts.lines()
+    assert "answers with their query's id and another text: 3, kept in its ranking" in loaded.counts.lines()
 
 
 def test_passages_of_one_text_are_one(load):
@@ -113,7 +111,9 @@ def test_passages_of_one_text_are_one(load):
     )
     assert list(loaded.passage_ids) == ["d1", "d2", "d5"] and list(loaded.passages) == ["가 나", "other", "last"]
     assert loaded.qrels == {"q1": {"d1": 2}, "q2": {"d1": 1, "d5": 1}}
-    assert loaded.counts.copies == 2 and loaded.counts.lines() == ["2 passages have another passage's text: the two are one"]
+    assert loaded.counts.copies == 2 and loaded.counts.lines() == [
+        "passages with another passage's text: 2, each text is one passage"
+    ]
 
 
 def test_the_spelling_of_ids_decides_nothing(load):
@@ -137,7 +137,7 @@ def test_absent_passages_stay_in_the_ideal_ranking_and_in_recalls_denominator(lo
     run = dense_run(np.eye(1, 2, dtype=np.float32), np.eye(2, dtype=np.float32), loaded, 2)
     metrics = evaluate_run(loaded, run, [5], "x").metrics
     assert metrics["recall@5"] == 0.5 and metrics["ndcg@5"] == pytest.approx(1 / (1 + 1 / np.log2(3)))
-    assert loaded.counts.lines() == ["1 relevant judgements name passages that the corpus lacks: never found, as in pytrec_eval"]
+    assert loaded.counts.lines() == ["judged passages that the corpus lacks: 1, counted as never found, as pytrec_eval does"]
 
 
 @pytest.mark.parametrize(
