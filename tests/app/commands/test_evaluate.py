@@ -69,8 +69,13 @@ NOTES = [
     "  note        arguments-test: passages with another passage's text: 1, each text is one passage",
 ]
 COUNTS = {
-    "queries": 8, "left_out": 8, "left_out_relevant": 0, "kept": 0,
-    "absent_passages": 1, "absent_queries": 0, "copies": 1,
+    "queries": 8,
+    "left_out": 8,
+    "left_out_relevant": 0,
+    "kept": 0,
+    "absent_passages": 1,
+    "absent_queries": 0,
+    "copies": 1,
 }
 
 
