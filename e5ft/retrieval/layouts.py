@@ -73,13 +73,15 @@ def _root(folder: Root) -> tuple[Root, str]:
     Raises:
         DataError: there is no such folder, or it holds the sets of several languages.
     """
+    if _rows_in(folder, "", only="corpus") or "corpus" in _folders(folder):
+        return folder, ""
     parent, name = (Fetched(*_parent(folder)), Path(folder).name) if isinstance(folder, Fetched) else (folder.parent, folder.name)
     if f"{name}-corpus" in _folders(parent):
         return parent, f"{name}-"
     if is_file(folder) or not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder; an evaluation set is a folder with {LAYOUT}")
     languages = sorted(inside.removesuffix("-corpus") for inside in _folders(folder) if inside.endswith("-corpus"))
-    if not languages or _rows_in(folder, "", only="corpus") or "corpus" in _folders(folder):
+    if not languages:
         return folder, ""
     if len(languages) > 1:
         names = ", ".join(languages)

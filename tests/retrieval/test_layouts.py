@@ -98,6 +98,12 @@ def test_of_several_languages_one_is_named(tmp_path):
     assert len(load_beir(fetched / "ko", "test").queries) == 3
 
 
+@pytest.mark.parametrize("layout", ["BEIR's archive", "MTEB's"])
+def test_a_folder_of_a_like_name_beside_it_is_none_of_a_whole_set(layout, tmp_path):
+    write(tmp_path, "ko-corpus/test.jsonl", CORPUS[:1])
+    assert len(load_beir(lay(tmp_path / "ko", layout), "test").passages) == 6
+
+
 def test_the_corpus_of_the_split_is_taken(tmp_path):
     for split, part in (("dev", slice(0, 2)), ("test", slice(1, 4))):
         write(tmp_path, f"corpus/{split}.jsonl", CORPUS[part])
