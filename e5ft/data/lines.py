@@ -1,5 +1,6 @@
 """Strict reading of JSON lines: every bad line is reported as `path:line: reason`; nothing is guessed or dropped silently."""
 
+import codecs
 import json
 import math
 import os
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
 
+from e5ft.data.opening import open_binary
 from e5ft.errors import DataError
 
 MAX_LINE_BYTES = 1_000_000  # a passage is a few kilobytes; a line of a megabyte is a file without line ends
@@ -86,7 +88,9 @@ def is_file(path: str | os.PathLike) -> bool:
 
 
 def raw_lines(path: str | os.PathLike) -> Iterator[bytes | None]:
-    """Lines as bytes; None stands for one longer than MAX_LINE_BYTES, which is read past but never held.
+    """Lines as bytes, of a compressed file too; None stands for one longer than MAX_LINE_BYTES, which is read past but never held.
+
+    A byte order mark at the beginning is left out.
 
     Raises:
         DataError: the file is missing or unreadable.
@@ -94,24 +98,28 @@ def raw_lines(path: str | os.PathLike) -> Iterator[bytes | None]:
     if not is_file(path) and os.path.isdir(path):
         raise DataError(f"{path}: this is a folder; must be a file")
     try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below)
+        file = open_binary(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    number = 0
     with file:
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE_BYTES)
-                yield None
-            else:
-                yield line
+        try:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(MAX_LINE_BYTES)
+                    yield None
+                else:
+                    yield line if number > 1 else line.removeprefix(codecs.BOM_UTF8)
+        except Exception as error:  # a disk's, or a decompressor's: each has kinds of its own
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{path}:{number + 1}: cannot be read on ({reason}); is the file whole?") from error
 
 
 def _parse(location: Location, line: bytes | None) -> dict:
     if line is None:
         raise BadLine(location, f"the line is longer than {MAX_LINE_BYTES:,} bytes; must be one row a line")
-    if location.line == 1 and line.startswith(b"\xef\xbb\xbf"):
-        raise BadLine(location, "the file begins with a byte order mark; save it as UTF-8 without BOM")
     try:
         text = line.decode("utf-8").strip(_WHITE)
     except UnicodeDecodeError as error:

@@ -92,23 +92,26 @@ def local_file(name: str, cache: Path) -> str | Fetched:
     return Fetched(url, _fetched(url, cache, lambda storage, root: {name: root}) / name)
 
 
-def fetch_folder(url: str, cache: Path, names: tuple[str, ...], pattern: str) -> Fetched:
+def fetch_folder(url: str, cache: Path, names: tuple[str, ...], patterns: tuple[str, ...], others: tuple[str, ...]) -> Fetched:
     """Fetch those of some files of a folder that are there; see `local_file`.
 
     Args:
         url: of the folder.
         cache: folder of the caches.
         names: files, relative to the folder.
-        pattern: further ones, where the storage can list them (many web servers cannot).
+        patterns: further ones, where the storage can list them (many web servers cannot).
+        others: patterns of what is looked for where the first of the names is not there.
     """
 
     def choose(storage: fsspec.AbstractFileSystem, root: str) -> dict[str, str]:
         """Return name -> address of the files that are there."""
-        root, candidates = root.rstrip("/"), set(names)
-        with contextlib.suppress(Exception):  # no listing, for whatever reason; if nothing can be read, the lines below say why
-            folder = pattern.rpartition("/")[0]
-            candidates |= {f"{folder}/{path.rpartition('/')[2]}" for path in storage.glob(f"{root}/{pattern}")}
-        sources = {}
+        root, candidates, sources = root.rstrip("/"), set(names), {}
+        for pattern in (*patterns, *(() if storage.exists(f"{root}/{names[0]}") else others)):
+            with contextlib.suppress(
+                Exception
+            ):  # no listing, for whatever reason; if nothing can be read, the lines below say why
+                folder = pattern[: pattern.rfind("/") + 1]
+                candidates |= {folder + path.rpartition("/")[2] for path in storage.glob(f"{root}/{pattern}")}
         for name in sorted(candidates):
             with contextlib.suppress(FileNotFoundError):  # storage.exists() takes a refusal for an absence too
                 storage.info(f"{root}/{name}")
@@ -116,6 +119,29 @@ def fetch_folder(url: str, cache: Path, names: tuple[str, ...], pattern: str) ->
         return sources
 
     return Fetched(url, _fetched(url, cache, choose))
+
+
+def fetch_repository(name: str) -> Fetched:
+    """Fetch the files of a hub data set's repository that can be an evaluation set's, into the hub's own cache.
+
+    Args:
+        name: OWNER/NAME. The main process fetches, the others find it there.
+
+    Raises:
+        DataError: there is none, or it cannot be fetched.
+    """
+    import huggingface_hub
+
+    kinds = ["*.jsonl*", "*.json*", "*.ndjson*", "*.parquet", "*.tsv*", "*.txt*", "*.csv*"]
+    try:
+        with distributed.main_process_first():
+            folder = huggingface_hub.snapshot_download(name, repo_type="dataset", allow_patterns=kinds)
+    except Exception as error:  # the library raises a dozen kinds; each means that there is nothing to read
+        raise DataError(
+            f"{name}: no such folder, and no hub data set of that name could be fetched ({_first_line(error).partition('. ')[0]}); "
+            f"name a folder, or fetch it: hf download {name} --repo-type dataset --local-dir DIR"
+        ) from error
+    return Fetched(f"hf://datasets/{name}", Path(folder))
 
 
 def _fetched(url: str, cache: Path, choose: Callable[[fsspec.AbstractFileSystem, str], dict[str, str]]) -> Path:

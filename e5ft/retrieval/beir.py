@@ -1,73 +1,71 @@
-"""Strict reading of the BEIR layout (corpus.jsonl, queries.jsonl, qrels/<split>.tsv): every fault is a `path:line: reason`.
+"""Strict reading of an evaluation set's files: passages, queries and judgements; every fault is a `path:line: reason`.
 
 Source: Thakur et al. 2021 (BEIR); title and text are joined with a space as https://github.com/beir-cellar/beir does.
+The names of keys are BEIR's and MTEB's first, then Pyserini's (id, contents) and Tevatron's (docid, query_id, query).
 """
 
+import csv
 import os
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from e5ft.data.lines import MAX_LINE_BYTES, BadLine, check_text, is_file, raw_lines, read_json_lines
-from e5ft.data.remote import Fetched, fetch_folder, is_url
+from e5ft.data.formats import raw_rows
+from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, check_text, raw_lines, read_json_lines
+from e5ft.data.remote import Fetched, fetch_folder, fetch_repository, is_url
+from e5ft.data.settings import Reading
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
-from e5ft.settings import shown
+from e5ft.settings import HUB_NAME, shown
 
-HEADER = ("score", "relevance", "rel", "label")  # what a header line calls its third column
-LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
+PASSAGE_IDS, PASSAGE_TEXTS = ("_id", "id", "docid", "doc_id"), ("text", "contents")
+QUERY_IDS, QUERY_TEXTS = ("_id", "id", "query_id", "qid"), ("text", "query")
+# What judgements call their columns, in files with a header or keys.
+JUDGED_QUERY = ("query-id", "query_id", "qid", "query")
+JUDGED_PASSAGE = ("corpus-id", "corpus_id", "docid", "doc_id", "pid", "passage-id", "passage_id")
+RELEVANCE = ("score", "relevance", "rel", "label")
+_JSON = re.compile(r"\.(jsonl|ndjson|json)(\.\w+)?", re.IGNORECASE)
+_LINES = re.compile(r"\.(tsv|txt|csv)(\.\w+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.0*)?")
+_ITERATION = re.compile(r"Q0|[0-9]+(\.[0-9]+)?")  # the second of TREC's four columns, which nothing reads
+
+Judgement = tuple[str, str, str, int]
 
 
 def set_folder(folder: str | os.PathLike, split: str, cache: Path) -> Path | Fetched:
-    """Return where an evaluation set lies; one named by a URL is fetched first.
+    """Return where an evaluation set lies; one named by a URL, or by its name on the hub, is fetched first.
 
     Args:
-        folder: a local folder or a URL.
+        folder: a local folder, a URL, or a hub data set's name (OWNER/NAME, and OWNER/NAME/ko for one of its languages).
         split: the judgements that will be read; of a web server that lists nothing, these and qrels/dev.tsv are all.
         cache: folder of the caches.
     """
-    if not is_url(folder):
-        return folder if isinstance(folder, Fetched) else Path(folder)
-    names = ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv", "qrels/dev.tsv")
-    return fetch_folder(folder, cache, names, "qrels/*.tsv")
+    if isinstance(folder, Fetched):
+        return folder
+    if is_url(folder):
+        names = ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv", "qrels/dev.tsv")
+        others = (
+            "corpus.*",
+            "queries.*",
+            "qrels.*",
+            *(f"{part}/*.*" for part in ("corpus", "queries", "qrels", "data", "default")),
+        )
+        return fetch_folder(folder, cache, names, ("qrels/*.tsv",), others)
+    owner, *rest = str(folder).split("/")
+    if 0 < len(rest) < 3 and all(rest) and HUB_NAME.fullmatch(f"{owner}/{rest[0]}") and not Path(owner).exists():
+        fetched = fetch_repository(f"{owner}/{rest[0]}")
+        return fetched / rest[1] if rest[1:] else fetched
+    return Path(folder).expanduser()
 
 
-def check_layout(folder: Path | Fetched, split: str) -> None:
-    """Raise unless the three files are there.
-
-    Raises:
-        DataError: a file is missing; the message names what is expected and which splits exist.
-    """
-    if is_file(folder) or not os.path.isdir(folder):
-        raise DataError(f"{folder}: no such folder; an evaluation set is a folder with {LAYOUT}")
-    for name in ("corpus.jsonl", "queries.jsonl"):
-        if not is_file(folder / name):
-            raise DataError(f"{folder / name}: no such file; an evaluation set is a folder with {LAYOUT}")
-    if not has_split(folder, split):
-        splits = splits_of(folder)
-        there = f"the splits there are: {', '.join(splits)}" if splits else "there is no qrels/*.tsv at all"
-        raise DataError(f"{folder / 'qrels' / split}.tsv: no such file; {there}")
-
-
-def has_split(folder: Path | Fetched, split: str) -> bool:
-    """Whether the judgements of a split are there."""
-    return is_file(folder / "qrels" / f"{split}.tsv")
-
-
-def splits_of(folder: Path | Fetched) -> list[str]:
-    """Names of the splits that are there, in ascending order."""
-    return sorted(path.stem for path in Path(folder, "qrels").glob("*.tsv"))
-
-
-def read_texts(path: Path | Fetched, text_of: Callable[[str, dict], str]) -> tuple[StringColumn, StringColumn]:
-    """Read ids and texts of a JSON lines file.
+def read_passages(files: Sequence[Path | Fetched]) -> tuple[StringColumn, StringColumn]:
+    """Read ids and texts of the corpus; see `passage_text`.
 
     Args:
-        path: the file; each line is an object with `_id` and what `text_of` needs.
-        text_of: (location, object) -> text, raising `BadLine`; `passage_text` or `query_text`.
+        files: one, or shards: JSON lines or Parquet.
 
     Returns:
         Ids and texts, both in ascending id order.
@@ -75,21 +73,12 @@ def read_texts(path: Path | Fetched, text_of: Callable[[str, dict], str]) -> tup
     Raises:
         DataError: a line is faulty, or an id stands twice.
     """
-    lines, ids, texts = array("q"), ColumnBuilder(), ColumnBuilder()
-    try:
-        for location, value in read_json_lines(path):
-            if isinstance(value, BadLine):
-                raise value
-            ids.append(_id_of(location, value))
-            texts.append(text_of(location, value))
-            lines.append(location.line)
-    except BadLine as bad_line:
-        raise DataError(str(bad_line)) from None
-    ids = ids.finish()
-    order = ids.ascending()
-    ids = ids.take(order)
-    _check_distinct(path, ids, np.asarray(lines)[order])
-    return ids, texts.finish().take(order)
+    return _texts(files, PASSAGE_IDS, passage_text)
+
+
+def read_queries(files: Sequence[Path | Fetched]) -> tuple[StringColumn, StringColumn]:
+    """Read ids and texts of the queries, as `read_passages` does."""
+    return _texts(files, QUERY_IDS, query_text)
 
 
 def passage_text(location: str, value: dict) -> str:
@@ -98,10 +87,11 @@ def passage_text(location: str, value: dict) -> str:
     Raises:
         BadLine: neither holds text, or one is no string.
     """
-    if "text" not in value:
-        raise BadLine(location, f"the key 'text' is missing; there are {', '.join(map(repr, value)) or 'none'}")
-    blank = [key for key in ("title", "text") if value.get(key) is None or not str(value[key]).strip()]
-    parts = [check_text(location, key, value[key]) for key in ("title", "text") if key not in blank]
+    name = next((name for name in PASSAGE_TEXTS if name in value), None)
+    if name is None:
+        raise BadLine(location, f"the key 'text' is missing; there are {_keys(value)}; must be {' or '.join(PASSAGE_TEXTS)}")
+    blank = [key for key in ("title", name) if value.get(key) is None or not str(value[key]).strip()]
+    parts = [check_text(location, key, value[key]) for key in ("title", name) if key not in blank]
     if not parts:
         raise BadLine(location, "text is blank, and so is the title")
     return " ".join(parts)
@@ -113,58 +103,132 @@ def query_text(location: str, value: dict) -> str:
     Raises:
         BadLine: it is missing or blank, or no string.
     """
-    return check_text(location, "text", value.get("text"))
+    name = next((name for name in QUERY_TEXTS if name in value), None)
+    if name is None:
+        raise BadLine(location, f"the key 'text' is missing; there are {_keys(value)}; must be {' or '.join(QUERY_TEXTS)}")
+    return check_text(location, name, value[name])
 
 
-def read_qrels(path: Path | Fetched) -> Iterator[tuple[str, str, str, int]]:
-    """Yield (location, query id, passage id, relevance) of every line: three columns separated by tabs, header or not.
+def read_qrels(files: Sequence[Path | Fetched]) -> Iterator[Judgement]:
+    """Yield (location, query id, passage id, relevance) of every judgement.
+
+    Args:
+        files: one, or shards. Lines of three columns, or TREC's four (query 0 passage relevance), between tabs or spaces (a
+            .csv: commas), header or not; or JSON lines or Parquet with keys as BEIR's: query-id, corpus-id, score.
 
     Raises:
         DataError: a line is faulty, or a pair is judged twice.
     """
     seen = set()
+    for path in files:
+        for location, *fields in _split_lines(path) if _LINES.search(Path(path).name) else _keyed(path):
+            for number, name in enumerate(("query id", "passage id")):
+                fields[number] = value = _plain(fields[number])
+                if not isinstance(value, str) or not value or value.split() != [value]:
+                    raise DataError(f"{location}: the {name} {shown(value)} is blank or holds white space")
+            query_id, passage_id, relevance = fields
+            if isinstance(relevance, bool) or not _NUMBER.fullmatch(str(relevance).strip()):
+                raise DataError(f"{location}: the relevance {shown(relevance)} is no whole number")
+            pair = query_id, passage_id
+            if pair in seen:
+                raise DataError(f"{location}: query {shown(query_id)} and passage {shown(passage_id)} are judged twice")
+            seen.add(pair)
+            yield str(location), query_id, passage_id, int(float(relevance))
+
+
+def _split_lines(path: Path | Fetched) -> Iterator[tuple[str, str, str, str]]:
+    columns, order = None, (0, 1)
+    comma = re.search(r"\.csv(\.\w+)?$", Path(path).name, re.IGNORECASE)
     for number, line in enumerate(raw_lines(path), start=1):
         location = f"{path}:{number}"
         if line is None:
             raise DataError(f"{location}: the line is longer than {MAX_LINE_BYTES:,} bytes; there must be one judgement a line")
-        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-            raise DataError(f"{location}: the file begins with a byte order mark; save it as UTF-8 without BOM")
         try:
-            fields = line.decode("utf-8").rstrip("\r\n").split("\t")
+            text = line.decode("utf-8").rstrip("\r\n ")
         except UnicodeDecodeError as error:
             raise DataError(f"{location}: not UTF-8 (byte {error.start})") from None
-        if not any(fields) or (number == 1 and len(fields) == 3 and fields[2].strip().casefold() in HEADER):
+        fields = next(csv.reader([text]), []) if comma else text.split("\t") if "\t" in text else text.split()
+        if not any(fields):
             continue
-        if len(fields) != 3:
+        if columns is None and len(fields) in (3, 4) and fields[-1].strip().casefold() in RELEVANCE:
+            if fields[0].casefold() in JUDGED_PASSAGE and fields[-2].casefold() in JUDGED_QUERY:
+                order = (1, 0)
+            continue
+        columns = columns or len(fields)
+        if len(fields) not in (3, 4) or len(fields) != columns:
+            also = "" if len(fields) not in (3, 4) else f", {columns} above"
             raise DataError(
-                f"{location}: must be query id, passage id and relevance, separated by tabs; here are {len(fields)} fields"
+                f"{location}: must be query id, passage id and relevance, separated by tabs or spaces, or TREC's four columns "
+                f"(query id, 0, passage id, relevance); here are {len(fields)} fields{also}"
             )
-        for name, value in zip(("query id", "passage id"), fields, strict=False):
-            if not value or value.split() != [value]:
-                raise DataError(f"{location}: the {name} {shown(value)} is blank or holds white space")
-        if not re.fullmatch(r"[+-]?[0-9]{1,9}", fields[2]):
-            raise DataError(f"{location}: the relevance {shown(fields[2])} is no whole number")
-        pair = query_id, passage_id = fields[0], fields[1]
-        if pair in seen:
-            raise DataError(f"{location}: query {shown(query_id)} and passage {shown(passage_id)} are judged twice")
-        seen.add(pair)
-        yield location, query_id, passage_id, int(fields[2])
+        if columns == 4 and not _ITERATION.fullmatch(fields.pop(1).strip()):
+            raise DataError(f"{location}: the second of four columns must be TREC's 0 (query id, 0, passage id, relevance)")
+        yield location, fields[order[0]], fields[order[1]], fields[2]
 
 
-def _id_of(location: str, value: dict) -> str:
-    text = check_text(location, "_id", value.get("_id"))
+def _keyed(path: Path | Fetched) -> Iterator[tuple[Location, object, object, object]]:
+    for location, value in _rows(path):
+        if isinstance(value, BadLine):
+            raise DataError(str(value))
+        names = [next((name for name in names if name in value), None) for names in (JUDGED_QUERY, JUDGED_PASSAGE, RELEVANCE)]
+        if None in names:
+            raise DataError(str(BadLine(location, f"there are {_keys(value)}; must be query-id, corpus-id and score")))
+        yield location, *(value[name] for name in names)
+
+
+def _rows(path: Path | Fetched) -> Iterator[tuple[Location, dict | BadLine]]:
+    return read_json_lines(path) if _JSON.search(Path(path).name) else raw_rows(path, Reading())
+
+
+def _texts(files: Iterable[Path | Fetched], keys: tuple[str, ...], text_of) -> tuple[StringColumn, StringColumn]:
+    places, ids, texts = array("q"), ColumnBuilder(), ColumnBuilder()
+    files = list(files)
+    try:
+        for number, path in enumerate(files):
+            for location, value in _rows(path):
+                if isinstance(value, BadLine):
+                    raise value
+                ids.append(_id_of(location, value, keys))
+                texts.append(text_of(location, value))
+                places.append(number << 40 | location.line)
+    except BadLine as bad_line:
+        raise DataError(str(bad_line)) from None
+    ids = ids.finish()
+    order = ids.ascending()
+    ids = ids.take(order)
+    _check_distinct(files, ids, np.asarray(places)[order])
+    return ids, texts.finish().take(order)
+
+
+def _id_of(location: Location, value: dict, keys: tuple[str, ...]) -> str:
+    name = next((name for name in keys if name in value), None)
+    if name is None:
+        raise BadLine(location, f"_id is missing; there are {_keys(value)}; must be {' or '.join(keys)}")
+    text = check_text(location, name, _plain(value[name]))
     if text.split() != [text]:
-        raise BadLine(location, f"_id {text!r} holds white space, which separates the fields of a run file")
+        raise BadLine(location, f"{name} {text!r} holds white space, which separates the fields of a run file")
     return text
 
 
-def _check_distinct(path: Path | Fetched, ids: StringColumn, lines: np.ndarray) -> None:
-    """Raise for the first id, in the file's order, that stands on a second line (`ids` ascending, equal ones in file order)."""
+def _plain(value: object) -> object:
+    """An id as text: many sets number theirs."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _keys(value: dict) -> str:
+    return ", ".join(map(repr, value)) or "none"
+
+
+def _check_distinct(files: list, ids: StringColumn, places: np.ndarray) -> None:
+    """Raise for the first id, in the files' order, that stands on a second line (`ids` ascending, equal ones in file order)."""
     repeated, previous = [], None
     for position, text in enumerate(ids):
         if text == previous:
-            repeated.append((int(lines[position]), text, int(lines[position - 1])))
+            repeated.append((int(places[position]), text, int(places[position - 1])))
         previous = text
     if repeated:
-        line, text, first = min(repeated)
-        raise DataError(f"{path}:{line}: the _id {shown(text)} stands on line {first} already ({len(repeated)} such lines)")
+        place, text, earlier = min(repeated)
+        there, before = (f"{files[number >> 40]}:{number & (1 << 40) - 1}" for number in (place, earlier))
+        if place >> 40 == earlier >> 40:
+            before = f"line {earlier & (1 << 40) - 1}"
+        raise DataError(f"{there}: the _id {shown(text)} stands on {before} already ({len(repeated)} such lines)")

@@ -108,6 +108,7 @@ def keep_record(scores: Scores, seed: int) -> dict:
         "set": scores.after.set_name,
         "queries": len(scores.after.scored),
         "passages": scores.after.passages,
+        "counts": dataclasses.asdict(scores.after.retrieval_set.counts),
         "scores": scores.record(),
         "differences": scores.differences(seed),
     }

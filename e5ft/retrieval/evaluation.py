@@ -101,6 +101,7 @@ class Evaluation:
                 "label": self.label,
                 "queries": len(self.scored),
                 "passages": self.passages,
+                "counts": dataclasses.asdict(self.retrieval_set.counts),
                 "metrics": self.metrics,
                 "interval_level": LEVEL,
                 "intervals": {name: list(ends) for name, ends in self.intervals.items()},

@@ -6,6 +6,7 @@ there are no more. Equal scores are ordered by index, which is id order in a `Re
 
 import os
 import re
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -52,12 +53,25 @@ def dense_run(
             f"{expected[0]} queries and {expected[1]} passages"
         )
     search = search_shards if isinstance(passage_vectors, Shards) else top_k
-    return search(query_vectors, passage_vectors, k, device=device)
+    return _ranked(retrieval_set, k, lambda depth: search(query_vectors, passage_vectors, depth, device=device))
 
 
 def bm25_run(retrieval_set: RetrievalSet, k: int, tokenisation: str = "bigrams") -> Run:
     """Rank the passages for every query with BM25 (k1 1.5, b 0.75): see `BM25.search`."""
-    return BM25(retrieval_set.passages, tokenisation=tokenisation).search(retrieval_set.queries, k)
+    index = BM25(retrieval_set.passages, tokenisation=tokenisation)
+    return _ranked(retrieval_set, k, lambda depth: index.search(retrieval_set.queries, depth))
+
+
+def _ranked(retrieval_set: RetrievalSet, k: int, search: Callable[[int], Run]) -> Run:
+    """The best k passages of a search of any depth, without those that the set leaves out of a query's ranking."""
+    left_out = retrieval_set.left_out_at
+    if (left_out < 0).all():
+        return search(k)
+    scores, indices = search(k + 1)
+    out = (indices == left_out[:, None]) & (indices >= 0)  # (Q, K): one a row at most
+    scores, indices = np.where(out, np.float32(-np.inf), scores), np.where(out, -1, indices)
+    order = np.argsort(out, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(indices, order, axis=1)
 
 
 def write_trec(path: str | os.PathLike, retrieval_set: RetrievalSet, run: Run, tag: str) -> None:

@@ -1,6 +1,7 @@
 """Retrieval sets: queries, the corpus they are asked of, and the relevance judgements."""
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval import beir
 from e5ft.retrieval.bm25 import BM25
 from e5ft.retrieval.columns import DistinctTexts, StringColumn
-from e5ft.settings import shown
+from e5ft.retrieval.judging import Counts, judge
+from e5ft.retrieval.layouts import find_files
 
 _UINT64 = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -30,7 +32,10 @@ class RetrievalSet:
         queries: (Q,) texts, without prefix.
         passage_ids: (P,) ids, ascending.
         passages: (P,) texts, title included, without prefix.
-        qrels: query id -> passage id -> relevance, above 0 being relevant; its keys are `query_ids`.
+        qrels: query id -> passage id -> relevance, above 0 being relevant; its keys are `query_ids`. A passage that the corpus
+            lacks is never found.
+        left_out: query id -> id of a passage that is left out of this query's ranking.
+        counts: what the set's files held that its figures depend on.
     """
 
     name: str
@@ -39,13 +44,22 @@ class RetrievalSet:
     passage_ids: StringColumn
     passages: StringColumn
     qrels: dict[str, dict[str, int]]
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    counts: Counts = Counts()
+
+    @functools.cached_property
+    def left_out_at(self) -> np.ndarray:
+        """(Q,) int64: for each query the index of the passage that is left out of its ranking; -1 where there is none."""
+        positions = self.passage_ids.positions_of(self.left_out.values()) if self.left_out else {}
+        return np.array([positions.get(self.left_out.get(query_id), -1) for query_id in self.query_ids], np.int64)
 
 
 def load_beir(folder: str | os.PathLike, split: str, *, name: str | None = None) -> RetrievalSet:
-    """Load an evaluation folder in the BEIR layout.
+    """Load an evaluation folder.
 
     Args:
-        folder: (a URL's: what `beir.set_folder` gave) holds corpus.jsonl {_id, title (may be absent), text}, queries.jsonl {_id, text} and qrels/<split>.tsv.
+        folder: (a URL's: what `beir.set_folder` gave) holds a corpus {_id, title (may be absent), text}, queries {_id, text} and
+            judgements, in one of the layouts of `layouts`.
         split: which judgements; only queries judged there are loaded.
         name: the set's name; the folder's own unless given.
 
@@ -56,17 +70,22 @@ def load_beir(folder: str | os.PathLike, split: str, *, name: str | None = None)
         DataError: a file is missing, or a line is faulty (`path:line: reason`).
     """
     folder = folder if isinstance(folder, Fetched) else Path(folder)
-    beir.check_layout(folder, split)
-    passage_ids, passages = beir.read_texts(folder / "corpus.jsonl", beir.passage_text)
-    query_ids, queries = beir.read_texts(folder / "queries.jsonl", beir.query_text)
-    qrels, positions = _judgements(folder / "qrels" / f"{split}.tsv", query_ids, passage_ids)
+    files = find_files(folder, split)
+    passage_ids, passages = beir.read_passages(files.corpus)
+    query_ids, queries = beir.read_queries(files.queries)
+    judgements = list(beir.read_qrels(files.qrels))
+    judged = judge(judgements, query_ids, queries, passage_ids, passages, str(files.qrels[0]))
+    if judged.counts.copies:
+        passage_ids, passages = passage_ids.take(judged.passages), passages.take(judged.passages)
     return RetrievalSet(
         name=name or Path(folder).resolve().name,
-        query_ids=query_ids.take(positions),
-        queries=queries.take(positions),
+        query_ids=query_ids.take(judged.queries),
+        queries=queries.take(judged.queries),
         passage_ids=passage_ids,
         passages=passages,
-        qrels=qrels,
+        qrels=judged.qrels,
+        left_out=judged.left_out,
+        counts=judged.counts,
     )
 
 
@@ -166,29 +185,6 @@ def _named(texts: DistinctTexts, letter: str) -> tuple[StringColumn, StringColum
     ids = StringColumn(f"{letter}{identity & _UINT64:016x}" for identity in texts.ids)
     order = ids.ascending()
     return ids.take(order), StringColumn(map(normalise, texts.finish().take(order)))
-
-
-def _judgements(path: Path | Fetched, query_ids: StringColumn, passage_ids: StringColumn) -> tuple[dict, list[int]]:
-    """The qrels by ascending query id, and the positions of the judged queries."""
-    judgements = list(beir.read_qrels(path))
-    positions = _known(judgements, 1, "query", query_ids, "queries.jsonl")
-    _known(judgements, 2, "passage", passage_ids, "corpus.jsonl")
-    qrels = {}
-    for _, query_id, passage_id, relevance in judgements:
-        qrels.setdefault(query_id, {})[passage_id] = relevance
-    if not any(value > 0 for judged in qrels.values() for value in judged.values()):
-        raise DataError(f"{path}: no query has a relevant passage: there is nothing to score")
-    return dict(sorted(qrels.items())), sorted(positions.values())
-
-
-def _known(judgements: list, field: int, kind: str, ids: StringColumn, file: str) -> dict[str, int]:
-    """Positions of the judged ids; raise if some are not there."""
-    positions = ids.positions_of(judgement[field] for judgement in judgements)
-    absent = [judgement for judgement in judgements if judgement[field] not in positions]
-    if absent:
-        count = len({judgement[field] for judgement in absent})
-        raise DataError(f"{absent[0][0]}: {kind} {shown(absent[0][field])} is not in {file} ({count} such {kind} ids in all)")
-    return positions
 
 
 def pair_keys(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:

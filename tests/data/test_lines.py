@@ -52,9 +52,11 @@ def test_a_bad_line_is_a_fault_with_its_place_and_the_next_line_is_read(kind, wr
     assert outcome(path) == [json.loads(GOOD), f"3: {reason}", json.loads(GOOD)]
 
 
-def test_a_byte_order_mark_is_a_fault_of_the_first_line(write_bytes):
-    path = write_bytes(b"\xef\xbb\xbf" + GOOD.encode() + b"\n" + GOOD.encode())
-    assert outcome(path) == ["1: the file begins with a byte order mark; save it as UTF-8 without BOM", json.loads(GOOD)]
+@pytest.mark.parametrize("before", [b"", b"\n"])
+def test_a_byte_order_mark_is_left_out_at_the_beginning_alone(before, write_bytes):
+    mark, reason = b"\xef\xbb\xbf", 'not JSON (Expecting value): \'\\ufeff{"query": "한국어"}\''
+    path = write_bytes(mark + before + GOOD.encode() + b"\n" + mark + GOOD.encode())
+    assert outcome(path) == [json.loads(GOOD), f"{3 if before else 2}: {reason}"]
 
 
 def test_a_cut_last_line_is_a_fault(write_bytes):

@@ -13,7 +13,8 @@ from e5ft.data.remote import check_url, is_url, local_file
 from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
 from e5ft.errors import ConfigurationError, DataError, StorageError
-from e5ft.retrieval.beir import check_layout, set_folder, splits_of
+from e5ft.retrieval.beir import set_folder
+from e5ft.retrieval.layouts import find_files, splits_of
 from e5ft.retrieval.sets import load_beir
 from tests.conftest import damage
 
@@ -146,17 +147,29 @@ def test_an_evaluation_set(put, tmp_path):
     for name, content in {**SET, "qrels/train.tsv": b"q1\td1\t1\n"}.items():
         put(f"ko/{name}", content)
     folder = set_folder("memory://bucket/ko/", "test", tmp_path)
-    check_layout(folder, "test")
+    find_files(folder, "test")
     loaded = load_beir(folder, "test")
     assert list(loaded.passages) == ["a b", "c"] and splits_of(folder) == ["dev", "test", "train"]
     assert not (folder.path / "notes.txt").exists()
     with pytest.raises(
         DataError, match="memory://bucket/ko/qrels/other.tsv: no such file; the splits there are: dev, test, train"
     ):
-        check_layout(folder, "other")
+        find_files(folder, "other")
     put("ko/qrels/test.tsv", b"q1\td9\t1\n")
     with pytest.raises(DataError, match="memory://bucket/ko/qrels/test.tsv:1: passage 'd9'"):
         load_beir(set_folder("memory://bucket/ko/", "test", tmp_path), "test")
+
+
+def test_an_evaluation_set_in_folders_of_a_storage_that_lists(put, tmp_path):
+    for name, given in {
+        "queries/queries": "queries.jsonl",
+        "corpus/corpus": "corpus.jsonl",
+        "qrels/test": "qrels/test.tsv",
+    }.items():
+        put(f"ko/{name}.{given.rpartition('.')[2]}", SET[given])
+    put("ko/notes.txt", b"not fetched")
+    folder = set_folder("memory://bucket/ko", "test", tmp_path)
+    assert list(load_beir(folder, "test").passages) == ["a b", "c"] and not (folder.path / "notes.txt").exists()
 
 
 @pytest.mark.parametrize(

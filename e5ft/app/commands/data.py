@@ -1,6 +1,7 @@
 """From a plan to rows, a dev set, evaluation sets and mining candidates; and how much is evaluated while training."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval import beir
 from e5ft.retrieval.candidates import MiningIndex, make_index
+from e5ft.retrieval.layouts import find_files, splits_of
 from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir, shrink_corpus, subsample
 
 if TYPE_CHECKING:
@@ -166,8 +168,9 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
     cache, source = Path(settings.cache_dir), plan.sources[0]
     named = settings.data.corpus_file
     corpus = None if named is None else read_corpus(local_file(named, cache))
+    themselves = []
     if isinstance(source, BeirSplit):
-        every_row, passages = _beir_rows(source)
+        every_row, passages, themselves = _beir_rows(source)
         corpus, read, rejected = passages if corpus is None else corpus, len(every_row), 0
     else:
         every_row = load_file(source, settings)
@@ -183,7 +186,7 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
         else:
             held_out |= _documents(load_file(part, settings) if isinstance(part, RowsFile) else _dev_rows(rows, plan))
             names.append(part.file if isinstance(part, RowsFile) else "the dev rows that train.py will set aside")
-    index = make_index(rows, corpus, held_out, all_rows=every_row)
+    index = make_index(rows, corpus, held_out, all_rows=itertools.chain(every_row, themselves))
     dropped = sum(len(row.negatives) for row in rows)
     counts = Counts(read, rejected, len(held_out))
     return MiningData(rows, index, plan.display_name, " and ".join(names) or None, dropped, counts)
@@ -204,16 +207,19 @@ def read_corpus(path: str | os.PathLike) -> Iterator[str]:
             raise DataError(str(bad)) from None
 
 
-def _beir_rows(source: BeirSplit) -> tuple[list[Row], Iterable[str]]:
-    """A row for each query with a relevant passage, and the whole corpus."""
+def _beir_rows(source: BeirSplit) -> tuple[list[Row], Iterable[str], list[Row]]:
+    """A row for each query with a relevant passage, the whole corpus, and rows of the queries that are passages themselves."""
     judged = load_beir(source.folder, source.split)
-    position_of = judged.passage_ids.positions_of(passage for judgements in judged.qrels.values() for passage in judgements)
-    rows = []
+    names = itertools.chain(judged.left_out.values(), *judged.qrels.values())
+    position_of, rows, themselves = judged.passage_ids.positions_of(names), [], []
     for query_id, query in zip(judged.query_ids, judged.queries, strict=True):
-        relevant = [passage for passage, relevance in judged.qrels[query_id].items() if relevance > 0]
+        own = judged.left_out.get(query_id)
+        relevant = [name for name, value in judged.qrels[query_id].items() if value > 0 and name in position_of and name != own]
         if relevant:
             rows.append(Row(query, tuple(judged.passages[position_of[passage]] for passage in relevant)))
-    return rows, judged.passages
+        if own is not None:
+            themselves.append(Row(query, (judged.passages[position_of[own]],)))
+    return rows, judged.passages, themselves
 
 
 def _dev_rows(rows: RowStore, plan: DataPlan) -> Iterable[Row]:
@@ -230,12 +236,12 @@ def _documents(rows: Iterable[Row]) -> set[int]:
 
 def _passages_of(held: BeirSplit, mined: RowsFile | BeirSplit, which: str) -> set[int]:
     """Identities of an evaluation folder's passages: all ("corpus"), or those judged in any split but the mined one."""
-    ids, texts = beir.read_texts(held.folder / "corpus.jsonl", beir.passage_text)
+    ids, texts = beir.read_passages(find_files(held.folder, held.split).corpus)
     if which == "corpus":
         return {text_id(text) for text in texts}
     same = isinstance(mined, BeirSplit) and _location(mined.folder) == _location(held.folder)
-    splits = [split for split in beir.splits_of(held.folder) if not (same and split == mined.split)]
-    judged = (passage for split in splits for _, _, passage, _ in beir.read_qrels(held.folder / "qrels" / f"{split}.tsv"))
+    splits = [split for split in splits_of(held.folder) if not (same and split == mined.split)]
+    judged = (passage for split in splits for _, _, passage, _ in beir.read_qrels(find_files(held.folder, split).qrels))
     return {text_id(texts[position]) for position in ids.positions_of(judged).values()}
 
 

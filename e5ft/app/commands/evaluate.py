@@ -5,7 +5,7 @@ from pathlib import Path
 from e5ft.app.commands.data import load_evaluation_set
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import EvalSettings
-from e5ft.app.telling.report import relative, say
+from e5ft.app.telling.report import relative, say, set_notes
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import load_encoder
@@ -32,6 +32,8 @@ def evaluate(settings: EvalSettings) -> float:
     _check_free(folder)
     queries, passages = len(retrieval_set.queries), len(retrieval_set.passages)
     say(f"{source.label} on {retrieval_set.name}: {queries:,} queries, {passages:,} passages")
+    for line in set_notes([retrieval_set]):
+        say(line)
     model, cuts = _score(settings, source, retrieval_set)
     evaluations = {"model": model, **{f"model_{dimension}d": cut for dimension, cut in cuts.items()}}
     bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)

@@ -14,7 +14,8 @@ from e5ft.data.formats import SUFFIXES
 from e5ft.data.remote import Fetched, is_url
 from e5ft.data.settings import Columns, Mix, Reading
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.retrieval.beir import check_layout, has_split, set_folder
+from e5ft.retrieval.beir import set_folder
+from e5ft.retrieval.layouts import find_files, has_split
 
 SAMPLE_ROWS, SAMPLE_SET = shipped("data/sample/train.jsonl"), shipped("data/sample/eval")
 DEV_SPLIT = "dev"
@@ -151,7 +152,7 @@ def locate_set(folder: str | os.PathLike, split: str, cache: Path) -> BeirSplit:
         DataError: the folder, one of its files or the split does not exist.
     """
     located = set_folder(folder, split, cache)
-    check_layout(located, split)
+    find_files(located, split)
     return BeirSplit(located, split)
 
 

@@ -1,6 +1,7 @@
 """What commands print for a person: first lines, last lines with the table and what to do next, and the model card."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from e5ft.retrieval.tables import (
 
 if TYPE_CHECKING:
     from e5ft.modeling.encoder import Encoder
+    from e5ft.retrieval.sets import RetrievalSet
 
 _REAL_RUN = "python train.py model=e5_small data.train_file=mine.jsonl"
 
@@ -44,7 +46,13 @@ def opening(source: ModelSource, data) -> str:
         lines.append(
             "  No separate test set: the scores below are of the dev set that chooses the checkpoint, so a little optimistic."
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *set_notes([data.test, data.dev, *data.keep])])
+
+
+def set_notes(sets: Iterable["RetrievalSet"]) -> list[str]:
+    """What the files of evaluation sets held that their figures depend on; each set once, none where there is nothing."""
+    lines = {(s.name, line): None for s in sets for line in s.counts.lines()}
+    return [f"  note        {name}: {line}" for name, line in lines]
 
 
 def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:

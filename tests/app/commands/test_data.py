@@ -272,3 +272,19 @@ def test_evaluations_are_counted_to_the_last_step(bounded, overrides, times):
 def test_the_set_does_not_depend_on_how_a_step_is_cut(bounded, batch, k):
     cut = f"training.per_device_train_batch_size={batch}", f"training.gradient_accumulation_steps={k}"
     assert bounded(*cut)[0] == bounded()[0]
+
+
+def test_a_query_that_is_a_passage_is_neither_its_own_answer_nor_its_negative(composed, tmp_path):
+    folder = tmp_path / "arguments"
+    (folder / "qrels").mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        texts = ({"_id": f"a{i}", "text": f"w{i} w{i + 1}"} for i in range(6))
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in texts))
+    judged = ["a0 a1 1", "a1 a2 1", "a2 a3 1", "a3 gone 1", "a4 a4 1"]
+    (folder / "qrels/test.tsv").write_text("\n".join(judged))
+    settings = composed("mine", f"rows_dir={folder}", "rows_split=test")
+    index = load_mining_data(plan(settings), settings).index
+    known = {(index.queries[q], index.passages[p]) for q, p in zip(index.known_query, index.known_passage, strict=True)}
+    assert list(index.queries) == ["w0 w1", "w1 w2", "w2 w3"]
+    assert known == {(f"w{i} w{i + 1}", f"w{j} w{j + 1}") for i in range(3) for j in (i, i + 1)}
+    assert [index.passages[p] for p in index.positive_passage] == ["w1 w2", "w2 w3", "w3 w4"]

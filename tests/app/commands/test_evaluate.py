@@ -1,5 +1,8 @@
 """eval.py and export.py as jobs; the exported folder in sentence-transformers."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -45,6 +48,48 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     assert difference["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}  # a model against itself
     assert (out / "mine/model/run.trec").is_file()
     assert "mine: 8 queries; below 30 even a large difference" in capsys.readouterr().out
+
+
+@pytest.fixture
+def arguana(tmp_path):
+    """Eight arguments, each to be answered by another; one answer is not in the corpus, and one argument stands twice."""
+    folder = tmp_path / "arguments"
+    (folder / "qrels").mkdir(parents=True)
+    passages = [{"id": f"a{i}", "contents": f"주장 {i} 근거 {i + 1}"} for i in range(8)]
+    copy = {"id": "z", "contents": passages[3]["contents"]}
+    for name, rows in (("corpus", [*passages, copy]), ("queries", [{"_id": p["id"], "text": p["contents"]} for p in passages])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "qrels/test.txt").write_text("".join(f"a{i} 0 a{i + 1} 1\n" for i in range(8)))  # a8 is not there
+    return folder
+
+
+NOTES = [
+    "  note        arguments-test: 8 of 8 queries are passages themselves: left out of their own ranking, as BEIR does",
+    "  note        arguments-test: judged passages that the corpus lacks: 1, counted as never found, as pytrec_eval does",
+    "  note        arguments-test: passages with another passage's text: 1, each text is one passage",
+]
+COUNTS = {
+    "queries": 8,
+    "left_out": 8,
+    "left_out_relevant": 0,
+    "kept": 0,
+    "absent_passages": 1,
+    "absent_queries": 0,
+    "copies": 1,
+}
+
+
+def test_what_a_set_holds_beyond_queries_and_answers_is_said_and_written(arguana, trained, composed, capsys):
+    _, folder = trained("training.max_steps=1", f"data.eval_dir={arguana}")
+    summary = read_json(folder / "summary.json")
+    assert summary["counts"] == COUNTS
+    assert [line for line in capsys.readouterr().out.splitlines() if "arguments-test:" in line and "note " in line] == NOTES
+    evaluate(composed("eval", f"model.path={folder}/model", f"data.eval_dir={arguana}", "output_dir=out"))
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("  note ")] == NOTES
+    for system in ("model", "bm25"):
+        assert read_json(Path("out/arguments-test") / system / "metrics.json")["counts"] == COUNTS
+        ranked = [line.split() for line in Path(f"out/arguments-test/{system}/run.trec").read_text().splitlines()]
+        assert ranked and not [line for line in ranked if line[0] == line[2]] and "z" not in {line[2] for line in ranked}
 
 
 def test_eval_errors(run, composed):
