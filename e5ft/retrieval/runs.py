@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from e5ft.errors import ConfigurationError
-from e5ft.retrieval.bm25 import BM25
+from e5ft.retrieval.bm25 import BM25, DEFAULT_TOKENISATION
 from e5ft.retrieval.search import top_k
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.shards import Shards, search_shards
@@ -55,7 +55,7 @@ def dense_run(
     return search(query_vectors, passage_vectors, k, device=device)
 
 
-def bm25_run(retrieval_set: RetrievalSet, k: int, tokenisation: str = "bigrams") -> Run:
+def bm25_run(retrieval_set: RetrievalSet, k: int, tokenisation: str = DEFAULT_TOKENISATION) -> Run:
     """Rank the passages for every query with BM25 (k1 1.5, b 0.75): see `BM25.search`."""
     return BM25(retrieval_set.passages, tokenisation=tokenisation).search(retrieval_set.queries, k)
 

@@ -38,7 +38,7 @@ def test_a_run_leaves_its_record(trained, capsys):
     printed = capsys.readouterr().out
     for words in (
         "before (random weights)",
-        "BM25 (bigrams)",
+        "BM25 (auto)",
         "after",
         "95 %",
         "make eval RUN=outputs/test",
