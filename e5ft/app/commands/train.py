@@ -13,8 +13,7 @@ from e5ft.app.commands import definition
 from e5ft.app.commands.data import TrainingData, load_training_data, planned_dev
 from e5ft.app.runs.folder import Job, RunFolder
 from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
-from e5ft.app.runs.trackers import tracked
-from e5ft.app.runs.tracking import MetricsFile, ProgressLines
+from e5ft.app.runs.tracking import MetricsFile, ProgressLines, tracked
 from e5ft.app.settings.build import make_loss, optimizer_class, plain
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.app.settings.plan import plan

@@ -24,11 +24,12 @@ from e5ft.app.settings.groups import TrackingSettings, has_wandb_key
 from e5ft.app.telling.report import duration
 from e5ft.errors import StorageError
 from e5ft.files import write_text
+from e5ft.training.trackers import FurtherTracker, Trackers
 
 log = logging.getLogger("e5ft")
 
 # What trackers may see. They would take anything they are given, and configurations can carry secrets.
-ALLOWED = (
+_ALLOWED = (
     *("name", "seed", "model", "data", "loss", "step", "matryoshka", "keep"),
     *("optimizer", "training", "evaluation"),
 )
@@ -158,8 +159,11 @@ def hung_or_failed() -> bool:
     return _hung_or_failed
 
 
-def run_name(folder: Path, group: str | None) -> str:
-    """What a tracker calls the run of a folder."""
+def _record(values: dict) -> dict:
+    return {key: values[key] for key in _ALLOWED if key in values}
+
+
+def _run_name(folder: Path, group: str | None) -> str:
     return folder.name if group is None else f"{group}-{folder.name}"
 
 
@@ -271,14 +275,9 @@ def wandb_run(tracking: TrackingSettings, values: dict, folder: Path, group: str
     mode = tracking.mode
     tracked = mode != "off" and distributed.is_main()
     mirror = WandbMirror((lambda: _start(tracking, values, folder, group, mode)) if tracked else None)
-    ended_by: BaseException | None = None
-    try:
+    with contextlib.ExitStack() as end:
+        end.push(lambda _, error, __: mirror.finish(exit_code_of(error)))
         yield mirror
-    except BaseException as error:
-        ended_by = error
-        raise
-    finally:
-        mirror.finish(exit_code_of(ended_by))
 
 
 def _start(tracking: TrackingSettings, values: dict, folder: Path, group: str | None, mode: str) -> object:
@@ -303,11 +302,29 @@ def _start(tracking: TrackingSettings, values: dict, folder: Path, group: str | 
         project=tracking.project,
         entity=tracking.entity,
         tags=list(tracking.tags),
-        name=run_name(folder, group),
+        name=_run_name(folder, group),
         group=group,
         dir=str(folder),
-        config={key: values[key] for key in ALLOWED if key in values},
+        config=_record(values),
         mode=mode,
         reinit="finish_previous",
         settings=settings,
     )
+
+
+@contextlib.contextmanager
+def tracked(tracking: TrackingSettings, values: dict, folder: Path, group: str | None) -> Iterator[Trackers]:
+    """W&B and the further trackers of one job, finished at the end with its exit code.
+
+    Args:
+        tracking, values, folder, group: as of `wandb_run`.
+
+    Yields:
+        One callback for all.
+    """
+    shown = _record(values), tracking.project, _run_name(folder, group)
+    with wandb_run(tracking, values, folder, group) as mirror, contextlib.ExitStack() as ends:
+        others = [FurtherTracker(each, TrackerThread(each), shown) for each in tracking.also if distributed.is_main()]
+        for other in others:
+            ends.push(lambda _, error, __, finish=other.finish: finish(exit_code_of(error)))
+        yield Trackers([mirror, *others])

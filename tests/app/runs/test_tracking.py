@@ -18,8 +18,9 @@ from transformers import TrainerControl, TrainerState
 
 from e5ft.app.runs import tracking as module
 from e5ft.app.runs.tracking import MetricsFile, wandb_run
+from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import TrackingSettings
-from e5ft.errors import DataError, NonFiniteError, StorageError, TerminatedError
+from e5ft.errors import ConfigurationError, DataError, NonFiniteError, StorageError, TerminatedError
 
 TRACKING = TrackingSettings("offline", "p", None, ("t",))
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -287,3 +288,14 @@ def test_modes(fake, tmp_path, monkeypatch):
     with wandb_run(dataclasses.replace(TRACKING, wandb=False), {}, tmp_path, None):
         pass
     assert len(fake.calls) == count
+
+
+def test_settings_name_their_trackers(composed):
+    settings = composed("train", "tracking.also=[tensorboard,mlflow]")
+    assert settings.tracking.also == ("tensorboard", "mlflow") and plain(settings)["tracking"]["also"] == [
+        "tensorboard",
+        "mlflow",
+    ]
+    for refused in ("wandb", "comet_ml"):
+        with pytest.raises(ConfigurationError, match=rf"tracking.also.*{refused}.*tensorboard.*mlflow.*trackio"):
+            composed("train", f"tracking.also=[{refused}]")

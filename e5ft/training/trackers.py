@@ -1,18 +1,13 @@
-"""Every mirror of a run: W&B (`tracking`), and whatever else transformers has a callback for, behind the same thread and limits."""
+"""Trackers by transformers' own reporting callbacks, shown a record without secrets and kept from ending a training."""
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils.generic import flatten_dict
-
-from e5ft import distributed
-from e5ft.app.runs.tracking import ALLOWED, TrackerThread, exit_code_of, run_name, wandb_run
-from e5ft.app.settings.groups import TrackingSettings
 
 
 class ShownArguments:
@@ -20,13 +15,13 @@ class ShownArguments:
 
     Args:
         arguments: of the run.
-        record: the configuration as plain values; only an allowlist of its groups is shown.
+        record: what may be shown of the configuration, as plain values.
         project, run_name: under which a tracker files the run.
     """
 
     def __init__(self, arguments: TrainingArguments, record: dict, project: str, run_name: str):
         self._arguments, self.project, self.run_name = arguments, project, run_name
-        self._record = flatten_dict({key: record[key] for key in ALLOWED if key in record})
+        self._record = flatten_dict(record)
 
     def to_dict(self) -> dict:
         """The record, one level deep: {"loss.temperature": 0.05}."""
@@ -41,18 +36,17 @@ class ShownArguments:
 
 
 class FurtherTracker(TrainerCallback):
-    """One of transformers' reporting callbacks; its first failure is said and ends it alone.
+    """One of transformers' reporting callbacks, called on a thread that outlasts what it raises.
 
     Args:
         name: what transformers calls it: tensorboard, mlflow, trackio.
-        tracking: the project.
-        record: the configuration, of which `ShownArguments` shows an allowlist.
-        run_name: the run's.
+        thread: `start`, `do` and `finish` call a function there, and say the first failure.
+        shown: record, project and run's name, as of `ShownArguments`.
     """
 
-    def __init__(self, name: str, tracking: TrackingSettings, record: dict, run_name: str):
-        self._name, self._shown = name, (record, tracking.project, run_name)
-        self._thread, self._callback, self._given = TrackerThread(name), None, ()
+    def __init__(self, name: str, thread: Any, shown: tuple[dict, str, str]):
+        self._name, self._thread, self._shown = name, thread, shown
+        self._callback, self._given = None, ()
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Begin the tracker's run."""
@@ -108,27 +102,3 @@ class Trackers(TrainerCallback):
         """Log the figures of the end."""
         for mirror in self._mirrors:
             mirror.send(values)
-
-
-@contextlib.contextmanager
-def tracked(tracking: TrackingSettings, values: dict, folder: Path, group: str | None) -> Iterator[Trackers]:
-    """The mirrors of one job, finished at the end with its exit code.
-
-    Args:
-        tracking, values, folder, group: as of `wandb_run`.
-
-    Yields:
-        One callback for all.
-    """
-    ended_by: BaseException | None = None
-    with wandb_run(tracking, values, folder, group) as mirror:
-        names = tracking.also if distributed.is_main() else ()
-        others = [FurtherTracker(name, tracking, values, run_name(folder, group)) for name in names]
-        try:
-            yield Trackers([mirror, *others])
-        except BaseException as error:
-            ended_by = error
-            raise
-        finally:
-            for other in others:
-                other.finish(exit_code_of(ended_by))

@@ -8,11 +8,10 @@ import types
 import pytest
 from transformers import TrainerCallback, TrainerState
 
-from e5ft.app.runs import trackers, tracking
-from e5ft.app.runs.trackers import tracked
-from e5ft.app.settings.build import plain
+from e5ft.app.runs import tracking
+from e5ft.app.runs.tracking import tracked
 from e5ft.app.settings.groups import TrackingSettings
-from e5ft.errors import ConfigurationError
+from e5ft.training import trackers
 
 OFF = TrackingSettings("off", "p", None, (), ("tensorboard",))
 ARGUMENTS = types.SimpleNamespace(output_dir="outputs/n", hub_token="canary", to_dict=lambda: {"hub_token": "canary"})
@@ -103,14 +102,3 @@ def test_what_transformers_itself_makes(tmp_path):
         callback.on_train_begin(arguments, state, None)
         callback.on_log(arguments, state, None, logs={"loss": 0.5})
     assert list(tmp_path.glob("runs/*/events.out.tfevents.*"))
-
-
-def test_settings_name_their_trackers(composed):
-    settings = composed("train", "tracking.also=[tensorboard,mlflow]")
-    assert settings.tracking.also == ("tensorboard", "mlflow") and plain(settings)["tracking"]["also"] == [
-        "tensorboard",
-        "mlflow",
-    ]
-    for refused in ("wandb", "comet_ml"):
-        with pytest.raises(ConfigurationError, match=rf"tracking.also.*{refused}.*tensorboard.*mlflow.*trackio"):
-            composed("train", f"tracking.also=[{refused}]")
