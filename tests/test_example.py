@@ -18,5 +18,5 @@ def test_from_rows_to_an_exported_model(write_rows, tmp_path, capsys):
     arguments = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 1, "use_cpu": True}
     main(write_rows(make_rows(40)), str(tmp_path / "start"), str(tmp_path / "out"), **arguments)
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("before", "BM25 (bigrams)", "after"))
+    assert all(word in printed for word in ("before", "BM25 (auto)", "after"))
     assert load_encoder(ModelSource(path=str(tmp_path / "out/model"))).encode(["w1"], "query").shape == (1, 32)

@@ -81,3 +81,60 @@ def test_other_jobs_under_the_name_are_refused_with_both_named(ended):
     assert done.returncode == 2 and "job 1 of" in done.stderr
     assert "then: seed=2" in done.stderr and "now:  seed=5" in done.stderr
     assert states(cwd / "multirun/s") == {"0": "finished", "1": "finished"}
+
+
+STAND_IN = """
+import math
+from dataclasses import dataclass, field
+from typing import Any
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+
+
+class Searching(Sweeper):
+    def __init__(self, n_trials, params, **_):
+        self.n_trials, self.params = n_trials, params
+
+    def setup(self, *, hydra_context, task_function, config):
+        self.launcher = Plugins.instance().instantiate_launcher(
+            config=config, hydra_context=hydra_context, task_function=task_function
+        )
+
+    def sweep(self, arguments):
+        assert set(self.params) == {"loss.temperature", "optimizer.lr"}
+        for job in range(self.n_trials):
+            trial = [*arguments, f"seed={job}", f"loss.chunk_size={(512, 0, 512)[job]}"]
+            value = float(self.launcher.launch([trial], initial_job_idx=job)[0].return_value)
+            if math.isnan(value):
+                raise ValueError("Values for state TrialState.FAIL should be None.")  # as Optuna's
+            print("objective", value)
+
+
+@dataclass
+class Settings:
+    _target_: str = "hydra_plugins.stand_in.searching.Searching"
+    direction: Any = "minimize"
+    n_trials: int = 20
+    n_jobs: int = 2
+    sampler: dict[str, Any] = field(default_factory=lambda: {"seed": None})
+    params: dict[str, str] | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=Settings, provider="stand_in")
+"""
+
+
+def test_a_failed_job_does_not_end_a_search(tmp_path):
+    """A stand-in for Optuna's sweeper, under its name: it knows the fields that are set, and ends on NaN as that does."""
+    plugin = tmp_path / "hydra_plugins/stand_in"
+    plugin.mkdir(parents=True)
+    (plugin / "searching.py").write_text(STAND_IN)
+    (plugin / "__init__.py").touch()
+    given = ("experiment=optuna", "name=s", *TINY, "tracking=off", "evaluation.bm25=null", "training.max_steps=1")
+    done = call("train.py", *given, "hydra.sweeper.n_trials=3", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    objectives = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("objective")]
+    assert objectives[1] == "-inf" and all(0 < float(objectives[job]) < 1 for job in (0, 2))
+    assert "3 runs" in done.stdout and "loss.chunk_size=0: must be" in done.stdout
+    assert states(tmp_path / "multirun/s") == {"0": "finished", "1": "failed", "2": "finished"}

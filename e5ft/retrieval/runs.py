@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from e5ft.errors import ConfigurationError
-from e5ft.retrieval.bm25 import BM25
+from e5ft.retrieval.bm25 import BM25, DEFAULT_TOKENISATION
 from e5ft.retrieval.search import top_k
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.shards import Shards, search_shards
@@ -56,7 +56,7 @@ def dense_run(
     return _ranked(retrieval_set, k, lambda depth: search(query_vectors, passage_vectors, depth, device=device))
 
 
-def bm25_run(retrieval_set: RetrievalSet, k: int, tokenisation: str = "bigrams") -> Run:
+def bm25_run(retrieval_set: RetrievalSet, k: int, tokenisation: str = DEFAULT_TOKENISATION) -> Run:
     """Rank the passages for every query with BM25 (k1 1.5, b 0.75): see `BM25.search`."""
     index = BM25(retrieval_set.passages, tokenisation=tokenisation)
     return _ranked(retrieval_set, k, lambda depth: index.search(retrieval_set.queries, depth))

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from e5ft.settings import FilePath, Rule, Settings, Word, number, whole
 
-Tokenisation = Literal["bigrams", "kiwi", "words"]
+Tokenisation = Literal["auto", "bigrams", "kiwi", "words"]
 
 
 @dataclasses.dataclass(frozen=True)

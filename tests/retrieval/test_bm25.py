@@ -6,15 +6,19 @@ import sys
 import unicodedata
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval import bm25
 from e5ft.retrieval.bm25 import BM25
+
+ROOT = Path(__file__).parents[2]
 
 
 def hits(result):
@@ -77,6 +81,54 @@ def test_bigrams_find_a_word_under_another_particle_and_words_do_not():
 def test_bigrams_stay_inside_words_and_single_characters_are_kept():
     tokens = next(iter(bm25._tokeniser("bigrams")(["물 서울은, A7 7 (ab)C!"])))
     assert tokens == ["물", "서울", "울은", "a7", "7", "ab", "c"]
+
+
+def tokens_of(text, tokenisation="auto"):
+    return sorted(next(iter(bm25._tokeniser(tokenisation)([text]))))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("서울은 물", ["서울", "울은", "물"]),  # as bigrams have it
+        ("東京タワー 学", ["東京", "京タ", "タワ", "ワー", "学"]),
+        ("ภาษา ລາວ ភាសា မြန်", [w[i : i + 2] for w in ("ภาษา", "ລາວ", "ភាសា", "မြန်") for i in range(len(w) - 1)]),
+        ("Houses, house", ["houses", "house", "house"]),  # the beginning of one is the other
+        ("доходов हिन्दीभाषा", ["доходов", "доход", "हिन्दीभाषा", "हिन्द"]),
+        ("20231122 rtx4090ti", ["20231122", "rtx4090ti"]),  # numbers and names of things differ at their ends
+        ("3월 제12조", ["3", "3월", "제1", "12", "2조"]),  # what stands alone beside another script is found with it alone
+        ("GPU는 카카오Pay로", ["gpu", "u는", "카카", "카오", "오p", "pay", "y로"]),
+        ("𠀀𠀁 ｱﾌﾟﾘ", ["𠀀𠀁", "ｱﾌ", "ﾌﾟ", "ﾟﾘ"]),
+        ("?!", []),
+    ],
+)
+def test_auto_cuts_by_script_wherever_it_stands(text, tokens):
+    assert tokens_of(text) == sorted(tokens)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.text(alphabet="가나힣漢字かナไทย ", max_size=20))
+def test_auto_is_bigrams_where_no_other_script_stands(text):
+    assert tokens_of(text) == tokens_of(text, "bigrams")
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "other"),
+    [
+        ("2023년 예산", "예산 2023", "예산 2032"),
+        ("CPU가", "CPU는 빠르다", "GPU는 빠르다"),
+        ("evler", "evlerimizden biri", "erlev biri"),
+        ("международная", "международного права", "народная медь"),
+    ],
+)
+def test_auto_tells_words_apart_that_bigrams_blur_and_finds_inflected_ones(query, found, other):
+    assert hits(BM25([other, found]).search([query], 1)) == [[1]]
+
+
+def test_the_default_has_one_home():
+    for group in ("evaluation", "mining"):
+        assert OmegaConf.load(ROOT / "conf" / group / "default.yaml").bm25 == bm25.DEFAULT_TOKENISATION
+    assert set(bm25.TOKENISATIONS) == {"auto", "bigrams", "words", "kiwi"}
 
 
 def test_texts_are_normalised_and_case_folded():

@@ -13,7 +13,7 @@ from e5ft.app.commands import definition
 from e5ft.app.commands.data import TrainingData, load_training_data, planned_dev
 from e5ft.app.runs.folder import Job, RunFolder
 from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
-from e5ft.app.runs.tracking import MetricsFile, ProgressLines, wandb_run
+from e5ft.app.runs.tracking import MetricsFile, ProgressLines, tracked
 from e5ft.app.settings.build import make_loss, optimizer_class, plain
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.app.settings.plan import plan
@@ -73,7 +73,7 @@ def train(settings: TrainSettings, job: Job) -> float | None:
         RunFolder(job, settings.resume) as folder,
         stopping_at_once(settings.name),
         out_of_memory_explained(settings),
-        wandb_run(settings.tracking, plain(settings), folder.path, job.group) as mirror,
+        tracked(settings.tracking, plain(settings), folder.path, job.group) as mirror,
     ):
         summary = _Run(settings, folder, job).run(mirror)
     return summary["best"]["score"]

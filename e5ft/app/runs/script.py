@@ -8,7 +8,6 @@ import gc
 import importlib
 import io
 import logging
-import math
 import os
 import re
 import sys
@@ -91,7 +90,7 @@ def run(verb: str) -> None:
 
 
 def run_job(config: DictConfig) -> float | None:
-    """Run one job. Inside a multirun a failing job gives NaN, so that the others continue; the sweep's end tells of it."""
+    """Run one job. Inside a multirun a failing job lets the others continue; the sweep's end tells of it."""
     global _began, _ended_by
     _began = True
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -174,7 +173,7 @@ def _run_in_sweep(config: DictConfig) -> float | None:
         log.error(f"job {HydraConfig.get().job.num}: {guard.redacted(str(message))}")
         if not isinstance(error, E5ftError):
             traceback.print_exc()
-        return math.nan
+        return sweep.failed_objective()
     finally:
         gc.collect()  # an error and its traceback hold each other, and with them the memory that the next job needs
 

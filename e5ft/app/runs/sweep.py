@@ -2,14 +2,16 @@
 
 import csv
 import io
+import math
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from e5ft.app.runs.folder import hold, lasting
 from e5ft.app.telling.state import holds_work, status_of
@@ -72,6 +74,33 @@ def failures() -> int:
     return _failed
 
 
+def failed_objective() -> float:
+    """What a failed job answers: NaN to Hydra's own sweeper, which compares nothing; the worst value to one that searches.
+
+    Optuna's ends the whole sweep with a traceback on NaN (hydra-optuna-sweeper 1.3).
+    """
+    return -math.inf if _searches(HydraConfig.get().sweeper) else math.nan
+
+
+def _searches(sweeper: DictConfig) -> bool:
+    return not str(sweeper.get("_target_")).endswith(".BasicSweeper")
+
+
+def _check_search(config: DictConfig) -> None:
+    """Refuse a search for the worst run, or for nothing.
+
+    Raises:
+        ConfigurationError: the sweeper minimises (Optuna's default), or no run is measured.
+    """
+    direction = config.hydra.sweeper.get("direction", "maximize")
+    for each in direction if isinstance(direction, ListConfig) and len(direction) == 1 else [direction]:
+        name = str(getattr(each, "name", each))
+        if name != "maximize":
+            raise ConfigurationError(f"hydra.sweeper.direction={name}: must be maximize, since the dev score is to be high")
+    if config.training.eval_strategy in ("no", False):
+        raise ConfigurationError("training.eval_strategy=no: must be steps or epoch, since a search compares dev scores")
+
+
 class SweepTable(Callback):
     """Hydra callback: refuse a multirun whose name is taken; write sweep.csv and print it when one ends."""
 
@@ -79,6 +108,8 @@ class SweepTable(Callback):
         """Called by Hydra before the first job."""
         folder = Path(config.hydra.sweep.dir)
         try:
+            if _searches(config.hydra.sweeper):
+                _check_search(config)
             begin(folder, config.sweep.resume)
         except ConfigurationError as error:
             raise EndOfSweep(error) from error

@@ -24,10 +24,11 @@ from e5ft.app.settings.groups import TrackingSettings, has_wandb_key
 from e5ft.app.telling.report import duration
 from e5ft.errors import StorageError
 from e5ft.files import write_text
+from e5ft.training.trackers import FurtherTracker, Trackers
 
 log = logging.getLogger("e5ft")
 
-# What W&B may see. It would take anything it is given, and configurations can carry secrets.
+# What trackers may see. They would take anything they are given, and configurations can carry secrets.
 _ALLOWED = (
     *("name", "seed", "model", "data", "loss", "step", "matryoshka", "keep"),
     *("optimizer", "training", "evaluation"),
@@ -154,55 +155,56 @@ def _append(file: BinaryIO, line: bytes) -> None:
 
 
 def hung_or_failed() -> bool:
-    """Whether a call into wandb never came back, or a run failed in its middle: its hooks at exit would hang or raise, too."""
+    """Whether a call into a tracker never came back, or a run failed in its middle: its hooks at exit would hang or raise, too."""
     return _hung_or_failed
 
 
-class WandbMirror(TrainerCallback):
-    """Send what Trainer logs to a W&B run; the first failure is said and ends the mirror, later ones are silent.
+def _record(values: dict) -> dict:
+    return {key: values[key] for key in _ALLOWED if key in values}
 
-    Every call into wandb runs on a thread of its own and is waited for so long and no longer. So a call that hangs holds
-    nothing up, and what is raised inside can be told apart: SystemExit, KeyboardInterrupt and CancelledError on that thread
-    are wandb's and end the mirror alone; a KeyboardInterrupt on the main thread is a person's (Ctrl-C, or "Stop run" in
-    W&B's pages, which arrives as one) and passes.
+
+def _run_name(folder: Path, group: str | None) -> str:
+    return folder.name if group is None else f"{group}-{folder.name}"
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """The exit code of a job that ended so, as the trackers are told it."""
+    return 0 if error is None else getattr(error, "exit_code", 1)
+
+
+class TrackerThread:
+    """Calls into a tracker, on a thread of its own, each waited for so long and no longer; the first failure is said.
+
+    So a call that hangs holds nothing up, and what is raised inside can be told apart: SystemExit, KeyboardInterrupt and
+    CancelledError on that thread are the tracker's and end it alone; a KeyboardInterrupt on the main thread is a person's
+    (Ctrl-C, or "Stop run" in W&B's pages, which arrives as one) and passes.
+
+    Args:
+        name: of the tracker, for the warning.
     """
 
-    def __init__(self):
-        self._calls: queue.SimpleQueue | None = None
-        self._run: object | None = None
-        self._warned = False
+    def __init__(self, name: str):
+        self.name, self.failed = name, False
+        self._calls: queue.SimpleQueue | None = queue.SimpleQueue()
+        threading.Thread(target=_work, args=(self._calls,), name=f"{name}-calls", daemon=True).start()
 
-    def start(self, make_run: Callable[[], object]) -> None:
-        """Begin a run.
+    def start(self, make: Callable[[], object]) -> object | None:
+        """Import the tracker and begin a run; None where that fails."""
+        return self._call(make, _INIT + _GRACE, "did not start", began=False)
 
-        Args:
-            make_run: imports wandb and returns its run.
-        """
-        self._calls = queue.SimpleQueue()
-        threading.Thread(target=_work, args=(self._calls,), name="wandb-calls", daemon=True).start()
-        self._run = self._call(make_run, _INIT + _GRACE, "did not start")
+    def do(self, function: Callable[[], object]) -> None:
+        """Call, unless a call failed before."""
+        if not self.failed:
+            self._call(function, _LOG, "failed")
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Called by Trainer with what it logs."""
-        values = {k.replace("eval_", "dev/", 1) if k.startswith("eval_") else f"train/{k}": v for k, v in (logs or {}).items()}
-        if values:
-            self.send(values, state.global_step)
-
-    def send(self, values: dict, step: int | None = None) -> None:
-        """Log values, or give up on W&B for the rest of the run."""
-        if self._run is not None and not self._warned:
-            run = self._run
-            self._call(lambda: run.log(values, step=step), _LOG, "failed")
-
-    def finish(self) -> None:
-        """End the run in W&B, also after a failure: what it has can still be kept."""
-        if self._run is not None and self._calls is not None:
-            self._call(self._run.finish, _FINISH + _GRACE, "did not finish")
+    def finish(self, function: Callable[[], object] | None) -> None:
+        """End the run, also after a failure: what it has can still be kept. None: there is no run."""
+        if function is not None and self._calls is not None:
+            self._call(function, _FINISH + _GRACE, "did not finish")
         if self._calls is not None:
             self._calls.put(None)
-        self._calls = self._run = None
 
-    def _call(self, function: Callable[[], object], seconds: float, what: str) -> object | None:
+    def _call(self, function: Callable[[], object], seconds: float, what: str, *, began: bool = True) -> object | None:
         global _hung_or_failed
         answer: queue.SimpleQueue = queue.SimpleQueue()
         self._calls.put((function, answer))
@@ -212,11 +214,11 @@ class WandbMirror(TrainerCallback):
             value, error = None, f"no answer in {seconds:g} s"
             _hung_or_failed, self._calls = True, None
         if error is not None:
-            _hung_or_failed = _hung_or_failed or self._run is not None
-            if not self._warned:
+            _hung_or_failed = _hung_or_failed or began
+            if not self.failed:
                 text = (str(error).strip() or type(error).__name__).splitlines()[0]
-                log.warning(f"W&B {what} ({text}); continuing without it. metrics.jsonl has everything.")
-            self._warned = True
+                log.warning(f"{self.name} {what} ({text}); continuing without it. metrics.jsonl has everything.")
+            self.failed = True
         return value
 
 
@@ -225,8 +227,36 @@ def _work(calls: queue.SimpleQueue) -> None:
         function, answer = call
         try:
             answer.put((function(), None))
-        except BaseException as error:  # also those that would end a thread without a word: see WandbMirror
+        except BaseException as error:  # also those that would end a thread without a word: see TrackerThread
             answer.put((None, error))
+
+
+class WandbMirror(TrainerCallback):
+    """Send what Trainer logs to a W&B run; after the first failure no more.
+
+    Args:
+        make_run: imports wandb and returns its run; None: there is none.
+    """
+
+    def __init__(self, make_run: Callable[[], object] | None):
+        self._thread = None if make_run is None else TrackerThread("W&B")
+        self._run = None if make_run is None else self._thread.start(make_run)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Called by Trainer with what it logs."""
+        values = {k.replace("eval_", "dev/", 1) if k.startswith("eval_") else f"train/{k}": v for k, v in (logs or {}).items()}
+        if values:
+            self.send(values, state.global_step)
+
+    def send(self, values: dict, step: int | None = None) -> None:
+        """Log values, or give up on W&B for the rest of the run."""
+        if self._run is not None:
+            self._thread.do(lambda: self._run.log(values, step=step))
+
+    def finish(self, code: int) -> None:
+        """End the run in W&B with the job's exit code: one above 0 is a failed run there."""
+        if self._thread is not None:
+            self._thread.finish(None if self._run is None else lambda: self._run.finish(exit_code=code))
 
 
 @contextlib.contextmanager
@@ -242,13 +272,12 @@ def wandb_run(tracking: TrackingSettings, values: dict, folder: Path, group: str
     Yields:
         A mirror, which does nothing when W&B is off or cannot start.
     """
-    mirror, mode = WandbMirror(), tracking.mode
-    if mode != "off" and distributed.is_main():
-        mirror.start(lambda: _start(tracking, values, folder, group, mode))
-    try:
+    mode = tracking.mode
+    tracked = mode != "off" and distributed.is_main()
+    mirror = WandbMirror((lambda: _start(tracking, values, folder, group, mode)) if tracked else None)
+    with contextlib.ExitStack() as end:
+        end.push(lambda _, error, __: mirror.finish(exit_code_of(error)))
         yield mirror
-    finally:
-        mirror.finish()
 
 
 def _start(tracking: TrackingSettings, values: dict, folder: Path, group: str | None, mode: str) -> object:
@@ -273,11 +302,29 @@ def _start(tracking: TrackingSettings, values: dict, folder: Path, group: str | 
         project=tracking.project,
         entity=tracking.entity,
         tags=list(tracking.tags),
-        name=folder.name if group is None else f"{group}-{folder.name}",
+        name=_run_name(folder, group),
         group=group,
         dir=str(folder),
-        config={key: values[key] for key in _ALLOWED if key in values},
+        config=_record(values),
         mode=mode,
         reinit="finish_previous",
         settings=settings,
     )
+
+
+@contextlib.contextmanager
+def tracked(tracking: TrackingSettings, values: dict, folder: Path, group: str | None) -> Iterator[Trackers]:
+    """W&B and the further trackers of one job, finished at the end with its exit code.
+
+    Args:
+        tracking, values, folder, group: as of `wandb_run`.
+
+    Yields:
+        One callback for all.
+    """
+    shown = _record(values), tracking.project, _run_name(folder, group)
+    with wandb_run(tracking, values, folder, group) as mirror, contextlib.ExitStack() as ends:
+        others = [FurtherTracker(each, TrackerThread(each), shown) for each in tracking.also if distributed.is_main()]
+        for other in others:
+            ends.push(lambda _, error, __, finish=other.finish: finish(exit_code_of(error)))
+        yield Trackers([mirror, *others])

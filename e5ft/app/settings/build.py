@@ -36,6 +36,11 @@ MOVED = {
     "mine": {"output_file": "output_dir", "corpus_file": "data.corpus_file"},
     "export": {"merge.split": "data.eval_split"},
 }
+_PLUGINS = {  # of Hydra, by the option that each brings
+    "optuna": "hydra-optuna-sweeper",
+    "joblib": "hydra-joblib-launcher",
+    **dict.fromkeys(("submitit_local", "submitit_slurm"), "hydra-submitit-launcher"),
+}
 _PARAMETERS = ("loss", "optimizer")  # groups whose fields are the parameters of a class
 
 
@@ -149,6 +154,9 @@ def field_names(script: str) -> list[str]:
 
 def hint(message: str, script: str) -> str | None:
     """What to say beside Hydra's own message about a field that it does not know; None if there is nothing."""
+    plugin = re.search(r"Could not (?:find|load) 'hydra/(launcher|sweeper)/(\w+)'", message)
+    if plugin is not None and plugin[2] in _PLUGINS:
+        return f"hydra/{plugin[1]}: needs {_PLUGINS[plugin[2]]}; pip install {_PLUGINS[plugin[2]]}"
     match = re.search(r"full_key: ([\w.]+)", message) or re.search(r"Could not override '([\w.]+)'", message)
     if match is None:
         return None

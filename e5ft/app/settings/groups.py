@@ -19,11 +19,12 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclasses.dataclass(frozen=True)
 class TrackingSettings(Settings):
-    """Where W&B mirrors a run.
+    """Where a run is mirrored.
 
     Attributes:
         wandb: "auto": online with an API key, files otherwise. (YAML reads a bare off as false.)
-        project, entity, tags: of the run in W&B.
+        project, entity, tags: of the run in W&B; the project also elsewhere.
+        also: further trackers, by transformers' own callbacks.
     """
 
     PATH: ClassVar[str] = "tracking"
@@ -31,6 +32,7 @@ class TrackingSettings(Settings):
     project: Word
     entity: Word | None
     tags: tuple[Word, ...]
+    also: tuple[Literal["tensorboard", "mlflow", "trackio"], ...] = ()
 
     @property
     def mode(self) -> str:

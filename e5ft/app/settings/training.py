@@ -28,7 +28,8 @@ OWNED = {
     "adam_epsilon": "optimizer.eps",
     **dict.fromkeys(("seed", "data_seed"), "seed"),
     **dict.fromkeys(("output_dir", "run_name"), "name"),
-    **dict.fromkeys(("report_to", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), "tracking.*"),
+    "report_to": "tracking.also (tensorboard, mlflow, trackio) or tracking.wandb",
+    **dict.fromkeys(("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"), "tracking.*"),
     **dict.fromkeys(("resume_from_checkpoint", "ignore_data_skip"), "resume=true name=NAME"),
     **dict.fromkeys(
         ("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),

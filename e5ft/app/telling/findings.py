@@ -140,6 +140,7 @@ def check_packages(run: PlannedRun) -> Finding:
         ("evaluation.bm25=kiwi", settings.evaluation.bm25 == "kiwi", "kiwipiepy", "kiwipiepy"),
         (f"rounds.mining.search={search}", mines and search != "exact", "faiss", "faiss-cpu"),
         ("model.lora.rank", settings.lora is not None, "peft", "peft"),
+        *((f"tracking.also=[{name}]", True, name, name) for name in settings.tracking.also),
     )
     used = {package: (field, module) for field, chosen, module, package in uses if chosen}
     missing = {package: field for package, (field, module) in used.items() if util.find_spec(module) is None}

@@ -38,7 +38,7 @@ def test_a_run_leaves_its_record(trained, capsys):
     printed = capsys.readouterr().out
     for words in (
         "before (random weights)",
-        "BM25 (bigrams)",
+        "BM25 (auto)",
         "after",
         "95 %",
         "make eval RUN=outputs/test",
@@ -92,6 +92,8 @@ def test_rows_alone_are_enough(trained):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(trained, experiment):
+    if experiment == "optuna":
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     given = ["data.max_train_rows=null"] if experiment == "large_step" else []
     if experiment in ("guided", "mini_domain"):  # these need a trained model
         _, before = trained("training.max_steps=1", "evaluation.bm25=null", run_dir="outputs/before")

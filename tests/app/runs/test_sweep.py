@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import signal
+from enum import Enum
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,14 +12,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import OmegaConf, read_write
+from omegaconf import OmegaConf, open_dict, read_write
 
 from e5ft.app.runs import script, sweep
 from e5ft.app.runs.folder import hold
 from e5ft.app.runs.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.runs.sweep import AnotherSweepError, EndOfSweep, begin, collect, state_before
 from e5ft.app.settings.build import shipped
-from e5ft.errors import ConfigurationError, TerminatedError
+from e5ft.errors import ConfigurationError, DataError, TerminatedError
 from e5ft.files import write_json, write_text
 
 
@@ -111,7 +112,8 @@ def test_a_name_is_begun_once_and_then_resumed(tmp_path, ours, monkeypatch):
     sweep._held[1].release()
     job(folder, 1, dev=0.4)
     # Hydra lets it pass: of an `Exception` in a callback it makes a warning.
-    hydra = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}, "sweep": {"resume": False}})
+    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"}
+    hydra = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}, "sweeper": sweeper}, "sweep": {"resume": False}})
     with pytest.raises(EndOfSweep, match=r"holds a multirun already \(jobs 1\).*sweep.resume=true") as raised:
         sweep.SweepTable().on_multirun_start(hydra)
     assert not isinstance(raised.value, Exception) and raised.value.error.exit_code == 2
@@ -179,6 +181,55 @@ def test_sigterm_ends_the_sweep_where_its_jobs_run_in_its_process_and_else_the_j
     with pytest.raises(EndOfSweep, match="job 0.*sweep.resume=true name=s"):
         in_sweep(raises(TerminatedError("stopped")), here=True)
     assert "1 runs" in capsys.readouterr().out
+
+
+OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+
+
+@pytest.mark.parametrize(("target", "answer"), [(None, math.nan), (OPTUNA, -math.inf)])
+def test_a_failed_job_is_the_worst_to_a_sweeper_that_searches_and_nan_to_hydra_s_own(in_sweep, target, answer):
+    def function(config):
+        if target is not None:
+            hydra = HydraConfig.instance().cfg.hydra
+            with read_write(hydra), open_dict(hydra):
+                hydra.sweeper = OmegaConf.create({"_target_": target, "direction": "maximize"})
+        raise DataError("rows.jsonl:1: query is blank")
+
+    assert in_sweep(function, here=True) == pytest.approx(answer, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("direction", "evaluates", "message"),
+    [
+        ("maximize", "steps", None),
+        (["maximize"], "steps", None),
+        ("minimize", "steps", "hydra.sweeper.direction=minimize: must be maximize"),
+        (
+            Enum("Direction", "minimize").minimize,
+            "steps",
+            "hydra.sweeper.direction=minimize: must be maximize",
+        ),  # Optuna's default
+        (["maximize", "maximize"], "steps", "hydra.sweeper.direction="),
+        ("maximize", "no", "training.eval_strategy=no: must be"),
+        ("maximize", False, "training.eval_strategy=no: must be"),
+    ],
+)
+def test_a_search_for_the_worst_or_for_nothing_is_refused(tmp_path, ours, direction, evaluates, message):
+    folder = tmp_path / "multirun/s"
+    config = OmegaConf.create(
+        {
+            "hydra": {"sweep": {"dir": str(folder)}, "sweeper": {"_target_": OPTUNA, "direction": direction}},
+            "sweep": {"resume": False},
+            "training": {"eval_strategy": evaluates},
+        }
+    )
+    if message is None:
+        sweep.SweepTable().on_multirun_start(config)
+        sweep._held[1].release()
+        return
+    with pytest.raises(EndOfSweep, match=message):
+        sweep.SweepTable().on_multirun_start(config)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(("here", "kind"), [(True, EndOfSweep), (False, AnotherSweepError)])

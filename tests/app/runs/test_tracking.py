@@ -4,6 +4,7 @@ W&B mirrors what is logged; whatever happens inside it is one warning and never 
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import json
@@ -17,8 +18,9 @@ from transformers import TrainerControl, TrainerState
 
 from e5ft.app.runs import tracking as module
 from e5ft.app.runs.tracking import MetricsFile, wandb_run
+from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import TrackingSettings
-from e5ft.errors import StorageError
+from e5ft.errors import ConfigurationError, DataError, NonFiniteError, StorageError, TerminatedError
 
 TRACKING = TrackingSettings("offline", "p", None, ("t",))
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -114,14 +116,15 @@ def test_a_full_disk_at_resuming_leaves_the_old_record(tmp_path, monkeypatch):
 
 class FakeRun:
     def __init__(self):
-        self.does, self.logged, self.finished, self.threads = {}, [], 0, set()
+        self.does, self.logged, self.finished, self.threads, self.exit_code = {}, [], 0, set(), None
 
     def log(self, values, step=None):
         self.act("log")
         self.logged.append((step, values))
 
-    def finish(self):
+    def finish(self, exit_code=None):
         self.finished += 1
+        self.exit_code = exit_code
         self.act("finish")
 
     def act(self, where):
@@ -252,10 +255,23 @@ def test_online_without_a_key_asks_nobody(fake, tmp_path, caplog, monkeypatch):
     assert fake.calls[0]["mode"] == "online"
 
 
-def test_the_run_is_finished_when_the_job_crashes(fake, tmp_path):
-    with pytest.raises(ZeroDivisionError), wandb_run(TRACKING, {}, tmp_path, None):
-        raise ZeroDivisionError
-    assert fake.run.finished == 1
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (None, 0),
+        (ZeroDivisionError(), 1),
+        (DataError("rows.csv:3: query is blank"), 3),
+        (NonFiniteError("the loss is NaN"), 4),
+        (TerminatedError("stopped"), 143),
+        (KeyboardInterrupt(), 1),
+    ],
+    ids=repr,
+)
+def test_a_run_ends_in_wandb_as_the_job_ended(fake, tmp_path, error, code):
+    with contextlib.suppress(type(error) if error else ()), wandb_run(TRACKING, {}, tmp_path, None):
+        if error:
+            raise error
+    assert (fake.run.finished, fake.run.exit_code) == (1, code)
 
 
 def test_modes(fake, tmp_path, monkeypatch):
@@ -272,3 +288,14 @@ def test_modes(fake, tmp_path, monkeypatch):
     with wandb_run(dataclasses.replace(TRACKING, wandb=False), {}, tmp_path, None):
         pass
     assert len(fake.calls) == count
+
+
+def test_settings_name_their_trackers(composed):
+    settings = composed("train", "tracking.also=[tensorboard,mlflow]")
+    assert settings.tracking.also == ("tensorboard", "mlflow") and plain(settings)["tracking"]["also"] == [
+        "tensorboard",
+        "mlflow",
+    ]
+    for refused in ("wandb", "comet_ml"):
+        with pytest.raises(ConfigurationError, match=rf"tracking.also.*{refused}.*tensorboard.*mlflow.*trackio"):
+            composed("train", f"tracking.also=[{refused}]")

@@ -17,11 +17,27 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / gro
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
 def test_every_option_composes_and_its_values_are_accepted(composed, tmp_path, group, option):
+    if option == "optuna":
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     given = {"folder": [f"model.path={tmp_path}"], "mini_domain": [f"model.path={tmp_path}"], "common": ["loss=infonce"]}
     given |= {"mix": ["data.sources={a: a.jsonl}"], "guided": [f"step.guide={tmp_path}"]}
     settings = composed("train", f"{group}={option}", *given.get(option, ()))
     if option != "distill":
         build_run(settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Could not find 'hydra/sweeper/optuna'\n\nAvailable", "hydra/sweeper: needs hydra-optuna-sweeper; pip install hydra-o"),
+        ("In 'x': Could not load 'hydra/launcher/joblib'.", "hydra/launcher: needs hydra-joblib-launcher; pip install hydra-j"),
+        ("In 'x': Could not load 'hydra/launcher/submitit_slurm'.", "needs hydra-submitit-launcher; pip install hydra-submitit"),
+        ("Could not find 'hydra/sweeper/mine'", None),
+    ],
+)
+def test_a_plugin_of_hydra_that_is_absent_is_named(message, expected):
+    said = hint(message, "train")
+    assert said is None if expected is None else expected in said
 
 
 def test_an_experiment_wins_over_the_defaults(composed):

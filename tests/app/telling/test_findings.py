@@ -114,9 +114,11 @@ def test_a_run_prints_its_notes_and_facts_once_and_a_note_does_not_stop_it(train
 def test_what_a_run_cannot_survive_stops_it_before_training(trained, composed, monkeypatch, tmp_path):
     monkeypatch.setattr(machine.util, "find_spec", lambda module: None)
     with pytest.raises(
-        ConfigurationError, match="evaluation.bm25=kiwi: needs kiwipiepy, model.lora.rank: needs peft; pip install kiw"
+        ConfigurationError,
+        match=r"evaluation.bm25=kiwi: needs kiwipiepy, model.lora.rank: needs peft, tracking.also=\[mlflow\]: needs mlflow; "
+        "pip install kiwipiepy peft mlflow",
     ):
-        trained("evaluation.bm25=kiwi", "model.lora.rank=4", run_dir="outputs/packages")
+        trained("evaluation.bm25=kiwi", "model.lora.rank=4", "tracking.also=[mlflow]", run_dir="outputs/packages")
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     free_disk(monkeypatch, 1e5)
