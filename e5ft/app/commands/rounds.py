@@ -1,14 +1,12 @@
 """The training command's door: one training, or several with mining in between, each round in a folder of its own."""
 
 import dataclasses
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from e5ft import distributed
 from e5ft.app.commands import definition
 from e5ft.app.commands.data import load_file, load_training_data, split_dev
-from e5ft.app.commands.mine import mine
+from e5ft.app.commands.mine import mine, row_lines
 from e5ft.app.commands.train import build_run, examine, train
 from e5ft.app.runs import sweep
 from e5ft.app.runs.folder import Job, RunFolder, current_job
@@ -20,7 +18,6 @@ from e5ft.app.telling.report import relative, say
 from e5ft.app.telling.state import record, status_of
 from e5ft.data.remote import is_url
 from e5ft.data.settings import Columns
-from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import read_json, replace_link, write_json, write_lines
 from e5ft.modeling.loading import load_encoder
@@ -129,7 +126,7 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
                 rows_dir=None,
                 rows_split="train",
                 corpus_file=None,
-                held_out="corpus",
+                held_out="auto",
                 batch_tokens=settings.evaluation.batch_tokens,
                 seed=settings.seed,
                 cache_dir=settings.cache_dir,
@@ -137,7 +134,8 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
                 data=settings.data,
                 model=ModelSource(path=str(model), attention=asked.attention, seed=asked.seed),
                 mining=settings.rounds.mining,
-            )
+            ),
+            in_rounds=True,
         )
     data = dataclasses.replace(settings.data, train_file=str(output / "rows.jsonl"), columns=Columns())
     return dataclasses.replace(settings, data=data)
@@ -157,17 +155,11 @@ def _with_dev_file(settings: TrainSettings, data_plan: DataPlan, path: Path) -> 
             rows = load_file(source, settings)
             stores = (rows, load_file(dev, settings)) if renamed else split_dev(rows, data_plan)
             for store, file in zip(stores, files, strict=True):
-                write_lines(file, _lines(store))
+                write_lines(file, row_lines(store))
         distributed.barrier()
         train_file, dev_file = map(str, files)
         data = dataclasses.replace(data, train_file=train_file, dev_file=dev_file, columns=Columns())
     return dataclasses.replace(settings, data=data)
-
-
-def _lines(store: RowStore) -> Iterator[str]:
-    for row in store:
-        values = {"query": row.query, "document": list(row.positives), "hard_negative": list(row.negatives)}
-        yield json.dumps({**values, "scores": list(row.scores)} if row.scores else values, ensure_ascii=False)
 
 
 def _finish(summaries: list[dict], path: Path) -> float | None:

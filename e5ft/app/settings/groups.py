@@ -163,7 +163,7 @@ class MineSettings(Settings):
     rows_dir: FilePath | None
     rows_split: SplitName
     corpus_file: FilePath | None
-    held_out: Literal["corpus", "judged"]
+    held_out: Literal["auto", "corpus", "judged"]
     batch_tokens: whole(1)
     seed: Seed
     cache_dir: FilePath
