@@ -12,7 +12,7 @@ import numpy as np
 from e5ft.data.text import normalise
 
 FEWEST_CONTAINED = 16  # n-grams of a passage below which being contained in another says nothing
-RARENESS = 0.65  # mean weight of the shared n-grams, by that of all of a passage, below which they are a template's
+RARENESS = 0.75  # mean weight of the shared n-grams, by that of all of a passage, below which they are a template's
 COMMON = 4000  # passages; an n-gram that so many others have, or all others, weighs nothing
 _SLOTS = 24  # bits: 2^24 counters are 64 MB for a corpus of any size; where n-grams share one, they count as more common
 _UNIT = 1 << 20  # weights are whole numbers of 2^-20, so that sums do not depend on the order
@@ -24,7 +24,7 @@ class NearDuplicates:
 
     A passage is one if the overlap reaches the threshold and the shared n-grams are no template's: of N passages, an n-gram
     that M passages beside the two (or beside the one) have weighs log((min(N, COMMON) + 1) / (M + 1))^2, and the mean weight of
-    the shared ones must be at least RARENESS of the mean over either passage. Weights come from one pass over all texts.
+    the shared ones must be at least RARENESS of the mean over one of the passages. Weights come from one pass over all texts.
 
     Source: the inverse document frequency of Sparck Jones 1972, squared as in the product of two tf-idf weights.
 
@@ -75,7 +75,7 @@ class NearDuplicates:
         count, shared_sum, shared_alone = _sums(sizes, hits, hits * shared, hits * alone)
         [own_sum] = _sums(sizes, np.where(hits, shared, alone))
         positive_sum = self._weights(grams, 1).sum() + shared_sum - shared_alone
-        mean = np.maximum(own_sum / sizes, positive_sum / len(grams))
+        mean = np.minimum(own_sum / sizes, positive_sum / len(grams))  # a sentence added makes one passage rarer, not both
         return shared_sum / count >= RARENESS * mean
 
     def _weights(self, grams: np.ndarray, passages: int) -> np.ndarray:
