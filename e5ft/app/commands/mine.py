@@ -111,9 +111,9 @@ def row_lines(store: RowStore) -> Iterator[str]:
 
 
 def _dev_file(settings: MineSettings, data_plan: DataPlan, folder: Path) -> str | None:
-    """The dev rows' file, in the columns of the mined rows: one setting names the columns of both files."""
+    """The dev rows' file, read as the mined rows are: the same settings say how both files are read."""
     dev = data_plan.dev
-    if not isinstance(dev, RowsFile) or dev.columns == Columns():
+    if not isinstance(dev, RowsFile) or (dev.columns == Columns() and settings.data.on_bad_row == "fail"):
         return settings.data.dev_file
     write_lines(folder / DEV_ROWS, row_lines(load_file(dev, settings)))
     return relative(folder / DEV_ROWS)
