@@ -122,8 +122,8 @@ def _arranged(
     chosen = sorted(number for number in corpus.ids if number not in held_out)
     if not chosen:
         raise DataError(
-            "no candidate is left: the corpus is empty, or all of it is held out; hold out less (held_out=judged), or leave "
-            "data.eval_dir or data.dev_file out here and name it in train.py alone"
+            "no candidate is left: the corpus is empty, or all of it is held out; held_out=judged holds out less, and without "
+            "data.eval_dir and data.dev_file here nothing is (name them in train.py)"
         )
     position = {number: at for at, number in enumerate(chosen)}
     columns = {id(texts): texts.finish() for texts in (corpus, documents, own)}  # corpus may be documents
