@@ -211,6 +211,11 @@ class DataSettings(Settings):
         """How its rows are read."""
         return _reading(self)
 
+    def with_standard_rows(self, train_file: str, dev_file: str | None) -> "DataSettings":
+        """The same settings for rows that e5ft wrote itself, in JSON lines under the standard names."""
+        reading = dataclasses.asdict(Reading(corpus_file=self.corpus_file))
+        return dataclasses.replace(self, train_file=train_file, dev_file=dev_file, columns=Columns(), **reading)
+
     def check(self) -> None:
         """Make `keep_dir` a tuple, and refuse a file beside the sources of a mix."""
         folders = self.keep_dir

@@ -27,10 +27,11 @@ class MiningIndex:
         queries: (Q,) distinct queries.
         query_ids: (Q,) int64 identities.
         passages: (P,) distinct passages: the candidates in ascending order of identity, so that nothing depends on the
-            order of rows, then the rows' documents that are no candidates.
+            order of rows, then the rows' documents and own hard negatives that are no candidates.
         candidates: how many of them are candidates.
         query_of: (R,) the query of each row.
         positive_row, positive_passage: (all rows' documents end to end,) the row of each document and its passage.
+        own_row, own_passage: the same of the hard negatives that the rows had, each once a row; empty unless they are kept.
         known_query, known_passage: (m,) every known answer, over all rows, also those not mined for; by ascending query.
         excluded: candidates left out because they are held out.
         overlap: documents of the rows that are held out.
@@ -43,6 +44,8 @@ class MiningIndex:
     query_of: np.ndarray
     positive_row: np.ndarray
     positive_passage: np.ndarray
+    own_row: np.ndarray
+    own_passage: np.ndarray
     known_query: np.ndarray
     known_passage: np.ndarray
     excluded: int
@@ -50,7 +53,12 @@ class MiningIndex:
 
 
 def make_index(
-    rows: Iterable[Row], corpus: Iterable[str] | None, held_out: Collection[int] = frozenset(), *, all_rows: Iterable[Row] = ()
+    rows: Iterable[Row],
+    corpus: Iterable[str] | None,
+    held_out: Collection[int] = frozenset(),
+    *,
+    all_rows: Iterable[Row] = (),
+    keep_own: bool = False,
 ) -> MiningIndex:
     """Number the queries and passages of rows.
 
@@ -59,17 +67,21 @@ def make_index(
         corpus: texts of the candidates; None takes the documents of `rows` and `all_rows`.
         held_out: identities of passages that must not become negatives.
         all_rows: further rows, whose documents are known answers too.
+        keep_own: whether the hard negatives that the rows have are kept, before the mined ones.
 
     Raises:
         DataError: no rows, or no candidate is left.
     """
-    queries, documents, everything = DistinctTexts(), DistinctTexts(), DistinctTexts()
-    query_of, positive_row, positive_passage = [], [], []
+    queries, documents, everything, own = DistinctTexts(), DistinctTexts(), DistinctTexts(), DistinctTexts()
+    query_of, positive_row, positive_passage, own_row, own_passage = [], [], [], [], []
     for number, row in enumerate(rows):
         query_of.append(queries.add(row.query))
         for text in row.positives:
             positive_row.append(number)
             positive_passage.append(documents.add(text))
+        for passage in dict.fromkeys(own.add(text) for text in row.negatives if keep_own):
+            own_row.append(number)
+            own_passage.append(passage)
     if not query_of:
         raise DataError("there are no rows to mine for")
     known = list(zip((query_of[row] for row in positive_row), positive_passage, strict=True))
@@ -84,7 +96,7 @@ def make_index(
     else:
         for text in corpus:
             everything.add(text)
-    passages, candidates, position = _arranged(everything, documents, held_out)
+    passages, candidates, position, own_position = _arranged(everything, documents, own, held_out)
     known = np.unique(np.array(known, dtype=np.int64), axis=0)
     return MiningIndex(
         queries=queries.finish()[:mined],
@@ -94,6 +106,8 @@ def make_index(
         query_of=np.array(query_of, dtype=np.int64),
         positive_row=np.array(positive_row, dtype=np.int64),
         positive_passage=position[np.array(positive_passage, dtype=np.int64)],
+        own_row=np.array(own_row, dtype=np.int64),
+        own_passage=own_position[np.array(own_passage, dtype=np.int64)],
         known_query=known[:, 0],
         known_passage=position[known[:, 1]],
         excluded=sum(number in held_out for number in everything.ids),
@@ -101,20 +115,25 @@ def make_index(
     )
 
 
-def _arranged(corpus: DistinctTexts, documents: DistinctTexts, held_out: Collection[int]) -> tuple[StringColumn, int, np.ndarray]:
-    """Passages, number of candidates, and the position (number of documents,) of each document among the passages."""
+def _arranged(
+    corpus: DistinctTexts, documents: DistinctTexts, own: DistinctTexts, held_out: Collection[int]
+) -> tuple[StringColumn, int, np.ndarray, np.ndarray]:
+    """Passages, number of candidates, and the positions among the passages of the documents, and of the rows' own negatives."""
     chosen = sorted(number for number in corpus.ids if number not in held_out)
     if not chosen:
-        raise DataError("no candidate is left: the corpus is empty, or all of it is held out (data.eval_dir, data.dev_file)")
+        raise DataError(
+            "no candidate is left: the corpus is empty, or all of it is held out; held_out=judged holds out less, and without "
+            "data.eval_dir and data.dev_file here nothing is (name them in train.py)"
+        )
     position = {number: at for at, number in enumerate(chosen)}
-    others = [number for number in documents.ids if number not in position]
-    position |= {number: len(chosen) + at for at, number in enumerate(others)}
-    corpus_texts = corpus.finish()
-    document_texts = corpus_texts if documents is corpus else documents.finish()
-    candidates = corpus_texts.take(corpus.ids[number] for number in chosen)
-    rest = document_texts.take(documents.ids[number] for number in others)
-    positions = np.array([position[number] for number in documents.ids], dtype=np.int64)
-    return StringColumn(itertools.chain(candidates, rest)), len(chosen), positions
+    columns = {id(texts): texts.finish() for texts in (corpus, documents, own)}  # corpus may be documents
+    parts = [columns[id(corpus)].take(corpus.ids[number] for number in chosen)]
+    for texts in (documents, own):
+        others = [number for number in texts.ids if number not in position]
+        position |= {number: at for at, number in enumerate(others, start=len(position))}
+        parts.append(columns[id(texts)].take(texts.ids[number] for number in others))
+    positions = [np.array([position[number] for number in texts.ids], dtype=np.int64) for texts in (documents, own)]
+    return StringColumn(itertools.chain(*parts)), len(chosen), *positions
 
 
 @dataclasses.dataclass

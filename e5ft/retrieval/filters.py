@@ -16,16 +16,17 @@ from e5ft.retrieval.near_duplicates import NearDuplicates
 from e5ft.retrieval.sets import pair_keys
 
 OPEN = 0  # the fate of a candidate that is not decided yet
+OWN = -2  # the finder of a hard negative that its row had before
 
-# One line per (row, finder, candidate), or per (row, document): 24 bytes, so that it travels as three int64.
+# One line per (row, finder, candidate), or per (row, text that it brings): 24 bytes, so that it travels as three int64.
 LINE = np.dtype(
     [
         ("row", np.int32),
-        ("rank", np.int32),  # from 1, in the finder's own list; of a document: its place in the row
+        ("rank", np.int32),  # from 1, in the finder's own list; of a document or an own negative: its place in the row
         ("passage", np.int32),
         ("score", np.float32),  # the same scorer's for documents and candidates of whatever finder; NaN without one
         ("teacher", np.float32),  # the cross-encoder's; NaN without one, or where an earlier filter had decided
-        ("finder", np.int16),  # index into the selection's sources; -1: a document
+        ("finder", np.int16),  # index into the selection's sources; -1: a document; OWN
         ("fate", np.int16),  # index into `fates`
     ]
 )
@@ -37,18 +38,18 @@ class Filtering:
 
     Attributes:
         index: rows and passages.
-        documents: the lines of the rows' documents.
+        given: the lines of what the rows bring: documents, and own hard negatives.
         limits: the settings of all filters.
     """
 
     index: MiningIndex
-    documents: np.ndarray
+    given: np.ndarray
     limits: object
 
     def lowest(self, field: str, lines: np.ndarray) -> np.ndarray:
         """(n,) float64: the lowest score of the documents of each line's row."""
-        lowest = np.full(len(self.index.query_of), np.inf)
-        np.minimum.at(lowest, self.documents["row"], self.documents[field])
+        lowest, documents = np.full(len(self.index.query_of), np.inf), self.given[self.given["finder"] != OWN]
+        np.minimum.at(lowest, documents["row"], documents[field])
         return lowest[lines["row"]]
 
 
@@ -62,6 +63,8 @@ class Filter:
         rejects: (filtering, lines of the candidates that are left, setting) -> (n,) bool; may fill in fields of the lines.
         needs_scores: whether it compares the scores of a model or of BM25.
         always: whether it has no setting and cannot be switched off.
+        evidence: (filtering, a removed line (1,), setting) -> what removed it, name -> value, beside the scores.
+        looser: (setting) -> the override that removes less.
     """
 
     name: str
@@ -69,18 +72,20 @@ class Filter:
     rejects: Callable[[Filtering, np.ndarray, object], np.ndarray]
     needs_scores: bool = False
     always: bool = False
+    evidence: Callable[[Filtering, np.ndarray, object], dict[str, object]] = lambda filtering, line, setting: {}
+    looser: Callable[[object], str] = lambda setting: ""
 
 
-def apply_filters(index: MiningIndex, candidates: np.ndarray, documents: np.ndarray, limits, teacher=None) -> None:
+def apply_filters(index: MiningIndex, candidates: np.ndarray, given: np.ndarray, limits, teacher=None) -> None:
     """Decide the fate of candidates that must not become negatives; scores of the cross-encoder are filled in.
 
     Args:
         index: rows and passages.
-        candidates, documents: from `find_candidates`, changed in place.
+        candidates, given: from `find_candidates`, changed in place.
         limits: the filters' settings, an attribute each; None switches one off.
         teacher: the cross-encoder; None switches its filter off.
     """
-    filtering, settings = Filtering(index, documents, limits), {**vars(limits), "cross_encoder": teacher}
+    filtering, settings = Filtering(index, given, limits), {**vars(limits), "cross_encoder": teacher}
     names = list(fates())
     for rule in FILTERS:
         setting = settings.get(rule.name)
@@ -132,6 +137,11 @@ def _known(filtering: Filtering, lines: np.ndarray, setting: object) -> np.ndarr
     return np.isin(pairs, pair_keys(index.known_query, index.known_passage))
 
 
+def _own(filtering: Filtering, lines: np.ndarray, setting: object) -> np.ndarray:
+    own = filtering.given[filtering.given["finder"] == OWN]
+    return np.isin(pair_keys(lines["row"], lines["passage"]), pair_keys(own["row"], own["passage"]))
+
+
 def _near_duplicate(filtering: Filtering, lines: np.ndarray, setting: object) -> np.ndarray:
     index, alike = filtering.index, NearDuplicates(filtering.index.passages, **dataclasses.asdict(setting))
 
@@ -146,19 +156,45 @@ def _near_duplicate(filtering: Filtering, lines: np.ndarray, setting: object) ->
     return by_pair(index, lines, near)
 
 
+def _overlap(filtering: Filtering, line: np.ndarray, setting: object) -> dict[str, object]:
+    """The share of n-grams in common with the known answer that shares most, and that answer."""
+    index, alike = filtering.index, NearDuplicates(filtering.index.passages, **dataclasses.asdict(setting))
+    query = index.query_of[line["row"][0]]
+    answers = index.known_passage[slice(*np.searchsorted(index.known_query, [query, query + 1]))]
+    overlaps = [float(alike.overlaps(int(answer), line["passage"])[0]) for answer in answers]
+    return {"overlap": round(max(overlaps), 6), "with": index.passages[int(answers[np.argmax(overlaps)])]}
+
+
 def _cross_encoder(filtering: Filtering, lines: np.ndarray, teacher) -> np.ndarray:
-    index, limits = filtering.index, filtering.limits
+    index = filtering.index
 
     def score(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
         """The cross-encoder's score of each pair."""
         return teacher.score([index.queries[q] for q in queries], [index.passages[p] for p in passages])
 
-    for scored in (lines, filtering.documents):
+    for scored in (lines, filtering.given):
         scored["teacher"] = by_pair(index, scored, score)
+    return lines["teacher"] > _teacher_limit(filtering, lines)
+
+
+def _teacher_limit(filtering: Filtering, lines: np.ndarray) -> np.ndarray:
+    limits = filtering.limits
     limit = np.full(len(lines), np.inf if limits.teacher_max_score is None else limits.teacher_max_score)
     if limits.teacher_margin is not None:
         limit = np.minimum(limit, filtering.lowest("teacher", lines) - limits.teacher_margin)
-    return lines["teacher"] > limit
+    return limit
+
+
+def _by_score(name: str, reason: str, limit: Callable[[Filtering, np.ndarray, float], np.ndarray], looser) -> Filter:
+    """A filter of candidates that score above a limit, (filtering, lines, setting) -> (n,)."""
+    return Filter(
+        name,
+        reason,
+        lambda filtering, lines, setting: lines["score"] > limit(filtering, lines, setting),
+        needs_scores=True,
+        evidence=lambda filtering, line, setting: {"limit": round(float(limit(filtering, line, setting)[0]), 6)},
+        looser=looser,
+    )
 
 
 # In the order in which they decide. Source of the limits: Moreira et al. 2024 (NV-Retriever), section 4.1: TopK-PercPos,
@@ -166,18 +202,37 @@ def _cross_encoder(filtering: Filtering, lines: np.ndarray, teacher) -> np.ndarr
 FILTERS = (
     Filter("found_by_another_source", "found by another source already", _repeated, always=True),
     Filter("known_positive", "a known answer of the query", _known, always=True),
-    Filter("near_duplicate", "nearly the same as a known answer", _near_duplicate),
+    Filter("own_negative", "a hard negative that the row had", _own, always=True),
     Filter(
-        "percent", "scored too close to the answer (filters.percent)",
-        lambda filtering, lines, percent: lines["score"] > percent_limit(filtering.lowest("score", lines), percent), True,
+        "near_duplicate",
+        "nearly the same as a known answer",
+        _near_duplicate,
+        evidence=_overlap,
+        looser=lambda setting: f"filters.near_duplicate.threshold={(1 + setting.threshold) / 2:.3g}",
+    ),
+    _by_score(
+        "percent",
+        "scored too close to the answer (filters.percent)",
+        lambda filtering, lines, percent: percent_limit(filtering.lowest("score", lines), percent),
+        lambda percent: f"filters.percent={'null' if percent == 1 else f'{(1 + percent) / 2:.3g}'}",
+    ),
+    _by_score(
+        "margin",
+        "scored too close to the answer (filters.margin)",
+        lambda filtering, lines, margin: filtering.lowest("score", lines) - margin,
+        lambda margin: f"filters.margin={margin / 2:.3g}" if margin else "filters.margin=null",
+    ),
+    _by_score(
+        "max_score",
+        "scored too high (filters.max_score)",
+        lambda filtering, lines, largest: np.full(len(lines), largest),
+        lambda largest: "filters.max_score=null",
     ),
     Filter(
-        "margin", "scored too close to the answer (filters.margin)",
-        lambda filtering, lines, margin: lines["score"] > filtering.lowest("score", lines) - margin, True,
+        "cross_encoder",
+        "judged an answer by the cross-encoder",
+        _cross_encoder,
+        evidence=lambda filtering, line, setting: {"limit": round(float(_teacher_limit(filtering, line)[0]), 6)},
+        looser=lambda setting: "cross_encoder.margin=null cross_encoder.max_score=null",
     ),
-    Filter(
-        "max_score", "scored too high (filters.max_score)",
-        lambda filtering, lines, largest: lines["score"] > largest, True,
-    ),
-    Filter("cross_encoder", "judged an answer by the cross-encoder", _cross_encoder),
-)  # fmt: skip
+)

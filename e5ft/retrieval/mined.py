@@ -5,14 +5,16 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from e5ft.data.rows import Row
+from e5ft.data.text import text_id
 from e5ft.retrieval.candidates import MiningIndex
-from e5ft.retrieval.filters import fates
+from e5ft.retrieval.filters import OWN, fates
 from e5ft.retrieval.settings import Selection
 
 BINS = 40
 EXAMPLES = 10
 _EXAMPLE_NEGATIVES = 3
 _EXAMPLE_CHARACTERS = 300
+_OWN = "own"  # in the place of a source's name
 
 
 def mined_rows(
@@ -20,7 +22,7 @@ def mined_rows(
     index: MiningIndex,
     selection: Selection,
     candidates: np.ndarray,
-    documents: np.ndarray,
+    given: np.ndarray,
     chosen: list[np.ndarray],
 ) -> Iterator[dict]:
     """The rows as train.py reads them.
@@ -28,45 +30,50 @@ def mined_rows(
     Args:
         rows: those of the index, in the same order; their texts are written as they stand there.
         index, selection: what was mined, and how.
-        candidates, documents: the lines of all processes.
+        candidates, given: the lines of all processes.
         chosen: from `select`.
 
     Yields:
         {"query", "document", "hard_negative", "mining": {"document": [{"score"}], "hard_negative": [{"source", "rank",
         "score"}]}}; and, where a cross-encoder scored them, "scores": one of each document, then one of each negative.
+        Hard negatives that the row had and keeps stand first; their source is "own", their rank their place in the row.
     """
-    ends = np.searchsorted(documents["row"], np.arange(len(chosen)), side="right")
-    start = 0
+    ends = np.searchsorted(given["row"], np.arange(len(chosen)), side="right")
+    start, sources = 0, {OWN: _OWN, **dict(enumerate(selection.sources))}
     for row, end, positions in zip(rows, ends.tolist(), chosen, strict=True):
-        answers, negatives = documents[start:end], candidates[positions]
+        own = given["finder"][start:end] == OWN
+        answers, negatives = given[start:end][~own], np.concatenate([given[start:end][own], candidates[positions]])
         start = end
         made_by = [
-            {"source": selection.sources[line["finder"]], "rank": int(line["rank"]), "score": _number(line["score"])}
+            {"source": sources[int(line["finder"])], "rank": int(line["rank"]), "score": number(line["score"])}
             for line in negatives
         ]
+        own_texts = {text_id(text): text for text in reversed(row.negatives)} if own.any() else {}
+        own_texts = [own_texts[identity] for identity in dict.fromkeys(map(text_id, row.negatives)) if own_texts]
         mined = {
             "query": row.query,
             "document": list(row.positives) if len(row.positives) > 1 else row.positives[0],
-            "hard_negative": [index.passages[int(passage)] for passage in negatives["passage"]],
-            "mining": {"document": [{"score": _number(score)} for score in answers["score"]], "hard_negative": made_by},
+            "hard_negative": [*own_texts, *(index.passages[int(passage)] for passage in candidates["passage"][positions])],
+            "mining": {"document": [{"score": number(score)} for score in answers["score"]], "hard_negative": made_by},
         }
         scores = np.concatenate([answers["teacher"], negatives["teacher"]])
         if not np.isnan(scores).any():
-            mined["scores"] = [_number(score) for score in scores]
+            mined["scores"] = [number(score) for score in scores]
         yield mined
 
 
 def summarise(
-    index: MiningIndex, selection: Selection, candidates: np.ndarray, documents: np.ndarray, chosen: list[np.ndarray]
+    index: MiningIndex, selection: Selection, candidates: np.ndarray, given: np.ndarray, chosen: list[np.ndarray]
 ) -> dict:
     """Counts and score histograms; see `mined_rows` for the arguments.
 
     Returns:
-        Plain values for JSON. `candidates["seen"]` is the sum of all its other entries: none is lost on the way.
+        Plain values for JSON, of what was mined; hard negatives that the rows had and keep are counted in "own_negatives".
+        `candidates["seen"]` is the sum of all its other entries: none is lost on the way.
     """
     counts = np.array([len(positions) for positions in chosen])
     by_fate = np.bincount(candidates["fate"], minlength=len(fates())).tolist()
-    negatives = candidates[np.concatenate(chosen)]
+    negatives, documents = candidates[np.concatenate(chosen)], given[given["finder"] != OWN]
     by_finder = np.bincount(negatives["finder"], minlength=len(selection.sources)).tolist()
     return {
         "rows": len(chosen),
@@ -77,6 +84,7 @@ def summarise(
         "rows_with_none": int((counts == 0).sum()),
         "candidates": {"seen": len(candidates), **dict(list(zip(fates(), by_fate, strict=True))[1:])},
         "negatives_by_source": dict(zip(selection.sources, by_finder, strict=True)),
+        "own_negatives": len(given) - len(documents),
         "distinct_negatives": len(np.unique(negatives["passage"])),
         "held_out": {"excluded_from_candidates": index.excluded, "documents_of_rows": index.overlap},
         "scores": _histograms(documents["score"], negatives["score"]),
@@ -85,7 +93,7 @@ def summarise(
 
 
 def examples(lines: Iterable[dict], count: int, seed: int) -> list[dict]:
-    """Some mined rows to read, long texts cut, chosen by the seed, rows with negatives only.
+    """Some mined rows to read, long texts cut, chosen by the seed, rows with mined negatives only.
 
     Args:
         lines: from `mined_rows`; read once.
@@ -95,7 +103,7 @@ def examples(lines: Iterable[dict], count: int, seed: int) -> list[dict]:
     order = np.random.default_rng(seed).permutation(count)
     chosen = []
     for number, line in enumerate(lines):
-        if line["hard_negative"]:
+        if any(made["source"] != _OWN for made in line["mining"]["hard_negative"]):
             chosen.append((order[number], number, line))
             chosen = sorted(chosen, key=lambda item: item[:2])[:EXAMPLES]
     return [_readable(line) for _, _, line in sorted(chosen, key=lambda item: item[1])]
@@ -103,18 +111,20 @@ def examples(lines: Iterable[dict], count: int, seed: int) -> list[dict]:
 
 def _readable(line: dict) -> dict:
     documents = [line["document"]] if isinstance(line["document"], str) else line["document"]
-    negatives = zip(line["hard_negative"], line["mining"]["hard_negative"], strict=True)
+    made_by = zip(line["hard_negative"], line["mining"]["hard_negative"], strict=True)
+    negatives = [{**made, "text": ellipsis(text)} for text, made in made_by if made["source"] != _OWN]
     return {
         "query": line["query"],
         "documents": [
-            {"score": made["score"], "text": _ellipsis(text)}
+            {"score": made["score"], "text": ellipsis(text)}
             for text, made in zip(documents, line["mining"]["document"], strict=True)
         ],
-        "hard_negatives": [{**made, "text": _ellipsis(text)} for text, made in list(negatives)[:_EXAMPLE_NEGATIVES]],
+        "hard_negatives": negatives[:_EXAMPLE_NEGATIVES],
     }
 
 
-def _ellipsis(text: str) -> str:
+def ellipsis(text: str) -> str:
+    """The beginning of a long text."""
     return text if len(text) <= _EXAMPLE_CHARACTERS else text[:_EXAMPLE_CHARACTERS] + "..."
 
 
@@ -126,12 +136,12 @@ def _histograms(positives: np.ndarray, negatives: np.ndarray) -> dict | None:
         return None
     edges = np.histogram_bin_edges(together.astype(np.float64), BINS)
     return {
-        "edges": [_number(edge) for edge in edges],
+        "edges": [number(edge) for edge in edges],
         **{name: np.histogram(values, edges)[0].tolist() for name, values in kinds.items()},
-        "medians": {name: _number(np.median(values)) if len(values) else None for name, values in kinds.items()},
+        "medians": {name: number(np.median(values)) if len(values) else None for name, values in kinds.items()},
     }
 
 
-def _number(value: float) -> float | None:
-    """Six decimals: float32 holds no more of a cosine; null where there is no score."""
+def number(value: float) -> float | None:
+    """A value for JSON. Six decimals: float32 holds no more of a cosine; null where there is no score."""
     return None if np.isnan(value) else round(float(value), 6)

@@ -6,7 +6,7 @@ import numpy as np
 
 from e5ft import distributed
 from e5ft.retrieval.candidates import Finder, MiningIndex, Scorer, generator_of
-from e5ft.retrieval.filters import LINE, OPEN, by_pair, fates
+from e5ft.retrieval.filters import LINE, OPEN, OWN, by_pair, fates
 from e5ft.retrieval.settings import Selection
 
 
@@ -23,7 +23,8 @@ def find_candidates(
         scorer: gives documents and candidates comparable scores.
 
     Returns:
-        Lines of the candidates and of the documents (`LINE`), ascending by row.
+        Lines of the candidates, and of what the rows bring: their documents, then their own hard negatives where the index
+        holds them (`LINE`), each ascending by row.
     """
     local_rows = np.flatnonzero(index.query_of % distributed.world_size() == distributed.rank())
     queries, query_of_row = np.unique(index.query_of[local_rows], return_inverse=True)
@@ -35,13 +36,13 @@ def find_candidates(
         parts.append(_lines(local_rows[row], rank + low, passages[row, rank], finder))
     candidates = np.concatenate(parts)
     candidates = candidates[np.lexsort((candidates["rank"], candidates["finder"], candidates["row"]))]
-    local = np.isin(index.positive_row, local_rows)
-    starts = np.searchsorted(index.positive_row, index.positive_row[local])
-    documents = _lines(index.positive_row[local], np.flatnonzero(local) - starts + 1, index.positive_passage[local], -1)
+    documents = _brought(index.positive_row, index.positive_passage, local_rows, -1)
+    given = np.concatenate([documents, _brought(index.own_row, index.own_passage, local_rows, OWN)])
+    given = given[np.argsort(given["row"], kind="stable")]
     if scorer is not None:
-        for lines in (candidates, documents):
+        for lines in (candidates, given):
             lines["score"] = by_pair(index, lines, scorer)
-    return candidates, documents
+    return candidates, given
 
 
 def gathered(lines: np.ndarray) -> np.ndarray:
@@ -93,6 +94,13 @@ def _round_robin(lists: list[list[int]], candidates: np.ndarray, uses: np.ndarra
             waiting.append(finder)
             break
     return taken
+
+
+def _brought(rows: np.ndarray, passages: np.ndarray, local_rows: np.ndarray, finder: int) -> np.ndarray:
+    """The lines of texts that stand in rows, of those rows that are this process's."""
+    local = np.isin(rows, local_rows)
+    places = np.flatnonzero(local) - np.searchsorted(rows, rows[local]) + 1
+    return _lines(rows[local], places, passages[local], finder)
 
 
 def _lines(row: np.ndarray, rank: np.ndarray, passage: np.ndarray, finder: int) -> np.ndarray:

@@ -111,9 +111,10 @@ class Selection(Settings):
         sources: what finds candidates (`candidates.SOURCES`). They are taken from in turns, in this order; a passage that
             several found is the first one's. Where one has no more, the others continue.
         window: first and last rank looked at, both included, in the source's list before any filter.
-        per_query: negatives a row, at most.
+        per_query: mined negatives a row, at most.
         choose: "top": the best ranked; "sample": drawn from the window, by seed and query alone.
         max_uses: rows that may have the same passage as a negative, served in their order; None: any number.
+        own_negatives: "replace": those that the rows had are left out; "keep": they stay, unfiltered, before the mined ones.
         seed: of samples and of the random source.
     """
 
@@ -122,6 +123,7 @@ class Selection(Settings):
     per_query: whole(1, 100_000) = 7
     choose: Literal["top", "sample"] = "top"
     max_uses: whole(1) | None = None
+    own_negatives: Literal["replace", "keep"] = "replace"
     seed: int = 42
 
     def check(self) -> None:

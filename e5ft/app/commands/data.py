@@ -21,6 +21,7 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval import beir
 from e5ft.retrieval.candidates import MiningIndex, make_index
+from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.layouts import find_files, splits_of
 from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir, shrink_corpus, subsample
 
@@ -82,7 +83,8 @@ class MiningData:
         index: the same as numbers, with the candidates.
         label: the display name of the source.
         held_out_label: where held-out passages come from; None: there are none.
-        dropped: hard negatives that the rows had; the mined ones take their place.
+        held_out: which of the evaluation folder's passages are held out, "corpus" or "judged"; None: there is no folder.
+        own: hard negatives that the rows had.
         counts: of rows and passages.
     """
 
@@ -90,7 +92,8 @@ class MiningData:
     index: MiningIndex
     label: str
     held_out_label: str | None
-    dropped: int
+    held_out: str | None
+    own: int
     counts: Counts
 
 
@@ -178,18 +181,24 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
     limit = settings.data.max_train_rows
     limited = every_row.limited if isinstance(every_row, RowStore) else partial(limited_rows, every_row)
     rows = limited(limit, settings.seed)
-    held_out, names = set(), []
+    held_out, names, which = set(), [], None
     for part in plan.held_out:
         if isinstance(part, BeirSplit):
-            held_out |= _passages_of(part, source, settings.held_out)
-            names.append("the sample's eval" if plan.sample and settings.data.eval_dir is None else str(part.folder))
+            if settings.held_out == AUTO and corpus is not None:
+                corpus = StringColumn(corpus)  # looked at twice
+            which, passages = _passages_of(part, source, settings.held_out, every_row, corpus)
+            held_out |= passages
+            name = "the sample's eval" if plan.sample and settings.data.eval_dir is None else str(part.folder)
+            by_itself = which == "judged" and settings.held_out == AUTO
+            names.append(f"{name} (held_out=judged, since its corpus holds most candidates)" if by_itself else name)
         else:
             held_out |= _documents(load_file(part, settings) if isinstance(part, RowsFile) else _dev_rows(rows, plan))
             names.append(part.file if isinstance(part, RowsFile) else "the dev rows that train.py will set aside")
-    index = make_index(rows, corpus, held_out, all_rows=itertools.chain(every_row, themselves))
-    dropped = sum(len(row.negatives) for row in rows)
+    keep_own = settings.mining.own_negatives == "keep"
+    index = make_index(rows, corpus, held_out, all_rows=itertools.chain(every_row, themselves), keep_own=keep_own)
+    own = sum(len(row.negatives) for row in rows)
     counts = Counts(read, rejected, len(held_out))
-    return MiningData(rows, index, plan.display_name, " and ".join(names) or None, dropped, counts)
+    return MiningData(rows, index, plan.display_name, " and ".join(names) or None, which, own, counts)
 
 
 def read_corpus(path: str | os.PathLike) -> Iterator[str]:
@@ -231,18 +240,30 @@ def _dev_rows(rows: RowStore, plan: DataPlan) -> Iterable[Row]:
 
 
 def _documents(rows: Iterable[Row]) -> set[int]:
+    if isinstance(rows, RowStore):
+        return set(rows.positive_ids()[0].tolist())
     return {text_id(text) for row in rows for text in row.positives}
 
 
-def _passages_of(held: BeirSplit, mined: RowsFile | BeirSplit, which: str) -> set[int]:
-    """Identities of an evaluation folder's passages: all ("corpus"), or those judged in any split but the mined one."""
+def _passages_of(
+    held: BeirSplit, mined: RowsFile | BeirSplit, which: str, rows: Iterable[Row], corpus: Iterable[str] | None
+) -> tuple[str, set[int]]:
+    """Which of an evaluation folder's passages are held out, and their identities.
+
+    All ("corpus"), or those judged in any split but the mined one ("judged"). "auto": judged, where the folder's corpus holds
+    more than half of the candidates: training and evaluation share a corpus then, and without it there is nothing to mine.
+    """
     ids, texts = beir.read_passages(find_files(held.folder, held.split).corpus)
+    identities = {text_id(text) for text in texts}
+    if which == AUTO:
+        candidates = _documents(rows) if corpus is None else {text_id(text) for text in corpus}
+        which = "judged" if 2 * len(candidates & identities) > len(candidates) else "corpus"
     if which == "corpus":
-        return {text_id(text) for text in texts}
+        return which, identities
     same = isinstance(mined, BeirSplit) and _location(mined.folder) == _location(held.folder)
     splits = [split for split in splits_of(held.folder) if not (same and split == mined.split)]
     judged = (passage for split in splits for _, _, passage, _ in beir.read_qrels(find_files(held.folder, split).qrels))
-    return {text_id(texts[position]) for position in ids.positions_of(judged).values()}
+    return which, {text_id(texts[position]) for position in ids.positions_of(judged).values()}
 
 
 def _location(folder: Path | Fetched) -> str | Path:

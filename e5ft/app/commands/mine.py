@@ -12,14 +12,17 @@ import torch
 import torch.distributed as dist
 
 from e5ft import distributed
-from e5ft.app.commands.data import MiningData, load_mining_data
+from e5ft.app.commands.data import MiningData, load_file, load_mining_data
+from e5ft.app.runs.folder import current_job
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
-from e5ft.app.settings.plan import plan
-from e5ft.app.telling.report import draw_mined_scores, mining_closing, mining_opening, say
+from e5ft.app.settings.plan import DataPlan, RowsFile, plan
+from e5ft.app.telling.mining_report import draw_mined_scores, mining_closing, mining_opening, next_command
+from e5ft.app.telling.report import relative, say
 from e5ft.data.lines import MAX_LINE_BYTES
+from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json, write_json, write_lines
 from e5ft.modeling.cross_encoder import CrossEncoder
@@ -44,17 +47,19 @@ from e5ft.retrieval.candidates import (
 from e5ft.retrieval.filters import FILTERS, apply_filters, need_scores
 from e5ft.retrieval.mined import examples, mined_rows, summarise
 from e5ft.retrieval.mining import find_candidates, gathered, select
+from e5ft.retrieval.removals import questioned, removed, rows_without
 from e5ft.retrieval.settings import MiningSettings
 from e5ft.retrieval.vectors import digest_of_model, encode_collection
 
-ROWS, RECORD, PICTURE = "rows.jsonl", "mining.json", "mining.png"
+ROWS, DEV_ROWS, RECORD, PICTURE = "rows.jsonl", "rows.dev.jsonl", "mining.json", "mining.png"
 
 
-def mine(settings: MineSettings) -> float:
+def mine(settings: MineSettings, in_rounds: bool = False) -> float:
     """Run one mining job.
 
     Args:
         settings: of mine.py.
+        in_rounds: whether a training goes on with the rows by itself.
 
     Returns:
         Negatives a row, on average.
@@ -66,25 +71,51 @@ def mine(settings: MineSettings) -> float:
     check_method(mining.search)
     output = _output(settings)
     teacher = _cross_encoder(mining, device)  # first what may be missing, then what takes long
-    data = load_mining_data(plan(settings), settings)
+    data_plan = plan(settings)
+    data = load_mining_data(data_plan, settings)
     say(mining_opening(source, mining, data))
     encoder = None if source is None else load_encoder(source, device)
     finders, scorer = _finders(settings, encoder, data.index)
-    candidates, documents = find_candidates(data.index, finders, mining, scorer)
-    apply_filters(data.index, candidates, documents, mining.limits, teacher)
-    candidates, documents = gathered(candidates), gathered(documents)
+    candidates, given = find_candidates(data.index, finders, mining, scorer)
+    apply_filters(data.index, candidates, given, mining.limits, teacher)
+    candidates, given = gathered(candidates), gathered(given)
     chosen = select(data.index, candidates, mining)
-    summary = summarise(data.index, mining, candidates, documents, chosen)
+    summary = summarise(data.index, mining, candidates, given, chosen)
+    summary["held_out"]["of_eval_dir"] = data.held_out
     if distributed.is_main():
-        parts = (data.rows, data.index, mining, candidates, documents, chosen)
+        parts = (data.rows, data.index, mining, candidates, given, chosen)
         write_lines(output, _checked_lines(mined_rows(*parts)))
         summary |= {"examples": examples(mined_rows(*parts), len(chosen), settings.seed)}
+        summary |= {"removed": removed(data.index, mining, mining.limits, candidates, given)}
+        summary |= {"questioned": questioned(summary["candidates"], mining.limits)}
+        place = data.rows.place if isinstance(data.rows, RowStore) else lambda row: None
+        summary |= {"without": rows_without(data.index, candidates, chosen, place)}
         summary |= _provenance(settings, source, encoder, data) | {"seconds": round(time.monotonic() - began, 1)}
         write_json(output.parent / RECORD, summary)
         draw_mined_scores(summary, output.parent / PICTURE)
-    say(mining_closing(summary, mining, mining.limits, output))
+        following = None
+        if not in_rounds:
+            dev_file = _dev_file(settings, data_plan, output.parent)
+            following = next_command(settings, data_plan, output, dev_file, current_job(settings.name).overrides)
+        say(mining_closing(summary, mining, mining.limits, output, following))
     distributed.barrier()
     return sum(map(len, chosen)) / len(chosen)
+
+
+def row_lines(store: RowStore) -> Iterator[str]:
+    """The lines of a file with a store's rows, in the standard columns."""
+    for row in store:
+        values = {"query": row.query, "document": list(row.positives), "hard_negative": list(row.negatives)}
+        yield json.dumps({**values, "scores": list(row.scores)} if row.scores else values, ensure_ascii=False)
+
+
+def _dev_file(settings: MineSettings, data_plan: DataPlan, folder: Path) -> str | None:
+    """The dev rows' file, read as the mined rows are: the same settings say how both files are read."""
+    dev = data_plan.dev
+    if not isinstance(dev, RowsFile) or (dev.is_standard and settings.data.on_bad_row == "fail"):
+        return settings.data.dev_file
+    write_lines(folder / DEV_ROWS, row_lines(load_file(dev, settings)))
+    return relative(folder / DEV_ROWS)
 
 
 def _join(device: torch.device) -> torch.device:
@@ -163,7 +194,7 @@ def _finders(settings: MineSettings, encoder: Encoder | None, index: MiningIndex
 
 
 def _output(settings: MineSettings) -> Path:
-    """The file of rows in the folder to write.
+    """The file of rows in the folder to write; that of the dev rows, and the record, stand beside it.
 
     Raises:
         ConfigurationError: the folder is the input's, or holds such files that mine.py did not write.
@@ -171,18 +202,25 @@ def _output(settings: MineSettings) -> Path:
     default = folder_in(f"{OUTPUTS}/mined", settings.name)
     folder = default if settings.output_dir is None else Path(settings.output_dir)
     output, record = folder / ROWS, folder / RECORD
+    files = [output, folder / DEV_ROWS]
     for field in ("train_file", "dev_file"):
         file = getattr(settings.data, field)
-        if file is not None and Path(file).resolve() == output.resolve():
-            raise ConfigurationError(f"output_dir={folder}: {output} is data.{field}; name another folder")
+        for written in files:
+            if file is not None and Path(file).resolve() == written.resolve():
+                raise ConfigurationError(f"output_dir={folder}: {written} is data.{field}; name another folder")
     # Below outputs/ it is a job's own that a kill left half done: rounds resume there.
     is_ours = record.is_file() or output.resolve().is_relative_to(Path(OUTPUTS).resolve())
     if os.path.lexists(folder) and not folder.is_dir():
         raise ConfigurationError(f"output_dir={folder}: must be a folder; this is a file, or a link to nothing")
-    if output.is_symlink():
-        raise ConfigurationError(f"output_dir={folder}: {output} is a link, which mine.py would replace; name another folder")
-    if output.exists() and not is_ours:
-        raise ConfigurationError(f"output_dir={folder}: holds a {ROWS} that mine.py did not write; name another folder")
+    for written in files:
+        if written.is_symlink():
+            raise ConfigurationError(
+                f"output_dir={folder}: {written} is a link, which mine.py would replace; name another folder"
+            )
+        if written.exists() and not is_ours:
+            raise ConfigurationError(
+                f"output_dir={folder}: holds a {written.name} that mine.py did not write; name another folder"
+            )
     if record.is_file() and read_json(record).get("output_file") not in (None, ROWS):
         raise ConfigurationError(f"output_dir={folder}: {record} belongs to another file there; name another folder")
     return output
@@ -206,7 +244,7 @@ def _provenance(settings: MineSettings, source: ModelSource | None, encoder: Enc
         "model": None if source is None else source.label,
         "model_digest": None if encoder is None else digest_of_model(encoder),
         "approximate": settings.mining.search != "exact" and encoder is not None,
-        "dropped_hard_negatives": data.dropped,
+        "dropped_hard_negatives": data.own if settings.mining.own_negatives == "replace" else 0,
         "input": dataclasses.asdict(data.counts),
         "settings": plain(settings),
     }

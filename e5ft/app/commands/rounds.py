@@ -1,14 +1,12 @@
 """The training command's door: one training, or several with mining in between, each round in a folder of its own."""
 
 import dataclasses
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from e5ft import distributed
 from e5ft.app.commands import definition
 from e5ft.app.commands.data import load_file, load_training_data, split_dev
-from e5ft.app.commands.mine import mine
+from e5ft.app.commands.mine import mine, row_lines
 from e5ft.app.commands.train import build_run, examine, train
 from e5ft.app.runs import sweep
 from e5ft.app.runs.folder import Job, RunFolder, current_job
@@ -19,8 +17,6 @@ from e5ft.app.settings.plan import DataPlan, DevShare, RowsFile, plan
 from e5ft.app.telling.report import relative, say
 from e5ft.app.telling.state import record, status_of
 from e5ft.data.remote import is_url
-from e5ft.data.settings import Columns
-from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import read_json, replace_link, write_json, write_lines
 from e5ft.modeling.loading import load_encoder
@@ -128,7 +124,7 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
                 output_dir=str(output),
                 rows_dir=None,
                 rows_split="train",
-                held_out="corpus",
+                held_out="auto",
                 batch_tokens=settings.evaluation.batch_tokens,
                 seed=settings.seed,
                 cache_dir=settings.cache_dir,
@@ -136,9 +132,10 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
                 data=settings.data,
                 model=ModelSource(path=str(model), attention=asked.attention, seed=asked.seed),
                 mining=settings.rounds.mining,
-            )
+            ),
+            in_rounds=True,
         )
-    data = dataclasses.replace(settings.data, train_file=str(output / "rows.jsonl"), columns=Columns())
+    data = settings.data.with_standard_rows(str(output / "rows.jsonl"), settings.data.dev_file)
     return dataclasses.replace(settings, data=data)
 
 
@@ -149,24 +146,18 @@ def _with_dev_file(settings: TrainSettings, data_plan: DataPlan, path: Path) -> 
     data = dataclasses.replace(settings.data, train_file=source.file, columns=source.columns, eval_dir=evaluation)
     dev = data_plan.dev
     # One setting names the columns of both files, and those of mined rows are the standard ones.
-    renamed = isinstance(dev, RowsFile) and source.columns != Columns()
+    renamed = isinstance(dev, RowsFile) and not source.is_standard
     if renamed or isinstance(dev, DevShare):
         files = [path / f"{name}.jsonl" for name in ("train", "dev")]
         if distributed.is_main() and not (settings.resume and all(file.is_file() for file in files)):
             rows = load_file(source, settings)
             stores = (rows, load_file(dev, settings)) if renamed else split_dev(rows, data_plan)
             for store, file in zip(stores, files, strict=True):
-                write_lines(file, _lines(store))
+                write_lines(file, row_lines(store))
         distributed.barrier()
         train_file, dev_file = map(str, files)
-        data = dataclasses.replace(data, train_file=train_file, dev_file=dev_file, columns=Columns())
+        data = data.with_standard_rows(train_file, dev_file)
     return dataclasses.replace(settings, data=data)
-
-
-def _lines(store: RowStore) -> Iterator[str]:
-    for row in store:
-        values = {"query": row.query, "document": list(row.positives), "hard_negative": list(row.negatives)}
-        yield json.dumps({**values, "scores": list(row.scores)} if row.scores else values, ensure_ascii=False)
 
 
 def _finish(summaries: list[dict], path: Path) -> float | None:

@@ -59,6 +59,11 @@ def register() -> None:
     ConfigStore.instance().store(group="training", name="arguments", node=training_defaults())
 
 
+def data_defaults() -> dict:
+    """The `data` group as it ships: what a command need not name."""
+    return OmegaConf.to_container(OmegaConf.load(shipped("conf/data/default.yaml")))
+
+
 def settings_of(script: str, config: DictConfig) -> Any:
     """The settings that a script's configuration holds, each value checked.
 

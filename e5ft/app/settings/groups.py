@@ -164,7 +164,7 @@ class MineSettings(Settings):
     output_dir: FilePath | None
     rows_dir: FilePath | None
     rows_split: SplitName
-    held_out: Literal["corpus", "judged"]
+    held_out: Literal["auto", "corpus", "judged"]
     batch_tokens: whole(1)
     seed: Seed
     cache_dir: FilePath

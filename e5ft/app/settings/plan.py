@@ -30,6 +30,11 @@ class RowsFile:
     reading: Reading
     name: str | None = None
 
+    @property
+    def is_standard(self) -> bool:
+        """Whether no setting is needed to read them."""
+        return self.columns == Columns() and self.reading == Reading(corpus_file=self.reading.corpus_file)
+
 
 @dataclasses.dataclass(frozen=True)
 class BeirSplit:

@@ -1,11 +1,15 @@
 """mine.py as a job, on a small hand-made set with a saved model: its files, its sources of rows, its refusals."""
 
 import json
+import shlex
 import sys
 
 import pytest
 
+from e5ft.app.commands.data import load_training_data
 from e5ft.app.commands.mine import mine
+from e5ft.app.runs.script import quoted
+from e5ft.app.settings.plan import SAMPLE_SET, plan
 from e5ft.data.settings import Columns
 from e5ft.data.split import split_rows
 from e5ft.data.store import load_rows
@@ -67,7 +71,8 @@ def test_a_job_from_rows_to_rows(job, model, tmp_path, capsys):
         assert sum(summary["scores"][kind]) == count
     assert (tmp_path / "outputs/mined/test/mining.png").read_bytes().startswith(b"\x89PNG")
     told = capsys.readouterr().out
-    assert "20 rows: " in told and "python train.py data.train_file=outputs/mined/test/rows.jsonl" in told
+    given = f"model=folder {model} data.train_file=outputs/mined/test/rows.jsonl"
+    assert "20 rows: " in told and told.endswith(f"next        python train.py {given}\n")
 
 
 def test_the_order_of_rows_changes_no_row(job, model, tmp_path):
@@ -120,8 +125,9 @@ def test_held_out_passages_are_no_negatives(job, model, tmp_path, capsys):
     held_out = {row["document"] for row in ROWS[10:]}
     assert held_out & {text for row in free for text in row["hard_negative"]}
     assert not held_out & {text for row in rows for text in row["hard_negative"]}
-    assert summary["held_out"] == {"excluded_from_candidates": 10, "documents_of_rows": 10}
-    assert "20 passages of" in capsys.readouterr().out
+    assert summary["held_out"] == {"excluded_from_candidates": 10, "documents_of_rows": 10, "of_eval_dir": "corpus"}
+    told = capsys.readouterr().out  # half of the candidates are in its corpus, and not more
+    assert "20 passages of" in told and "held_out=judged" not in told
     judged = job(model, "filters.percent=null", "per_query=19", f"data.eval_dir={folder}", "held_out=judged", name="judged")[1]
     assert judged["held_out"]["excluded_from_candidates"] == 8  # d0-d3, d5-d8 are judged, relevant or not
 
@@ -133,14 +139,99 @@ def test_a_beir_folder_as_rows(job, model, tmp_path):
     rows, summary = job(*settings, rows=None)
     assert len(rows) == 4 and summary["corpus"] == 20 and summary["rows_by_negatives"] == {"19": 4}
     assert rows[0]["query"] == "w0" and rows[0]["document"] == "w0 w1 w2 w3"
-    with pytest.raises(DataError, match="no candidate is left"):
-        job(*settings, f"data.eval_dir={folder}", rows=None, name="shared")
+    with pytest.raises(DataError, match="no candidate is left.*held_out=judged"):
+        job(*settings, f"data.eval_dir={folder}", "held_out=corpus", rows=None, name="shared")
     # Judged in qrels/test.tsv: the same eight. Those of the split that is mined for do not count.
     rows, summary = job(*settings, f"data.eval_dir={folder}", "held_out=judged", rows=None, name="judged")
     assert summary["corpus"] == 12
+    assert job(*settings, f"data.eval_dir={folder}", rows=None, name="auto")[0] == rows
     (folder / "qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\n")
     with pytest.raises(DataError, match="no query has a relevant passage"):
         job(*settings, rows=None, name="empty")
+
+
+@pytest.mark.parametrize(("rows", "which"), [(ROWS[10:], "judged"), (ROWS[9:], "judged"), (ROWS, "corpus"), (ROWS[5:], "judged")])
+def test_one_knowledge_base_for_training_and_evaluation(job, tmp_path, capsys, rows, which):
+    """Documents 10 to 19 are passages of the evaluation corpus, of which d0 to d3 and d5 to d8 are judged: 10 to 13 and 15 to 18."""
+    folder = write_beir(tmp_path / "eval", shift=10)
+    write_beir(folder, split="dev", shift=10)
+    _, summary = job("sources=[random]", "filters.percent=null", f"data.eval_dir={folder}", rows=rows)
+    kept = {"judged": len(rows) - 8, "corpus": len(rows) - 10}[which]
+    assert (summary["held_out"]["of_eval_dir"], summary["corpus"]) == (which, kept)
+    assert ("held_out=judged, since its corpus holds most candidates" in capsys.readouterr().out) == (which == "judged")
+
+
+def test_the_next_command_trains_with_the_same_model_and_sets(job, tmp_path, composed, capsys):
+    """As a shell reads it; the dev rows follow the mined ones into the standard columns."""
+    folder, keep = write_beir(tmp_path / "평가 모음"), write_beir(tmp_path / "keep")
+    rows = [{"질문": row["query"], "답변": row["document"]} for row in ROWS]
+    dev = tmp_path / "dev.jsonl"
+    dev.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:3]), encoding="utf-8")
+    given = ["model=mini", "model.pooling=cls", f"data.eval_dir='{folder}'", "data.eval_split=test", f"data.keep_dir=[{keep}]"]
+    names = ["data.columns.query='질문'", "data.columns.document='답변'", f"data.dev_file={dev}", "seed=7"]
+    job("sources=[bm25]", *given, *names, rows=rows)
+    python, script, *words = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("next "))
+    assert (python, script) == ("python", "train.py")
+    settings = composed("train", *map(quoted, words))
+    assert settings.model.pooling == "cls" and settings.model.init == "random" and settings.seed == 7
+    data = load_training_data(plan(settings), settings)
+    assert len(list(data.train)) == 20 and data.dev.name == "rows.dev" and len(data.dev.queries) == 3
+    assert data.test.name == "평가 모음-test" and [kept.name for kept in data.keep] == ["keep-test"]
+
+
+def test_the_sample_s_set_and_a_changed_dev_share_are_named(job, capsys):
+    job("sources=[random]", "filters.percent=null", "data.max_train_rows=20", "data.dev_share=0.2", rows=None)
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert f"data.eval_dir={SAMPLE_SET}" in words and "data.dev_share=0.2" in words and not [w for w in words if "model" in w]
+
+
+def test_dev_rows_that_mining_did_not_write_are_never_replaced(job, tmp_path):
+    (tmp_path / "x").mkdir()
+    dev = tmp_path / "x/rows.dev.jsonl"
+    dev.write_text('{"q": "w0", "document": "w1"}\n')
+    rows = [{"q": row["query"], "document": row["document"]} for row in ROWS]
+    for given in ([f"data.dev_file={dev}"], []):
+        with pytest.raises(ConfigurationError, match="rows.dev.jsonl (is data.dev_file|that mine.py did not write)"):
+            job("sources=[bm25]", "data.columns.query=q", f"output_dir={tmp_path}/x", *given, rows=rows)
+
+
+def test_own_negatives_stay_before_the_mined_ones(job, tmp_path, capsys):
+    """Row 0 has one twice, spelt twice, one of the corpus and one that only it knows; row 1 has none."""
+    own = ["w50", " w50 ", ROWS[5]["document"]]
+    rows = [{**ROWS[0], "hard_negative": own}, {**ROWS[1], "hard_negative": None}, *ROWS[2:]]
+    settings = ("sources=[random]", "filters.percent=null", "per_query=30", "data.dev_file=dev.jsonl")
+    (tmp_path / "dev.jsonl").write_text(json.dumps({"query": "w90", "document": "w91 w92"}) + "\n")
+    kept, summary = job(*settings, "own_negatives=keep", rows=rows)
+    replaced, before = job(*settings, rows=rows, name="replaced")
+    assert kept[0]["hard_negative"][:2] == ["w50", ROWS[5]["document"]]
+    assert [made["source"] for made in kept[0]["mining"]["hard_negative"]] == ["own", "own", *["random"] * 18]
+    for row, alone in zip(kept, replaced, strict=True):
+        assert len(set(row["hard_negative"])) == len(row["hard_negative"])
+        assert set(row["hard_negative"]) - {"w50"} == set(alone["hard_negative"])
+    assert (summary["own_negatives"], summary["dropped_hard_negatives"], summary["candidates"]["own_negative"]) == (20, 0, 1)
+    assert (before["own_negatives"], before["dropped_hard_negatives"], before["corpus"]) == (0, 21, summary["corpus"])
+    told = capsys.readouterr().out
+    assert "20 hard negatives that the rows had stay" in told and "21 hard negatives that the rows had are replaced" in told
+
+
+def test_the_cross_encoder_scores_own_negatives_too(job, model, tmp_path):
+    save_cross_encoder(tmp_path / "teacher", 1)
+    teacher = f"cross_encoder.path={tmp_path / 'teacher'}"
+    rows, _ = job(model, teacher, "cross_encoder.margin=null", "filters.percent=null", "per_query=2", "own_negatives=keep")
+    assert all(row["hard_negative"][0] == WORDS[50] and len(row["scores"]) == 1 + len(row["hard_negative"]) > 2 for row in rows)
+
+
+def test_what_was_removed_and_which_rows_have_none_is_told(job, tmp_path, capsys):
+    limit = "filters.max_score=-1"  # BM25 scores above it
+    rows, summary = job("sources=[bm25]", "bm25=words", "filters.percent=null", limit, "data.dev_share=0.05")
+    [question] = summary["questioned"]
+    assert question["filter"] == "max_score" and question["share"] > 0.15 and question["looser"] == "filters.max_score=null"
+    assert summary["without"]["reasons"] == {"max_score": 20}
+    first = summary["without"]["first"][0]
+    assert first["place"].endswith(".jsonl:1") and first["query"] == ROWS[0]["query"] and len(summary["without"]["first"]) == 10
+    told = capsys.readouterr().out
+    assert "20 scored too high" in told and f"{first['place']}, {first['query']}" in told
+    assert "removed;" in told and "filters.max_score=null" in told and summary["removed"]["max_score"][0]["passage"] in told
 
 
 def test_a_corpus_of_its_own(job, model, tmp_path):
