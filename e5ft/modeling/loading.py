@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from e5ft.errors import ConfigurationError
-from e5ft.files import read_json, write_json
+from e5ft.files import read_json, share, write_json
 from e5ft.modeling.checks import check_shape, check_vectors, first_line, refuse_adapter
 from e5ft.modeling.compact import scale_entry
 from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
@@ -110,6 +110,8 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
             backbone.pooler = None
     encoder.tokenizer.model_max_length = max(encoder.spec.text.query_max_length, encoder.spec.text.passage_max_length)
     encoder.tokenizer.save_pretrained(folder)
+    for file in Path(folder).glob("*.safetensors"):
+        share(file)
     for file in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
         values = read_json(file)
         # The base's would point this model's users at foreign code.

@@ -118,10 +118,10 @@ def _refuse_two_records(source: ModelSource, ours: dict, theirs: dict, given: Ma
     differ = [name for name in fields if name in theirs and name not in given and ours[name] != theirs[name]]
     if not differ:
         return
-    shown = ", ".join(f"{name} {ours[name]!r} there, {theirs[name]!r} here" for name in differ)
+    shown = ", ".join(f"{name} {ours[name]!r} / {theirs[name]!r}" for name in differ)
     typed = " ".join(_override(name, theirs[name]) for name in differ)
     raise ConfigurationError(
-        f"{source.label}: config.json's older record of e5ft and the sentence-transformers files differ: {shown}; "
+        f"{source.label}: config.json's e5ft record and the sentence-transformers files differ: {shown}; "
         f"to take the files': {typed} (for good: delete e5ft from config.json)"
     )
 

@@ -1,6 +1,8 @@
 """Settings of a model: where it comes from, how it reads texts, and its adapters."""
 
 import dataclasses
+import os
+import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -8,6 +10,15 @@ from e5ft.errors import ConfigurationError
 from e5ft.modeling.pooling import POOLINGS
 from e5ft.settings import FilePath, Probability, Rule, Settings, Word, number, whole
 
+_PART = re.compile(r"embeddings|\d{1,4}|(\d{1,4})-(\d{1,4})")
+
+
+def _is_part(value: int | str) -> bool:
+    match = _PART.fullmatch(str(value))
+    return match is not None and (match[1] is None or int(match[1]) <= int(match[2]))
+
+
+PartName = Annotated[int | str, Rule("embeddings, a layer's number from 0 on, or a range of them as 0-5", _is_part)]
 PoolingName = Annotated[str, Rule(f"one of {', '.join(POOLINGS)}", lambda name: name in POOLINGS)]
 
 
@@ -69,6 +80,7 @@ class ModelSource(Settings):
         pooling, text: None takes what the model records, else E5's.
         dropout, attention_dropout: None takes the model's own.
         attention: "unpadded" lays texts end to end, "auto" does so where the model allows it.
+        freeze: parts that train.py does not train: "embeddings", numbers of layers, ranges of them ("0-5").
         seed: of the random weights.
     """
 
@@ -84,12 +96,16 @@ class ModelSource(Settings):
     dropout: Probability | None = None
     attention_dropout: Probability | None = None
     attention: Literal["auto", "unpadded", "padded"] = "auto"
+    freeze: tuple[PartName, ...] = ()
     seed: int = 42
 
     def check(self) -> None:
-        """Refuse a source without a model or without a tokenizer."""
-        if self.path is not None and not Path(self.path).is_dir():
-            raise ConfigurationError(f"model.path={self.path}: no such folder")
+        """Take a run's folder for its model; refuse a source without a model or without a tokenizer."""
+        for name in ("path", "tokenizer"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
+        if self.path is not None:
+            object.__setattr__(self, "path", _model_of(self.path))
         if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
             raise ConfigurationError("model: must name a folder (model.path=DIR) or a preset (model=mini, model=e5_small)")
         if self.path is None and self.hub is None and self.tokenizer is None:
@@ -102,6 +118,41 @@ class ModelSource(Settings):
             return str(self.path)
         name = self.hub or "mini"
         return name if self.init == "pretrained" else f"{name} shape, random weights"
+
+
+def frozen_parts(parts: tuple[int | str, ...]) -> list[int | str]:
+    """The parts that `model.freeze` names, each once: layers in ascending order, then "embeddings"."""
+    layers: set[int] = set()
+    for part in map(str, parts):
+        if part != "embeddings":
+            first, _, last = part.partition("-")
+            layers |= set(range(int(first), int(last or first) + 1))
+    return [*sorted(layers), *(["embeddings"] if "embeddings" in parts else [])]
+
+
+def _model_of(path: str) -> str:
+    """The folder of a model: the one named, or a run's model/ in it.
+
+    Raises:
+        ConfigurationError: there is no such folder, or it is one of runs without a model.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ConfigurationError(f"model.path={path}: no such folder")
+    if (folder / "config.json").is_file():
+        return path
+    if (folder / "model" / "config.json").is_file():
+        return str(folder / "model")
+    checkpoints = [file.parent for file in folder.glob("checkpoint-*/config.json") if file.parent.name[11:].isdecimal()]
+    if checkpoints:
+        newest = max(checkpoints, key=lambda checkpoint: int(checkpoint.name[11:]))
+        raise ConfigurationError(
+            f"model.path={path}: a run's folder without a model/ yet; its newest checkpoint: model.path={newest}"
+        )
+    runs = sorted(file.parents[1] for file in folder.glob("*/model/config.json"))
+    if runs:
+        raise ConfigurationError(f"model.path={path}: a folder of {len(runs)} runs; name one: model.path={runs[0]}")
+    return path
 
 
 def model_folder(name: str, field: str) -> str:

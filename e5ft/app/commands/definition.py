@@ -17,6 +17,7 @@ from e5ft.data.text import tokenizer_state
 from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import digest_of, digest_of_file
 from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.settings import frozen_parts
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.vectors import digest_of_model, digest_of_texts
 from e5ft.training import checkpoint
@@ -38,6 +39,9 @@ def of_settings(settings: TrainSettings) -> dict:
         "loss": {name: value for name, value in values["loss"].items() if name != "chunk_size"},
         "step": {name: value for name, value in values["step"].items() if name != "guide"},
         "lora": None if settings.lora is None else settings.lora.to_dict(),
+        **(
+            {"freeze": frozen_parts(settings.model.freeze)} if settings.model.freeze else {}
+        ),  # older checkpoints have no such field
         "negatives_per_query": values["data"]["negatives_per_query"],
         "queries per step": rows,
         "cutoffs": values["evaluation"]["cutoffs"],
@@ -95,8 +99,12 @@ def refuse_another(then: dict, now: dict, place: Path) -> None:
     """
     lines = list(_differences(then, now))
     if lines:
+        model = place.parent / "model"
+        start = relative(model if model.is_dir() or place.suffix else place)
         raise ResumeRefusedError(
-            f"resume=true: the configuration differs from the interrupted run's ({relative(place)}):\n" + "\n".join(lines)
+            f"resume=true: the configuration differs from the interrupted run's ({relative(place)}):\n"
+            + "\n".join(lines)
+            + f"\nTo train on from its weights with these settings: model=folder model.path={start} name=NEW, without resume=true"
         )
 
 

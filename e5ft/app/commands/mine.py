@@ -18,7 +18,7 @@ from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import plan
-from e5ft.app.telling.report import draw_mined_scores, mining_closing, mining_opening, say
+from e5ft.app.telling.report import draw_mined_scores, mining_closing, mining_opening, say, text_format
 from e5ft.data.lines import MAX_LINE_BYTES
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json, write_json, write_lines
@@ -69,6 +69,8 @@ def mine(settings: MineSettings) -> float:
     data = load_mining_data(plan(settings), settings)
     say(mining_opening(source, mining, data))
     encoder = None if source is None else load_encoder(source, device)
+    if encoder is not None:
+        say(text_format(encoder))
     finders, scorer = _finders(settings, encoder, data.index)
     candidates, documents = find_candidates(data.index, finders, mining, scorer)
     apply_filters(data.index, candidates, documents, mining.limits, teacher)

@@ -47,6 +47,11 @@ def opening(source: ModelSource, data) -> str:
     return "\n".join(lines)
 
 
+def text_format(encoder: "Encoder", place: str = "") -> str:
+    """The header line that says how a model reads texts, and who says so."""
+    return f"  text        {f'{place}: ' if place else ''}{encoder.spec}"
+
+
 def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     """The last lines of a training: the table and, outside a sweep, what to do next.
 
@@ -88,6 +93,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     lines += [
         "",
         f"model       {run}/model   (SentenceTransformer(...) and AutoModel load it)",
+        *([f"adapter     {run}/adapter   (peft's PeftModel loads it over the base)"] if (folder / "adapter").is_dir() else []),
         f"record      {run}/summary.json, metrics.jsonl, eval/",
         f"next        make eval RUN={run} DATA=my_eval_dir",
     ]
