@@ -99,12 +99,11 @@ def refuse_another(then: dict, now: dict, place: Path) -> None:
     """
     lines = list(_differences(then, now))
     if lines:
-        model = place.parent / "model"
-        start = relative(model if model.is_dir() or place.suffix else place)
+        start = next((folder for folder in (place.parent / "model", place) if folder.is_dir()), None)
+        if start is not None:
+            lines.append(f"to train on from its weights: model=folder model.path={relative(start)} name=NEW, without resume=true")
         raise ResumeRefusedError(
-            f"resume=true: the configuration differs from the interrupted run's ({relative(place)}):\n"
-            + "\n".join(lines)
-            + f"\nTo train on from its weights with these settings: model=folder model.path={start} name=NEW, without resume=true"
+            f"resume=true: the configuration differs from the interrupted run's ({relative(place)}):\n" + "\n".join(lines)
         )
 
 
