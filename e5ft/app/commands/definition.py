@@ -99,7 +99,7 @@ def refuse_another(then: dict, now: dict, place: Path) -> None:
     """
     lines = list(_differences(then, now))
     if lines:
-        start = next((folder for folder in (place.parent / "model", place) if folder.is_dir()), None)
+        start = next((folder for folder in (place.parent / "model", place) if (folder / "config.json").is_file()), None)
         if start is not None:
             lines.append(f"to train on from its weights: model=folder model.path={relative(start)} name=NEW, without resume=true")
         raise ResumeRefusedError(

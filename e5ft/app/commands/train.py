@@ -275,7 +275,7 @@ class _Run:
                 evaluation.save(path / "eval" / evaluation.set_name / name)
         card = report.model_card(plain(self.settings), summary, encoder)
         summary["export_difference"] = export_model(encoder, path / "model", card)
-        if adapter_state(encoder):  # none where nothing beat the model before training
-            base = self.settings.model
-            save_for_peft(encoder, path / "adapter", self.settings.lora, base.path or base.hub or base.label, base.revision)
+        base = self.settings.model
+        if base.init == "pretrained" and adapter_state(encoder):  # none where nothing beat the model before training
+            save_for_peft(encoder, path / "adapter", self.settings.lora, base.path or base.hub, base.revision)
         write_json(path / "summary.json", summary)

@@ -188,7 +188,7 @@ def field_names(script: str) -> list[str]:
 
 def hint(message: str, script: str) -> str | None:
     """What to say beside Hydra's own message about a field that it does not know; None if there is nothing."""
-    option = re.search(r"Could not find '(\w+)/(.+?)'\s+Available options in '\1':((?:\s+\w+)+)", message)
+    option = re.search(r"Could not find '(\w+)/(.+?)'\s+Available options in '\1':((?:\n\t[\w.-]+$)+)", message, re.MULTILINE)
     if option is not None:
         return _option_hint(option[1], option[2], option[3].split())
     match = re.search(r"full_key: ([\w.]+)", message) or re.search(r"Could not override '([\w.]+)'", message)
