@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
+from e5ft.data.lines import printable
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json
@@ -176,12 +177,12 @@ def _pooling_folders(place: str, modules: object) -> list[str]:
         raise ConfigurationError(f"{place}/modules.json: must be a list of modules")
     needed, folders = "a model of Transformer, Pooling and Normalize is needed", []
     for module in modules:
-        kind, path = str(module.get("type")), str(module.get("path") or "")
+        kind, path = printable(str(module.get("type"))), printable(str(module.get("path") or ""))
         name = kind.rpartition(".")[2]
         if not kind.startswith("sentence_transformers.") or name not in _MODULES:
             shown = name if kind.startswith("sentence_transformers.") else kind
             raise ConfigurationError(
-                f"{place}: modules.json lists {path or module.get('name')} ({shown}), which e5ft does not have; {needed}"
+                f"{place}: modules.json lists {path or printable(str(module.get('name')))} ({shown}), which e5ft does not have; {needed}"
             )
         if name == "Transformer" and path:
             raise ConfigurationError(
@@ -228,7 +229,7 @@ def _prompts(source: ModelSource) -> tuple[dict[str, str], str]:
     elif e5:
         values, origin = [TextSpec().query_prefix, TextSpec().passage_prefix], f"E5's, since {e5} records none"
     else:
-        others = f" (its prompts are {', '.join(map(str, prompts))})" if prompts else ""
+        others = printable(f" (its prompts are {', '.join(map(str, prompts))})") if prompts else ""
         origin = f"none, since the model records none{others}"
     return dict(zip(_PREFIXES, values, strict=True)), origin
 
@@ -242,7 +243,7 @@ def _e5_name(source: ModelSource) -> str | None:
     card = None if any(isinstance(name, str) and _E5.search(name) for name in names) else _file(source, "README.md")
     if card is not None:
         names += _BASE_IN_CARD.findall(card.read_text(encoding="utf-8", errors="replace")[:100_000])
-    return next((name for name in names if isinstance(name, str) and _E5.search(name)), None)
+    return next((printable(name) for name in names if isinstance(name, str) and _E5.search(name)), None)
 
 
 def _mapping(source: ModelSource, name: str) -> dict:

@@ -149,6 +149,8 @@ def _model_of(path: str) -> str:
         raise ConfigurationError(
             f"model.path={path}: a run's folder without a model/ yet; its newest checkpoint: model.path={newest}"
         )
+    if (folder / "status.json").is_file():
+        raise ConfigurationError(f"model.path={path}: a run's folder, which has neither a model nor a checkpoint yet; see its status.json")
     runs = sorted(file.parents[1] for file in folder.glob("*/model/config.json"))
     if runs:
         raise ConfigurationError(f"model.path={path}: a folder of {len(runs)} runs; name one: model.path={runs[0]}")

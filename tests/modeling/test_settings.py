@@ -33,6 +33,12 @@ def test_a_run_without_a_model_names_its_newest_checkpoint(tmp_path):
         ModelSource(path=str(tmp_path / "run"))
 
 
+def test_a_run_that_left_nothing_says_so(tmp_path):
+    (tmp_path / "status.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="a run's folder, which has neither a model nor a checkpoint"):
+        ModelSource(path=str(tmp_path))
+
+
 def test_a_folder_of_runs_names_one_of_them(tmp_path):
     for job in "01":
         model_in(tmp_path / "sweep" / job / "model")
