@@ -101,11 +101,10 @@ class ModelSource(Settings):
 
     def check(self) -> None:
         """Take a run's folder for its model; refuse a source without a model or without a tokenizer."""
-        for name in ("path", "tokenizer"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
+        if self.tokenizer is not None:
+            object.__setattr__(self, "tokenizer", os.path.expanduser(self.tokenizer))
         if self.path is not None:
-            object.__setattr__(self, "path", _model_of(self.path))
+            object.__setattr__(self, "path", model_folder(self.path, "model.path"))
         if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
             raise ConfigurationError("model: must name a folder (model.path=DIR) or a preset (model=mini, model=e5_small)")
         if self.path is None and self.hub is None and self.tokenizer is None:
@@ -130,40 +129,32 @@ def frozen_parts(parts: tuple[int | str, ...]) -> list[int | str]:
     return [*sorted(layers), *(["embeddings"] if "embeddings" in parts else [])]
 
 
-def _model_of(path: str) -> str:
-    """The folder of a model: the one named, or a run's model/ in it.
-
-    Raises:
-        ConfigurationError: there is no such folder, or it is one of runs without a model.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ConfigurationError(f"model.path={path}: no such folder")
-    if (folder / "config.json").is_file():
-        return path
-    if (folder / "model" / "config.json").is_file():
-        return str(folder / "model")
-    checkpoints = [file.parent for file in folder.glob("checkpoint-*/config.json") if file.parent.name[11:].isdecimal()]
-    if checkpoints:
-        newest = max(checkpoints, key=lambda checkpoint: int(checkpoint.name[11:]))
-        raise ConfigurationError(
-            f"model.path={path}: a run's folder without a model/ yet; its newest checkpoint: model.path={newest}"
-        )
-    if (folder / "status.json").is_file():
-        raise ConfigurationError(f"model.path={path}: a run's folder, which has neither a model nor a checkpoint yet; see its status.json")
-    runs = sorted(file.parents[1] for file in folder.glob("*/model/config.json"))
-    if runs:
-        raise ConfigurationError(f"model.path={path}: a folder of {len(runs)} runs; name one: model.path={runs[0]}")
-    return path
-
-
-def model_folder(name: str, field: str) -> str:
+def model_folder(path: str, field: str) -> str:
     """The model's folder that a setting names: itself, or that of a run which ended with a model.
+
+    Args:
+        path: as it was given.
+        field: of the setting, for messages.
 
     Raises:
         ConfigurationError: there is none.
     """
-    path = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
-    if not path.is_dir():
-        raise ConfigurationError(f"{field}={name}: no such folder; must be a model or a run")
-    return str(path)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise ConfigurationError(f"{field}={path}: no such folder; must be a model or a run")
+    if (folder / "config.json").is_file():
+        return str(folder)
+    if (folder / "model").is_dir():
+        return str(folder / "model")
+    checkpoints = [file.parent for file in folder.glob("checkpoint-*/config.json") if file.parent.name[11:].isdecimal()]
+    if checkpoints:
+        newest = max(checkpoints, key=lambda checkpoint: int(checkpoint.name[11:]))
+        raise ConfigurationError(f"{field}={path}: a run's folder without a model/ yet; its newest checkpoint: {field}={newest}")
+    if (folder / "status.json").is_file():
+        raise ConfigurationError(
+            f"{field}={path}: a run's folder, which has neither a model nor a checkpoint yet; see its status.json"
+        )
+    runs = sorted(file.parents[1] for file in folder.glob("*/model/config.json") if not file.parents[1].is_symlink())
+    if runs:
+        raise ConfigurationError(f"{field}={path}: a folder of {len(runs)} runs; name one: {field}={runs[0]}")
+    return str(folder)
