@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+_UMASK = os.umask(0o022)  # it can only be read by setting it, which is safe while one thread runs
+os.umask(_UMASK)
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # as tempfile names what stands beside its target
 # How a full disk is reported: by the system, by safetensors (Rust), by torch.save, by NumPy.
 _DISK_FULL = re.compile(
@@ -38,7 +40,7 @@ def _write(path: str | os.PathLike, parts: Iterable[str]) -> None:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        share(temporary)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -55,6 +57,11 @@ def read_json(path: str | os.PathLike) -> object:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def share(path: str | os.PathLike) -> None:
+    """Give a file or folder the mode of any other that this user makes: temporary files, and safetensors', are private."""
+    os.chmod(path, (0o777 if os.path.isdir(path) else 0o666) & ~_UMASK)
+
+
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield an empty temporary folder that takes the place of `path` when the block ends well, and is removed otherwise.
@@ -65,7 +72,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    os.chmod(temporary, 0o755)
+    share(temporary)
     try:
         yield temporary
         replace_folder(temporary, path)

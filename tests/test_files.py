@@ -19,6 +19,7 @@ from e5ft.files import (
     new_folder,
     read_json,
     replace_link,
+    share,
     write_json,
     write_lines,
     write_manifest,
@@ -327,3 +328,21 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
     assert len(list(tmp_path.iterdir())) == len(kept) + 2
     clear_temporaries(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_files_and_folders_have_the_mode_of_any_other(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    write_text(tmp_path / "written", "x")
+    with new_folder(tmp_path / "new"):
+        pass
+    (tmp_path / "private").touch(0o600)
+    share(tmp_path / "private")
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes["written"] == modes["private"] == modes["file"] and modes["new"] == modes["folder"]
+
+
+def test_the_umask_is_the_user_s(tmp_path):
+    code = f"import os; os.umask(0o027); from e5ft.files import write_text; write_text({str(tmp_path / 'x')!r}, 'x')"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640

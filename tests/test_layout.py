@@ -17,7 +17,6 @@ TESTED_ELSEWHERE = {
     "data/settings.py": "annotations: tests/test_settings.py tells how they are checked",
     "errors.py": "exit codes, each where it is raised",
     "gathering.py": "several processes: tests/test_distributed.py, tests/test_four_processes.py",
-    "modeling/settings.py": "annotations, as data/settings.py",
     "training/chunking.py": "how a loss is cut in pieces: tests/training/test_losses.py",
     "training/settings.py": "annotations, as data/settings.py",
 }

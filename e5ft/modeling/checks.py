@@ -67,11 +67,18 @@ def refuse_adapter(place: str) -> None:
     Raises:
         ConfigurationError: the folder holds an adapter_config.json.
     """
-    if (Path(place) / "adapter_config.json").is_file():
+    if not (Path(place) / "adapter_config.json").is_file():
+        return
+    beside = Path(place).parent / "model"
+    if (beside / "config.json").is_file():
         raise ConfigurationError(
-            f"{place}: an adapter (adapter_config.json), not a whole model; merge it into its base first "
-            "(peft: merge_and_unload, then save_pretrained)"
+            f"{place}: a run's adapter (adapter_config.json); merged into its base it is model.path={beside}"
         )
+    code = f"M.from_pretrained({str(place)!r}).merge_and_unload().save_pretrained('merged')"
+    raise ConfigurationError(
+        f"{place}: an adapter (adapter_config.json), not a whole model; merge it into its base first, and take the base's tokenizer: "
+        f'python -c "from peft import AutoPeftModelForFeatureExtraction as M; {code}", then model.path=merged model.tokenizer=BASE'
+    )
 
 
 def check_vectors(encoder: Encoder, place: str) -> None:

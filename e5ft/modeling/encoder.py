@@ -30,10 +30,12 @@ class EncoderSpec:
     Attributes:
         pooling: a name in `POOLINGS`; E5's is "mean".
         text: prefixes and lengths.
+        origin: where these come from, in words for a run's header; no part of what they are.
     """
 
     pooling: str = "mean"
     text: TextSpec = TextSpec()
+    origin: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self):
         if self.pooling not in POOLINGS:
@@ -42,6 +44,13 @@ class EncoderSpec:
     def to_dict(self) -> dict:
         """Plain values for JSON."""
         return {"pooling": self.pooling, "text": self.text.to_dict()}
+
+    def __str__(self) -> str:
+        """Both in words: mean pooling, 'query: ' / 'passage: ', 512 tokens: recorded by the model."""
+        text = self.text
+        lengths = " / ".join(dict.fromkeys((str(text.query_max_length), str(text.passage_max_length))))
+        words = f"{self.pooling} pooling, {text.query_prefix!r} / {text.passage_prefix!r}, {lengths} tokens"
+        return f"{words}: {self.origin}" if self.origin else words
 
 
 class Encoder(nn.Module):
@@ -80,7 +89,7 @@ class Encoder(nn.Module):
         self.pooler = [getattr(backbone, "pooler", None)]
         if self.pooler[0] is not None:
             backbone.pooler = None
-        self._first_position = backbone.config.pad_token_id + 1 if backbone.config.model_type in _ROBERTA_FAMILY else 0
+        self._first_position = _first_position(backbone.config)
         self._check_lengths()
 
     @property
@@ -104,7 +113,7 @@ class Encoder(nn.Module):
         return self.backbone.config.hidden_size
 
     def _check_lengths(self):
-        room = (getattr(self.backbone.config, "max_position_embeddings", None) or math.inf) - self._first_position
+        room = positions(self.backbone.config)
         for field in ("query_max_length", "passage_max_length"):
             value = getattr(self.spec.text, field)
             if value > room:
@@ -241,6 +250,15 @@ def pack(order: Sequence[int], sizes: Sequence[int], limit: int) -> Iterable[lis
         total += sizes[item]
     if batch:
         yield batch
+
+
+def positions(config) -> float:
+    """How many tokens of a text a model has positions for; infinite where it counts none."""
+    return (getattr(config, "max_position_embeddings", None) or math.inf) - _first_position(config)
+
+
+def _first_position(config) -> int:
+    return config.pad_token_id + 1 if config.model_type in _ROBERTA_FAMILY else 0
 
 
 def _is_decoder(config) -> bool:

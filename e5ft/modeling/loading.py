@@ -1,12 +1,13 @@
 """From a hub name, a folder or a shape to an `Encoder`, and back to a folder."""
 
-import dataclasses
 import os
+import tempfile
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from tokenizers import normalizers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -16,14 +17,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
-from e5ft.files import read_json, write_json
+from e5ft.files import read_json, share, write_json
 from e5ft.modeling.checks import check_shape, check_vectors, first_line, refuse_adapter
 from e5ft.modeling.compact import scale_entry
 from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
 from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
-from e5ft.modeling.pooling import POOLINGS
+from e5ft.modeling.recorded import spec_of
 from e5ft.modeling.settings import ModelSource
 
 
@@ -61,13 +61,14 @@ def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec
         refuse_adapter(source.path)
     config = load_config(source)
     check_shape(config, "model.shape" if place is None else str(place))
-    record = getattr(config, RECORD, None) or _sentence_transformers_record(source.path)
+    spec, lower_case = spec_of(source, config)
     if source.dropout is not None:
         config.hidden_dropout_prob = source.dropout
     if source.attention_dropout is not None:
         config.attention_probs_dropout_prob = source.attention_dropout
-    spec = _spec(source, record)
     tokenizer = _tokenizer(source)
+    if lower_case:
+        _lower_case(tokenizer, str(place))
     if len(tokenizer) > config.vocab_size:
         raise ConfigurationError(
             f"the tokenizer has {len(tokenizer):,} pieces, the model {config.vocab_size:,}: "
@@ -109,6 +110,8 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
             backbone.pooler = None
     encoder.tokenizer.model_max_length = max(encoder.spec.text.query_max_length, encoder.spec.text.passage_max_length)
     encoder.tokenizer.save_pretrained(folder)
+    for file in Path(folder).glob("*.safetensors"):
+        share(file)
     for file in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
         values = read_json(file)
         # The base's would point this model's users at foreign code.
@@ -166,6 +169,28 @@ def _tokenizer(source: ModelSource):
     return tokenizer
 
 
+def _lower_case(tokenizer: PreTrainedTokenizerFast, place: str) -> None:
+    """Let a tokenizer lower-case, as sentence-transformers 6 does under do_lower_case; saved with it, every loader does.
+
+    Raises:
+        ConfigurationError: its class makes its normaliser anew when it is loaded, and would lose this one.
+    """
+    if tokenizer.backend_tokenizer.normalizer is not None:
+        already = tokenizer.backend_tokenizer.normalizer.normalize_str("ABÄ") != "ABÄ"
+        if already:
+            return
+    own = tokenizer.backend_tokenizer.normalizer
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([own] if own else [])])
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        again = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.normalizer
+    if again is None or again.normalize_str("ABÄ") != tokenizer.backend_tokenizer.normalizer.normalize_str("ABÄ"):
+        raise ConfigurationError(
+            f"{place}: sentence_bert_config.json has do_lower_case=true, which {type(tokenizer).__name__} does not keep; "
+            "name a tokenizer that lower-cases by itself (model.tokenizer=DIR), and set it to false there"
+        )
+
+
 def _pretrained_backbone(place: str, source: ModelSource, config):
     backbone, report = _from_pretrained(
         AutoModel, place, source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
@@ -188,48 +213,3 @@ def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
             f"{place} could not be fetched from the hub ({first_line(error)}). Two ways out: model.path=DIR with a local copy "
             "of the model, or model=mini, which needs no download."
         ) from error
-
-
-def _spec(source: ModelSource, record: dict | None) -> EncoderSpec:
-    """Explicit settings win, then what the model records, then E5's text format."""
-    record = record or {}
-    if not isinstance(record, dict) or not isinstance(record.get("text", {}), dict):
-        raise ConfigurationError(f"{source.label}: what it records of prefixes and pooling is no mapping: {str(record)[:60]!r}")
-    text = {
-        **record.get("text", {}),
-        **{name: value for name, value in dataclasses.asdict(source.text).items() if value is not None},
-    }
-    return EncoderSpec(source.pooling or record.get("pooling", "mean"), TextSpec.from_dict(text))
-
-
-def _sentence_transformers_record(path: str | None) -> dict | None:
-    """Read pooling mode and prompts of a sentence-transformers folder that e5ft did not write."""
-    if path is None or not (Path(path) / "modules.json").is_file():
-        return None
-    record: dict = {}
-    values = _mapping(Path(path) / "1_Pooling" / "config.json")
-    if values:
-        names = values.get("pooling_mode") or [key for key, on in values.items() if key.startswith("pooling_mode_") and on]
-        # Several are concatenated there: such a name is none of ours, and EncoderSpec refuses it.
-        name = names if isinstance(names, str) else "+".join(map(str, names if isinstance(names, list) else [names]))
-        ours = (key for key, pooling in POOLINGS.items() if name in (pooling.name, f"pooling_mode_{pooling.legacy_name}"))
-        record["pooling"] = next(ours, name)
-    prompts = _mapping(Path(path) / "config_sentence_transformers.json").get("prompts") or {}
-    if not isinstance(prompts, dict):
-        raise ConfigurationError(f"{path}/config_sentence_transformers.json: prompts={str(prompts)[:60]!r}: must be a mapping")
-    text = {"query_prefix": prompts.get("query"), "passage_prefix": prompts.get("document", prompts.get("passage"))}
-    record["text"] = {key: value for key, value in text.items() if value is not None}
-    return record
-
-
-def _mapping(file: Path) -> dict:
-    """A JSON object from a file; empty where there is no file."""
-    if not file.is_file():
-        return {}
-    try:
-        value = read_json(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{file}: not readable as JSON ({first_line(error)})") from error
-    if not isinstance(value, dict):
-        raise ConfigurationError(f"{file}: must hold a JSON object, not {type(value).__name__}")
-    return value

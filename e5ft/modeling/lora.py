@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from e5ft.errors import ConfigurationError
+from e5ft.files import new_folder, share
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.settings import LoraSettings
 
@@ -79,6 +80,39 @@ def save_adapters(encoder: Encoder, folder: str | os.PathLike) -> None:
     state = adapter_state(encoder)
     if state:
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, Path(folder) / FILE)
+        share(Path(folder) / FILE)
+
+
+def save_for_peft(encoder: Encoder, folder: str | os.PathLike, settings: LoraSettings, base: str, revision: str | None) -> None:
+    """Write the adapters in peft's own layout: `PeftModel.from_pretrained(AutoModel.from_pretrained(base), folder)` loads them.
+
+    Args:
+        encoder: with adapters.
+        folder: where to write; replaced if it exists.
+        settings: with which they were added.
+        base: the model before training, a folder or hub name.
+        revision: its commit on the hub.
+    """
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        # By their whole names: by the last part peft would adapt the pooler too, which e5ft does not train.
+        target_modules=[name for name, module in encoder.backbone.named_modules() if isinstance(module, LoraLayer)],
+        task_type="FEATURE_EXTRACTION",
+        inference_mode=True,
+        base_model_name_or_path=base,
+        revision=revision,
+    )
+    state = {f"base_model.model.{name.replace('.default.', '.')}": tensor for name, tensor in adapter_state(encoder).items()}
+    with new_folder(folder) as temporary:
+        config.save_pretrained(str(temporary))
+        file = temporary / "adapter_model.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, file, {"format": "pt"})
+        share(file)
 
 
 def load_adapters(encoder: Encoder, folder: str | os.PathLike) -> None:

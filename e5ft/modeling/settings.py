@@ -1,6 +1,8 @@
 """Settings of a model: where it comes from, how it reads texts, and its adapters."""
 
 import dataclasses
+import os
+import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -8,6 +10,15 @@ from e5ft.errors import ConfigurationError
 from e5ft.modeling.pooling import POOLINGS
 from e5ft.settings import FilePath, Probability, Rule, Settings, Word, number, whole
 
+_PART = re.compile(r"embeddings|\d{1,4}|(\d{1,4})-(\d{1,4})")
+
+
+def _is_part(value: int | str) -> bool:
+    match = _PART.fullmatch(str(value))
+    return match is not None and (match[1] is None or int(match[1]) <= int(match[2]))
+
+
+PartName = Annotated[int | str, Rule("embeddings, a layer's number from 0 on, or a range of them as 0-5", _is_part)]
 PoolingName = Annotated[str, Rule(f"one of {', '.join(POOLINGS)}", lambda name: name in POOLINGS)]
 
 
@@ -69,6 +80,7 @@ class ModelSource(Settings):
         pooling, text: None takes what the model records, else E5's.
         dropout, attention_dropout: None takes the model's own.
         attention: "unpadded" lays texts end to end, "auto" does so where the model allows it.
+        freeze: parts that train.py does not train: "embeddings", numbers of layers, ranges of them ("0-5").
         seed: of the random weights.
     """
 
@@ -84,12 +96,15 @@ class ModelSource(Settings):
     dropout: Probability | None = None
     attention_dropout: Probability | None = None
     attention: Literal["auto", "unpadded", "padded"] = "auto"
+    freeze: tuple[PartName, ...] = ()
     seed: int = 42
 
     def check(self) -> None:
-        """Refuse a source without a model or without a tokenizer."""
-        if self.path is not None and not Path(self.path).is_dir():
-            raise ConfigurationError(f"model.path={self.path}: no such folder")
+        """Take a run's folder for its model; refuse a source without a model or without a tokenizer."""
+        if self.tokenizer is not None:
+            object.__setattr__(self, "tokenizer", os.path.expanduser(self.tokenizer))
+        if self.path is not None:
+            object.__setattr__(self, "path", model_folder(self.path, "model.path"))
         if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
             raise ConfigurationError("model: must name a folder (model.path=DIR) or a preset (model=mini, model=e5_small)")
         if self.path is None and self.hub is None and self.tokenizer is None:
@@ -104,13 +119,42 @@ class ModelSource(Settings):
         return name if self.init == "pretrained" else f"{name} shape, random weights"
 
 
-def model_folder(name: str, field: str) -> str:
+def frozen_parts(parts: tuple[int | str, ...]) -> list[int | str]:
+    """The parts that `model.freeze` names, each once: layers in ascending order, then "embeddings"."""
+    layers: set[int] = set()
+    for part in map(str, parts):
+        if part != "embeddings":
+            first, _, last = part.partition("-")
+            layers |= set(range(int(first), int(last or first) + 1))
+    return [*sorted(layers), *(["embeddings"] if "embeddings" in parts else [])]
+
+
+def model_folder(path: str, field: str) -> str:
     """The model's folder that a setting names: itself, or that of a run which ended with a model.
+
+    Args:
+        path: as it was given.
+        field: of the setting, for messages.
 
     Raises:
         ConfigurationError: there is none.
     """
-    path = Path(name) / "model" if (Path(name) / "model").is_dir() else Path(name)
-    if not path.is_dir():
-        raise ConfigurationError(f"{field}={name}: no such folder; must be a model or a run")
-    return str(path)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise ConfigurationError(f"{field}={path}: no such folder; must be a model or a run")
+    if (folder / "config.json").is_file():
+        return str(folder)
+    if (folder / "model").is_dir():
+        return str(folder / "model")
+    checkpoints = [file.parent for file in folder.glob("checkpoint-*/config.json") if file.parent.name[11:].isdecimal()]
+    if checkpoints:
+        newest = max(checkpoints, key=lambda checkpoint: int(checkpoint.name[11:]))
+        raise ConfigurationError(f"{field}={path}: a run's folder without a model/ yet; its newest checkpoint: {field}={newest}")
+    if (folder / "status.json").is_file():
+        raise ConfigurationError(
+            f"{field}={path}: a run's folder, which has neither a model nor a checkpoint yet; see its status.json"
+        )
+    runs = sorted(file.parents[1] for file in folder.glob("*/model/config.json") if not file.parents[1].is_symlink())
+    if runs:
+        raise ConfigurationError(f"{field}={path}: a folder of {len(runs)} runs; name one: {field}={runs[0]}")
+    return str(folder)

@@ -43,8 +43,16 @@ def test_a_model_of_another_kind_is_refused():
 def test_an_adapter_is_refused_and_not_followed_to_its_base(tmp_path):
     refuse_adapter(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "no/such"}))
-    with pytest.raises(ConfigurationError, match="merge it into its base"):
+    with pytest.raises(ConfigurationError, match="merge it into its base.*AutoPeftModelForFeatureExtraction.*model.path=merged"):
         refuse_adapter(str(tmp_path))
+
+
+def test_a_run_s_adapter_names_the_merged_model_beside_it(tmp_path):
+    for folder, file in (("adapter", "adapter_config.json"), ("model", "config.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text("{}")
+    with pytest.raises(ConfigurationError, match=f"merged into its base it is model.path={tmp_path}/model$"):
+        refuse_adapter(str(tmp_path / "adapter"))
 
 
 @pytest.mark.parametrize(

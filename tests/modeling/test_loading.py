@@ -56,6 +56,12 @@ def test_a_saved_encoder_comes_back_bit_for_bit(tmp_path, family, padded):
     assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
 
 
+def test_weights_have_the_mode_of_their_neighbours(folder):
+    """safetensors writes them for their owner alone."""
+    modes = {file.name: oct(file.stat().st_mode) for file in folder.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"] == modes["tokenizer.json"] and len(set(modes.values())) == 1
+
+
 def test_plain_automodel_loads_the_folder(tmp_path):
     """That its vectors are the same is what every export compares."""
     encoder = make_encoder("xlm-roberta").eval()

@@ -1,5 +1,7 @@
 """Adapters: the base stays, only they learn, what is saved is a plain model with the adapted vectors, and resuming is exact."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from transformers import AutoModel
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder, load_weights, save_encoder
-from e5ft.modeling.lora import adapter_state, add_adapters, load_adapters, save_adapters
+from e5ft.modeling.lora import adapter_state, add_adapters, load_adapters, save_adapters, save_for_peft
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from tests.conftest import make_encoder, make_rows
 from tests.modeling.test_encoder import FAMILIES, flat_row, random_texts
@@ -144,3 +146,27 @@ def test_values_out_of_range_are_refused(values, words):
 def test_layers_that_the_model_lacks_are_refused():
     with pytest.raises(ConfigurationError, match="model.lora.target_modules=.*q_proj.*linear layers: dense, key, query, value"):
         add_adapters(make_encoder(), LoraSettings(rank=4, target_modules=("q_proj",)), seed=0)
+
+
+@pytest.mark.parametrize("names", ["all-linear", ("query", "dense")])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_loads_the_adapters_over_the_base_and_gives_equal_vectors(tmp_path, family, names):
+    """As its users do: PeftModel over AutoModel, with the pooler that e5ft takes off."""
+    from peft import AutoPeftModelForFeatureExtraction, PeftModel
+
+    settings = LoraSettings(rank=4, alpha=8, target_modules=names)
+    save_encoder(make_encoder(family), tmp_path / "base")
+    encoder = adapted(family, settings=settings).eval()
+    save_for_peft(encoder, tmp_path / "adapter", settings, str(tmp_path / "base"), None)
+    assert {file.name for file in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    texts = random_texts()
+    wanted = encoder.encode(texts, "query")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # peft warns of adapters that it does not find, and leaves them at random
+        over_base = PeftModel.from_pretrained(AutoModel.from_pretrained(tmp_path / "base"), str(tmp_path / "adapter"))
+    for model in (over_base, AutoPeftModelForFeatureExtraction.from_pretrained(str(tmp_path / "adapter"))):
+        assert model.peft_config["default"].r == 4 and not any(p.requires_grad for p in model.parameters())
+        plain = make_encoder(family, padded=True)
+        plain.backbone = model.merge_and_unload().eval()
+        plain.backbone.pooler = None
+        np.testing.assert_allclose(plain.encode(texts, "query"), wanted, rtol=0, atol=1e-6)

@@ -17,6 +17,7 @@ from e5ft.data.text import tokenizer_state
 from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import digest_of, digest_of_file
 from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.settings import frozen_parts
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.vectors import digest_of_model, digest_of_texts
 from e5ft.training import checkpoint
@@ -38,6 +39,9 @@ def of_settings(settings: TrainSettings) -> dict:
         "loss": {name: value for name, value in values["loss"].items() if name != "chunk_size"},
         "step": {name: value for name, value in values["step"].items() if name != "guide"},
         "lora": None if settings.lora is None else settings.lora.to_dict(),
+        **(
+            {"freeze": frozen_parts(settings.model.freeze)} if settings.model.freeze else {}
+        ),  # older checkpoints have no such field
         "negatives_per_query": values["data"]["negatives_per_query"],
         "queries per step": rows,
         "cutoffs": values["evaluation"]["cutoffs"],
@@ -95,6 +99,9 @@ def refuse_another(then: dict, now: dict, place: Path) -> None:
     """
     lines = list(_differences(then, now))
     if lines:
+        start = next((folder for folder in (place.parent / "model", place) if (folder / "config.json").is_file()), None)
+        if start is not None:
+            lines.append(f"to train on from its weights: model=folder model.path={relative(start)} name=NEW, without resume=true")
         raise ResumeRefusedError(
             f"resume=true: the configuration differs from the interrupted run's ({relative(place)}):\n" + "\n".join(lines)
         )

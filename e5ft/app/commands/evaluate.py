@@ -5,7 +5,7 @@ from pathlib import Path
 from e5ft.app.commands.data import load_evaluation_set
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import EvalSettings
-from e5ft.app.telling.report import relative, say, set_notes
+from e5ft.app.telling.report import relative, say, set_notes, text_format
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import load_encoder
@@ -54,6 +54,7 @@ def evaluate(settings: EvalSettings) -> float:
 
 def _score(settings: EvalSettings, source: ModelSource, retrieval_set: RetrievalSet) -> tuple[Evaluation, dict[int, Evaluation]]:
     encoder = load_encoder(source, device_of(settings.device))
+    say(text_format(encoder, "" if source is settings.model else source.label))
     label = source.label + (" (random weights)" if source.init == "random" and "random" not in source.label else "")
     cache = Path(settings.cache_dir)
     return score_sizes(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=cache)

@@ -9,7 +9,7 @@ from e5ft.app.commands.data import AUTO, LARGEST, load_set
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.settings.plan import BeirSplit, locate_keep_sets, locate_set
-from e5ft.app.telling.report import inline, plain_card, relative, say
+from e5ft.app.telling.report import inline, plain_card, relative, say, text_format
 from e5ft.errors import ConfigurationError, DataError, E5ftError
 from e5ft.files import read_json, write_json
 from e5ft.modeling.encoder import Encoder
@@ -54,6 +54,7 @@ def export(settings: ExportSettings) -> None:
     else:
         encoder, label = load_encoder(source), source.label
         card = _card(source, encoder)
+    say(text_format(encoder))
     difference = export_model(encoder, target, card)
     if record is not None:
         write_json(target / "merge.json", record)

@@ -20,7 +20,7 @@ from e5ft.app.settings.groups import MineSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import DataPlan, RowsFile, plan
 from e5ft.app.telling.mining_report import draw_mined_scores, mining_closing, mining_opening, next_command
-from e5ft.app.telling.report import relative, say
+from e5ft.app.telling.report import relative, say, text_format
 from e5ft.data.lines import MAX_LINE_BYTES
 from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, DataError
@@ -75,6 +75,8 @@ def mine(settings: MineSettings, in_rounds: bool = False) -> float:
     data = load_mining_data(data_plan, settings)
     say(mining_opening(source, mining, data))
     encoder = None if source is None else load_encoder(source, device)
+    if encoder is not None:
+        say(text_format(encoder))
     finders, scorer = _finders(settings, encoder, data.index)
     candidates, given = find_candidates(data.index, finders, mining, scorer)
     apply_filters(data.index, candidates, given, mining.limits, teacher)

@@ -27,8 +27,9 @@ from e5ft.files import read_json, write_json
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
+from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
-from e5ft.modeling.lora import add_adapters
+from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
@@ -114,6 +115,7 @@ class _Run:
         dev, evaluation = planned_dev(data.dev, settings, self.arguments, encoder, len(data.train.rows), row_tokens)
         data = dataclasses.replace(data, dev=dev)
         say(report.opening(settings.model, data))
+        say(report.text_format(encoder))
         findings.show(findings.machine_notes(settings))
         scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
         trainer = self._trainer(encoder, data, tokens, mirror)
@@ -158,6 +160,7 @@ class _Run:
         vectors = self.setup.side_vectors(encoder, data.train, cache, batch_tokens)
         if settings.lora is not None:  # only now: the base's vectors, of scores and sides, are found again under its own weights
             add_adapters(encoder, settings.lora, settings.seed)
+        freeze(encoder.backbone, settings.model.freeze)
         if training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
             compact(encoder, tokens.vocabulary())
         guide = vectors["guide"].digest if "guide" in vectors else None
@@ -273,4 +276,7 @@ class _Run:
                 evaluation.save(path / "eval" / evaluation.set_name / name)
         card = report.model_card(plain(self.settings), summary, encoder)
         summary["export_difference"] = export_model(encoder, path / "model", card)
+        base = self.settings.model
+        if base.init == "pretrained" and adapter_state(encoder):  # none where nothing beat the model before training
+            save_for_peft(encoder, path / "adapter", self.settings.lora, base.path or base.hub, base.revision)
         write_json(path / "summary.json", summary)

@@ -60,6 +60,7 @@ def run(verb: str) -> None:
     guard.guard(sys.argv[1:])
     try:
         sys.argv[1:] = [quoted(renamed(verb, argument)) for argument in sys.argv[1:]]
+        sys.argv[1:] = build.with_model_group(verb, sys.argv[1:])
         guard.check_overrides(sys.argv[1:])
         _check_launch(verb)
         build.register()
@@ -111,6 +112,7 @@ def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None
     guard.check_job_folder(Path(job.runtime.cwd), Path(job.runtime.output_dir))
     guard.check_no_secrets(OmegaConf.to_container(config, resolve=True))
     verb = _verb or job.job.config_name  # --config-name may name a file of the user's own
+    build.check_model_group(verb, config, job.runtime.choices, job.overrides.task)
     try:
         settings = build.settings_of(verb, config)
     except ConfigurationError as error:
@@ -134,6 +136,7 @@ def _examine_the_rest(error: ConfigurationError, left_out: tuple[str, ...]) -> N
     blamed = [override for override, name in names.items() if f"{field}.".startswith(f"{name}.")]
     if blamed:  # else it stands in a YAML
         left_out += (max(blamed, key=lambda override: len(names[override])),)
+        left_out += ("model=folder",) * (field in ("model.path", "model.hub"))  # it would lack the folder
         print(f"fault  settings     {error} (what follows is without it)")
         config = hydra.compose(HydraConfig.get().job.config_name, [o for o in given if o not in left_out])
         with contextlib.suppress(ConfigurationError):

@@ -17,7 +17,20 @@ from e5ft.data.settings import data_settings
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import MiningSettings
-from e5ft.settings import Settings, Word, build, check_value, hints, leaves, nearest, nested_settings, number, shown, words
+from e5ft.settings import (
+    HUB_NAME,
+    Settings,
+    Word,
+    build,
+    check_value,
+    hints,
+    leaves,
+    nearest,
+    nested_settings,
+    number,
+    shown,
+    words,
+)
 from e5ft.training.settings import Scale
 
 if TYPE_CHECKING:
@@ -93,6 +106,9 @@ def settings_of(script: str, config: DictConfig) -> Any:
             _check_parameters(name, _group(values, name))
     elif lora.rank is not None:
         lora.refuse("rank", "must be null: only train.py adds adapters, and what it exports has them merged")
+    elif model.get("freeze"):
+        raise ConfigurationError(f"model.freeze={shown(model['freeze'])}: must be [] here: only train.py trains")
+    _check_hub_name(model.get("path"))
     is_named = script != "mine" or model.get("path") or model.get("hub") or model.get("init") == "random"
     values["model"] = build(ModelSource, {**model, "seed": values["seed"]}) if is_named else None
     if script == "mine":
@@ -100,6 +116,29 @@ def settings_of(script: str, config: DictConfig) -> Any:
         for name in hints(MiningSettings).keys() - hints(MineSettings).keys():
             del values[name]
     return build(SCRIPTS[script], values, "")
+
+
+def with_model_group(verb: str, arguments: list[str]) -> list[str]:
+    """The arguments of train.py with model=folder, where a folder or hub name is given and no group: the default is mini's."""
+    names = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+    named = verb == "train" and names & {"model.path", "model.hub"} and not names & {"model", "experiment"}
+    return [*arguments, "model=folder"] if named else arguments
+
+
+def check_model_group(verb: str, config: DictConfig, choices: Mapping[str, str], overrides: list[str]) -> None:
+    """Refuse a model under mini's tokenizer and text format where nobody chose mini: an experiment leaves it the default.
+
+    Raises:
+        ConfigurationError: so it is.
+    """
+    model = config.get("model") or {}
+    chosen = any(override.lstrip("+").startswith("model=") for override in overrides)
+    for field in ("path", "hub"):
+        if verb == "train" and choices.get("model") == "mini" and not chosen and model.get(field) is not None:
+            raise ConfigurationError(
+                f"model.{field}={model[field]}: with model=mini, the default, it would have mini's tokenizer and text format; "
+                "add model=folder"
+            )
 
 
 def plain(settings: Settings) -> dict:
@@ -162,6 +201,9 @@ def hint(message: str, script: str) -> str | None:
     plugin = re.search(r"Could not (?:find|load) 'hydra/(launcher|sweeper)/(\w+)'", message)
     if plugin is not None and plugin[2] in _PLUGINS:
         return f"hydra/{plugin[1]}: needs {_PLUGINS[plugin[2]]}; pip install {_PLUGINS[plugin[2]]}"
+    option = re.search(r"Could not find '(\w+)/(.+?)'\s+Available options in '\1':((?:\n\t[\w.-]+$)+)", message, re.MULTILINE)
+    if option is not None:
+        return _option_hint(option[1], option[2], option[3].split())
     match = re.search(r"full_key: ([\w.]+)", message) or re.search(r"Could not override '([\w.]+)'", message)
     if match is None:
         return None
@@ -175,6 +217,27 @@ def hint(message: str, script: str) -> str | None:
     if field in known:  # of another loss or optimizer
         return f"{field}: no field of the chosen {group}; leave it out, or choose another ({group}=NAME)"
     return remedy(field.rpartition(".")[2]) or f"{field}: no such field{nearest(field, known)}"
+
+
+def _option_hint(group: str, name: str, options: list[str]) -> str:
+    """What to type instead of an option that a group does not have."""
+    if group == "model" and Path(name).expanduser().is_dir():
+        return f"model={name}: no preset; a folder is model=folder model.path={name}"
+    if group == "model" and "/" in name and HUB_NAME.fullmatch(name):
+        return f"model={name}: no preset; a hub model is {_hub_override(name)}"
+    return f"{group}={name}: no such option{nearest(name, options, f'{group}=')}"
+
+
+def _check_hub_name(path: object) -> None:
+    """Refuse a name of the hub where a folder must be."""
+    is_name = isinstance(path, str) and path.count("/") == 1 and HUB_NAME.fullmatch(path)
+    if is_name and not Path(path).is_dir() and not Path(path).parent.is_dir():
+        raise ConfigurationError(f"model.path={path}: no such folder; a hub model is {_hub_override(path)}")
+
+
+def _hub_override(name: str) -> str:
+    presets = {OmegaConf.load(file).get("hub"): file.stem for file in shipped("conf/model").glob("*.yaml")}
+    return f"model=folder model.hub={name}" + (f" (preset: model={presets[name]})" if name in presets else "")
 
 
 def _check_place(script: str, path: str, value: object, values: dict) -> None:

@@ -135,6 +135,13 @@ class TrainSettings(Settings):
     evaluation: EvaluationSettings
     tracking: TrackingSettings
 
+    def check(self) -> None:
+        """Refuse frozen parts beside adapters, which freeze every weight."""
+        if self.lora is not None and self.model.freeze:
+            self.model.refuse(
+                "freeze", "must be [] with model.lora.rank: adapters leave all weights as they are; see target_modules"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalSettings(Settings):

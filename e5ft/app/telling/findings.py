@@ -31,12 +31,14 @@ from e5ft.data.rows import read_rows
 from e5ft.data.store import TokenStore
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.compact import compacted
+from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.settings import ModelSource
 from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
 
 _ROWS = 200  # read of each source
+_CACHED = "is in the local cache"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 Findings = Iterable[tuple[str, Finding]]
 
@@ -83,8 +85,11 @@ class PlannedRun:
             adapted = [m for n, m in layers if names == "all-linear" or n.rpartition(".")[2] in names]
             added = sum(lora.rank * (layer.in_features + layer.out_features) for layer in adapted)
             return total + added, added, 0
+        freeze(model, self.settings.model.freeze)
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         compact = self.settings.training.compact_embedding and self.settings.optimizer["_target_"] == "torch.optim.AdamW"
-        return total, total, model.get_input_embeddings().weight.numel() if compact else 0
+        table = model.get_input_embeddings().weight
+        return total, trained, table.numel() if compact and table.requires_grad else 0
 
 
 def examine(run: PlannedRun) -> None:
@@ -197,12 +202,12 @@ def check_model(run: PlannedRun) -> Finding:
     source = run.settings.model
     local_tokenizer = source.tokenizer is not None and Path(source.tokenizer).is_dir()
     if source.path is None and source.init == "pretrained":
-        return _find_on_hub(source.hub, source.revision, ("config.json",), _WEIGHTS)
+        found = _find_on_hub(source.hub, source.revision, ("config.json",), _WEIGHTS)
+        return ok(f"{found.text}; {_described(source)}") if found.text.endswith(_CACHED) else found
     if source.path is None and not local_tokenizer:  # random weights in the shape of a hub's model
         name = source.tokenizer or source.hub
         return _find_on_hub(name, source.revision if name == source.hub else None, ("tokenizer.json",))
-    loaded, spec, tokenizer = load_description(source)
-    text = f"{source.label}: {loaded.model_type}, {loaded.num_hidden_layers} layers, {len(tokenizer):,} pieces, {spec.pooling}"
+    text = f"{source.label}: {_described(source)}"
     if source.init == "random":
         return note(text, "random weights are for trying things out; a real model: model=e5_small")
     if not list(Path(source.path).glob("*.safetensors")):
@@ -210,10 +215,16 @@ def check_model(run: PlannedRun) -> Finding:
     return ok(text)
 
 
+def _described(source: ModelSource) -> str:
+    loaded, spec, tokenizer = load_description(source)
+    shape = f"{loaded.model_type}, {loaded.num_hidden_layers} layers, {loaded.hidden_size} dimensions, {len(tokenizer):,} pieces"
+    return f"{shape}; {spec}"
+
+
 def _find_on_hub(name: str, revision: str | None, *files: tuple[str, ...]) -> Finding:
     """Find one of each tuple of files in the local cache, or else the hub's server."""
     if all(any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in some) for some in files):
-        return ok(f"{name} is in the local cache")
+        return ok(f"{name} {_CACHED}")
     absent, remedy = f"{name} is not in the local cache, and", "model.path=DIR with a local copy, or model=mini"
     if constants.HF_HUB_OFFLINE:
         return fault(f"{absent} HF_HUB_OFFLINE is set", f"unset it, or {remedy}")
@@ -289,6 +300,9 @@ def run_facts(trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens:
             yield "" if number else "sources", ok(f"{name:{width}} {len(rows):,} rows, {share:.1%} of the rows drawn: {times}")
     yield "steps", ok(f"{steps:,} of {sampler.step_rows:,} queries ({cut}); {epochs:.3g} epochs")
     yield "texts", ok(f"{tokens.texts:,}, of which {tokens.truncated / max(tokens.texts, 1):.1%} are cut to the model's length")
+    weights, trained = (sum(p.numel() for p in trainer.model.parameters() if p.requires_grad >= least) for least in (0, 1))
+    if trained < weights:
+        yield "trained", ok(f"{trained:,} of {weights:,} parameters")
     if table is not None:
         counts = f"{len(table.weight):,} of {len(table.rest):,} token embeddings"
         yield "embeddings", ok(f"{counts} are trained; the rest receive weight decay only")
@@ -298,10 +312,8 @@ def run_facts(trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens:
         share = f"about {evaluation.share:.1%} of training's work"
         yield "evaluation", ok(f"{times} while training, {sizes}: {share}", evaluation.reason)
     yield "memory", machine.measured_memory(cost, args.device)
-    weights = sum(p.numel() for p in trainer.model.parameters())
     if table is not None:
         weights += table.rest.numel() - table.weight.numel()
-    trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     yield "disk", machine.disk(weights, trained, args, Path(args.output_dir), max(1, steps))
     accumulation = args.gradient_accumulation_steps
     passes = 4 - 1 / accumulation if accumulation > 1 else 3  # that a step is worth; exact accumulation embeds twice

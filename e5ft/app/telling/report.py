@@ -54,6 +54,11 @@ def set_notes(sets: Iterable["RetrievalSet"]) -> list[str]:
     return [f"  note        {name}: {line}" for name, line in lines]
 
 
+def text_format(encoder: "Encoder", place: str = "") -> str:
+    """The header line that says how a model reads texts, and who says so."""
+    return f"  text        {f'{place}: ' if place else ''}{encoder.spec}"
+
+
 def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     """The last lines of a training: the table and, outside a sweep, what to do next.
 
@@ -95,6 +100,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     lines += [
         "",
         f"model       {run}/model   (SentenceTransformer(...) and AutoModel load it)",
+        *([f"adapter     {run}/adapter   (peft's PeftModel loads it over the base)"] if (folder / "adapter").is_dir() else []),
         f"record      {run}/summary.json, metrics.jsonl, eval/",
         f"next        make eval RUN={run} DATA=my_eval_dir",
     ]

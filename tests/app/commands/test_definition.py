@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +84,12 @@ def test_every_other_setting_on_which_weights_depend(composed, settings, field):
     assert (
         changed(before, definition.of_settings(composed("train", *TINY, *OVERRIDES[field].values()))) == OVERRIDES[field].keys()
     )
+
+
+def test_frozen_parts_are_part_of_it_by_their_meaning(composed, settings):
+    frozen = [definition.of_settings(composed("train", *TINY, f"model.freeze={parts}")) for parts in ("[0-1]", "[1,0]", "[0]")]
+    assert changed(definition.of_settings(settings), frozen[0]) == {"freeze"}
+    assert not changed(frozen[0], frozen[1]) and changed(frozen[0], frozen[2]) == {"freeze"}
 
 
 def test_paths_tracking_and_another_cut_of_the_step_are_free(composed, settings, tmp_path):
@@ -273,8 +280,11 @@ def test_whatever_a_run_reads_may_be_moved_and_not_changed(trained, tmp_path, ca
         capsys.readouterr()
         with pytest.raises(ResumeRefusedError) as refused:
             run(tmp_path, "resume=true")
-        head, *lines = str(refused.value).splitlines()
+        head, *lines, last = str(refused.value).splitlines()
         assert head.endswith("differs from the interrupted run's (outputs/test/checkpoint-1):")
+        assert re.fullmatch(
+            r"to train on .*model=folder model.path=outputs/test/(model|checkpoint-1) name=NEW, without resume=true", last
+        )
         assert {line.partition(":")[0].strip() for line in lines} == fields, (name, lines)
         assert contents(folder) == before and "resume=true" not in capsys.readouterr().out
         (tmp_path / "rows.jsonl").write_bytes(rows)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -274,6 +275,28 @@ def test_adapters_train_and_the_model_has_them_merged(trained):
     assert not report["missing_keys"] and not report["unexpected_keys"]
     with pytest.raises(ConfigurationError, match=r"\n  lora.rank: 4 then, 2 now\n"):
         trained("model.lora.rank=2", *lora[1:], "resume=true")
+
+
+def test_adapters_leave_in_peft_s_layout_too(trained, capsys):
+    """Loaded over the base, as its users do, they give the vectors of model/."""
+    peft = pytest.importorskip("peft")
+    last = ("training.eval_strategy=no", "training.load_best_model_at_end=false", "evaluation.bm25=null")
+    base = trained("training.max_steps=1", *last, run_dir="outputs/base")[1]
+    assert not (base / "adapter").exists()
+    start = ("model=folder", f"model.path={base}", "data.max_train_rows=200", "training.per_device_train_batch_size=16")
+    _, folder = trained(*start, *last, "model.lora.rank=4", "training.max_steps=2", "optimizer.lr=1e-2", tiny=False)
+    out = capsys.readouterr().out
+    assert "  text        mean pooling, 'query: ' / 'passage: ', 24 / 48 tokens: recorded by the model\n" in out
+    assert "adapter     outputs/test/adapter" in out and re.search(r"  trained     [\d,]+ of [\d,]+ parameters", out)
+    merged = load_encoder(ModelSource(path=str(folder)))
+    over_base = load_encoder(ModelSource(path=str(base)))
+    adapted = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base / "model"), str(folder / "adapter"))
+    assert adapted.peft_config["default"].base_model_name_or_path == str(base / "model")
+    texts, before = ["서울의 수도", "a query"], over_base.encode(["서울의 수도", "a query"], "query")
+    tensors = {name: tensor for name, tensor in adapted.merge_and_unload().state_dict().items() if not name.startswith("pooler.")}
+    over_base.backbone.load_state_dict(tensors)
+    np.testing.assert_allclose(over_base.encode(texts, "query"), merged.encode(texts, "query"), rtol=0, atol=1e-5)
+    assert np.abs(merged.encode(texts, "query") - before).max() > 1e-3
 
 
 def test_adapters_are_for_training_alone(composed):

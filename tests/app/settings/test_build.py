@@ -2,10 +2,11 @@
 
 import pytest
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
 from e5ft.app.commands.train import build_run
 from e5ft.app.settings import training
-from e5ft.app.settings.build import field_names, hint, plain, shipped
+from e5ft.app.settings.build import check_model_group, field_names, hint, plain, shipped, with_model_group
 from e5ft.app.settings.training import training_arguments
 from e5ft.errors import ConfigurationError
 from e5ft.settings import leaves
@@ -88,9 +89,22 @@ def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
         ("data.eval_dri=x", "did you mean data.eval_dir?"),
         ("loss=triplet loss.false_negatives=none", "loss.false_negatives: no field of the chosen loss; leave it out"),
         ("evaluation.cutofs=[1]", "did you mean evaluation.cutoffs?"),
+        ("model=e5-small", "model=e5-small: no such option; did you mean model=e5_small?"),
+        (
+            "model=nothing",
+            "model=nothing: no such option; there are e5_base, e5_large, e5_large_instruct, e5_small, folder, mini",
+        ),
+        ("loss=info", "loss=info: no such option; did you mean loss=infonce?"),
+        (
+            "model=intfloat/multilingual-e5-base",
+            "no preset; a hub model is model=folder model.hub=intfloat/multilingual-e5-base (preset: model=e5_base)",
+        ),
+        ("model=BAAI/bge-m3", "model=BAAI/bge-m3: no preset; a hub model is model=folder model.hub=BAAI/bge-m3"),
+        ("model=outputs/cache", "model=outputs/cache: no preset; a folder is model=folder model.path=outputs/cache"),
     ],
 )
-def test_a_field_that_is_none_is_told_with_what_was_meant(composed, override, expected):
+def test_a_field_that_is_none_is_told_with_what_was_meant(composed, tmp_path, override, expected):
+    (tmp_path / "outputs" / "cache").mkdir(parents=True)
     with pytest.raises(ConfigCompositionException) as caught:
         composed("train", *override.split())
     assert expected in hint(f"{caught.value}\n{caught.value.__cause__}", "train")
@@ -120,6 +134,21 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, override, ex
         ("train", "keep.temperature=1", "keep.temperature=1: must be null without keep.weight"),
         ("train", "matryoshka.weights=[1]", "matryoshka.weights=(1,): must be null without matryoshka.dimensions"),
         ("train", "model.path=nowhere", "model.path=nowhere: no such folder"),
+        ("train", "model.path=./no/where", "model.path=./no/where: no such folder"),
+        (
+            "train",
+            "model.path=intfloat/multilingual-e5-small",
+            "model.path=intfloat/multilingual-e5-small: no such folder; a hub model is "
+            "model=folder model.hub=intfloat/multilingual-e5-small (preset: model=e5_small)",
+        ),
+        (
+            "mine",
+            "model.path=BAAI/bge-m3",
+            "model.path=BAAI/bge-m3: no such folder; a hub model is model=folder model.hub=BAAI/bge-m3",
+        ),
+        ("train", "model.freeze=[layers]", "model.freeze=['layers']: must be a list, each item embeddings, a layer's number"),
+        ("train", "model.freeze=embeddings", "model.freeze='embeddings': must be a list, each item embeddings"),
+        ("mine", "model.freeze=[0]", "model.freeze=[0]: must be [] here: only train.py trains"),
         ("eval", "device=gpu", "device='gpu': must be auto, cpu or cuda"),
         ("mine", "filters=null", "filters=None: must be a mapping"),
         ("mine", "filters.percent=2", "filters.percent=2: must be above 0 and at most 1, or null"),
@@ -146,6 +175,29 @@ def test_what_is_out_of_range_is_refused_when_the_settings_are_made(composed, sc
     with pytest.raises(ConfigurationError) as caught:
         composed(script, override, *(["model.path=."] if script in ("eval", "export") else []))
     assert str(caught.value).startswith(words)
+
+
+def test_frozen_parts_and_adapters_do_not_go_together(composed):
+    assert composed("train", "model.freeze=[embeddings,0-1,7]").model.freeze == ("embeddings", "0-1", 7)
+    with pytest.raises(ConfigurationError, match=r"model.freeze=\(0,\): must be \[\] with model.lora.rank"):
+        composed("train", "model.freeze=[0]", "model.lora.rank=4")
+
+
+def test_a_folder_or_a_hub_name_needs_no_group(tmp_path):
+    """The default group is mini: its tokenizer, prefixes and lengths are no other model's."""
+    for given in (["model.path=x"], ["+model.hub=a/b", "seed=1"]):
+        assert with_model_group("train", given) == [*given, "model=folder"] and with_model_group("eval", given) == given
+    for given in (["model=mini", "model.path=x"], ["experiment=quick", "model.path=x"], ["model.pooling=cls"]):
+        assert with_model_group("train", given) == given
+
+
+def test_an_experiment_leaves_no_model_under_the_default_s_format(composed):
+    config = OmegaConf.create({"model": {"path": "x", "hub": None}})
+    with pytest.raises(ConfigurationError, match="model.path=x: with model=mini, the default, .*; add model=folder"):
+        check_model_group("train", config, {"model": "mini"}, ["experiment=quick", "model.path=x"])
+    check_model_group("train", config, {"model": "mini"}, ["experiment=quick", "model.path=x", "model=mini"])
+    check_model_group("train", config, {"model": "e5_small"}, ["experiment=mine", "model.path=x"])
+    check_model_group("train", OmegaConf.create({"model": {"path": None}}), {"model": "mini"}, [])
 
 
 def test_a_loss_of_the_user_s_own_may_have_a_field_that_has_moved_from_ours(composed):

@@ -99,14 +99,18 @@ def test_a_run_prints_its_notes_and_facts_once_and_a_note_does_not_stop_it(train
     monkeypatch.setattr(machine, "usable_cores", lambda: 0.5)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     trained(
-        "training.max_steps=2", "training.use_cpu=true", "evaluation.bm25=null", "training.eval_steps=1", "training.save_steps=1"
-    )
+        "training.max_steps=2", "training.use_cpu=true", "evaluation.bm25=null", "training.eval_steps=1", "training.save_steps=1",
+        "model.freeze=[embeddings]",
+    )  # fmt: skip
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     names = [line[2:14].strip() for line in lines]
-    facts = ["rows", "steps", "texts", "evaluation", "memory", "disk", "time"]
-    assert [name for name in names if name in ("device", "cache", "packages", *facts)] == ["device", *facts]
+    facts = ["text", "rows", "steps", "texts", "trained", "evaluation", "memory", "disk", "time"]
+    assert [name for name in names if name in ("device", "cache", "packages", *facts)] == ["text", "device", *facts[1:]]
     text = dict(zip(names, (line[14:] for line in lines), strict=True))
     assert text["device"].startswith("note: CPU, 0.5 cores, 3 threads") and "OMP_NUM_THREADS=1" in text["device"]
+    assert text["text"] == "mean pooling, 'query: ' / 'passage: ', 24 / 48 tokens: as set"
+    table, layer = (8000 + 512 + 2 + 2) * 32, 4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 4 * 32
+    assert text["trained"] == f"{layer:,} of {table + layer:,} parameters"
     # So few rows: the evaluation costs more than its twentieth, and the line says why.
     assert "above 5%, because fewer than" in text["evaluation"]
 
@@ -196,13 +200,27 @@ def test_model(planned, tmp_path):
     folder = tmp_path / "model"
     save_encoder(make_encoder(), folder)
     overrides = ("model=folder", f"model.path={folder}")
-    assert "bert, 2 layers" in findings.check_model(planned(*overrides)).text
+    text = findings.check_model(planned(*overrides)).text
+    assert "bert, 2 layers, 32 dimensions, 206 pieces" in text
+    assert text.endswith("; mean pooling, 'query: ' / 'passage: ', 48 tokens: recorded by the model")
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     assert "no *.safetensors" in findings.check_model(planned(*overrides)).text
     (folder / "config.json").write_text("{")
     with pytest.raises(ConfigurationError, match="not a usable model folder"):
         findings.check_model(planned(*overrides))
+
+
+def test_memory_and_disk_count_what_is_trained_alone(planned, tmp_path):
+    save_encoder(make_encoder(), tmp_path / "model")
+    folder = ("model=folder", f"model.path={tmp_path / 'model'}")
+    table, layer = 210 * 32 + 64 * 32 + 2 * 32 + 2 * 32, 4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 4 * 32
+    total, trained, spared = planned(*folder).parameters
+    assert (total, spared) == (trained, 210 * 32)
+    assert planned(*folder, "model.freeze=[embeddings,0]").parameters == (total, total - table - layer, 0)
+    assert planned(*folder, "model.freeze=[1]").parameters == (total, total - layer, spared)
+    with pytest.raises(ConfigurationError, match="there is no layer 2"):
+        findings.check_memory(planned(*folder, "model.freeze=[0-2]"))
 
 
 WHOLE = ("config.json", "model.safetensors")
@@ -221,7 +239,9 @@ def test_a_model_of_the_hub(planned, monkeypatch, tmp_path, cached, offline, ans
     monkeypatch.setattr(machine, "unreachable", lambda url: answer)
     monkeypatch.setattr(findings, "try_to_load_from_cache", lambda name, file, revision: file if file in cached else None)
     monkeypatch.setattr(findings.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(findings, "_described", lambda source: f"what {source.hub} says of itself")
     finding = findings.check_model(planned("model=e5_small"))
+    assert ("; what intfloat/multilingual-e5-small says" in finding.text) == (cached == WHOLE)
     assert finding.state == state and words in finding.text
     assert ("model.path=DIR" in finding.remedy) == (state == "fault")
     # Random weights in the shape of a hub's model: the tokenizer alone is the hub's.
