@@ -92,21 +92,6 @@ def read_texts(path: Path | Fetched, text_of: Callable[[str, dict], str]) -> tup
     return ids, texts.finish().take(order)
 
 
-def passage_text(location: str, value: dict) -> str:
-    """Title, space, text; either may be blank or absent, not both.
-
-    Raises:
-        BadLine: neither holds text, or one is no string.
-    """
-    if "text" not in value:
-        raise BadLine(location, f"the key 'text' is missing; there are {', '.join(map(repr, value)) or 'none'}")
-    blank = [key for key in ("title", "text") if value.get(key) is None or not str(value[key]).strip()]
-    parts = [check_text(location, key, value[key]) for key in ("title", "text") if key not in blank]
-    if not parts:
-        raise BadLine(location, "text is blank, and so is the title")
-    return " ".join(parts)
-
-
 def query_text(location: str, value: dict) -> str:
     """The query's text.
 

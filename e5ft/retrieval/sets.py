@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from e5ft.data.passages import passage_text
 from e5ft.data.remote import Fetched
 from e5ft.data.rows import Row
 from e5ft.data.text import normalise
@@ -57,7 +58,7 @@ def load_beir(folder: str | os.PathLike, split: str, *, name: str | None = None)
     """
     folder = folder if isinstance(folder, Fetched) else Path(folder)
     beir.check_layout(folder, split)
-    passage_ids, passages = beir.read_texts(folder / "corpus.jsonl", beir.passage_text)
+    passage_ids, passages = beir.read_texts(folder / "corpus.jsonl", passage_text)
     query_ids, queries = beir.read_texts(folder / "queries.jsonl", beir.query_text)
     qrels, positions = _judgements(folder / "qrels" / f"{split}.tsv", query_ids, passage_ids)
     return RetrievalSet(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
 from e5ft.data.lines import BadLine, read_json_lines
+from e5ft.data.passages import passage_text
 from e5ft.data.remote import Fetched, local_file
 from e5ft.data.rows import Row
 from e5ft.data.settings import Mix
@@ -199,7 +200,7 @@ def read_corpus(path: str | os.PathLike) -> Iterator[str]:
         try:
             if isinstance(value, BadLine):
                 raise value
-            yield beir.passage_text(location, value)
+            yield passage_text(location, value)
         except BadLine as bad:
             raise DataError(str(bad)) from None
 
@@ -230,7 +231,7 @@ def _documents(rows: Iterable[Row]) -> set[int]:
 
 def _passages_of(held: BeirSplit, mined: RowsFile | BeirSplit, which: str) -> set[int]:
     """Identities of an evaluation folder's passages: all ("corpus"), or those judged in any split but the mined one."""
-    ids, texts = beir.read_texts(held.folder / "corpus.jsonl", beir.passage_text)
+    ids, texts = beir.read_texts(held.folder / "corpus.jsonl", passage_text)
     if which == "corpus":
         return {text_id(text) for text in texts}
     same = isinstance(mined, BeirSplit) and _location(mined.folder) == _location(held.folder)

@@ -27,6 +27,8 @@ from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, headline, main_metric
 
+_OWN = {"columns": Columns(), "format": "auto", "encoding": None}  # how rows are read that mining or this module wrote
+
 
 def train_rounds(settings: TrainSettings) -> float | None:
     """Run one training, or `rounds.count` of them with mining in between; with doctor=true only say whether it could run.
@@ -138,7 +140,7 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
                 mining=settings.rounds.mining,
             )
         )
-    data = dataclasses.replace(settings.data, train_file=str(output / "rows.jsonl"), columns=Columns())
+    data = dataclasses.replace(settings.data, train_file=str(output / "rows.jsonl"), **_OWN)
     return dataclasses.replace(settings, data=data)
 
 
@@ -148,8 +150,8 @@ def _with_dev_file(settings: TrainSettings, data_plan: DataPlan, path: Path) -> 
     evaluation = None if data_plan.evaluation is None else str(data_plan.evaluation.folder)
     data = dataclasses.replace(settings.data, train_file=source.file, columns=source.columns, eval_dir=evaluation)
     dev = data_plan.dev
-    # One setting names the columns of both files, and those of mined rows are the standard ones.
-    renamed = isinstance(dev, RowsFile) and source.columns != Columns()
+    # One setting says how both files are read, and mined rows are read as ours.
+    renamed = isinstance(dev, RowsFile) and any(getattr(settings.data, name) != value for name, value in _OWN.items())
     if renamed or isinstance(dev, DevShare):
         files = [path / f"{name}.jsonl" for name in ("train", "dev")]
         if distributed.is_main() and not (settings.resume and all(file.is_file() for file in files)):
@@ -159,7 +161,7 @@ def _with_dev_file(settings: TrainSettings, data_plan: DataPlan, path: Path) -> 
                 write_lines(file, _lines(store))
         distributed.barrier()
         train_file, dev_file = map(str, files)
-        data = dataclasses.replace(data, train_file=train_file, dev_file=dev_file, columns=Columns())
+        data = dataclasses.replace(data, train_file=train_file, dev_file=dev_file, **_OWN)
     return dataclasses.replace(settings, data=data)
 
 
