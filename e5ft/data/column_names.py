@@ -1,5 +1,6 @@
 """The names that columns of rows have in the field, in English, Korean, Chinese and Japanese, and how they are written back."""
 
+import difflib
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -38,9 +39,20 @@ def is_label(name: str) -> bool:
     return fold(name) in LABELS
 
 
+def is_negative(name: str) -> bool:
+    """Whether a column of this name, perhaps misspelt, holds hard negatives."""
+    folded = fold(name)
+    return NUMBERED.fullmatch(folded) is not None or bool(difflib.get_close_matches(folded[:40], NEGATIVES, n=1, cutoff=0.85))
+
+
 def is_passage_id(name: str) -> bool:
     """Whether a column of this name holds passages' ids."""
     return fold(name) in (*PASSAGE_IDS, *NEGATIVE_IDS)
+
+
+def can_be_typed(names: Sequence[str]) -> bool:
+    """Whether a message may hold these names as settings: few, short, and in characters that a terminal shows."""
+    return len(names) <= MOST_NAMED and all(len(name) <= 100 and name.isprintable() for name in names)
 
 
 def override(field: str, value: str | Sequence[str]) -> str:

@@ -12,15 +12,14 @@ from e5ft.data.column_names import (
     DOCUMENTS,
     FIRST_SENTENCES,
     LABELS,
-    MOST_NAMED,
     NEGATIVE_IDS,
     NEGATIVES,
-    NUMBERED,
     PASSAGE_IDS,
     QUERIES,
     SECOND_SENTENCES,
-    fold,
+    can_be_typed,
     is_label,
+    is_negative,
     numbered,
     override,
     present,
@@ -60,14 +59,15 @@ class Format:
 
     def readings(self, names: Sequence[str], columns: Columns) -> "Iterator[Layout]":
         """Yield the ways in which columns of these names can be read; a named column is taken as it is."""
-        names = [name for name in names if name not in columns.ignore]
+        ignored = frozenset(columns.ignore)
+        names = [name for name in names if name not in ignored]
         queries = [columns.query] if columns.query else present(self.query, names)
         documents = [columns.document] if columns.document else present(self.document, names)
         labels = present(self.label, names)
         given = columns.hard_negative
         found = [*present(self.negatives, names), *(numbered(names) if self.counted else ())]
         negatives = found if given is None else given if isinstance(given, tuple) else [given]
-        scores = (columns.scores,) if columns.scores else tuple(name for name in self.scores if name not in columns.ignore)
+        scores = (columns.scores,) if columns.scores else tuple(name for name in self.scores if name not in ignored)
         for query in queries or self.query[:1]:
             for document in documents or self.document[:1]:
                 for label in labels or self.label[:1] or [None]:
@@ -202,7 +202,7 @@ def unknown_words(names: Sequence[str], layout: Layout, columns: Columns) -> str
     """What to say of columns that nothing explains, and what to type."""
     shown = f"unknown column{'s' * (len(names) > 1)} {quoted(names)}"
     labels = [name for name in names if is_label(name)]
-    negatives = [name for name in names if fold(name) in NEGATIVES or NUMBERED.fullmatch(fold(name))]
+    negatives = [name for name in names if is_negative(name)]
     rest = [name for name in names if name not in labels]
     words = [shown]
     if labels and layout.negatives and layout.format.name != "standard":
@@ -211,10 +211,10 @@ def unknown_words(names: Sequence[str], layout: Layout, columns: Columns) -> str
         words.append(
             f"{quoted(labels)}: rows must hold only answers as documents; data.format=labelled reads 1 as one and 0 as none"
         )
-    if negatives:
+    if negatives and can_be_typed(negatives):
         every = (*(name for name in layout.negatives if columns.hard_negative), *negatives)
         words.append(f"hard negatives: {override('data.columns.hard_negative', every if len(every) > 1 else every[0])}")
-    if rest and len(rest) <= MOST_NAMED:
+    if rest and can_be_typed(rest):
         it = "them" if len(rest) > 1 else "it"
         words.append(f"to leave {it} out: {override('data.columns.ignore', (*columns.ignore, *rest))}")
     elif rest:
@@ -232,7 +232,7 @@ def _told(source: object, names: tuple[str, ...], common: tuple[str, ...], colum
     named = {"query": columns.query, "document": columns.document}
     for field, name in named.items():
         if name is not None and name not in names:
-            raise DataError(f"{source}: {override(f'data.columns.{field}', name)}: no such column{nearest(name, names)}")
+            raise DataError(f"{source}: {override(f'data.columns.{field}', name)}: no such column{nearest(name, names[:99])}")
     for name in layout.needs():
         if name not in names:
             start = f"column {name!r} is missing" if columns.mapped else f"data.format={chosen.name}: column {name!r} is missing"
@@ -265,13 +265,13 @@ def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]
         if len(set(names) - layout.known) == fewest:
             best.setdefault((layout.query, layout.document), layout)
     unknown = [[name for name in names if name not in layout.known] for layout in best.values()]
-    if len(best) == 1 and fewest <= MOST_NAMED:
+    if len(best) == 1 and can_be_typed(names):
         ((layout, left),) = zip(best.values(), unknown, strict=True)
         mapping = _mapping(layout, columns)
-        kept = _explaining([name for name in names if name not in left], columns)
+        kept = _explaining([name for name in names if name in layout.known], columns)
         words = unknown_words(left, layout, columns)
         return words if len(kept) == 1 or not mapping else f"{words} {mapping}"
-    if fewest > MOST_NAMED:
+    if not can_be_typed(names):
         return unknown_words(unknown[0], next(iter(best.values())), columns)
     lines = " or ".join(_line(layout, names, columns) for layout in best.values())
     return f"{quoted(names)} can be read in {len(best)} ways; type one: {lines}"
@@ -295,6 +295,8 @@ def _mapping(layout: Layout, columns: Columns) -> str:
 
 def _guess(names: tuple[str, ...], rows: Sequence[Mapping], columns: Columns) -> str:
     """Settings for columns of unknown names: the longest texts are the documents."""
+    if not can_be_typed(names):
+        return "data.columns.query=NAME data.columns.document=NAME"
     lengths = {
         name: sum(len(row[name]) for row in rows if isinstance(row.get(name), str))
         for name in names
@@ -305,7 +307,7 @@ def _guess(names: tuple[str, ...], rows: Sequence[Mapping], columns: Columns) ->
     document = next(iter(present(DOCUMENTS, [name for name in texts if name != query])), None)
     document = document or max((name for name in texts if name != query), key=lengths.get, default=None)
     query = query or next((name for name in texts if name != document), None)
-    if query is None or document is None or len(names) > MOST_NAMED:
+    if query is None or document is None:
         return "data.columns.query=NAME data.columns.document=NAME"
     rest = [name for name in lengths if name not in (query, document)]
     parts = [override("data.columns.query", query), override("data.columns.document", document)]

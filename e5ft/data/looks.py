@@ -8,7 +8,6 @@ from e5ft.data.column_names import is_label, is_passage_id
 from e5ft.data.layouts import Layout
 from e5ft.data.passages import as_id, text_key
 from e5ft.data.settings import Columns, Reading
-from e5ft.data.text import text_id
 from e5ft.errors import DataError
 
 _FEWEST = 3  # values that show what a column holds
@@ -43,7 +42,7 @@ def look(source: object, rows: Sequence[Mapping], layout: Layout, columns: Colum
         raise DataError(f"{source}: {layout.query} holds what looks like ids ({str(queries[0])!r}); must be the queries' texts")
     pairs = [(row.get(layout.query), next(_values(layout, layout.document, row), None)) for row in rows]
     pairs = [pair for pair in pairs if all(isinstance(text, str) and text for text in pair)]
-    same = sum(text_id(query) == text_id(document) for query, document in pairs)
+    same = sum(query.strip() == document.strip() for query, document in pairs)
     if len(pairs) >= _FEWEST and 2 * same > len(pairs) and not ids:
         raise DataError(
             f"{source}: {layout.query} and {layout.document} are one text in {same:,} of {len(pairs):,} rows; must be a query and "

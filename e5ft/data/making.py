@@ -176,10 +176,9 @@ class RowMaker:
             if self.corpus is None:
                 key = next(iter(value)) if isinstance(value, dict) else ""
                 raise BadLine(
-                    location,
-                    f"{column} holds passage ids ({key}); must be the passages' texts, or data.corpus_file=FILE names them",
+                    location, f"{column} holds passage ids ({key}); must be the passages' texts, or name data.corpus_file"
                 )
-            text = self.corpus.text(identity)
+            text = self.corpus.text(check_text(location, field, identity))
             if text is None:
                 raise BadLine(location, f"{column}: no passage of {self.corpus.path} has this id: {identity[:60]!r}")
             return text

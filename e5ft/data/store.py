@@ -147,12 +147,17 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
         StorageError: the cache cannot be written.
     """
     local = local_file(source, cache)
+    if reading.corpus_file is not None:
+        reading = dataclasses.replace(reading, corpus_file=str(local_file(reading.corpus_file, cache)))
     try:
         content = digest_of_file(local) if is_file(local) else None
+        corpus = digest_of_file(reading.corpus_file) if reading.corpus_file and is_file(reading.corpus_file) else None
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror})") from error
     # The path is part of the key because the messages name it.
-    key = digest_of("rows", VERSION, str(_ROWS), source, content, dataclasses.asdict(reading), dataclasses.asdict(columns))
+    key = digest_of(
+        "rows", VERSION, str(_ROWS), source, content, corpus, dataclasses.asdict(reading), dataclasses.asdict(columns)
+    )
     folder = cache / f"rows-{key}"
 
     def write(new: Path) -> None:
