@@ -245,10 +245,10 @@ def _told(source: object, names: tuple[str, ...], common: tuple[str, ...], colum
 
 def _explaining(names: Sequence[str], columns: Columns) -> list[Layout]:
     """The readings that explain every column, those of one meaning once."""
-    meanings = {}
+    meanings, there = {}, set(names) - set(columns.ignore)
     for each in FORMATS:
         for layout in each.readings(names, columns):
-            if set(layout.needs()) <= set(names) <= layout.known:
+            if set(layout.needs()) <= there <= layout.known:
                 roles = frozenset(name for name in layout.roles if name in names)
                 meanings.setdefault((layout.query, layout.document, layout.label, roles), layout)
     return list(meanings.values())
@@ -256,7 +256,8 @@ def _explaining(names: Sequence[str], columns: Columns) -> list[Layout]:
 
 def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]) -> str:
     """What to say where no reading explains all columns."""
-    readings = [layout for each in FORMATS for layout in each.readings(names, columns) if set(layout.needs()) <= set(names)]
+    there = set(names) - set(columns.ignore)
+    readings = [layout for each in FORMATS for layout in each.readings(names, columns) if set(layout.needs()) <= there]
     if not readings:
         return f"{quoted(names) or 'no column'}: no known format; name the query's and the document's column, {_guess(names, rows, columns)}"
     fewest = min(len(set(names) - layout.known) for layout in readings)
@@ -270,7 +271,7 @@ def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]
         mapping = _mapping(layout, columns)
         kept = _explaining([name for name in names if name in layout.known], columns)
         words = unknown_words(left, layout, columns)
-        return words if len(kept) == 1 or not mapping else f"{words} {mapping}"
+        return words if len(kept) == 1 else f"{words} {mapping}"
     if not can_be_typed(names):
         return unknown_words(unknown[0], next(iter(best.values())), columns)
     lines = " or ".join(_line(layout, names, columns) for layout in best.values())
@@ -285,8 +286,8 @@ def _line(layout: Layout, names: Sequence[str], columns: Columns) -> str:
 
 
 def _mapping(layout: Layout, columns: Columns) -> str:
-    if layout.format.name not in ("standard", "named"):
-        return f"data={layout.format.name}"
+    if layout.format.name != "named":
+        return "data.format=standard" if layout.format.name == "standard" else f"data={layout.format.name}"
     fields = {"query": layout.query, "document": layout.document}
     if layout.negatives:
         fields["hard_negative"] = layout.negatives if len(layout.negatives) > 1 else layout.negatives[0]
