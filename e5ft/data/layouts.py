@@ -129,6 +129,15 @@ class Layout:
         return "; ".join(parts + ([f"{', '.join(encoded)}: lists written as text are read as lists"] if encoded else []))
 
 
+class UnknownColumns(DataError):
+    """Columns that the one reading there is does not explain; `ignoring` are the settings that leave them out."""
+
+    def __init__(self, message: str, ignoring: Columns):
+        super().__init__(message)
+        self.ignoring = ignoring
+
+
+_SHORTEST_TEXT = 5  # characters on average; what is shorter is a number or a key
 STANDARD_NAMES = ("query", "document", "hard_negative", "scores")
 FORMATS = (
     Format("standard", "", ("query",), ("document",), ("hard_negative",), scores=("scores",), others=("mining",)),
@@ -195,7 +204,9 @@ def find_layout(source: object, rows: Sequence[Mapping], columns: Columns, readi
         if found:
             lines = " or ".join(_line(layout, there, columns) for layout in found)
             raise DataError(f"{source}: {quoted(there)} can be read in {len(found)} ways; type one: {lines}")
-    raise DataError(f"{source}: {_not_found(common, columns, rows)}")
+    ignoring = dataclasses.replace(columns, ignore=(*columns.ignore, *_unexplained(common, columns)))
+    message = f"{source}: {_not_found(common, columns, rows)}"
+    raise UnknownColumns(message, ignoring) if len(_explaining(common, ignoring)) == 1 else DataError(message)
 
 
 def unknown_words(names: Sequence[str], layout: Layout, columns: Columns) -> str:
@@ -239,7 +250,8 @@ def _told(source: object, names: tuple[str, ...], common: tuple[str, ...], colum
             raise DataError(f"{source}: {start}; there are {quoted(names)} (data.columns maps names)")
     unknown = [name for name in common if name not in layout.known]
     if unknown:
-        raise DataError(f"{source}: {unknown_words(unknown, layout, columns)}")
+        ignoring = dataclasses.replace(columns, ignore=(*columns.ignore, *unknown))
+        raise UnknownColumns(f"{source}: {unknown_words(unknown, layout, columns)}", ignoring)
     return layout
 
 
@@ -278,6 +290,13 @@ def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]
     return f"{quoted(names)} can be read in {len(best)} ways; type one: {lines}"
 
 
+def _unexplained(names: tuple[str, ...], columns: Columns) -> list[str]:
+    """What the fullest reading leaves over, labels aside, which nobody is told to ignore."""
+    readings = [layout for each in FORMATS for layout in each.readings(names, columns) if set(layout.needs()) <= set(names)]
+    left = min(([name for name in names if name not in layout.known] for layout in readings), key=len, default=[])
+    return [name for name in left if not is_label(name)]
+
+
 def _line(layout: Layout, names: Sequence[str], columns: Columns) -> str:
     """The settings that choose a reading."""
     left = [name for name in names if name not in layout.known and not is_label(name)]
@@ -295,21 +314,26 @@ def _mapping(layout: Layout, columns: Columns) -> str:
 
 
 def _guess(names: tuple[str, ...], rows: Sequence[Mapping], columns: Columns) -> str:
-    """Settings for columns of unknown names: the longest texts are the documents."""
+    """Settings for columns of unknown names: the first texts are the queries, the longest others the documents."""
     if not can_be_typed(names):
         return "data.columns.query=NAME data.columns.document=NAME"
     lengths = {
-        name: sum(len(row[name]) for row in rows if isinstance(row.get(name), str))
+        name: sum(len(str(row[name])) for row in rows if isinstance(row.get(name), str | list)) / len(rows)
         for name in names
         if name not in columns.ignore and not is_label(name)
     }
-    texts = [name for name, length in lengths.items() if length]
-    query = next(iter(present(QUERIES, texts)), None) or next(iter(present(FIRST_SENTENCES, texts)), None)
-    document = next(iter(present(DOCUMENTS, [name for name in texts if name != query])), None)
-    document = document or max((name for name in texts if name != query), key=lengths.get, default=None)
-    query = query or next((name for name in texts if name != document), None)
+    texts = [name for name, length in lengths.items() if length >= _SHORTEST_TEXT]
+    query = next(iter([*present(QUERIES, texts), *present(FIRST_SENTENCES, texts), *texts]), None)
+    for each in FORMATS[1:-2]:  # of a format all but the query's name
+        known = {*each.document, *each.negatives, *each.scores, *each.others}
+        named = next((name for name in texts if name not in known), None)
+        if present(each.document, names) and named is not None:
+            return f"data={each.name} {override('data.columns.query', named)}"
+    others = [name for name in texts if name != query]
+    document = next(iter(present(DOCUMENTS, others)), None) or max(others, key=lengths.get, default=None)
     if query is None or document is None:
         return "data.columns.query=NAME data.columns.document=NAME"
     rest = [name for name in lengths if name not in (query, document)]
-    parts = [override("data.columns.query", query), override("data.columns.document", document)]
+    labelled = ["data=labelled"] if any(map(is_label, names)) else []
+    parts = [*labelled, override("data.columns.query", query), override("data.columns.document", document)]
     return f"for instance {' '.join([*parts, *([override('data.columns.ignore', (*columns.ignore, *rest))] if rest else [])])}"

@@ -4,13 +4,15 @@ A row is a query, one or more documents that answer it, any number of hard negat
 them. Every row read is either accepted or a `BadLine` with its location; nothing is guessed.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from itertools import chain, islice
 
+from e5ft.data.faults import Faults
 from e5ft.data.formats import raw_rows
 from e5ft.data.labelled import labelled_rows
-from e5ft.data.layouts import find_layout
+from e5ft.data.layouts import UnknownColumns, find_layout
 from e5ft.data.lines import BadLine, Location
 from e5ft.data.looks import look
 from e5ft.data.making import Row, RowMaker, Rows
@@ -20,6 +22,7 @@ from e5ft.errors import DataError
 
 __all__ = ["Row", "read_rows"]
 _LOOKED_AT = 1000  # rows that decide how a source is read
+_READ_ON = 100_000  # rows that are looked through for further faults
 _AS_IS, _STANDARD = Reading(), Columns()
 
 
@@ -48,7 +51,10 @@ def read_rows(
     first = [value for value in head if isinstance(value, dict)]
     if not first:  # each is a fault of its own, and so are all later ones with other names
         first = [dict.fromkeys((columns.query or "query", columns.document or "document"))]
-    layout = look(source, first, find_layout(source, first, columns, reading), columns, reading)
+    try:
+        layout = look(source, first, find_layout(source, first, columns, reading), columns, reading)
+    except UnknownColumns as error:  # what else is wrong belongs into the same answer
+        raise DataError("\n".join([str(error), *_further(source, error.ignoring, reading)])) from None
     notes.append(("columns", layout.described(tuple(dict.fromkeys(name for row in first for name in row)))))
     corpus = Corpus(reading.corpus_file) if layout.ids else None
     if corpus is not None:
@@ -63,6 +69,16 @@ def read_rows(
             yield location, value
     finally:
         notes += maker.notes()
+
+
+def _further(source: str | os.PathLike, columns: Columns, reading: Reading) -> list[str]:
+    """The faults that a source's first rows have beside its unknown columns, a line for each kind."""
+    faults = Faults()
+    with contextlib.suppress(DataError):
+        for _, value in islice(read_rows(source, columns, reading), _READ_ON):
+            if isinstance(value, BadLine):
+                faults.add(value)
+    return [f"  {line}" for line in faults.lines()]
 
 
 def _beginning(rows: Rows) -> tuple[list[dict | BadLine], Rows]:

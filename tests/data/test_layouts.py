@@ -138,7 +138,7 @@ REFUSED = {
         "data.columns.document=context 'data.columns.ignore=[answer]'",
     ),
     "names that nobody knows": (
-        {"물음": "q", "풀이": "a long text", "번호": 3},
+        {"물음": "a query", "풀이": "a long text", "번호": 3},
         "'물음', '풀이', '번호': no known format; name the query's and the document's column, for instance "
         "data.columns.query=물음 data.columns.document=풀이 'data.columns.ignore=[번호]'",
     ),
@@ -146,8 +146,13 @@ REFUSED = {
         {"질문": "q", "답변": "d", "카테고리": "c"},
         "unknown column '카테고리'; to leave it out: 'data.columns.ignore=[카테고리]'",
     ),
+    "a click log whose queries have another name": (
+        {"typed": "a query", "clicked": ["a"], "shown": ["a", "b"]},
+        "'typed', 'clicked', 'shown': no known format; name the query's and the document's column, "
+        "data=clicks data.columns.query=typed",
+    ),
     "sentences without a label": (
-        {"sentence1": "q", "sentence2": "d"},
+        {"sentence1": "a query", "sentence2": "a passage"},
         "'sentence1', 'sentence2': no known format; name the query's and the document's column, for instance "
         "data.columns.query=sentence1 data.columns.document=sentence2",
     ),
@@ -158,6 +163,17 @@ REFUSED = {
 def test_what_cannot_be_decided_is_refused_with_what_to_type(kind, refused):
     raw, message = REFUSED[kind]
     assert refused([raw, raw]) == message
+
+
+def test_other_faults_are_in_the_same_answer_as_unknown_columns(write_bytes):
+    path = write_bytes("질문,답변,분류\nq,d,c\nq,,c\nr,e,c\nq,,c\n,d,c\n".encode(), "faq.csv")
+    with pytest.raises(DataError) as caught:
+        list(read_rows(path))
+    assert str(caught.value).splitlines() == [
+        f"{path}: unknown column '분류'; to leave it out: 'data.columns.ignore=[분류]'",
+        f"  2 rows: 답변 is missing (null): {path}:3, :5",
+        f"  {path}:6: 질문 is missing (null)",
+    ]
 
 
 def test_a_label_beside_negatives_is_never_advised_away(refused):
