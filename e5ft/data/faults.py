@@ -37,7 +37,8 @@ def _joined(places: list[Location | str]) -> str:
     """Places in one line; a source that was just named is not named again: rows.csv:3, :7."""
     texts, last = [], None
     for place in places:
-        source, line = place if isinstance(place, Location) else (place, None)
-        texts.append(f":{line}" if source == last and line is not None else str(place))
+        source = place.source if isinstance(place, Location) else None
+        text = str(place)
+        texts.append(text.removeprefix(str(source)).strip() if source is not None and source == last else text)
         last = source
     return ", ".join(texts)

@@ -9,9 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from e5ft.app.settings.build import shipped
+from e5ft.app.settings.build import as_yaml, shipped
 from e5ft.data.formats import SUFFIXES
 from e5ft.data.remote import Fetched, is_url
 from e5ft.data.settings import Columns, Mix, Reading
@@ -153,7 +151,7 @@ def saved(source: RowsFile) -> str | None:
         **reading,
         **({"columns": columns} if columns else {}),
     }
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+    return as_yaml(values)
 
 
 def evaluation_source(settings: Any) -> RowsFile | BeirSplit:

@@ -53,7 +53,7 @@ def test_how_a_source_is_read_can_be_saved_and_named(composed, tmp_path):
     typed = (
         "data.columns.query=q",
         "data.columns.hard_negative=[n1,n2]",
-        "data.columns.ignore=[카테고리,'a b']",
+        "data.columns.ignore=['카테고리','a b']",
         "data.encoding=cp949",
     )
     (source,) = row_files(composed("train", "data.train_file=faq.csv", *typed))
@@ -132,8 +132,8 @@ def test_sources_are_named_on_the_command_line(composed, write_rows, overrides):
     mix = plan(composed("train", "data=mix", *overrides, "data.mix.temperature=3")).mix
     assert mix.names == ("laws", "web")
     assert [(s.train_file, s.weight, s.cap, s.columns.query) for s in mix.sources] == [
-        ("laws.jsonl", 1.0, None, "query"),
-        ("web.jsonl", 2, None, "query"),
+        ("laws.jsonl", 1.0, None, None),
+        ("web.jsonl", 2, None, None),
     ]
     assert (mix.temperature, mix.one_source) == (3, True)
 
@@ -142,7 +142,7 @@ def test_a_source_may_have_its_own_columns(composed):
     sources = "data.sources={a: {train_file: f, columns: {document: answer, ignore: [id]}}, b: f}"
     first, second = row_files(composed("train", "data=mix", sources, "data.columns.query=q"))
     assert (first.columns.query, first.columns.document, first.columns.ignore) == ("q", "answer", ("id",))
-    assert (second.columns.query, second.columns.document, second.columns.ignore) == ("q", "document", ())
+    assert (second.columns.query, second.columns.document, second.columns.ignore) == ("q", None, ())
 
 
 @pytest.mark.parametrize(
