@@ -4,6 +4,7 @@ import codecs
 import json
 import math
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from e5ft.errors import DataError
 
 MAX_LINE_BYTES = 1_000_000  # a passage is a few kilobytes; a line of a megabyte is a file without line ends
 _MESSAGE = 400  # characters of a reason: a line without line ends may be one long key
+_QUOTED = re.compile(r": ['\"].*", re.DOTALL)  # a value stands at the end, as Python writes it
 _MAX_MARKS = 1_000  # combining marks in a row; languages need a handful, Unicode's stream-safe format allows 30
 
 
@@ -29,10 +31,19 @@ class Location(NamedTuple):
 
 
 class BadLine(Exception):
-    """A line or row cannot be used; the message is `location: reason`, in printable characters and of bounded length."""
+    """A line or row cannot be used; the message is `location: reason`, in printable characters and of bounded length.
+
+    Attributes:
+        location: of the line.
+        kind: the reason without the value that it quotes, and with every number as 0: what faults have in common.
+        words: the reason without that value.
+    """
 
     def __init__(self, location: Location | str, reason: str):
         super().__init__(f"{location}: {printable(reason)}")  # a library's message may quote a tab or worse
+        self.location = location
+        self.words = printable(_QUOTED.sub("", reason))
+        self.kind = re.sub(r"\d+", "0", self.words)
 
 
 def printable(text: str) -> str:

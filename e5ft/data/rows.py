@@ -1,111 +1,100 @@
-"""Read a user's rows, strictly: JSON lines, CSV, TSV, Parquet or a hub data set, through one column mapping.
+"""Read a user's rows, strictly: JSON lines, CSV, TSV, Parquet or a hub data set, in any of the formats of `e5ft.data.layouts`.
 
 A row is a query, one or more documents that answer it, any number of hard negatives, and perhaps a teacher's scores of
 them. Every row read is either accepted or a `BadLine` with its location; nothing is guessed.
 """
 
 import contextlib
-import dataclasses
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from itertools import chain, islice
 
+from e5ft.data.faults import Faults
 from e5ft.data.formats import raw_rows
-from e5ft.data.lines import BadLine, Location, check_text
+from e5ft.data.labelled import labelled_rows
+from e5ft.data.layouts import UnknownColumns, find_layout
+from e5ft.data.lines import BadLine, Location
+from e5ft.data.looks import look
+from e5ft.data.making import Row, RowMaker, Rows
+from e5ft.data.passages import Corpus
 from e5ft.data.settings import Columns, Reading
-from e5ft.data.text import text_id
+from e5ft.errors import DataError
 
-LARGEST_SCORE = 3.4e38  # of float32, in which scores are kept
-_AS_IS = Reading()
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A validated row. `positives` is never empty; texts are as in the file (normalised where they are used).
-
-    `scores` are a teacher's, of the positives and then the negatives; empty where there are none. The ids are each text's
-    `text_id`, made while the row is checked and empty in a row that was not read from a source.
-    """
-
-    query: str
-    positives: tuple[str, ...]
-    negatives: tuple[str, ...] = ()
-    scores: tuple[float, ...] = ()
-    positive_ids: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
-    negative_ids: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
+__all__ = ["Row", "read_rows"]
+_LOOKED_AT = 1000  # rows that decide how a source is read
+_READ_ON = 100_000  # rows that are looked through for further faults
+_AS_IS, _STANDARD = Reading(), Columns()
 
 
-def read_rows(source: str | os.PathLike, columns: Columns, reading: Reading = _AS_IS) -> Iterator[tuple[Location, Row | BadLine]]:
+def read_rows(
+    source: str | os.PathLike,
+    columns: Columns = _STANDARD,
+    reading: Reading = _AS_IS,
+    notes: list[tuple[str, str]] | None = None,
+) -> Iterator[tuple[Location, Row | BadLine]]:
     """Yield every row of a source with its location.
 
     Args:
         source: a file (.jsonl, .json, .ndjson, .csv, .tsv, .parquet) or the name of a hub data set.
-        columns: the mapping.
+        columns: those that are named; the format's names, which are found by themselves, for the others.
         reading: how the source is read.
+        notes: takes what was understood, as (name, text): the columns before the first row, counts after the last.
 
     Yields:
         `(location, Row)` or `(location, BadLine)`.
 
     Raises:
-        DataError: the source as a whole cannot be read.
+        DataError: the source as a whole cannot be read, or what its columns are cannot be decided.
     """
-    for location, value in raw_rows(source, reading):
-        try:
-            yield location, value if isinstance(value, BadLine) else validate(location, value, columns)
-        except BadLine as bad_line:
-            yield location, bad_line
+    notes = [] if notes is None else notes
+    head, rows = _beginning(raw_rows(source, reading))
+    first = [value for value in head if isinstance(value, dict)]
+    if not first:  # each is a fault of its own, and so are all later ones with other names
+        first = [dict.fromkeys((columns.query or "query", columns.document or "document"))]
+    try:
+        layout = look(source, first, find_layout(source, first, columns, reading), columns, reading)
+    except UnknownColumns as error:  # what else is wrong belongs into the same answer
+        raise DataError("\n".join([str(error), *_further(source, error.ignoring, reading)])) from None
+    notes.append(("columns", layout.described(tuple(dict.fromkeys(name for row in first for name in row)))))
+    corpus = Corpus(reading.corpus_file) if layout.ids else None
+    if corpus is not None:
+        notes.append(("corpus", f"{len(corpus):,} passages of {reading.corpus_file}, which the rows name by id"))
+    maker = RowMaker(layout, columns, corpus)
+    try:
+        shown = False
+        for location, value in labelled_rows(source, reading, rows, maker) if layout.label else maker.rows(source, rows):
+            if not shown and isinstance(value, Row):
+                notes.append(("first row", value.shown()))
+                shown = True
+            yield location, value
+    finally:
+        notes += maker.notes()
 
 
-def validate(location: Location | str, raw: Mapping, columns: Columns) -> Row:
-    """Check one raw row.
-
-    Raises:
-        BadLine: an unknown column, a missing, blank or mistyped field, a document that is its own hard negative, or scores
-            that are not as many as the texts they belong to.
-    """
-    if not columns.known.issuperset(raw):
-        unknown = next(name for name in raw if name not in columns.known)
-        raise BadLine(location, f"unknown column {unknown!r}; map it in data.columns or name it in data.columns.ignore")
-    for name in (columns.query, columns.document):
-        if name not in raw:
-            present = ", ".join(map(repr, raw)) or "none"
-            raise BadLine(location, f"column {name!r} is missing; there are {present} (data.columns maps names)")
-    query = check_text(location, columns.query, raw[columns.query])
-    positives = _texts(location, columns.document, raw[columns.document])
-    if not positives:
-        raise BadLine(location, f"{columns.document} is an empty list; at least one passage must answer the query")
-    negatives = raw.get(columns.hard_negative)
-    negatives = () if negatives is None else _texts(location, columns.hard_negative, negatives)
-    positive_ids, negative_ids = tuple(map(text_id, positives)), tuple(map(text_id, negatives))
-    for text, identity in zip(negatives, negative_ids, strict=True):
-        if identity in positive_ids:
-            raise BadLine(location, f"{columns.hard_negative} equals {columns.document}: {text[:60]!r}")
-    scores = _scores(location, columns, raw.get(columns.scores), len(positives), len(negatives))
-    return Row(query, positives, negatives, scores, positive_ids, negative_ids)
+def _further(source: str | os.PathLike, columns: Columns, reading: Reading) -> list[str]:
+    """The faults that a source's first rows have beside its unknown columns, a line for each kind."""
+    faults = Faults()
+    with contextlib.suppress(DataError):
+        for _, value in islice(read_rows(source, columns, reading), _READ_ON):
+            if isinstance(value, BadLine):
+                faults.add(value)
+    return [f"  {line}" for line in faults.lines()]
 
 
-def _scores(location: Location | str, columns: Columns, value: object, positives: int, negatives: int) -> tuple[float, ...]:
-    if isinstance(value, str):  # a table's cell
-        with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(value)
-    if value is None:
-        return ()
-    if not isinstance(value, list | tuple) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
-        raise BadLine(location, f"{columns.scores} must be a list of numbers or null, this is {str(value)[:60]!r}")
-    if len(value) != positives + negatives:
-        raise BadLine(
-            location,
-            f"{columns.scores} holds {len(value)} numbers; must be {positives + negatives}, one for each {columns.document} "
-            f"({positives}) and then one for each {columns.hard_negative} ({negatives})",
-        )
-    if not all(-LARGEST_SCORE <= v <= LARGEST_SCORE for v in value):
-        raise BadLine(location, f"{columns.scores} holds NaN, an infinity or a number beyond float32: {str(value)[:60]}")
-    return tuple(float(v) for v in value)
+def _beginning(rows: Rows) -> tuple[list[dict | BadLine], Rows]:
+    """The first rows, and all rows; a fault of the whole file is raised where it was, behind the rows before it."""
+    head = []
 
+    def failing(error: DataError) -> Rows:
+        raise error
+        yield
 
-def _texts(location: Location | str, field: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, dict) and "doc_id" in value:
-        raise BadLine(location, f"{field} holds passage ids (doc_id); must be the passages' texts")
-    if isinstance(value, list | tuple):
-        return tuple(check_text(location, f"{field}[{i}]", text) for i, text in enumerate(value))
-    return (check_text(location, field, value),)
+    try:
+        for item in islice(rows, _LOOKED_AT):
+            head.append(item)
+        rest = rows
+    except DataError as error:
+        if not head:
+            raise
+        rest = failing(error)
+    return [value for _, value in head], chain(head, rest)

@@ -1,7 +1,6 @@
 """Settings of rows, of sources that are mixed, and of what is evaluated on which data."""
 
 import dataclasses
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -12,18 +11,31 @@ from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.settings import FilePath, Settings, SplitName, Word, build, number, whole
 
-MINING = "mining"  # the column in which mine.py notes where a row's negatives come from: for people, not read
+# Of rows; what each means: e5ft.data.layouts.
+RowFormat = Literal[
+    "auto",
+    "standard",
+    "named",
+    "sentence_transformers",
+    "labelled",
+    "flagembedding",
+    "tevatron",
+    "simlm",
+    "dpr",
+    "msmarco",
+    "clicks",
+]
 _NAME = re.compile(r"\w[\w.\-]*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns(Settings):
-    """Names of the columns in the user's file.
+    """Names of the columns in the user's file; None: the format's (`e5ft.data.layouts`).
 
     Attributes:
         query: one string.
         document: a string or a list of strings, each a passage that answers the query.
-        hard_negative: a string, a list, null, or no such column at all.
+        hard_negative: a string, a list, null, or no such column at all; several names: their passages end to end.
         scores: a list of a teacher's scores, one for each document and then one for each hard negative; null, or no such
             column at all.
         ignore: columns that may be there and are not read; any other unknown column is a fault, since a misspelt
@@ -31,24 +43,25 @@ class Columns(Settings):
     """
 
     PATH: ClassVar[str] = "data.columns"
-    query: Word = "query"
-    document: Word = "document"
-    hard_negative: Word = "hard_negative"
-    scores: Word = "scores"
+    query: Word | None = None
+    document: Word | None = None
+    hard_negative: Word | tuple[Word, ...] | None = None
+    scores: Word | None = None
     ignore: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuse one name for two columns."""
-        names = (self.query, self.document, self.hard_negative, self.scores)
+        negatives = self.hard_negative if isinstance(self.hard_negative, tuple) else (self.hard_negative,)
+        names = [name for name in (self.query, self.document, *negatives, self.scores) if name is not None]
         if len(set(names)) != len(names):
             raise ConfigurationError(
-                f"data.columns: query, document, hard_negative and scores must have four different names, not {names}"
+                f"data.columns: query, document, hard_negative and scores must have different names, not {tuple(names)}"
             )
 
-    @functools.cached_property
-    def known(self) -> frozenset[str]:
-        """Every column that may be there."""
-        return frozenset((self.query, self.document, self.hard_negative, self.scores, MINING, *self.ignore))
+    @property
+    def mapped(self) -> bool:
+        """Whether a column is named, so that none is found by its name alone."""
+        return (self.query, self.document, self.hard_negative, self.scores) != (None,) * 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +76,7 @@ class Reading(Settings):
     """
 
     PATH: ClassVar[str] = "data"
-    format: Word = "auto"
+    format: RowFormat = "auto"
     split: Word = "train"
     config: Word | None = None
     revision: Word | None = None
@@ -89,7 +102,7 @@ class Source(Settings):
     name: str
     train_file: FilePath | tuple[FilePath, ...]
     columns: Columns
-    format: Word = "auto"
+    format: RowFormat = "auto"
     split: Word = "train"
     config: Word | None = None
     revision: Word | None = None
@@ -189,7 +202,7 @@ class DataSettings(Settings):
     PATH: ClassVar[str] = "data"
     train_file: FilePath | tuple[FilePath, ...] | None
     columns: Columns
-    format: Word
+    format: RowFormat
     split: Word
     config: Word | None
     revision: Word | None

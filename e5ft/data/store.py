@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from e5ft import caches, distributed
+from e5ft.data.faults import Faults
 from e5ft.data.lines import BadLine, Location, is_file
 from e5ft.data.remote import local_file
 from e5ft.data.rows import Row, read_rows
@@ -21,9 +22,8 @@ from e5ft.data.text import TextSpec, text_id, tokenize, tokenizer_state
 from e5ft.errors import DataError
 from e5ft.files import digest_of, digest_of_file, read_json, write_json
 
-VERSION = 5  # part of every cache key: raise it when a stored column means, or a source is read, something else
+VERSION = 6  # part of every cache key: raise it when a stored column means, or a source is read, something else
 _BATCH = 1000
-_SHOWN_FAULTS = 20
 _AS_IS = Reading()
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class RowStore:
         source: where they come from, for messages.
         digest: identifies the rows' content; the key of what is derived from them.
         read, rejected: number of rows read from the source and not accepted.
-        faults: the messages of the first bad lines.
+        faults: what is wrong with the rejected ones, a line for each kind, with its count and first places.
         files: of a mix, where the rows of each source come from.
     """
 
@@ -147,12 +147,17 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
         StorageError: the cache cannot be written.
     """
     local = local_file(source, cache)
+    if reading.corpus_file is not None:
+        reading = dataclasses.replace(reading, corpus_file=str(local_file(reading.corpus_file, cache)))
     try:
         content = digest_of_file(local) if is_file(local) else None
+        corpus = digest_of_file(reading.corpus_file) if reading.corpus_file and is_file(reading.corpus_file) else None
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror})") from error
     # The path is part of the key because the messages name it.
-    key = digest_of("rows", VERSION, str(_ROWS), source, content, dataclasses.asdict(reading), dataclasses.asdict(columns))
+    key = digest_of(
+        "rows", VERSION, str(_ROWS), source, content, corpus, dataclasses.asdict(reading), dataclasses.asdict(columns)
+    )
     folder = cache / f"rows-{key}"
 
     def write(new: Path) -> None:
@@ -166,7 +171,8 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
         rows = _map(folder / "rows.arrow")
     store = RowStore(rows, source, report["digest"], report["read"], report["rejected"], tuple(report["faults"]))
     if store.rejected and on_bad_row == "fail":
-        raise DataError(_describe(store) + "\nMend the rows, or leave them out with data.on_bad_row=skip.")
+        helps = store.read > store.rejected
+        raise DataError(f"{_describe(store)}\nMend the rows{', or leave them out with data.on_bad_row=skip' * helps}.")
     if store.read == store.rejected:
         raise DataError(_describe(store) + "\nNo row is left.")
     if store.rejected:
@@ -175,14 +181,11 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
 
 
 def _describe(store: RowStore) -> str:
-    lines = [f"{store.rejected:,} of {store.read:,} rows cannot be used:", *(f"  {fault}" for fault in store.faults)]
-    if store.rejected > len(store.faults):
-        lines.append(f"  ... and {store.rejected - len(store.faults):,} more")
-    return "\n".join(lines)
+    return "\n".join([f"{store.rejected:,} of {store.read:,} rows cannot be used:", *(f"  {fault}" for fault in store.faults)])
 
 
 def _write_rows(folder: Path, rows: Iterable[tuple[Location, Row | BadLine]]) -> None:
-    counts, faults = {"read": 0, "rejected": 0}, []
+    counts, faults = {"read": 0, "rejected": 0}, Faults()
 
     def accepted() -> Iterator[tuple[int, Row]]:
         """Yield (line, row) of the sound rows, and count the others."""
@@ -192,11 +195,10 @@ def _write_rows(folder: Path, rows: Iterable[tuple[Location, Row | BadLine]]) ->
                 yield location.line, row
                 continue
             counts["rejected"] += 1
-            if len(faults) < _SHOWN_FAULTS:
-                faults.append(str(row))
+            faults.add(row)
 
     _write_arrow(folder / "rows.arrow", _ROWS, accepted(), _batch_of_rows)
-    write_json(folder / "report.json", {**counts, "faults": faults, "digest": digest_of_file(folder / "rows.arrow")})
+    write_json(folder / "report.json", {**counts, "faults": faults.lines(), "digest": digest_of_file(folder / "rows.arrow")})
 
 
 def _batch_of_rows(numbered: list[tuple[int, Row]]) -> pa.RecordBatch:

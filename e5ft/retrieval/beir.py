@@ -15,13 +15,13 @@ import numpy as np
 
 from e5ft.data.formats import raw_rows
 from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, check_text, raw_lines, read_json_lines
+from e5ft.data.passages import ID_KEYS, passage_text
 from e5ft.data.remote import Fetched, fetch_folder, fetch_repository, is_url
 from e5ft.data.settings import Reading
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
 from e5ft.settings import HUB_NAME, shown
 
-PASSAGE_IDS, PASSAGE_TEXTS = ("_id", "id", "docid", "doc_id"), ("text", "contents")
 QUERY_IDS, QUERY_TEXTS = ("_id", "id", "query_id", "qid"), ("text", "query")
 # What judgements call their columns, in files with a header or keys.
 JUDGED_QUERY = ("query-id", "query_id", "qid", "query")
@@ -73,28 +73,12 @@ def read_passages(files: Sequence[Path | Fetched]) -> tuple[StringColumn, String
     Raises:
         DataError: a line is faulty, or an id stands twice.
     """
-    return _texts(files, PASSAGE_IDS, passage_text)
+    return _texts(files, ID_KEYS, passage_text)
 
 
 def read_queries(files: Sequence[Path | Fetched]) -> tuple[StringColumn, StringColumn]:
     """Read ids and texts of the queries, as `read_passages` does."""
     return _texts(files, QUERY_IDS, query_text)
-
-
-def passage_text(location: str, value: dict) -> str:
-    """Title, space, text; either may be blank or absent, not both.
-
-    Raises:
-        BadLine: neither holds text, or one is no string.
-    """
-    name = next((name for name in PASSAGE_TEXTS if name in value), None)
-    if name is None:
-        raise BadLine(location, f"the key 'text' is missing; there are {_keys(value)}; must be {' or '.join(PASSAGE_TEXTS)}")
-    blank = [key for key in ("title", name) if value.get(key) is None or not str(value[key]).strip()]
-    parts = [check_text(location, key, value[key]) for key in ("title", name) if key not in blank]
-    if not parts:
-        raise BadLine(location, "text is blank, and so is the title")
-    return " ".join(parts)
 
 
 def query_text(location: str, value: dict) -> str:

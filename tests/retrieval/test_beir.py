@@ -66,7 +66,7 @@ def test_load(folder, qrels):
         ("corpus", [*CORPUS, {"_id": "d4", "title": "t"}], r"corpus\.jsonl:4: the key 'text' is missing"),
         ("corpus", [*CORPUS, {"_id": "d4", "text": 5}], r"corpus\.jsonl:4: text must be a string"),
         ("corpus", [*CORPUS, {"_id": "d4", "title": ["t"], "text": "x"}], r"corpus\.jsonl:4: title must be a string"),
-        ("corpus", [{"text": "x"}], r"corpus\.jsonl:1: _id is missing; there are 'text'; must be _id or id or docid"),
+        ("corpus", [{"text": "x"}], r"corpus\.jsonl:1: _id is missing; there are 'text'; must be _id or docid"),
         ("corpus", [{"_id": None, "text": "x"}], r"corpus\.jsonl:1: _id is missing \(null\)"),
         ("corpus", [{"_id": 7.0, "text": "x"}], r"corpus\.jsonl:1: _id must be a string"),
         ("corpus", [{"_id": True, "text": "x"}], r"corpus\.jsonl:1: _id must be a string"),

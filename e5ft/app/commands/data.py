@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
-from e5ft.data.lines import BadLine, read_json_lines
+from e5ft.data.lines import BadLine
+from e5ft.data.passages import passage_text, read_passages
 from e5ft.data.remote import Fetched, local_file
 from e5ft.data.rows import Row
 from e5ft.data.settings import Mix
@@ -202,18 +203,16 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
 
 
 def read_corpus(path: str | os.PathLike) -> Iterator[str]:
-    """Yield the texts of a .jsonl file of {"title" (may be absent), "text"}, as BEIR's corpus.jsonl; ids are not needed.
+    """Yield the texts of a file of passages; ids are not needed.
 
     Raises:
         DataError: the file is empty, or a line is faulty.
     """
-    for location, value in read_json_lines(path):
-        try:
-            if isinstance(value, BadLine):
-                raise value
-            yield beir.passage_text(location, value)
-        except BadLine as bad:
-            raise DataError(str(bad)) from None
+    try:
+        for location, value in read_passages(path):
+            yield passage_text(location, value)
+    except BadLine as bad:
+        raise DataError(str(bad)) from None
 
 
 def _beir_rows(source: BeirSplit) -> tuple[list[Row], Iterable[str], list[Row]]:

@@ -151,6 +151,11 @@ def plain(settings: Settings) -> dict:
     return without_secrets(_listed(values))
 
 
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as the text of a configuration file."""
+    return OmegaConf.to_yaml(OmegaConf.create(_listed(dict(values))))
+
+
 def make_loss(values: Mapping[str, Any]) -> "torch.nn.Module":
     """The loss of the class that `_target_` names.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from e5ft.app.settings.build import shipped
+from e5ft.app.settings.build import as_yaml, shipped
 from e5ft.data.formats import SUFFIXES
 from e5ft.data.remote import Fetched, is_url
 from e5ft.data.settings import Columns, Mix, Reading
@@ -140,6 +140,24 @@ def dev_file(settings: Any) -> RowsFile | None:
     """`data.dev_file` under the common columns."""
     data = settings.data
     return None if data.dev_file is None else RowsFile(data.dev_file, data.columns, data.reading)
+
+
+def saved(source: RowsFile) -> str | None:
+    """A `data/NAME.yaml` that says how a source is read, for `--config-dir . data=NAME`; None where nothing had to be said."""
+    parts = ((source.columns, Columns()), (source.reading, Reading()))
+    columns, reading = (
+        {f.name: getattr(given, f.name) for f in dataclasses.fields(given) if getattr(given, f.name) != getattr(default, f.name)}
+        for given, default in parts
+    )
+    if not columns and not reading:
+        return None
+    values = {
+        "defaults": ["default", "_self_"],
+        "train_file": source.file,
+        **reading,
+        **({"columns": columns} if columns else {}),
+    }
+    return as_yaml(values)
 
 
 def evaluation_source(settings: Any) -> RowsFile | BeirSplit:

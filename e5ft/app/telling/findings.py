@@ -3,6 +3,7 @@
 `doctor=true` prints the part that needs no rows in memory, every line of it, and trains nothing.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -177,10 +178,13 @@ def check_data(run: PlannedRun) -> Finding:
             texts.append(f"{file} ({'a URL' if is_url(file) else 'a hub data set'}, not looked at)")
             complete = False
             continue
-        rows = list(itertools.islice(read_rows(file, source.columns, source.reading), _ROWS))
+        notes: list[tuple[str, str]] = []
+        with contextlib.closing(read_rows(file, source.columns, source.reading, notes)) as every:
+            rows = list(itertools.islice(every, _ROWS))
         faults += [str(row) for _, row in rows if isinstance(row, BadLine)]
         count, complete = count + len(rows), complete and len(rows) < _ROWS
-        texts.append(f"{relative(Path(file))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows)")
+        told = "; ".join(f"{name} {text}" for name, text in notes)
+        texts.append(f"{relative(Path(file))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows; {told})")
     sets = [part.folder for part in (data.evaluation, *data.keep) if isinstance(part, BeirSplit)]
     names = ", ".join(str(folder) if is_url(str(folder)) else relative(folder) for folder in sets)
     text = ", ".join(texts) + (f"; evaluation: {names}" if sets else "")

@@ -3,8 +3,11 @@
 import shutil
 
 import pytest
+from omegaconf import OmegaConf
 
-from e5ft.app.settings.plan import SAMPLE_SET, BeirSplit, DevShare, RowsFile, evaluation_source, plan, row_files
+from e5ft.app.settings.build import shipped
+from e5ft.app.settings.plan import SAMPLE_SET, BeirSplit, DevShare, RowsFile, evaluation_source, plan, row_files, saved
+from e5ft.data.settings import data_settings
 from e5ft.errors import ConfigurationError, DataError
 
 BOTH = "data.sources={laws: laws.jsonl, web: {train_file: web.jsonl, weight: 2}}"
@@ -43,6 +46,24 @@ def test_where_the_dev_set_and_the_evaluation_come_from(composed, write_rows, ke
             }
     mined = plan(composed("mine", f"rows_dir={tested}", "rows_split=test"))
     assert (mined.dev, mined.evaluation, mined.held_out, mined.sample) == (None, None, (), False)
+
+
+def test_how_a_source_is_read_can_be_saved_and_named(composed, tmp_path):
+    """`data/faq.yaml` is composed to the settings that were typed; defaults need no file."""
+    typed = (
+        "data.columns.query=q",
+        "data.columns.hard_negative=[n1,n2]",
+        "data.columns.ignore=['카테고리','a b']",
+        "data.encoding=cp949",
+    )
+    (source,) = row_files(composed("train", "data.train_file=faq.csv", *typed))
+    (tmp_path / "faq.yaml").write_text(saved(source), encoding="utf-8")
+    values = OmegaConf.to_container(OmegaConf.load(tmp_path / "faq.yaml"))
+    assert values.pop("defaults") == ["default", "_self_"] and "카테고리" in saved(source)
+    default = OmegaConf.to_container(OmegaConf.load(shipped("conf/data/default.yaml")))
+    data = data_settings({**default, **values, "columns": {**default["columns"], **values["columns"]}})
+    assert RowsFile(data.train_file, data.columns, data.reading) == source
+    assert saved(row_files(composed("train", "data.train_file=faq.csv"))[0]) is None
 
 
 def test_eval_ranks_one_set(composed, write_rows, keep):
@@ -111,8 +132,8 @@ def test_sources_are_named_on_the_command_line(composed, write_rows, overrides):
     mix = plan(composed("train", "data=mix", *overrides, "data.mix.temperature=3")).mix
     assert mix.names == ("laws", "web")
     assert [(s.train_file, s.weight, s.cap, s.columns.query) for s in mix.sources] == [
-        ("laws.jsonl", 1.0, None, "query"),
-        ("web.jsonl", 2, None, "query"),
+        ("laws.jsonl", 1.0, None, None),
+        ("web.jsonl", 2, None, None),
     ]
     assert (mix.temperature, mix.one_source) == (3, True)
 
@@ -121,7 +142,7 @@ def test_a_source_may_have_its_own_columns(composed):
     sources = "data.sources={a: {train_file: f, columns: {document: answer, ignore: [id]}}, b: f}"
     first, second = row_files(composed("train", "data=mix", sources, "data.columns.query=q"))
     assert (first.columns.query, first.columns.document, first.columns.ignore) == ("q", "answer", ("id",))
-    assert (second.columns.query, second.columns.document, second.columns.ignore) == ("q", "document", ())
+    assert (second.columns.query, second.columns.document, second.columns.ignore) == ("q", None, ())
 
 
 @pytest.mark.parametrize(

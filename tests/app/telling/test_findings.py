@@ -178,7 +178,8 @@ def test_settings(planned):
 
 
 def test_data(planned, write_rows):
-    assert "train.jsonl (first 200 rows)" in findings.check_data(planned()).text
+    told = findings.check_data(planned()).text
+    assert "train.jsonl (first 200 rows; columns query, document" in told and "; first row " in told and " -> " in told
     good = [{"query": f"q{i}", "document": f"d{i}"} for i in range(70)]
     assert findings.check_data(planned(f"data.train_file={write_rows(good)}")).state == "ok"
     short = findings.check_data(planned(f"data.train_file={write_rows(good[:40])}"))

@@ -1,0 +1,102 @@
+"""The names that columns of rows have in the field, in English, Korean, Chinese and Japanese, and how they are written back."""
+
+import difflib
+import re
+import shlex
+from collections.abc import Callable, Sequence
+
+MOST_NAMED = 40  # columns in one message
+# fmt: off
+QUERIES = ("query", "question", "anchor", "질문", "질의", "질의문", "쿼리", "问题", "問題", "查询", "查詢", "提问", "質問", "クエリ")
+DOCUMENTS = (
+    "document", "passage", "answer", "positive", "context", "text", "답변", "답", "응답", "문서", "본문", "지문", "단락",
+    "答案", "回答", "文档", "文檔", "段落", "文書", "答え",
+)
+NEGATIVES = ("hard_negative", "negative", "hard_negatives", "negatives", "neg", "오답")
+PASSAGE_IDS = (
+    "document_id", "document_ids", "doc_id", "doc_ids", "docid", "docids", "passage_id", "passage_ids", "pid", "pids",
+    "positive_id", "positive_ids", "pos_id", "pos_ids", "positive_document_ids", "positive_doc_ids", "positive_passage_ids",
+    "corpus_id", "corpus-id",
+)
+NEGATIVE_IDS = (
+    "negative_id", "negative_ids", "neg_id", "neg_ids", "negative_document_ids", "negative_doc_ids", "negative_passage_ids",
+    "hard_negative_id", "hard_negative_ids",
+)
+LABELS = (
+    "label", "labels", "score", "relevance", "relevances", "similarity", "similarity_score", "relatedness", "rel",
+    "is_relevant", "relevant", "grade", "judgement", "judgment", "gold_label", "라벨", "레이블", "점수", "관련도", "유사도",
+    "标签", "分数", "相关性", "ラベル",
+)
+# fmt: on
+FIRST_SENTENCES, SECOND_SENTENCES = ([f"{name}{n}" for name in ("sentence", "sentence_", "text", "text_")] for n in (1, 2))
+NUMBERED = re.compile(r"(?:hard_?)?neg(?:ative)?s?[_\- ]?(\d+)")
+_BARE = re.compile(r"[^\W\d][\w.\-]*")
+_WORDS_OF_HYDRA = ("null", "true", "false", "nan", "inf", "none")
+
+
+def is_label(name: str) -> bool:
+    """Whether a column of this name says how well a document answers its query."""
+    return fold(name) in LABELS
+
+
+def is_negative(name: str) -> bool:
+    """Whether a column of this name, perhaps misspelt, holds hard negatives."""
+    folded = fold(name)
+    return NUMBERED.fullmatch(folded) is not None or bool(difflib.get_close_matches(folded[:40], NEGATIVES, n=1, cutoff=0.85))
+
+
+def is_passage_id(name: str) -> bool:
+    """Whether a column of this name holds passages' ids."""
+    return fold(name) in (*PASSAGE_IDS, *NEGATIVE_IDS)
+
+
+def can_be_typed(names: Sequence[str]) -> bool:
+    """Whether a message may hold these names as settings: few, short, and in characters that a terminal shows."""
+    return len(names) <= MOST_NAMED and all(len(name) <= 100 and name.isprintable() for name in names)
+
+
+def override(field: str, value: str | Sequence[str]) -> str:
+    """A setting as it is typed: quoted as Hydra's grammar and a shell need it."""
+    text = f"{field}=" + (_word(value) if isinstance(value, str) else "[" + ",".join(map(_word, value)) + "]")
+    return text if re.fullmatch(r"[\w@%+=:,./-]+", text) else shlex.quote(text)
+
+
+def shown_name(name: str) -> str:
+    """A column's name in a sentence; quoted where it is blank or has spaces."""
+    return name if _BARE.fullmatch(name) else repr(name)
+
+
+def present(known: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those of the names that are known, in the order of the known ones; capitals and spaces around them do not matter."""
+    order = {name: number for number, name in enumerate(known)}
+    return sorted((name for name in names if fold(name) in order), key=lambda name: order[fold(name)])
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Columns of hard negatives that are counted, in the order of their numbers."""
+    found = {name: match for name in names if (match := NUMBERED.fullmatch(fold(name)))}
+    return sorted(found, key=lambda name: int(found[name][1]))
+
+
+def fold(name: str) -> str:
+    """A name without what people write differently."""
+    return name.strip().casefold()
+
+
+def _word(name: str) -> str:
+    if _BARE.fullmatch(name) and name.lower() not in _WORDS_OF_HYDRA:
+        return name
+    quote = "'" if '"' in name and "'" not in name else '"'
+    return quote + name.replace(quote, f"\\{quote}") + quote
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names in a message, as Python writes them."""
+    return some(names, repr)
+
+
+def some(names: Sequence[str], show: Callable[[str], str]) -> str:
+    """The first MOST_NAMED names in a message, and how many more there are."""
+    texts = [text if len(text) <= 60 else f"{text[:57]}..." for text in map(show, names[:MOST_NAMED])]
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return (", ".join(texts) + more).encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,45 @@
+"""Passages by id: each kind of corpus file, and what is wrong with one."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from e5ft.data.lines import BadLine
+from e5ft.data.passages import Corpus, passage_text
+from e5ft.errors import DataError
+
+
+@pytest.mark.parametrize("names", [("_id", "text"), ("docid", "contents"), ("id", "text"), ("pid", "passage")])
+def test_ids_and_texts_go_by_the_names_of_the_field(names, write_bytes):
+    lines = [{names[0]: identity, "title": "제목", names[1]: f"글 {identity}"} for identity in ("b", 7, "a")]
+    corpus = Corpus(write_bytes("\n".join(map(json.dumps, lines)).encode(), "corpus.jsonl"))
+    assert [corpus.text(identity) for identity in ("a", "7", "b", "c")] == ["제목 글 a", "제목 글 7", "제목 글 b", None]
+    assert len(corpus) == 3
+
+
+def test_tables_with_and_without_a_header(write_bytes, tmp_path):
+    assert Corpus(write_bytes("7\t한 글\n8\t두 글\n".encode(), "collection.tsv")).text("8") == "두 글"
+    assert Corpus(write_bytes("id\ttext\ttitle\n7\t글\tT\n".encode(), "psgs.tsv")).text("7") == "T 글"
+    pa.parquet.write_table(pa.table({"_id": ["x"], "title": [""], "text": ["글"]}), tmp_path / "corpus.parquet")
+    assert Corpus(tmp_path / "corpus.parquet").text("x") == "글"
+
+
+@pytest.mark.parametrize(
+    "lines, reason",
+    [
+        ([{"_id": "a", "text": "x"}, {"_id": "b", "text": "y"}, {"_id": "a", "text": "z"}], "3: its id stands on line 1 already"),
+        ([{"text": "x"}], "1: no id; one of _id, docid"),
+        ([{"_id": "a"}], "1: the key 'text' is missing; there are '_id'"),
+        ([{"_id": "a", "text": " "}], "1: text is blank, and so is the title"),
+    ],
+)
+def test_a_faulty_corpus_is_refused_with_the_place(lines, reason, write_bytes):
+    with pytest.raises(DataError, match=f"corpus.jsonl:{reason}"):
+        Corpus(write_bytes("\n".join(map(json.dumps, lines)).encode(), "corpus.jsonl"))
+
+
+def test_an_object_s_fault_names_its_place_in_the_row():
+    with pytest.raises(BadLine, match=r"f:3: document\[0\].text must be a string, this is int"):
+        passage_text("f:3", {"text": 5}, "document[0]")
