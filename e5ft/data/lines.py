@@ -9,21 +9,35 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
 
+from e5ft.data.opening import open_utf8
 from e5ft.errors import DataError
 
 MAX_LINE_BYTES = 1_000_000  # a passage is a few kilobytes; a line of a megabyte is a file without line ends
+NOT_UTF8 = "mend it, or name the encoding of the whole file: data.encoding=NAME"
 _MESSAGE = 400  # characters of a reason: a line without line ends may be one long key
 _MAX_MARKS = 1_000  # combining marks in a row; languages need a handful, Unicode's stream-safe format allows 30
 
 
 class Location(NamedTuple):
-    """A row's place in its source; it prints as `source:line`, and lines count from 1."""
+    """A row's place in its source; it prints as `source:line`, as `source:line (row 3)` where a row is not a line.
+
+    Attributes:
+        source: the file, of several that one that holds the row; or the name of a hub data set with the split.
+        line: counted from 1; 0 where there are no lines, as in a spreadsheet.
+        row: as a spreadsheet counts it, from 1 and with the header; in a JSON array the number of the object; 0: the line.
+    """
 
     source: str | os.PathLike
     line: int
+    row: int = 0
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}"
+        line = f":{self.line}" if self.line else ""
+        return f"{self.source}{line} (row {self.row})" if self.row not in (0, self.line) else f"{self.source}{line}"
+
+
+class NoRows(DataError):
+    """A file is sound and empty; among others it is nothing."""
 
 
 class BadLine(Exception):
@@ -31,6 +45,32 @@ class BadLine(Exception):
 
     def __init__(self, location: Location | str, reason: str):
         super().__init__(f"{location}: {printable(reason)}")  # a library's message may quote a tab or worse
+
+
+class Told:
+    """What was understood of a source, beyond the plain case: said once, however many of its files show it.
+
+    Args:
+        name: of the source, for a person.
+        notes: takes ("read", text).
+    """
+
+    def __init__(self, name: str, notes: list[tuple[str, str]]):
+        self._name, self._notes, self._counts = name, notes, {}
+
+    def say(self, *facts: str) -> None:
+        """Note facts, if there are any."""
+        note = ("read", f"{self._name}: {', '.join(filter(None, facts))}")
+        if any(facts) and note not in self._notes:
+            self._notes.append(note)
+
+    def count(self, fact: str) -> None:
+        """Count what is told at the end: "blank row"."""
+        self._counts[fact] = self._counts.get(fact, 0) + 1
+
+    def close(self) -> None:
+        """Note the counts."""
+        self.say(*(f"{count:,} {fact}{'s' * (count > 1)} left out" for fact, count in self._counts.items()))
 
 
 def printable(text: str) -> str:
@@ -43,11 +83,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[Location, dict | BadLine]]:
+def read_json_lines(path: str | os.PathLike, encoding: str | None = None) -> Iterator[tuple[Location, dict | BadLine]]:
     """Yield every non-blank line of a JSON lines file.
 
     Args:
-        path: the file, UTF-8, one object a line; memory does not grow with its size.
+        path: the file, one object a line; memory does not grow with its size.
+        encoding: as of `open_utf8`.
 
     Yields:
         `(location, value)`: the value is the object, or a `BadLine` that the caller counts or raises.
@@ -56,7 +97,7 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[Location, dict | 
         DataError: the file is missing, unreadable or empty.
     """
     empty = True
-    for number, line in enumerate(raw_lines(path), start=1):
+    for number, line in enumerate(raw_lines(path, encoding), start=1):
         if line is None or line.strip():
             empty, location = False, Location(path, number)
             try:
@@ -64,7 +105,7 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[Location, dict | 
             except BadLine as bad_line:
                 yield location, bad_line
     if empty:
-        raise DataError(f"{path}: the file holds no rows")
+        raise NoRows(f"{path}: the file holds no rows")
 
 
 def is_file(path: str | os.PathLike) -> bool:
@@ -85,19 +126,15 @@ def is_file(path: str | os.PathLike) -> bool:
     return stat.S_ISREG(mode)
 
 
-def raw_lines(path: str | os.PathLike) -> Iterator[bytes | None]:
-    """Lines as bytes; None stands for one longer than MAX_LINE_BYTES, which is read past but never held.
+def raw_lines(path: str | os.PathLike, encoding: str | None = None) -> Iterator[bytes | None]:
+    """Lines as UTF-8; None stands for one longer than MAX_LINE_BYTES, which is read past but never held.
 
     Raises:
-        DataError: the file is missing or unreadable.
+        DataError: the file is missing or unreadable, see `open_utf8`.
     """
     if not is_file(path) and os.path.isdir(path):
         raise DataError(f"{path}: this is a folder; must be a file")
-    try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    with file:
+    with open_utf8(path, encoding)[0] as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
             if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
                 while line and not line.endswith(b"\n"):
@@ -110,15 +147,13 @@ def raw_lines(path: str | os.PathLike) -> Iterator[bytes | None]:
 def _parse(location: Location, line: bytes | None) -> dict:
     if line is None:
         raise BadLine(location, f"the line is longer than {MAX_LINE_BYTES:,} bytes; must be one row a line")
-    if location.line == 1 and line.startswith(b"\xef\xbb\xbf"):
-        raise BadLine(location, "the file begins with a byte order mark; save it as UTF-8 without BOM")
     try:
-        text = line.decode("utf-8").strip(_WHITE)
+        text = line.decode("utf-8").strip(WHITE)
     except UnicodeDecodeError as error:
-        raise BadLine(location, f"not UTF-8 (byte {error.start}); convert the file, for instance from CP949") from None
+        raise BadLine(location, f"not UTF-8 (byte {error.start}); {NOT_UTF8}") from None
     try:
         # Not decode(), which looks for white space with regular expressions.
-        value, end = _DECODER.scan_once(text, 0)
+        value, end = STRICT.scan_once(text, 0)
         if end != len(text):
             raise json.JSONDecodeError("Extra data", text, end)
     except StopIteration:
@@ -147,8 +182,8 @@ def _unique_keys(pairs: list) -> dict:
 
 
 # Made once: json.loads would make one for every line.
-_WHITE = " \t\n\r"  # JSON's
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+WHITE = " \t\n\r"  # JSON's
+STRICT = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
 def check_text(location: Location | str, field: str, value: object) -> str:

@@ -7,12 +7,12 @@ them. Every row read is either accepted or a `BadLine` with its location; nothin
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping
 
 from e5ft.data.formats import raw_rows
 from e5ft.data.lines import BadLine, Location, check_text
 from e5ft.data.settings import Columns, Reading
+from e5ft.data.shards import Names
 from e5ft.data.text import text_id
 
 LARGEST_SCORE = 3.4e38  # of float32, in which scores are kept
@@ -35,13 +35,16 @@ class Row:
     negative_ids: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
 
-def read_rows(source: str | os.PathLike, columns: Columns, reading: Reading = _AS_IS) -> Iterator[tuple[Location, Row | BadLine]]:
+def read_rows(
+    source: Names, columns: Columns, reading: Reading = _AS_IS, notes: list[tuple[str, str]] | None = None
+) -> Iterator[tuple[Location, Row | BadLine]]:
     """Yield every row of a source with its location.
 
     Args:
-        source: a file (.jsonl, .json, .ndjson, .csv, .tsv, .parquet) or the name of a hub data set.
+        source: a file, a list or folder of files, or the name of a hub data set; see `find_shards`.
         columns: the mapping.
         reading: how the source is read.
+        notes: takes what was understood of it, (name, text), while it is read.
 
     Yields:
         `(location, Row)` or `(location, BadLine)`.
@@ -49,7 +52,7 @@ def read_rows(source: str | os.PathLike, columns: Columns, reading: Reading = _A
     Raises:
         DataError: the source as a whole cannot be read.
     """
-    for location, value in raw_rows(source, reading):
+    for location, value in raw_rows(source, reading, [] if notes is None else notes):
         try:
             yield location, value if isinstance(value, BadLine) else validate(location, value, columns)
         except BadLine as bad_line:

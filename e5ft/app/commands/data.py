@@ -12,6 +12,7 @@ from e5ft.data.lines import BadLine, read_json_lines
 from e5ft.data.remote import Fetched, local_file
 from e5ft.data.rows import Row
 from e5ft.data.settings import Mix
+from e5ft.data.shards import display, stem
 from e5ft.data.sources import join_rows
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, limited_rows, load_rows
@@ -137,7 +138,7 @@ def load_file(source: RowsFile, settings) -> RowStore:
 def load_set(source: RowsFile | BeirSplit, settings) -> RetrievalSet:
     """Load an evaluation set, whole."""
     if isinstance(source, RowsFile):
-        return from_rows(Path(source.file).stem, load_file(source, settings))
+        return from_rows(stem(source.file), load_file(source, settings))
     return load_beir(source.folder, source.split, name=source.name)
 
 
@@ -182,7 +183,7 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
             names.append("the sample's eval" if plan.sample and settings.data.eval_dir is None else str(part.folder))
         else:
             held_out |= _documents(load_file(part, settings) if isinstance(part, RowsFile) else _dev_rows(rows, plan))
-            names.append(part.file if isinstance(part, RowsFile) else "the dev rows that train.py will set aside")
+            names.append(display(part.file) if isinstance(part, RowsFile) else "the dev rows that train.py will set aside")
     index = make_index(rows, corpus, held_out, all_rows=every_row)
     dropped = sum(len(row.negatives) for row in rows)
     counts = Counts(read, rejected, len(held_out))
