@@ -122,7 +122,9 @@ def open_utf8(path: str | os.PathLike, encoding: str | None = None) -> tuple[Bin
     chunks = chain([sample[len(mark) :]], iter(lambda: file.read(_CHUNK), b""))
     if name != "utf-8":
         chunks = _recoded(path, name, chunks)
-    return io.BufferedReader(_Stream(chunks, file)), "" if name == "utf-8" else name.upper().removesuffix("-LE").removesuffix("-BE")
+    return io.BufferedReader(_Stream(chunks, file)), "" if name == "utf-8" else name.upper().removesuffix("-LE").removesuffix(
+        "-BE"
+    )
 
 
 def _read(file: BinaryIO, count: int) -> bytes:
@@ -201,7 +203,11 @@ def likely_encoding(sample: bytes) -> str | None:
         except UnicodeDecodeError:
             continue
         letters = [c for c in text if c > "\x7f"]
-        if letters and not any("\x80" <= c <= "\x9f" or "\ue000" <= c <= "\uf8ff" for c in letters) and is_plausible(text, letters):
+        if (
+            letters
+            and not any("\x80" <= c <= "\x9f" or "\ue000" <= c <= "\uf8ff" for c in letters)
+            and is_plausible(text, letters)
+        ):
             return name
     return None
 

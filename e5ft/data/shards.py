@@ -20,9 +20,14 @@ READ = f"{', '.join(SUFFIXES)}, text also with {', '.join(COMPRESSED)}"
 Names = str | os.PathLike | Sequence[str | os.PathLike]
 _ELSEWHERE = {  # kinds that people have rows in, and what makes a readable file of them
     **dict.fromkeys((".xls", ".xlsb", ".xlsm", ".ods", ".numbers"), "save the sheet as .xlsx or CSV UTF-8"),
-    **dict.fromkeys((".pkl", ".pickle"), 'a pickle can run code, and is not read; pd.read_pickle(FILE).to_parquet("rows.parquet")'),
+    **dict.fromkeys(
+        (".pkl", ".pickle"), 'a pickle can run code, and is not read; pd.read_pickle(FILE).to_parquet("rows.parquet")'
+    ),
     **dict.fromkeys((".feather", ".orc"), 'pd.read_feather(FILE).to_parquet("rows.parquet")'),
-    **dict.fromkeys((".txt", ".md", ".pdf", ".docx", ".doc", ".html", ".hwp"), "rows need a query and a document column: write them as .jsonl or .csv"),
+    **dict.fromkeys(
+        (".txt", ".md", ".pdf", ".docx", ".doc", ".html", ".hwp"),
+        "rows need a query and a document column: write them as .jsonl or .csv",
+    ),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), "an archive; unpack it, and name the folder"),
     **dict.fromkeys((".npy", ".npz", ".pt", ".bin", ".h5"), "no rows of text; write them as .jsonl or .parquet"),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb"), 'pd.read_sql(QUERY, CONNECTION).to_parquet("rows.parquet")'),
@@ -130,7 +135,9 @@ def _in_folder(folder: Path, reading: Reading) -> list[str]:
         files = [entry.get("filename", "") for entry in _record(folder / "state.json").get("_data_files", [])]
         missing = next((file for file in files if not (folder / file).is_file()), None)
         if missing is not None or not files:
-            raise DataError(f"{folder}: save_to_disk's state.json names {missing or 'no file'}, which is not there; save it again")
+            raise DataError(
+                f"{folder}: save_to_disk's state.json names {missing or 'no file'}, which is not there; save it again"
+            )
         return [str(folder / file) for file in files]
     if reading.config is not None and (folder / reading.config).is_dir():
         folder = folder / reading.config
@@ -138,7 +145,9 @@ def _in_folder(folder: Path, reading: Reading) -> list[str]:
     places = sorted({path.relative_to(folder).parts[0] for path in paths if len(path.relative_to(folder).parts) > 1})
     places = [place for place in places if place != "data" and _split_of(PurePath(place)) is None]
     if len(places) > 1:
-        raise DataError(f"{folder}: {len(places)} folders ({', '.join(places)}); data.config={places[0]}, or all: '{folder}/**/*'")
+        raise DataError(
+            f"{folder}: {len(places)} folders ({', '.join(places)}); data.config={places[0]}, or all: '{folder}/**/*'"
+        )
     splits: dict[str | None, list[Path]] = {}
     for path in paths:
         splits.setdefault(_split_of(path.relative_to(folder)), []).append(path)
@@ -170,7 +179,9 @@ def _chosen(folder: Path, splits: list[str], asked: str) -> str:
     """
     name = asked if asked in splits else _SPLITS.get(asked)
     if name not in splits:
-        raise DataError(f"{folder}: no split data.split={asked}; there are {', '.join(splits) or 'none'}: data.split={(splits or ['?'])[0]}")
+        raise DataError(
+            f"{folder}: no split data.split={asked}; there are {', '.join(splits) or 'none'}: data.split={(splits or ['?'])[0]}"
+        )
     return name
 
 

@@ -21,7 +21,9 @@ _UNPACKED = 1_000_000_000  # bytes of an Excel file, which is a zip archive
 _INDEX = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")  # pandas' names for a column that it was given no name for
 
 
-def read_table(path: str | os.PathLike, usual: str, encoding: str | None, told: Told) -> Iterator[tuple[Location, dict | BadLine]]:
+def read_table(
+    path: str | os.PathLike, usual: str, encoding: str | None, told: Told
+) -> Iterator[tuple[Location, dict | BadLine]]:
     """Yield the rows of a CSV or TSV file; see `e5ft.data.formats.raw_rows`.
 
     Args:
@@ -78,7 +80,9 @@ def read_workbook(path: str | os.PathLike, sheet: str | None, told: Told) -> Ite
         try:
             unpacked = sum(part.file_size for part in zipfile.ZipFile(file).infolist())
             if unpacked > _UNPACKED:
-                raise DataError(f"{path}: {unpacked:,} bytes unpacked, at most {_UNPACKED:,} are read; save the sheet as CSV UTF-8")
+                raise DataError(
+                    f"{path}: {unpacked:,} bytes unpacked, at most {_UNPACKED:,} are read; save the sheet as CSV UTF-8"
+                )
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             sheets = {each.title: each for each in book.worksheets}
             for each in sheets.values():
@@ -125,7 +129,9 @@ def _sheet(path: str | os.PathLike, sheets: dict, chosen: str | None) -> str:
     if not filled:
         raise NoRows(f"{path}: the file holds no rows")
     if len(filled) > 1:
-        raise DataError(f"{path}: {len(filled)} sheets with cells ({', '.join(filled)}); name one: data.config={shown(filled[0])[1:-1]}")
+        raise DataError(
+            f"{path}: {len(filled)} sheets with cells ({', '.join(filled)}); name one: data.config={shown(filled[0])[1:-1]}"
+        )
     return filled[0]
 
 
@@ -197,7 +203,9 @@ def _separator(path: str | os.PathLike, sample: list[str], usual: str) -> tuple[
         others = [separator for separator in others if fits[separator] == 1] if len(set(map(fits.get, others))) > 1 else others
     if len(others) > 1:
         kinds = " or ".join(SEPARATORS[separator] for separator in others)
-        raise DataError(f"{path}:1: its cells may be separated by {kinds}; must be plain: begin the file with the line sep={others[0]}")
+        raise DataError(
+            f"{path}:1: its cells may be separated by {kinds}; must be plain: begin the file with the line sep={others[0]}"
+        )
     return (others or [usual])[0], 0
 
 
@@ -236,7 +244,9 @@ def _check_names(place: str, names: list[str]) -> None:
         raise DataError(f"{place}: no column has a name; the first row must name the columns")
     first_unnamed = next((number for number, name in enumerate(names) if not name.strip() and number), None)
     if first_unnamed is not None and any(name.strip() for name in names[first_unnamed:]):
-        raise DataError(f"{place}: column {first_unnamed + 1} of {len(names)} has no name; must have one, if data.columns.ignore is to name it")
+        raise DataError(
+            f"{place}: column {first_unnamed + 1} of {len(names)} has no name; must have one, if data.columns.ignore is to name it"
+        )
 
 
 class _RowLines:

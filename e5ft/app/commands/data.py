@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
+from e5ft.app.telling.report import header_line, say
 from e5ft.data.lines import BadLine, read_json_lines
 from e5ft.data.remote import Fetched, local_file
 from e5ft.data.rows import Row
@@ -130,9 +131,12 @@ def load_evaluation_set(settings) -> RetrievalSet:
 
 
 def load_file(source: RowsFile, settings) -> RowStore:
-    """Validate and map the rows of one source."""
+    """Validate and map the rows of one source, and say what was understood of it."""
     cache, on_bad_row = Path(settings.cache_dir), settings.data.on_bad_row
-    return load_rows(source.file, source.columns, cache, on_bad_row=on_bad_row, reading=source.reading)
+    store = load_rows(source.file, source.columns, cache, on_bad_row=on_bad_row, reading=source.reading)
+    for note in store.notes:
+        say(header_line(*note))
+    return store
 
 
 def load_set(source: RowsFile | BeirSplit, settings) -> RetrievalSet:

@@ -20,6 +20,7 @@ from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import plan
 from e5ft.app.telling.report import draw_mined_scores, mining_closing, mining_opening, say
 from e5ft.data.lines import MAX_LINE_BYTES
+from e5ft.data.shards import find_shards
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json, write_json, write_lines
 from e5ft.modeling.cross_encoder import CrossEncoder
@@ -172,8 +173,9 @@ def _output(settings: MineSettings) -> Path:
     folder = default if settings.output_dir is None else Path(settings.output_dir)
     output, record = folder / ROWS, folder / RECORD
     for field in ("train_file", "dev_file"):
-        file = getattr(settings.data, field)
-        if file is not None and Path(file).resolve() == output.resolve():
+        files = getattr(settings.data, field)
+        files = () if files is None else find_shards(files, settings.data.reading)
+        if any(Path(file).resolve() == output.resolve() for file in files):
             raise ConfigurationError(f"output_dir={folder}: {output} is data.{field}; name another folder")
     # Below outputs/ it is a job's own that a kill left half done: rounds resume there.
     is_ours = record.is_file() or output.resolve().is_relative_to(Path(OUTPUTS).resolve())

@@ -18,8 +18,10 @@ from e5ft.app.settings.groups import MineSettings, TrainSettings
 from e5ft.app.settings.plan import DataPlan, DevShare, RowsFile, plan
 from e5ft.app.telling.report import relative, say
 from e5ft.app.telling.state import record, status_of
+from e5ft.data.lines import is_file
 from e5ft.data.remote import is_url
 from e5ft.data.settings import Columns
+from e5ft.data.shards import find_shards
 from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import read_json, replace_link, write_json, write_lines
@@ -69,9 +71,9 @@ def _check(settings: TrainSettings, data_plan: DataPlan, job: Job) -> None:
         raise ConfigurationError("rounds.count above 1 with data=mix: mine each source with mine.py, and mix the files")
     if job.in_sweep:
         raise ConfigurationError("rounds and --multirun do not go together: a sweep's jobs would each mine; run them one by one")
-    file = data_plan.sources[0].file
-    if not is_url(file) and not Path(file).is_file():
-        settings.data.refuse("train_file", "must be a local file or a URL, to be mined again in rounds")
+    source = data_plan.sources[0]
+    if not all(is_url(file) or is_file(file) for file in find_shards(source.file, source.reading)):
+        settings.data.refuse("train_file", "must be local files or a URL, to be mined again in rounds")
 
 
 def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path) -> None:
@@ -138,7 +140,7 @@ def _mined(settings: TrainSettings, model: Path, output: Path) -> TrainSettings:
                 mining=settings.rounds.mining,
             )
         )
-    data = dataclasses.replace(settings.data, train_file=str(output / "rows.jsonl"), columns=Columns())
+    data = dataclasses.replace(settings.data, train_file=str(output / "rows.jsonl"), columns=Columns(), encoding=None)
     return dataclasses.replace(settings, data=data)
 
 
@@ -159,7 +161,7 @@ def _with_dev_file(settings: TrainSettings, data_plan: DataPlan, path: Path) -> 
                 write_lines(file, _lines(store))
         distributed.barrier()
         train_file, dev_file = map(str, files)
-        data = dataclasses.replace(data, train_file=train_file, dev_file=dev_file, columns=Columns())
+        data = dataclasses.replace(data, train_file=train_file, dev_file=dev_file, columns=Columns(), encoding=None)
     return dataclasses.replace(settings, data=data)
 
 

@@ -118,7 +118,9 @@ def plan(settings: Any) -> DataPlan:
     if rows_dir is not None:
         display_name = f"{rows_dir} ({settings.rows_split})"
     else:
-        display_name = "the shipped sample" if sample else f"a mix of {', '.join(data.mix.names)}" if data.mix else display(data.train_file)
+        display_name = (
+            "the shipped sample" if sample else f"a mix of {', '.join(data.mix.names)}" if data.mix else display(data.train_file)
+        )
     return DataPlan(sources, dev, evaluation, keep, data.mix, sample, display_name)
 
 
