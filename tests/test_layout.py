@@ -13,7 +13,6 @@ TESTED_ELSEWHERE = {
     "__main__.py": "started below",
     "app/settings/groups.py": "annotations, read by tests/app/settings/test_build.py",
     "app/telling/machine.py": "checks that tests/app/telling/test_findings.py runs",
-    "data/formats.py": "one reader a format, through read_rows: tests/data/test_rows.py",
     "data/settings.py": "annotations: tests/test_settings.py tells how they are checked",
     "errors.py": "exit codes, each where it is raised",
     "gathering.py": "several processes: tests/test_distributed.py, tests/test_four_processes.py",

@@ -139,7 +139,7 @@ def _read(file: BinaryIO, count: int) -> bytes:
 def _known(encoding: str) -> str:
     try:
         codec = codecs.lookup(encoding)
-        b"".decode(codec.name)  # refuses those that are no text encodings
+        b"a".decode(codec.name, "replace")  # refuses those that are no text encodings
         codec.incrementaldecoder()
     except (LookupError, TypeError, UnicodeError, ValueError):
         raise ConfigurationError(
@@ -180,7 +180,7 @@ def _check_utf8(path: str | os.PathLike, sample: bytes) -> None:
     """
     pairs = sample[: len(sample) // 2 * 2]
     for name, nul in (("utf-16-le", pairs[1::2]), ("utf-16-be", pairs[::2])):
-        if len(pairs) > 20 and nul.count(0) > 0.9 * pairs.count(0) > 0.1 * len(pairs):
+        if nul.startswith(b"\0\0") and nul.count(0) > 0.9 * pairs.count(0) > 0.1 * len(pairs):
             raise DataError(f"{path}: UTF-16 without a byte order mark, as it seems; data.encoding={name}")
     lines = [line for line in sample.split(b"\n") if not line.isascii()]
     if lines and not _is_utf8(sample) and not any(map(_is_utf8, lines)):

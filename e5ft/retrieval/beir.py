@@ -127,8 +127,6 @@ def read_qrels(path: Path | Fetched) -> Iterator[tuple[str, str, str, int]]:
         location = f"{path}:{number}"
         if line is None:
             raise DataError(f"{location}: the line is longer than {MAX_LINE_BYTES:,} bytes; there must be one judgement a line")
-        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-            raise DataError(f"{location}: the file begins with a byte order mark; save it as UTF-8 without BOM")
         try:
             fields = line.decode("utf-8").rstrip("\r\n").split("\t")
         except UnicodeDecodeError as error:

@@ -155,7 +155,7 @@ def test_an_interrupted_store_leaves_nothing_behind(error, write_lines, cache, m
 def test_a_hub_data_set_is_read_anew_and_its_tokens_follow_its_content(cache, monkeypatch):
     """A name says nothing about the content: rows that changed on the hub must not meet the tokens of the old ones."""
     rows = [{"query": "w1", "document": "w2"}]
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: datasets.Dataset.from_list(rows))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: datasets.Dataset.from_list(rows))
     first = load_rows("someone/rows", Columns(), cache)
     old = tokenize_rows(first, make_tokenizer(), TextSpec(), cache)
     assert load_rows("someone/rows", Columns(), cache).digest == first.digest
