@@ -73,9 +73,12 @@ def _whole(path: str | os.PathLike, start: bytes, file) -> str | None:
     place, text = str(path), ""
     try:
         text = content.decode()
-        _, end = _LENIENT.scan_once(text, len(text) - len(text.lstrip(WHITE)))
-        reason = "more stands behind its end" if text[end:].strip(WHITE) else None
-        place = f"{path}:{text.count(chr(10), 0, end) + 1}"
+        end, reason = _next(text, 0), None
+        while end < len(text):  # one value, or objects one after another
+            end = _next(text, _LENIENT.scan_once(text, end)[1])
+            if array and end < len(text):
+                place, reason = f"{path}:{text.count(chr(10), 0, end) + 1}", "more stands behind its end"
+                break
     except json.JSONDecodeError as error:
         place, reason = f"{path}:{error.lineno}", error.msg
     except StopIteration as stop:
@@ -98,13 +101,14 @@ def _rows_of(path: str | os.PathLike, text: str) -> tuple[str, Iterator[tuple[Lo
         if text[_next(text, start + 1)] == "[":
             raise DataError(f'{path}: an array of lists, which name no columns; write df.to_json(FILE, orient="records")')
         return "a JSON array", _array(path, text, start)
-    if text[start] != "{":
-        return "", _one_line(path, text)
+    end = _next(text, _LENIENT.scan_once(text, start)[1])
+    if text[start] != "{" or end < len(text):
+        return "objects one after another" if end < len(text) else "", _sequence(path, text, start)
     try:
         value, _ = STRICT.scan_once(text, start)
     except (ValueError, RecursionError) as error:
         if "\n" not in text.strip():  # one row, which its reader refuses with its line
-            return "", _one_line(path, text)
+            return "", _sequence(path, text, start)
         raise DataError(f"{path}: not JSON ({printable(str(error)) or 'nested too deeply'})") from None
     parts = list(value.values())
     if {"columns", "data"} <= set(value) <= {"columns", "data", "index"}:
@@ -126,18 +130,22 @@ def _rows_of(path: str | os.PathLike, text: str) -> tuple[str, Iterator[tuple[Lo
             rows = [{name: column[label] for name, column in value.items()} for label in parts[0]]
             return "pandas' columns", _objects(path, rows)
         raise DataError(f'{path}: mappings of mappings, of which are the rows? Write df.to_json(FILE, orient="records")')
-    return "", _one_line(path, text)
+    return "", _sequence(path, text, start)
 
 
 def _is_table(part: object) -> bool:
     return isinstance(part, list) and bool(part) and all(isinstance(row, dict) for row in part)
 
 
-def _one_line(path: str | os.PathLike, text: str) -> Iterator[tuple[Location, dict | BadLine]]:
-    """The only row of a file, which may be written over several lines."""
-    start = len(text) - len(text.lstrip(WHITE))
-    location = Location(path, text.count("\n", 0, start) + 1)
-    yield location, _checked(location, text, start)[0]
+def _sequence(path: str | os.PathLike, text: str, at: int) -> Iterator[tuple[Location, dict | BadLine]]:
+    """The only row of a file, or several one after another, each perhaps written over several lines."""
+    line, seen = 1, 0
+    while at < len(text):
+        line, seen = line + text.count("\n", seen, at), at
+        location = Location(path, line)
+        value, end = _checked(location, text, at)
+        yield location, value
+        at = _next(text, end)
 
 
 def _checked(location: Location, text: str, start: int) -> tuple[dict | BadLine, int]:
@@ -168,7 +176,7 @@ def _array(path: str | os.PathLike, text: str, start: int) -> Iterator[tuple[Loc
 
 
 def _next(text: str, at: int) -> int:
-    while text[at] in WHITE:
+    while at < len(text) and text[at] in WHITE:
         at += 1
     return at
 

@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import TextIO
 
 from e5ft.data.lines import MAX_LINE_BYTES, NOT_UTF8, BadLine, Location, NoRows, Told, printable
@@ -83,23 +83,29 @@ def read_workbook(path: str | os.PathLike, sheet: str | None, told: Told) -> Ite
                 raise DataError(
                     f"{path}: {unpacked:,} bytes unpacked, at most {_UNPACKED:,} are read; save the sheet as CSV UTF-8"
                 )
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            sheets = {each.title: each for each in book.worksheets}
-            for each in sheets.values():
+            sheets, formulas = (
+                {each.title: each for each in openpyxl.load_workbook(file, read_only=True, data_only=cached).worksheets}
+                for cached in (True, False)
+            )
+            for each in (*sheets.values(), *formulas.values()):
                 each.reset_dimensions()  # which other programs write wrong: cells beyond them would be lost
             name = _sheet(path, sheets, sheet)
-            rows = enumerate(sheets[name].iter_rows(), start=1)
-            first, header = next((number, cells) for number, cells in rows if _is_filled(cells))
+            rows = zip(count(1), sheets[name].iter_rows(), formulas[name].iter_rows(), strict=False)
+            first, header = next((number, cells) for number, cells, _ in rows if _is_filled(cells))
             names = ["" if _value(cell) is None else str(_value(cell)) for cell in header]
             _check_names(f"{path} (row {first})", names)
             table = _Table(path, names, told, [f"sheet {name!r}" if len(sheets) > 1 else ""])
-            for number, cells in rows:
+            for number, cells, written in rows:
                 location = Location(path, 0, number)
                 values = [_value(cell) for cell in cells] + [None] * (len(names) - len(cells))
-                faulty = [value for cell, value in zip(cells, values, strict=False) if getattr(cell, "data_type", "") == "e"]
-                if faulty:
-                    yield location, BadLine(location, f"a cell holds Excel's error {faulty[0]}; must be its value")
+                faulty = [value for cell, value in zip(cells, values, strict=False) if cell.data_type == "e"]
+                unknown = [
+                    cell.value for cell, value in zip(written, values, strict=False) if cell.data_type == "f" and value is None
+                ]
+                if faulty or unknown:
+                    what = f"Excel's error {faulty[0]}" if faulty else f"a formula without its result ({shown(unknown[0])})"
                     table.empty = False
+                    yield location, BadLine(location, f"a cell holds {what}; must be a value")
                     continue
                 yield from table.row(location, values)
             table.close()

@@ -84,6 +84,13 @@ def test_lines_and_a_single_row_stay_what_they_are(content, rows, write_bytes):
     assert len(found) == rows and all(isinstance(row, Row) for row in found) and notes == []
 
 
+def test_objects_one_after_another_are_rows_with_their_lines(write_bytes):
+    """What `jq .[]` writes without -c."""
+    content = "".join(json.dumps(row, indent=2) + "\n" for row in ROWS[:1] * 3)
+    found, places, notes = outcome(write_bytes(content.encode(), "rows.json"))
+    assert (found, places, notes) == (READ[:1] * 3, [":1", ":6", ":11"], ["objects one after another"])
+
+
 def test_a_row_with_objects_inside_is_a_row(write_bytes):
     path = write_bytes(b'{"query": "q", "positive_passages": [{"docid": "1", "text": "d"}]}', "rows.json")
     assert "positive_passages" in outcome(path)[0][0]

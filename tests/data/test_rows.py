@@ -439,7 +439,8 @@ def check_that_it_ends_well(path: str) -> None:
         assert str(error).startswith(f"{name}:")
         str(error).encode()
         refused = str(error)
-    if name.endswith(".jsonl") and not refused.endswith(WHOLE):
+    empty_array = refused.endswith("holds no rows") and Path(name).read_bytes().strip() == b"[]"
+    if name.endswith(".jsonl") and not refused.endswith(WHOLE) and not empty_array:
         assert len(found) == sum(bool(line.strip()) for line in Path(name).read_bytes().split(b"\n"))
 
 

@@ -137,11 +137,14 @@ def write_book(tmp_path):
 
 @needs_openpyxl
 def test_an_excel_file_is_read_with_its_rows_places(write_book):
-    path = write_book(Sheet1=[[], ["질문", "답변", None], *map(list, ROWS), [None, " "], ["q", 5], ["q", "#N/A"]], Empty=[])
+    path = write_book(
+        Sheet1=[[], ["질문", "답변", None], *map(list, ROWS), [None, " "], ["q", 5], ["q", "#N/A"], ["q", "=A1"]], Empty=[]
+    )
     found, places, notes = outcome(path)
     assert found[:3] == READ and places[:3] == [" (row 3)", " (row 4)", " (row 5)"]
     assert found[3] == " (row 7): 답변 must be a string, this is int: '5'"
     assert found[4].startswith(" (row 8): a cell holds Excel's error #N/A")
+    assert found[5].startswith(" (row 9): a cell holds a formula without its result ('=A1')")
     assert notes == ["sheet 'Sheet1', 1 empty column left out", "1 blank row left out"]
 
 
