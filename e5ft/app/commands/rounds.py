@@ -73,7 +73,7 @@ def _check(settings: TrainSettings, data_plan: DataPlan, job: Job) -> None:
         raise ConfigurationError("rounds and --multirun do not go together: a sweep's jobs would each mine; run them one by one")
     source = data_plan.sources[0]
     if not all(is_url(file) or is_file(file) for file in find_shards(source.file, source.reading)):
-        settings.data.refuse("train_file", "must be local files or a URL, to be mined again in rounds")
+        settings.data.refuse("train_file", "must be a local file or a URL (or several), to be mined again in rounds")
 
 
 def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path) -> None:

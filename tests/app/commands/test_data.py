@@ -38,7 +38,11 @@ def load(settings):
 def test_what_was_understood_of_rows_is_a_line_of_every_header(composed, tmp_path, capsys):
     """Also of rows that come from the cache, and of dev rows."""
     for name, separator in (("rows.csv", ";"), ("dev.csv", "\t")):
-        table = [separator.join(("query", "document")), *(f"{name} 질의 {i}{separator}본문 {i}" for i in range(30)), separator]
+        table = [
+            separator.join(("query", "document")),
+            *(f"{name} 질의 {i}{separator}{name} 본문 {i}" for i in range(30)),
+            separator,
+        ]
         (tmp_path / name).write_text("\n".join(table), encoding="cp949")
     given = [f"data.train_file={tmp_path}/rows.csv", f"data.dev_file={tmp_path}/dev.csv", "data.encoding=cp949"]
     expected = [

@@ -1,10 +1,11 @@
 """What a plan decides: sources of a mix, keep sets, the dev set's origin, and what is refused before a row is read."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
-from e5ft.app.settings.plan import SAMPLE_SET, BeirSplit, DevShare, RowsFile, evaluation_source, plan, row_files
+from e5ft.app.settings.plan import SAMPLE_ROWS, SAMPLE_SET, BeirSplit, DevShare, RowsFile, evaluation_source, plan, row_files
 from e5ft.errors import ConfigurationError, DataError
 
 BOTH = "data.sources={laws: laws.jsonl, web: {train_file: web.jsonl, weight: 2}}"
