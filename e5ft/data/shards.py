@@ -139,6 +139,8 @@ def _in_folder(folder: Path, reading: Reading) -> list[str]:
                 f"{folder}: save_to_disk's state.json names {missing or 'no file'}, which is not there; save it again"
             )
         return [str(folder / file) for file in files]
+    if (folder / "qrels").is_dir():
+        raise DataError(f"{folder}: an evaluation set in BEIR's layout; data.eval_dir={folder}, or rows_dir={folder} of mine.py")
     if reading.config is not None and (folder / reading.config).is_dir():
         folder = folder / reading.config
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_visible(path.relative_to(folder))]

@@ -79,6 +79,11 @@ def test_splits_by_folder_and_configurations(make_files):
     assert refusal("r", Reading(config="en", split="test")) == "r/en: no split data.split=test; there are train: data.split=train"
 
 
+def test_an_evaluation_set_is_no_folder_of_shards(make_files):
+    make_files("e/corpus.jsonl", "e/queries.jsonl", "e/qrels/test.tsv")
+    assert refusal("e") == "e: an evaluation set in BEIR's layout; data.eval_dir=e, or rows_dir=e of mine.py"
+
+
 def test_a_file_of_no_split_beside_others_is_refused(make_files):
     make_files("r/train.jsonl", "r/more.jsonl")
     assert refusal("r").startswith("r: more.jsonl is of no split, train.jsonl is; name the files: ")

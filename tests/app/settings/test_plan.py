@@ -63,7 +63,7 @@ def test_a_missing_file_of_rows_is_told_before_reading(composed, field):
         "absent.csv.gz": "absent.csv.gz: there is no such file",
         "'absent/*.jsonl'": r"absent/\*.jsonl: no file matches",
         f"[{SAMPLE_ROWS},absent.jsonl]": "absent.jsonl: there is no such file",
-        str(SAMPLE_SET): "files of several kinds",
+        str(SAMPLE_SET): "an evaluation set in BEIR's layout; data.eval_dir=",
     }.items():
         with pytest.raises(DataError, match=words):
             plan(composed("train", f"data.{field}={given}"))
