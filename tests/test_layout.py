@@ -15,7 +15,6 @@ TESTED_ELSEWHERE = {
     "app/telling/machine.py": "checks that tests/app/telling/test_findings.py runs",
     "data/cells.py": "what cells hold, through read_rows: tests/data/test_looks.py",
     "data/column_names.py": "tables of names: tests/data/test_layouts.py",
-    "data/formats.py": "one reader a format, through read_rows: tests/data/test_rows.py",
     "data/making.py": "one row, through read_rows: tests/data/test_rows.py, tests/data/test_layouts.py",
     "data/settings.py": "annotations: tests/test_settings.py tells how they are checked",
     "errors.py": "exit codes, each where it is raised",

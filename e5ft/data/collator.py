@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from e5ft.data.step import Step
-from e5ft.data.store import RowStore, TokenStore
+from e5ft.data.store import PLACE, RowStore, TokenStore
 
 
 class Vectors(Protocol):
@@ -90,7 +90,7 @@ class TrainingRows(Dataset):
     ):
         if len(store.rows) != len(tokens.tokens):
             raise ValueError(f"{len(store.rows)} rows but tokens of {len(tokens.tokens)}")
-        self.ids = store.rows.remove_columns(["query", "positives", "negatives", "line"])
+        self.ids = store.rows.remove_columns(["query", "positives", "negatives", *PLACE])
         self._store = store
         self.tokens, self.lengths = tokens.tokens, tokens.lengths
         self.limit, self.positives, self.vectors = negatives_per_query, positives, dict(vectors or {})

@@ -1,140 +1,61 @@
-"""The formats in which rows arrive (JSON lines, CSV, TSV, Parquet, a hub data set), each read into raw rows with their location."""
+"""The formats in which rows arrive, each read into raw rows with their location: files of every kind, and hub data sets."""
 
-import csv
-import json
 import os
+import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TextIO
 
-from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, is_file, printable, read_json_lines
+from e5ft.data.json_files import read_json_file
+from e5ft.data.lines import BadLine, Location, NoRows, Told, is_file, printable
+from e5ft.data.opening import kind_of
 from e5ft.data.settings import Reading
+from e5ft.data.shards import JSON_SUFFIXES, Names, display, find_shards
+from e5ft.data.tables import read_table, read_workbook
 from e5ft.errors import DataError
 from e5ft.settings import shown
 
-JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
-TABLE_SUFFIXES = (".csv", ".tsv")
-SUFFIXES = (*JSON_SUFFIXES, *TABLE_SUFFIXES, ".parquet")
+_PANDAS_INDEX = "__index_level_"  # how pandas names an index in a Parquet file
+_BATCH = 1000
+_CHOICES = {"Config name is missing": "config", "BuilderConfig": "config", "Unknown split": "split"}  # datasets' words
 
 
-def raw_rows(source: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict | BadLine]]:
-    """Yield every row of a source as a mapping of its columns, unchecked; see `e5ft.data.rows.read_rows`."""
-    known_path = is_file(source) or Path(source).is_dir()
-    suffix = Path(source).suffix.lower()
-    if suffix in JSON_SUFFIXES:
-        return read_json_lines(source)
-    if suffix in TABLE_SUFFIXES:
-        return _read_table(source, "\t" if suffix == ".tsv" else ",")
-    if suffix == ".parquet":
-        return _read_parquet(source)
-    if known_path:
-        raise DataError(f"{source}: unknown kind of file; {', '.join(SUFFIXES)} are read")
-    return _read_hub(source, reading.split)
+def raw_rows(source: Names, reading: Reading, notes: list[tuple[str, str]]) -> Iterator[tuple[Location, dict | BadLine]]:
+    """Yield every row of a source as a mapping of its columns, unchecked; see `e5ft.data.rows.read_rows`.
 
-
-def _read_table(path: str | os.PathLike, delimiter: str) -> Iterator[tuple[Location, dict | BadLine]]:
-    try:
-        # Bytes that are not UTF-8 become lone surrogates, which _table_row reports with their line.
-        file = open(path, encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))  # one for the process: never lowered
-    with file:
-        lines = _RowLines(file)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        header = _header(path, reader)
-        empty = True
-        while True:
-            location = Location(path, reader.line_num + 1)
-            lines.left = MAX_LINE_BYTES
-            try:
-                cells = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:  # the lines after it may be pieces of a cell, and would pass for rows
-                raise DataError(
-                    f"{location}: {_not_a_row(error)}, so that where the next row begins is unknown; "
-                    'write a " inside a cell as "", and close every " that opens a cell'
-                ) from None
-            if cells:
-                empty = False
-                yield location, _table_row(location, header, cells)
-        if empty:
-            raise DataError(f"{path}: the file holds no rows below its header")
-
-
-def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
-    try:
-        header = next(reader)
-    except StopIteration:
-        raise DataError(f"{path}: the file holds no rows") from None
-    except csv.Error as error:
-        raise DataError(f"{path}:1: {_not_a_row(error)}") from None
-    if _not_utf8(header):
-        raise DataError(f"{path}:1: not UTF-8; convert the file, for instance from CP949")
-    if header and header[0].startswith("\ufeff"):
-        raise DataError(f"{path}:1: the file begins with a byte order mark; save it as UTF-8 without BOM")
-    if len(set(header)) != len(header):
-        raise DataError(f"{path}:1: a column name stands twice: {shown(header)}")
-    return header
-
-
-class _RowLines:
-    """A table's lines for the csv module; those of one row are at most MAX_LINE_BYTES characters together.
-
-    Attributes:
-        left: how many characters the row that is being read may still have.
+    Args:
+        source: as of `find_shards`; no URLs.
+        reading: how it is read.
+        notes: takes what was understood, while it is read.
     """
-
-    def __init__(self, file: TextIO):
-        self.left, self._file = MAX_LINE_BYTES, file
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._file.readline(self.left + 1)
-        if not line:
-            raise StopIteration
-        if len(line) > self.left:
-            raise csv.Error(f"longer than {MAX_LINE_BYTES:,} characters")
-        self.left -= len(line)
-        return line
-
-
-def _not_a_row(error: csv.Error) -> str:
-    """What is wrong, in words; "unexpected end of data" are the csv module's for a quote that nothing closes."""
-    reason = printable(str(error)).replace("unexpected end of data", 'a cell opens with " and nothing closes it')
-    return f"not a table row ({reason})"
-
-
-def _table_row(location: Location, header: list[str], cells: list[str]) -> dict | BadLine:
-    if len(cells) != len(header):
-        return BadLine(location, f"{len(cells)} cells, but the header names {len(header)} columns")
-    if _not_utf8(cells):
-        return BadLine(location, "not UTF-8; convert the file, for instance from CP949")
-    return {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
-
-
-def _not_utf8(cells: list[str]) -> bool:
-    return any("\udc80" <= character <= "\udcff" for cell in cells for character in cell)
-
-
-def _cell(cell: str) -> object:
-    """An empty cell is null; a cell that is a JSON list of strings is a list, so that CSV can hold several negatives."""
-    if not cell:
-        return None
-    if cell.startswith("[") and cell.endswith("]"):
+    shards, told = find_shards(source, reading), Told(display(source), notes)
+    if len(shards) > 1 or (isinstance(source, str | os.PathLike) and os.fspath(source) != os.fspath(shards[0])):
+        names = [os.path.basename(shard) for shard in shards]
+        told.say(f"{len(shards):,} files, {names[0]} to {names[-1]}" if len(shards) > 1 else f"the file {names[0]}")
+    empty = []
+    for shard in shards:
         try:
-            value = json.loads(cell)
-        except (ValueError, RecursionError):  # the latter: thousands of brackets
-            return cell
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return value
-    return cell
+            yield from _rows_of(shard, reading, told)
+        except NoRows as error:  # an empty file among others is nothing
+            empty.append(error)
+            if len(empty) == len(shards):
+                raise
+            told.count("empty file")
+    told.close()
 
 
-def _read_parquet(path: str | os.PathLike) -> Iterator[tuple[Location, dict | BadLine]]:
+def _rows_of(path: str | os.PathLike, reading: Reading, told: Told) -> Iterator[tuple[Location, dict | BadLine]]:
+    kind = kind_of(path)
+    if not is_file(path):
+        return _read_hub(os.fspath(path), reading)
+    if kind in JSON_SUFFIXES:
+        return read_json_file(path, reading.encoding, told)
+    if kind in (".csv", ".tsv"):
+        return read_table(path, "\t" if kind == ".tsv" else ",", reading.encoding, told)
+    if kind == ".xlsx":
+        return read_workbook(path, reading.config, told)
+    return _read_parquet(path, told) if kind == ".parquet" else _read_arrow(path)
+
+
+def _read_parquet(path: str | os.PathLike, told: Told) -> Iterator[tuple[Location, dict | BadLine]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -144,25 +65,62 @@ def _read_parquet(path: str | os.PathLike) -> Iterator[tuple[Location, dict | Ba
         names = file.schema_arrow.names
     except unreadable as error:
         raise DataError(f"{path}: not readable as Parquet ({_first_line(error)})") from error
-    if len(set(names)) != len(names):
-        raise DataError(f"{path}: a column name stands twice: {shown(names)}")
+    _check_names(path, names)
+    chosen = [name for name in names if not name.startswith(_PANDAS_INDEX)]
+    if len(chosen) < len(names):
+        told.say("index column left out")
     promised, read = file.metadata.num_rows, 0
     if promised == 0:
-        raise DataError(f"{path}: the file holds no rows")
+        raise NoRows(f"{path}: the file holds no rows")
     try:
-        for batch in file.iter_batches(batch_size=1000):
-            for row in _batch_rows(batch):
+        for batch in file.iter_batches(batch_size=_BATCH, columns=None if len(chosen) == len(names) else chosen):
+            for location, row in _located(path, read, batch):
                 read += 1
-                location = Location(path, read)
-                yield location, BadLine(location, f"not readable ({row})") if isinstance(row, Exception) else row
+                yield location, row
     except unreadable as error:
         raise DataError(f"{path}:{read + 1}: cannot be read on ({_first_line(error)})") from error
     if read != promised:
         raise DataError(f"{path}: its footer promises {promised:,} rows, it holds {read:,}; write the file again")
 
 
+def _read_arrow(path: str | os.PathLike) -> Iterator[tuple[Location, dict | BadLine]]:
+    """Yield the rows of an Arrow file, as a stream (what datasets writes) or with a footer."""
+    import pyarrow
+
+    unreadable, read = (OSError, ValueError, pyarrow.ArrowException), 0
+    try:
+        with pyarrow.memory_map(os.fspath(path)) as file:
+            if file.read(6) == b"ARROW1":
+                reader = pyarrow.ipc.open_file(file)
+                batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+            else:
+                file.seek(0)
+                batches = reader = pyarrow.ipc.open_stream(file)
+            _check_names(path, reader.schema.names)
+            for batch in batches:
+                for start in range(0, batch.num_rows, _BATCH):
+                    for location, row in _located(path, read, batch.slice(start, _BATCH)):
+                        read += 1
+                        yield location, row
+    except unreadable as error:
+        raise DataError(f"{path}:{read + 1}: not readable as Arrow ({_first_line(error)})") from error
+    if not read:
+        raise NoRows(f"{path}: the file holds no rows")
+
+
+def _check_names(path: str | os.PathLike, names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        raise DataError(f"{path}: a column name stands twice: {shown(names)}")
+
+
 def _first_line(error: Exception) -> str:
     return printable((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def _located(path: str | os.PathLike, before: int, batch) -> Iterator[tuple[Location, dict | BadLine]]:
+    for number, row in enumerate(_batch_rows(batch), start=before + 1):
+        location = Location(path, number)
+        yield location, BadLine(location, f"not readable ({row})") if isinstance(row, Exception) else row
 
 
 def _batch_rows(batch) -> list[dict | Exception]:
@@ -175,17 +133,23 @@ def _batch_rows(batch) -> list[dict | Exception]:
         return [row for index in range(batch.num_rows) for row in _batch_rows(batch.slice(index, 1))]
 
 
-def _read_hub(name: str, split: str) -> Iterator[tuple[Location, dict]]:
+def _read_hub(name: str, reading: Reading) -> Iterator[tuple[Location, dict]]:
     import datasets
 
-    if name.count("/") > 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
-        raise DataError(f"{name}: there is no such file")
     try:
-        rows = datasets.load_dataset(name, split=split)
+        rows = datasets.load_dataset(name, reading.config, split=reading.split, revision=reading.revision)
     except Exception as error:  # the library raises a dozen kinds; each means that there are no rows
+        there = re.search(r"\[('[^\]]*')\]", str(error))
+        field = next((field for words, field in _CHOICES.items() if words in str(error)), None)
+        if there and field:
+            first = there[1].split("'")[1]
+            asked = getattr(reading, field)
+            what = "several configurations" if asked is None else f"no such data.{field}={asked}"
+            raise DataError(f"{name}: {what}; there are {there[1].replace(chr(39), '')}: data.{field}={first}") from error
         raise DataError(
             f"{name}: there is no such file, and no hub data set of that name could be read ({_first_line(error)}); "
             "name a local file (data.train_file=FILE.jsonl)"
         ) from error
+    place = f"{name}[{reading.split}]" if reading.config is None else f"{name}[{reading.config}/{reading.split}]"
     for number, row in enumerate(rows, start=1):
-        yield Location(f"{name}[{split}]", number), row
+        yield Location(place, number), row

@@ -1,7 +1,6 @@
 """Pairs with a label: what is labelled 0 becomes a hard negative of its query's answers."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 from e5ft.data.cells import as_label
@@ -11,13 +10,12 @@ from e5ft.data.lines import BadLine, Location
 from e5ft.data.making import Row, RowMaker, Rows
 from e5ft.data.passages import Texts
 from e5ft.data.settings import Reading
+from e5ft.data.shards import Names, display
 from e5ft.data.text import text_id
 from e5ft.errors import DataError
 
 
-def labelled_rows(
-    source: str | os.PathLike, reading: Reading, rows: Rows, maker: RowMaker
-) -> Iterator[tuple[Location, Row | BadLine]]:
+def labelled_rows(source: Names, reading: Reading, rows: Rows, maker: RowMaker) -> Iterator[tuple[Location, Row | BadLine]]:
     """Rows of labelled pairs: each answer with all that is labelled 0 for its query. The source is read twice.
 
     Identities stay in memory, the texts labelled 0 lie in a file.
@@ -54,9 +52,9 @@ def labelled_rows(
         (only,) = seen
         left_out = override("data.columns.ignore", (*maker.columns.ignore, layout.label))
         remedy = f"if all are answers: {left_out}" if only else "no document answers a query"
-        raise DataError(f"{source}: {layout.label} is {only} in every row; {remedy}")
+        raise DataError(f"{display(source)}: {layout.label} is {only} in every row; {remedy}")
     maker.counts["no answer"] = len(others.keys() - answers.keys())
-    for location, raw in raw_rows(source, reading):
+    for location, raw in raw_rows(source, reading, []):
         try:
             if isinstance(raw, BadLine):
                 raise raw

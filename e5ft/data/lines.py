@@ -1,6 +1,5 @@
 """Strict reading of JSON lines: every bad line is reported as `path:line: reason`; nothing is guessed or dropped silently."""
 
-import codecs
 import json
 import math
 import os
@@ -11,23 +10,36 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
 
-from e5ft.data.opening import open_binary
+from e5ft.data.opening import open_utf8
 from e5ft.errors import DataError
 
 MAX_LINE_BYTES = 1_000_000  # a passage is a few kilobytes; a line of a megabyte is a file without line ends
+NOT_UTF8 = "mend it, or name the encoding of the whole file: data.encoding=NAME"
 _MESSAGE = 400  # characters of a reason: a line without line ends may be one long key
 _QUOTED = re.compile(r": ['\"].*", re.DOTALL)  # a value stands at the end, as Python writes it
 _MAX_MARKS = 1_000  # combining marks in a row; languages need a handful, Unicode's stream-safe format allows 30
 
 
 class Location(NamedTuple):
-    """A row's place in its source; it prints as `source:line`, and lines count from 1."""
+    """A row's place in its source; it prints as `source:line`, as `source:line (row 3)` where a row is not a line.
+
+    Attributes:
+        source: the file, of several that one that holds the row; or the name of a hub data set with the split.
+        line: counted from 1; 0 where there are no lines, as in a spreadsheet.
+        row: as a spreadsheet counts it, from 1 and with the header; in a JSON array the number of the object; 0: the line.
+    """
 
     source: str | os.PathLike
     line: int
+    row: int = 0
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.line}"
+        line = f":{self.line}" if self.line else ""
+        return f"{self.source}{line} (row {self.row})" if self.row not in (0, self.line) else f"{self.source}{line}"
+
+
+class NoRows(DataError):
+    """A file is sound and empty; among others it is nothing."""
 
 
 class BadLine(Exception):
@@ -46,6 +58,32 @@ class BadLine(Exception):
         self.kind = re.sub(r"\d+", "0", self.words)
 
 
+class Told:
+    """What was understood of a source, beyond the plain case: said once, however many of its files show it.
+
+    Args:
+        name: of the source, for a person.
+        notes: takes ("read", text).
+    """
+
+    def __init__(self, name: str, notes: list[tuple[str, str]]):
+        self._name, self._notes, self._counts = name, notes, {}
+
+    def say(self, *facts: str) -> None:
+        """Note facts, if there are any."""
+        note = ("read", f"{self._name}: {', '.join(filter(None, facts))}")
+        if any(facts) and note not in self._notes:
+            self._notes.append(note)
+
+    def count(self, fact: str) -> None:
+        """Count what is told at the end: "blank row"."""
+        self._counts[fact] = self._counts.get(fact, 0) + 1
+
+    def close(self) -> None:
+        """Note the counts."""
+        self.say(*(f"{count:,} {fact}{'s' * (count > 1)} left out" for fact, count in self._counts.items()))
+
+
 def printable(text: str) -> str:
     """The text with control characters and lone surrogates escaped, as it can stand in a message and on a terminal.
 
@@ -56,11 +94,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[Location, dict | BadLine]]:
+def read_json_lines(path: str | os.PathLike, encoding: str | None = None) -> Iterator[tuple[Location, dict | BadLine]]:
     """Yield every non-blank line of a JSON lines file.
 
     Args:
-        path: the file, UTF-8, one object a line; memory does not grow with its size.
+        path: the file, one object a line; memory does not grow with its size.
+        encoding: as of `open_utf8`.
 
     Yields:
         `(location, value)`: the value is the object, or a `BadLine` that the caller counts or raises.
@@ -69,7 +108,7 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[Location, dict | 
         DataError: the file is missing, unreadable or empty.
     """
     empty = True
-    for number, line in enumerate(raw_lines(path), start=1):
+    for number, line in enumerate(raw_lines(path, encoding), start=1):
         if line is None or line.strip():
             empty, location = False, Location(path, number)
             try:
@@ -77,7 +116,7 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[tuple[Location, dict | 
             except BadLine as bad_line:
                 yield location, bad_line
     if empty:
-        raise DataError(f"{path}: the file holds no rows")
+        raise NoRows(f"{path}: the file holds no rows")
 
 
 def is_file(path: str | os.PathLike) -> bool:
@@ -98,46 +137,34 @@ def is_file(path: str | os.PathLike) -> bool:
     return stat.S_ISREG(mode)
 
 
-def raw_lines(path: str | os.PathLike) -> Iterator[bytes | None]:
-    """Lines as bytes, of a compressed file too; None stands for one longer than MAX_LINE_BYTES, which is read past but never held.
-
-    A byte order mark at the beginning is left out.
+def raw_lines(path: str | os.PathLike, encoding: str | None = None) -> Iterator[bytes | None]:
+    """Lines as UTF-8; None stands for one longer than MAX_LINE_BYTES, which is read past but never held.
 
     Raises:
-        DataError: the file is missing or unreadable.
+        DataError: the file is missing or unreadable, see `open_utf8`.
     """
     if not is_file(path) and os.path.isdir(path):
         raise DataError(f"{path}: this is a folder; must be a file")
-    try:
-        file = open_binary(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    number = 0
-    with file:
-        try:
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-                    while line and not line.endswith(b"\n"):
-                        line = file.readline(MAX_LINE_BYTES)
-                    yield None
-                else:
-                    yield line if number > 1 else line.removeprefix(codecs.BOM_UTF8)
-        except Exception as error:  # a disk's, or a decompressor's: each has kinds of its own
-            reason = getattr(error, "strerror", None) or error
-            raise DataError(f"{path}:{number + 1}: cannot be read on ({reason}); is the file whole?") from error
+    with open_utf8(path, encoding)[0] as file:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE_BYTES)
+                yield None
+            else:
+                yield line
 
 
 def _parse(location: Location, line: bytes | None) -> dict:
     if line is None:
         raise BadLine(location, f"the line is longer than {MAX_LINE_BYTES:,} bytes; must be one row a line")
     try:
-        text = line.decode("utf-8").strip(_WHITE)
+        text = line.decode("utf-8").strip(WHITE)
     except UnicodeDecodeError as error:
-        raise BadLine(location, f"not UTF-8 (byte {error.start}); convert the file, for instance from CP949") from None
+        raise BadLine(location, f"not UTF-8 (byte {error.start}); {NOT_UTF8}") from None
     try:
         # Not decode(), which looks for white space with regular expressions.
-        value, end = _DECODER.scan_once(text, 0)
+        value, end = STRICT.scan_once(text, 0)
         if end != len(text):
             raise json.JSONDecodeError("Extra data", text, end)
     except StopIteration:
@@ -166,8 +193,8 @@ def _unique_keys(pairs: list) -> dict:
 
 
 # Made once: json.loads would make one for every line.
-_WHITE = " \t\n\r"  # JSON's
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+WHITE = " \t\n\r"  # JSON's
+STRICT = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
 def check_text(location: Location | str, field: str, value: object) -> str:

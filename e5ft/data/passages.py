@@ -53,22 +53,22 @@ def read_passages(path: str | os.PathLike, reading: Reading = _AS_IS) -> Iterato
     Raises:
         DataError: the file cannot be read, or a line is faulty.
     """
-    rows = _bare_rows(path) if _has_no_header(path) else raw_rows(path, reading)
+    rows = _bare_rows(path, reading) if _has_no_header(path, reading) else raw_rows(path, reading, [])
     for location, value in rows:
         if isinstance(value, BadLine):
             raise DataError(str(value)) from None
         yield location, value
 
 
-def _has_no_header(path: str | os.PathLike) -> bool:
+def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
     if ".tsv" not in os.path.basename(path).lower():
         return False
-    first = (next(iter(raw_lines(path)), None) or b"").decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n").split("\t")
+    first = (next(iter(raw_lines(path, reading.encoding)), None) or b"").decode("utf-8", "replace").rstrip("\r\n").split("\t")
     return len(first) == 2 and text_key(dict.fromkeys(first)) is None
 
 
-def _bare_rows(path: str | os.PathLike) -> Iterator[tuple[Location, dict | BadLine]]:
-    for number, line in enumerate(raw_lines(path), start=1):
+def _bare_rows(path: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict | BadLine]]:
+    for number, line in enumerate(raw_lines(path, reading.encoding), start=1):
         location = Location(path, number)
         try:
             identity, tab, text = (line or b"").decode("utf-8").rstrip("\r\n").partition("\t")

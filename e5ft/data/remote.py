@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import fsspec
@@ -71,6 +71,28 @@ def check_url(name: object, field: str = "") -> None:
             f"{field or 'an argument'}: the URL carries credentials (user:password@, a token or a signature), which would be stored "
             "with the run; leave them out: they are taken from the environment or the provider's own configuration files"
         )
+
+
+def expanded(names: Iterable[str | os.PathLike]) -> Iterator[str | os.PathLike]:
+    """Yield names, and for a URL with a * in its path the URLs of the files that match it, in order.
+
+    Raises:
+        ConfigurationError: as of `local_file`.
+        DataError: nothing matches, or the storage cannot list its files.
+    """
+    for name in names:
+        if not is_url(name) or "*" not in name:
+            yield name
+            continue
+        check_url(name, name.partition("://")[0] + "://...")
+        if name.lower().startswith("http"):
+            raise DataError(f"{name}: a web server lists no files; name each: [{name.replace('*', '0')}, ...]")
+        with _explained(name):
+            storage, pattern = _storage(name)
+            found = sorted(path for path in storage.glob(pattern) if storage.isfile(path))
+        if not found:
+            raise DataError(f"{name}: no file matches")
+        yield from map(storage.unstrip_protocol, found)
 
 
 def local_file(name: str, cache: Path) -> str | Fetched:
@@ -160,18 +182,7 @@ def _fetched(url: str, cache: Path, choose: Callable[[fsspec.AbstractFileSystem,
 
 def _fetch(url: str, cache: Path, choose: Callable) -> str:
     """Return the name of the folder in the cache that holds the files as they are now."""
-    try:
-        storage, root = fsspec.url_to_fs(url)
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{url}: this protocol needs a package that is not installed ({error}); for s3:// pip install s3fs, for gs:// gcsfs, "
-            "for abfs:// adlfs"
-        ) from error
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{url}: {error}; must be s3://, gs://, abfs://, https://, hf:// or file://, among others"
-        ) from error
-    storage.invalidate_cache()  # a listing from earlier in this process would hide a change
+    storage, root = _storage(url)
     sources = choose(storage, root)
     if not sources:
         raise FileNotFoundError(url)
@@ -196,6 +207,22 @@ def _fetch(url: str, cache: Path, choose: Callable) -> str:
     folder = cache / f"remote-{digest_of(_FILES, url, marks)}"
     caches.keep(folder, copy, rebuild=any(len(each) == 1 for each in marks.values()))  # a size alone tells nothing
     return f"{folder.name}/{_FILES}"
+
+
+def _storage(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    try:
+        storage, root = fsspec.url_to_fs(url)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{url}: this protocol needs a package that is not installed ({error}); for s3:// pip install s3fs, for gs:// gcsfs, "
+            "for abfs:// adlfs"
+        ) from error
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{url}: {error}; must be s3://, gs://, abfs://, https://, hf:// or file://, among others"
+        ) from error
+    storage.invalidate_cache()  # a listing from earlier in this process would hide a change
+    return storage, root
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ them. Every row read is either accepted or a `BadLine` with its location; nothin
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from itertools import chain, islice
 
@@ -18,6 +17,7 @@ from e5ft.data.looks import look
 from e5ft.data.making import Row, RowMaker, Rows
 from e5ft.data.passages import Corpus
 from e5ft.data.settings import Columns, Reading
+from e5ft.data.shards import Names, display
 from e5ft.errors import DataError
 
 __all__ = ["Row", "read_rows"]
@@ -27,15 +27,12 @@ _AS_IS, _STANDARD = Reading(), Columns()
 
 
 def read_rows(
-    source: str | os.PathLike,
-    columns: Columns = _STANDARD,
-    reading: Reading = _AS_IS,
-    notes: list[tuple[str, str]] | None = None,
+    source: Names, columns: Columns = _STANDARD, reading: Reading = _AS_IS, notes: list[tuple[str, str]] | None = None
 ) -> Iterator[tuple[Location, Row | BadLine]]:
     """Yield every row of a source with its location.
 
     Args:
-        source: a file (.jsonl, .json, .ndjson, .csv, .tsv, .parquet) or the name of a hub data set.
+        source: a file, a list or folder of files, or the name of a hub data set; see `find_shards`.
         columns: those that are named; the format's names, which are found by themselves, for the others.
         reading: how the source is read.
         notes: takes what was understood, as (name, text): the columns before the first row, counts after the last.
@@ -47,22 +44,23 @@ def read_rows(
         DataError: the source as a whole cannot be read, or what its columns are cannot be decided.
     """
     notes = [] if notes is None else notes
-    head, rows = _beginning(raw_rows(source, reading))
+    name = display(source)
+    head, rows = _beginning(raw_rows(source, reading, notes))
     first = [value for value in head if isinstance(value, dict)]
     if not first:  # each is a fault of its own, and so are all later ones with other names
         first = [dict.fromkeys((columns.query or "query", columns.document or "document"))]
     try:
-        layout = look(source, first, find_layout(source, first, columns, reading), columns, reading)
+        layout = look(name, first, find_layout(name, first, columns, reading), columns, reading)
     except UnknownColumns as error:  # what else is wrong belongs into the same answer
         raise DataError("\n".join([str(error), *_further(source, error.ignoring, reading)])) from None
-    notes.append(("columns", layout.described(tuple(dict.fromkeys(name for row in first for name in row)))))
-    corpus = Corpus(reading.corpus_file) if layout.ids else None
+    notes.append(("columns", layout.described(tuple(dict.fromkeys(key for row in first for key in row)))))
+    corpus = Corpus(reading.corpus_file, Reading(encoding=reading.encoding)) if layout.ids else None
     if corpus is not None:
         notes.append(("corpus", f"{len(corpus):,} passages of {reading.corpus_file}, which the rows name by id"))
     maker = RowMaker(layout, columns, corpus)
     try:
         shown = False
-        for location, value in labelled_rows(source, reading, rows, maker) if layout.label else maker.rows(source, rows):
+        for location, value in labelled_rows(source, reading, rows, maker) if layout.label else maker.rows(name, rows):
             if not shown and isinstance(value, Row):
                 notes.append(("first row", value.shown()))
                 shown = True
@@ -71,7 +69,7 @@ def read_rows(
         notes += maker.notes()
 
 
-def _further(source: str | os.PathLike, columns: Columns, reading: Reading) -> list[str]:
+def _further(source: Names, columns: Columns, reading: Reading) -> list[str]:
     """The faults that a source's first rows have beside its unknown columns, a line for each kind."""
     faults = Faults()
     with contextlib.suppress(DataError):

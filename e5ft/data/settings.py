@@ -70,7 +70,9 @@ class Reading(Settings):
 
     Attributes:
         format: of the rows; "auto": found by the names of the columns.
-        split, config, revision: of a hub data set.
+        split: of a hub data set, from the hub or in a folder.
+        config: of a hub data set; the sheet of an Excel file.
+        revision: of a hub data set.
         encoding: of text files; None: UTF-8, or UTF-16 where a byte order mark says so.
         corpus_file: passages that rows name by id.
     """

@@ -34,7 +34,8 @@ def join_rows(mix: Mix, stores: Sequence[RowStore], seed: int) -> RowStore:
         sum(store.read for store in stores),
         sum(store.rejected for store in stores),
         tuple(fault for store in stores for fault in store.faults),
-        tuple(store.source for store in stores),
+        tuple(store.files[0] for store in stores),
+        tuple(note for store in stores for note in store.notes),
     )
     # Chosen here and not before: a column cannot be added to a choice without writing all of it again.
     return rows.select(np.concatenate(chosen)) if any(source.cap is not None for source in mix.sources) else rows

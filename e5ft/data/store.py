@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -15,21 +16,23 @@ import pyarrow as pa
 from e5ft import caches, distributed
 from e5ft.data.faults import Faults
 from e5ft.data.lines import BadLine, Location, is_file
-from e5ft.data.remote import local_file
+from e5ft.data.remote import Fetched, expanded, local_file
 from e5ft.data.rows import Row, read_rows
 from e5ft.data.settings import Columns, Reading
+from e5ft.data.shards import Names, display, find_shards
 from e5ft.data.text import TextSpec, text_id, tokenize, tokenizer_state
 from e5ft.errors import DataError
 from e5ft.files import digest_of, digest_of_file, read_json, write_json
 
-VERSION = 6  # part of every cache key: raise it when a stored column means, or a source is read, something else
+VERSION = 7  # part of every cache key: raise it when a stored column means, or a source is read, something else
 _BATCH = 1000
 _AS_IS = Reading()
 log = logging.getLogger(__name__)
 
+PLACE = ("shard", "line", "row")  # columns that say where a row stands
 _ROWS = pa.schema(
     {
-        "line": pa.int64(),
+        **dict.fromkeys(PLACE, pa.int64()),
         "query": pa.string(),
         "positives": pa.list_(pa.string()),
         "negatives": pa.list_(pa.string()),
@@ -50,13 +53,14 @@ class RowStore:
 
     Attributes:
         rows: columns query, positives, negatives (texts), query_id, positive_ids, negative_ids (int64), scores (a teacher's,
-            of the positives and then the negatives; empty where there are none), and line (where a row stands in the
-            source, counted from 1); of a mix also source (int64, which one).
+            of the positives and then the negatives; empty where there are none), and shard, line and row (where a row
+            stands: the number of its file, and as in `Location`); of a mix also source (int64, which one).
         source: where they come from, for messages.
         digest: identifies the rows' content; the key of what is derived from them.
         read, rejected: number of rows read from the source and not accepted.
         faults: what is wrong with the rejected ones, a line for each kind, with its count and first places.
-        files: of a mix, where the rows of each source come from.
+        files: the names of the files that the rows come from, of each source of a mix.
+        notes: what was understood of the source, (name, text), for the header of a run.
     """
 
     rows: datasets.Dataset
@@ -65,7 +69,8 @@ class RowStore:
     read: int
     rejected: int
     faults: tuple[str, ...]
-    files: tuple[str, ...] = ()
+    files: tuple[tuple[str, ...], ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
     def __iter__(self) -> Iterator[Row]:
         for row in self.rows:
@@ -74,7 +79,7 @@ class RowStore:
     def place(self, row: int) -> str:
         """Return where a row stands in the user's files, as `path:line`."""
         stored = self.rows[row]
-        return str(Location(self.files[stored["source"]] if self.files else self.source, stored["line"]))
+        return str(Location(self.files[stored.get("source", 0)][stored["shard"]], stored["line"], stored["row"]))
 
     def positive_ids(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all rows' positive identities end to end, (sum of counts,) int64, and how many each row has, (rows,).
@@ -89,10 +94,8 @@ class RowStore:
         return self._columns()["query_id"].to_numpy()
 
     def without_scores(self) -> np.ndarray:
-        """Return the lines of the rows that carry no teacher's scores, int64."""
-        columns = self._columns()
-        counts = columns["scores"].combine_chunks().value_lengths().to_numpy()
-        return columns["line"].to_numpy()[counts == 0]
+        """Return the rows that carry no teacher's scores, by their numbers, int64."""
+        return np.flatnonzero(self._columns()["scores"].combine_chunks().value_lengths().to_numpy() == 0)
 
     def _columns(self) -> pa.Table:
         return self.rows.with_format("arrow")[:]
@@ -132,13 +135,13 @@ def _limited(total: int, count: int | None, seed: int) -> np.ndarray | None:
     return seeded_choice(total, count, seed)
 
 
-def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "fail", reading: Reading = _AS_IS) -> RowStore:
+def load_rows(source: Names, columns: Columns, cache: Path, *, on_bad_row: str = "fail", reading: Reading = _AS_IS) -> RowStore:
     """Validate a source once and map the result.
 
     Args:
-        source: as for `read_rows`, or the URL of a file.
+        source: as for `read_rows`, or the URL of a file, or several with URLs among them.
         columns: the column mapping.
-        cache: folder of the caches; keyed by the content of the file, so an edited file is read again.
+        cache: folder of the caches; keyed by the content of every file, so an edited file is read again.
         on_bad_row: "fail" raises after reading everything, listing the bad lines; "skip" leaves them out and counts them.
         reading: how the source is read.
 
@@ -146,30 +149,34 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
         DataError: a bad row with on_bad_row=fail, no good row at all, or a file that changes meanwhile.
         StorageError: the cache cannot be written.
     """
-    local = local_file(source, cache)
+    shards = [local_file(name, cache) for name in expanded(find_shards(source, reading))]
     if reading.corpus_file is not None:
         reading = dataclasses.replace(reading, corpus_file=str(local_file(reading.corpus_file, cache)))
-    try:
-        content = digest_of_file(local) if is_file(local) else None
-        corpus = digest_of_file(reading.corpus_file) if reading.corpus_file and is_file(reading.corpus_file) else None
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
-    # The path is part of the key because the messages name it.
+    name, content = display(source), [_content(shard) for shard in shards]
+    corpus = None if reading.corpus_file is None else _content(reading.corpus_file)
+    # The paths are part of the key because the messages name them.
     key = digest_of(
-        "rows", VERSION, str(_ROWS), source, content, corpus, dataclasses.asdict(reading), dataclasses.asdict(columns)
+        *("rows", VERSION, str(_ROWS), name, list(map(str, shards)), content, corpus),
+        *(dataclasses.asdict(reading), dataclasses.asdict(columns)),
     )
     folder = cache / f"rows-{key}"
 
     def write(new: Path) -> None:
-        _write_rows(new, read_rows(local, columns, reading))
-        if content is not None and digest_of_file(local) != content:
-            raise DataError(f"{source}: changed while it was read; start again")
+        notes = []
+        fetched = any(isinstance(shard, Fetched) for shard in shards)
+        _write_rows(new, read_rows(tuple(shards) if fetched else source, columns, reading, notes), notes)
+        changed = next((shard for shard, digest in zip(shards, content, strict=True) if _content(shard) != digest), None)
+        if changed is not None:
+            raise DataError(f"{changed}: changed while it was read; start again")
 
     # A hub name has no content to compare: it is read again (its own cache keeps the download).
-    with _entry(folder, write, rebuild=content is None):
+    with _entry(folder, write, rebuild=None in content):
         report = read_json(folder / "report.json")
         rows = _map(folder / "rows.arrow")
-    store = RowStore(rows, source, report["digest"], report["read"], report["rejected"], tuple(report["faults"]))
+    store = RowStore(
+        *(rows, name, report["digest"], report["read"], report["rejected"], tuple(report["faults"])),
+        *((tuple(report["files"]),), tuple(map(tuple, report["notes"]))),
+    )
     if store.rejected and on_bad_row == "fail":
         helps = store.read > store.rejected
         raise DataError(f"{_describe(store)}\nMend the rows{', or leave them out with data.on_bad_row=skip' * helps}.")
@@ -180,32 +187,42 @@ def load_rows(source: str, columns: Columns, cache: Path, *, on_bad_row: str = "
     return store
 
 
+def _content(shard: str | os.PathLike) -> str | None:
+    try:
+        return digest_of_file(shard) if is_file(shard) else None
+    except OSError as error:
+        raise DataError(f"{shard}: cannot be read ({error.strerror})") from error
+
+
 def _describe(store: RowStore) -> str:
     return "\n".join([f"{store.rejected:,} of {store.read:,} rows cannot be used:", *(f"  {fault}" for fault in store.faults)])
 
 
-def _write_rows(folder: Path, rows: Iterable[tuple[Location, Row | BadLine]]) -> None:
-    counts, faults = {"read": 0, "rejected": 0}, Faults()
+def _write_rows(folder: Path, rows: Iterable[tuple[Location, Row | BadLine]], notes: list[tuple[str, str]]) -> None:
+    counts, faults, files = {"read": 0, "rejected": 0}, Faults(), {}
 
-    def accepted() -> Iterator[tuple[int, Row]]:
-        """Yield (line, row) of the sound rows, and count the others."""
+    def accepted() -> Iterator[tuple[tuple[int, int, int], Row]]:
+        """Yield (place, row) of the sound rows, and count the others."""
         for location, row in rows:
             counts["read"] += 1
             if not isinstance(row, BadLine):
-                yield location.line, row
+                yield (files.setdefault(str(location.source), len(files)), location.line, location.row), row
                 continue
             counts["rejected"] += 1
             faults.add(row)
 
     _write_arrow(folder / "rows.arrow", _ROWS, accepted(), _batch_of_rows)
-    write_json(folder / "report.json", {**counts, "faults": faults.lines(), "digest": digest_of_file(folder / "rows.arrow")})
+    digest = digest_of_file(folder / "rows.arrow")
+    write_json(
+        folder / "report.json", {**counts, "faults": faults.lines(), "digest": digest, "files": list(files), "notes": notes}
+    )
 
 
-def _batch_of_rows(numbered: list[tuple[int, Row]]) -> pa.RecordBatch:
+def _batch_of_rows(placed: list[tuple[tuple[int, int, int], Row]]) -> pa.RecordBatch:
     """Build a batch column by column, without a mapping for every row (docs/log.md)."""
-    lines, rows = zip(*numbered, strict=True)
+    places, rows = zip(*placed, strict=True)
     columns = [
-        pa.array(lines, pa.int64()),
+        *(pa.array(numbers, pa.int64()) for numbers in zip(*places, strict=True)),
         pa.array([row.query for row in rows], pa.string()),
         _list_array([row.positives for row in rows], pa.string()),
         _list_array([row.negatives for row in rows], pa.string()),

@@ -161,7 +161,7 @@ def _keyed(path: Path | Fetched) -> Iterator[tuple[Location, object, object, obj
 
 
 def _rows(path: Path | Fetched) -> Iterator[tuple[Location, dict | BadLine]]:
-    return read_json_lines(path) if _JSON.search(Path(path).name) else raw_rows(path, Reading())
+    return read_json_lines(path) if _JSON.search(Path(path).name) else raw_rows(path, Reading(), [])
 
 
 def _texts(files: Iterable[Path | Fetched], keys: tuple[str, ...], text_of) -> tuple[StringColumn, StringColumn]:

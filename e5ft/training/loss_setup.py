@@ -108,6 +108,6 @@ def _check_scores(rows: RowStore) -> None:
     without = rows.without_scores()
     if len(without):
         raise DataError(
-            f"{rows.source}:{without[0]}: no scores; the loss learns from a teacher's, and {len(without):,} of {len(rows.rows):,} "
+            f"{rows.place(int(without[0]))}: no scores; the loss learns from a teacher's, and {len(without):,} of {len(rows.rows):,} "
             "rows have none. Write them (python mine.py cross_encoder.path=DIR ...), or learn from a guide: loss.teacher=guide"
         )

@@ -95,7 +95,8 @@ def tables(draw, delimiter: str) -> tuple[bytes, int | None]:
     # Python's own writer leaves a line end of another kind than its own unquoted.
     tame = all_quoted or not any("\r" in cell or "\n" in cell for cell in cells)
     countable = encoding == "utf-8" and tame and all(len(cell) < 100_000 for cell in cells)
-    return _encoded(text.getvalue(), encoding), len(rows) if countable else None
+    filled = sum(any(cell.strip() for cell in row) for row in rows)  # blank ones are nothing
+    return _encoded(text.getvalue(), encoding), filled if countable else None
 
 
 _CLEAN = _PLAIN | st.text(st.characters(exclude_categories=("Cs",)), max_size=6)

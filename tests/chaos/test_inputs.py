@@ -9,7 +9,7 @@ import pytest
 
 from e5ft.data import rows as rows_module
 from e5ft.errors import DataError
-from tests.chaos import commands, hostile_models, hostile_sets, row_checks, row_files
+from tests.chaos import commands, dialects, hostile_models, hostile_sets, row_checks, row_files
 from tests.chaos.forking import Ended, in_children
 from tests.chaos.inputs import run
 from tests.chaos.report import Report
@@ -27,6 +27,20 @@ def test_a_share_of_the_files_ends_well(tmp_path):
     total = report.total
     assert total["tried"] >= 120 and total["accepted"] > 5 and total["refused"] > 20
     assert total["rows_read"] == total["rows_accepted"] + total["rows_rejected"] > 100
+
+
+def test_rows_in_every_dialect_come_back_equal_or_are_refused(tmp_path):
+    """Most come back: what is refused are pandas' orient=values and labels that say nothing."""
+    report = run(42, 20261128, tmp_path, parts=["dialects"])
+    assert report.offences == []
+    assert report.total["tried"] == 42 and report.total["accepted"] >= 36
+    assert all(counts["accepted"] for counts in report.kinds.values())
+
+
+def test_a_dialect_that_comes_back_as_other_rows_is_an_offence(tmp_path, monkeypatch):
+    monkeypatch.setattr(dialects, "expected", lambda row: (row["query"] + " ", (row["document"],), ()))
+    report = run(3, 1, tmp_path, parts=["dialects"])
+    assert report.total["tracebacks"] == len(report.offences) == 3
 
 
 def test_a_share_of_the_damaged_files_through_the_command(world, tmp_path):

@@ -7,16 +7,16 @@ import os
 import pytest
 
 from e5ft.data import lines
-from e5ft.data.lines import MAX_LINE_BYTES, BadLine, check_text, is_file, printable, read_json_lines
+from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, Told, check_text, is_file, printable, read_json_lines
 from e5ft.errors import DataError
 
 GOOD = '{"query": "한국어"}'
 
 BAD_LINES = {
-    "cp949": (GOOD.encode("cp949"), "not UTF-8 (byte 11); convert the file, for instance from CP949"),
-    "utf16": (GOOD.encode("utf-16-le"), "not UTF-8 (byte 23); convert the file, for instance from CP949"),
+    "cp949": (GOOD.encode("cp949"), "not UTF-8 (byte 11); mend it, or name the encoding of the whole file: data.encoding=NAME"),
+    "utf16": (GOOD.encode("utf-16-le"), "not UTF-8 (byte 23); mend it, or name the encoding of the whole file: data.encoding=NAME"),
     "cut": (b'{"query": "a", "docum', "not JSON (Unterminated string starting at): '{\"query\": \"a\", \"docum'"),
-    "cut within a letter": (GOOD.encode()[:-3], "not UTF-8 (byte 17); convert the file, for instance from CP949"),
+    "cut within a letter": (GOOD.encode()[:-3], "not UTF-8 (byte 17); mend it, or name the encoding of the whole file: data.encoding=NAME"),
     "nan": (b'{"query": NaN}', "not JSON (NaN is not a JSON value): '{\"query\": NaN}'"),
     "infinity": (b'{"query": -Infinity}', "not JSON (-Infinity is not a JSON value): '{\"query\": -Infinity}'"),
     "two objects": (b'{"a": 1} {"b": 2}', "not JSON (Extra data): '{\"a\": 1} {\"b\": 2}'"),
@@ -52,20 +52,32 @@ def test_a_bad_line_is_a_fault_with_its_place_and_the_next_line_is_read(kind, wr
     assert outcome(path) == [json.loads(GOOD), f"3: {reason}", json.loads(GOOD)]
 
 
-@pytest.mark.parametrize("before", [b"", b"\n"])
-def test_a_byte_order_mark_is_left_out_at_the_beginning_alone(before, write_bytes):
-    mark, reason = b"\xef\xbb\xbf", 'not JSON (Expecting value): \'\\ufeff{"query": "한국어"}\''
-    path = write_bytes(mark + before + GOOD.encode() + b"\n" + mark + GOOD.encode())
-    assert outcome(path) == [json.loads(GOOD), f"{3 if before else 2}: {reason}"]
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_says_the_encoding(encoding, write_bytes):
+    path = write_bytes(f"{GOOD}\n{GOOD}".encode(encoding))
+    assert outcome(path) == [json.loads(GOOD)] * 2
+
+
+def test_a_place_says_the_row_where_it_is_not_the_line():
+    assert str(Location("a.csv", 7, 6)) == "a.csv:7 (row 6)" and str(Location("a.csv", 7, 7)) == "a.csv:7"
+    assert str(Location("a.jsonl", 7)) == "a.jsonl:7" and str(Location("a.xlsx", 0, 6)) == "a.xlsx (row 6)"
+
+
+def test_what_is_told_of_many_files_is_said_once():
+    notes = []
+    told = Told("shards", notes)
+    for _ in range(3):
+        told.say("UTF-16", "", "separator ';'")
+        told.count("blank row")
+    told.say("")
+    told.count("empty file")
+    told.close()
+    assert notes == [("read", "shards: UTF-16, separator ';'"), ("read", "shards: 3 blank rows left out, 1 empty file left out")]
 
 
 def test_a_cut_last_line_is_a_fault(write_bytes):
     reason = '2: not JSON (Unterminated string starting at): \'{"query": "한국\''
     assert outcome(write_bytes(GOOD.encode() + b"\n" + GOOD.encode()[:-5])) == [json.loads(GOOD), reason]
-
-
-def test_a_file_saved_as_utf16_is_a_fault(write_bytes):
-    assert outcome(write_bytes(GOOD.encode("utf-16")))[0] == "1: not UTF-8 (byte 0); convert the file, for instance from CP949"
 
 
 def test_a_long_number_is_a_fault(write_bytes):
@@ -76,7 +88,7 @@ def test_a_long_number_is_a_fault(write_bytes):
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_line_ends_blank_lines_and_a_last_line_without_end(end, write_bytes):
     path = write_bytes(b"\n" + b'{"a": 1}' + b"\n  \t\r\n" + b'{"a": 2}' + end)
-    assert list(read_json_lines(path)) == [((path, 2), {"a": 1}), ((path, 4), {"a": 2})]
+    assert list(read_json_lines(path)) == [((path, 2, 0), {"a": 1}), ((path, 4, 0), {"a": 2})]
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])

@@ -1,6 +1,7 @@
 """Rows and tokens on disk: counted, cached by content, written whole or not at all, by one process."""
 
 import errno
+import gzip
 import json
 import multiprocessing
 from pathlib import Path
@@ -138,6 +139,48 @@ def test_a_file_that_changes_while_it_is_read_is_refused(write_lines, cache, mon
     assert folders(cache) == []
 
 
+def test_rows_of_several_files_know_theirs(tmp_path, cache, monkeypatch):
+    """Also read from the cache, and in a choice; what was understood is told again."""
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "a.jsonl").write_text(f"{GOOD}\n\n{GOOD}\n")
+    (tmp_path / "s" / "b.csv.gz").write_bytes(gzip.compress('query;document\n"질\n의";d\n;\nr;e\n'.encode()))
+    source = (str(tmp_path / "s" / "a.jsonl"), str(tmp_path / "s" / "b.csv.gz"))
+
+    def check() -> str:
+        store = load_rows(source, Columns(), cache)
+        assert [store.place(row).rpartition("/")[2] for row in range(4)] == [
+            *("a.jsonl:1", "a.jsonl:3", "b.csv.gz:2", "b.csv.gz:5 (row 4)"),
+        ]  # fmt: skip
+        assert store.select(np.array([3])).place(0).endswith("b.csv.gz:5 (row 4)")
+        assert store.source == f"{source[0]} and 1 more"
+        assert [text.removeprefix(f"{store.source}: ") for label, text in store.notes if label == "read"] == [
+            *("2 files, a.jsonl to b.csv.gz", "separator ';'", "1 blank row left out"),
+        ]  # fmt: skip
+        return store.digest
+
+    digest = check()
+    with monkeypatch.context() as patch:
+        forbid(patch, "read_rows")
+        assert check() == digest
+    (tmp_path / "s" / "a.jsonl").write_text(f"{GOOD}\n\n{GOOD.replace('d', 'x')}\n")
+    with pytest.raises(DataError, match=r"a\.jsonl:3: "):
+        check()
+
+
+def test_every_file_is_watched_while_it_is_read(tmp_path, cache, monkeypatch):
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text(GOOD)
+    read_rows = store_module.read_rows
+
+    def edited(*args):
+        (tmp_path / "b.jsonl").write_text(GOOD.replace('"d"', '"e"'))
+        return read_rows(*args)
+
+    monkeypatch.setattr(store_module, "read_rows", edited)
+    with pytest.raises(DataError, match=r"b\.jsonl: changed while it was read; start again"):
+        load_rows(str(tmp_path / "*.jsonl"), Columns(), cache)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DataError, MemoryError])
 def test_an_interrupted_store_leaves_nothing_behind(error, write_lines, cache, monkeypatch):
     path = write_lines(*[GOOD] * 1500)
@@ -156,7 +199,7 @@ def test_an_interrupted_store_leaves_nothing_behind(error, write_lines, cache, m
 def test_a_hub_data_set_is_read_anew_and_its_tokens_follow_its_content(cache, monkeypatch):
     """A name says nothing about the content: rows that changed on the hub must not meet the tokens of the old ones."""
     rows = [{"query": "w1", "document": "w2"}]
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: datasets.Dataset.from_list(rows))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: datasets.Dataset.from_list(rows))
     first = load_rows("someone/rows", Columns(), cache)
     old = tokenize_rows(first, make_tokenizer(), TextSpec(), cache)
     assert load_rows("someone/rows", Columns(), cache).digest == first.digest

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
+from e5ft.app.telling.report import header_line, say
 from e5ft.data.lines import BadLine
 from e5ft.data.passages import passage_text, read_passages
 from e5ft.data.remote import Fetched, local_file
 from e5ft.data.rows import Row
 from e5ft.data.settings import Mix
+from e5ft.data.shards import display, stem
 from e5ft.data.sources import join_rows
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, limited_rows, load_rows
@@ -135,15 +137,18 @@ def load_evaluation_set(settings) -> RetrievalSet:
 
 
 def load_file(source: RowsFile, settings) -> RowStore:
-    """Validate and map the rows of one source."""
+    """Validate and map the rows of one source, and say what was understood of it."""
     cache, on_bad_row = Path(settings.cache_dir), settings.data.on_bad_row
-    return load_rows(source.file, source.columns, cache, on_bad_row=on_bad_row, reading=source.reading)
+    store = load_rows(source.file, source.columns, cache, on_bad_row=on_bad_row, reading=source.reading)
+    for note in store.notes:
+        say(header_line(*note))
+    return store
 
 
 def load_set(source: RowsFile | BeirSplit, settings) -> RetrievalSet:
     """Load an evaluation set, whole."""
     if isinstance(source, RowsFile):
-        return from_rows(Path(source.file).stem, load_file(source, settings))
+        return from_rows(stem(source.file), load_file(source, settings))
     return load_beir(source.folder, source.split, name=source.name)
 
 
@@ -194,7 +199,7 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
             names.append(f"{name} (held_out=judged, since its corpus holds most candidates)" if by_itself else name)
         else:
             held_out |= _documents(load_file(part, settings) if isinstance(part, RowsFile) else _dev_rows(rows, plan))
-            names.append(part.file if isinstance(part, RowsFile) else "the dev rows that train.py will set aside")
+            names.append(display(part.file) if isinstance(part, RowsFile) else "the dev rows that train.py will set aside")
     keep_own = settings.mining.own_negatives == "keep"
     index = make_index(rows, corpus, held_out, all_rows=itertools.chain(every_row, themselves), keep_own=keep_own)
     own = sum(len(row.negatives) for row in rows)

@@ -22,6 +22,7 @@ from e5ft.app.settings.plan import DataPlan, RowsFile, plan
 from e5ft.app.telling.mining_report import draw_mined_scores, mining_closing, mining_opening, next_command
 from e5ft.app.telling.report import relative, say, text_format
 from e5ft.data.lines import MAX_LINE_BYTES
+from e5ft.data.shards import find_shards
 from e5ft.data.store import RowStore
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json, write_json, write_lines
@@ -206,9 +207,10 @@ def _output(settings: MineSettings) -> Path:
     output, record = folder / ROWS, folder / RECORD
     files = [output, folder / DEV_ROWS]
     for field in ("train_file", "dev_file"):
-        file = getattr(settings.data, field)
+        given = getattr(settings.data, field)
+        given = () if given is None else find_shards(given, settings.data.reading)
         for written in files:
-            if file is not None and Path(file).resolve() == written.resolve():
+            if any(Path(file).resolve() == written.resolve() for file in given):
                 raise ConfigurationError(f"output_dir={folder}: {written} is data.{field}; name another folder")
     # Below outputs/ it is a job's own that a kill left half done: rounds resume there.
     is_ours = record.is_file() or output.resolve().is_relative_to(Path(OUTPUTS).resolve())

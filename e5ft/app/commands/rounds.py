@@ -16,7 +16,9 @@ from e5ft.app.settings.groups import MineSettings, TrainSettings
 from e5ft.app.settings.plan import DataPlan, DevShare, RowsFile, plan
 from e5ft.app.telling.report import relative, say
 from e5ft.app.telling.state import record, status_of
+from e5ft.data.lines import is_file
 from e5ft.data.remote import is_url
+from e5ft.data.shards import find_shards
 from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import read_json, replace_link, write_json, write_lines
 from e5ft.modeling.loading import load_encoder
@@ -65,9 +67,9 @@ def _check(settings: TrainSettings, data_plan: DataPlan, job: Job) -> None:
         raise ConfigurationError("rounds.count above 1 with data=mix: mine each source with mine.py, and mix the files")
     if job.in_sweep:
         raise ConfigurationError("rounds and --multirun do not go together: a sweep's jobs would each mine; run them one by one")
-    file = data_plan.sources[0].file
-    if not is_url(file) and not Path(file).is_file():
-        settings.data.refuse("train_file", "must be a local file or a URL, to be mined again in rounds")
+    source = data_plan.sources[0]
+    if not all(is_url(file) or is_file(file) for file in find_shards(source.file, source.reading)):
+        settings.data.refuse("train_file", "must be a local file or a URL (or several), to be mined again in rounds")
 
 
 def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path) -> None:

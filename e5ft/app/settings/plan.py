@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from e5ft.app.settings.build import as_yaml, shipped
-from e5ft.data.formats import SUFFIXES
 from e5ft.data.remote import Fetched, is_url
 from e5ft.data.settings import Columns, Mix, Reading
-from e5ft.errors import ConfigurationError, DataError
+from e5ft.data.shards import display, find_shards, stem
+from e5ft.errors import ConfigurationError
 from e5ft.retrieval.beir import set_folder
 from e5ft.retrieval.layouts import find_files, has_split
 
@@ -116,15 +116,17 @@ def plan(settings: Any) -> DataPlan:
         dev = BeirSplit(evaluation.folder, DEV_SPLIT)
     else:
         dev = DevShare(data.dev_share, settings.seed) if rows_dir is None else None
-    target = evaluation.name if evaluation is not None else "dev" if data.dev_file is None else Path(data.dev_file).stem
+    target = evaluation.name if evaluation is not None else "dev" if data.dev_file is None else stem(data.dev_file)
     keep = () if hasattr(settings, "rows_dir") else locate_keep_sets(data.keep_dir, data.eval_split, cache, target)
-    for file in (part.file for part in (*sources, dev) if isinstance(part, RowsFile) and not is_url(part.file)):
-        if Path(file).suffix.lower() in SUFFIXES and not Path(file).exists():  # a hub data set's name has no such suffix
-            raise DataError(f"{file}: there is no such file")
+    for part in (*sources, dev):
+        if isinstance(part, RowsFile):
+            find_shards(part.file, part.reading)
     if rows_dir is not None:
         display_name = f"{rows_dir} ({settings.rows_split})"
     else:
-        display_name = "the shipped sample" if sample else data.train_file or f"a mix of {', '.join(data.mix.names)}"
+        display_name = (
+            "the shipped sample" if sample else f"a mix of {', '.join(data.mix.names)}" if data.mix else display(data.train_file)
+        )
     return DataPlan(sources, dev, evaluation, keep, data.mix, sample, display_name)
 
 

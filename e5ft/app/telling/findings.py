@@ -24,11 +24,11 @@ from e5ft.app.telling import machine
 from e5ft.app.telling.machine import Finding, fault, note, ok
 from e5ft.app.telling.report import duration, relative, say, size
 from e5ft.app.telling.state import holds_work, status_of
-from e5ft.data.formats import SUFFIXES
-from e5ft.data.lines import BadLine
+from e5ft.data.lines import BadLine, is_file
 from e5ft.data.mixing import MixSampler
 from e5ft.data.remote import is_url
 from e5ft.data.rows import read_rows
+from e5ft.data.shards import display, find_shards
 from e5ft.data.store import TokenStore
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.compact import compacted
@@ -173,18 +173,18 @@ def check_data(run: PlannedRun) -> Finding:
     """Read the first rows of each source as strictly as a run does, and look at the evaluation folders' layout."""
     data, texts, faults, count, complete = plan(run.settings), [], [], 0, True
     for source in (part for part in (*data.sources, data.dev) if isinstance(part, RowsFile)):
-        file = source.file
-        if is_url(file) or (not Path(file).exists() and Path(file).suffix.lower() not in SUFFIXES):
-            texts.append(f"{file} ({'a URL' if is_url(file) else 'a hub data set'}, not looked at)")
+        name, notes = display(source.file), []
+        elsewhere = [shard for shard in find_shards(source.file, source.reading) if is_url(shard) or not is_file(shard)]
+        if elsewhere:
+            texts.append(f"{name} ({'a URL' if is_url(elsewhere[0]) else 'a hub data set'}, not looked at)")
             complete = False
             continue
-        notes: list[tuple[str, str]] = []
-        with contextlib.closing(read_rows(file, source.columns, source.reading, notes)) as every:
+        with contextlib.closing(read_rows(source.file, source.columns, source.reading, notes)) as every:
             rows = list(itertools.islice(every, _ROWS))
         faults += [str(row) for _, row in rows if isinstance(row, BadLine)]
         count, complete = count + len(rows), complete and len(rows) < _ROWS
-        told = "; ".join(f"{name} {text}" for name, text in notes)
-        texts.append(f"{relative(Path(file))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows; {told})")
+        said = "".join(f"; {label} {text.removeprefix(f'{name}: ')}" for label, text in notes)
+        texts.append(f"{relative(Path(name))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows{said})")
     sets = [part.folder for part in (data.evaluation, *data.keep) if isinstance(part, BeirSplit)]
     names = ", ".join(str(folder) if is_url(str(folder)) else relative(folder) for folder in sets)
     text = ", ".join(texts) + (f"; evaluation: {names}" if sets else "")

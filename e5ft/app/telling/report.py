@@ -31,6 +31,11 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def header_line(name: str, text: str) -> str:
+    """A line of a command's header: a fact's name and the fact."""
+    return f"  {name:<10}  {text}"
+
+
 def opening(source: ModelSource, data) -> str:
     """The first lines of a training: which model is about to be trained on what.
 

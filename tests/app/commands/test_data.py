@@ -10,6 +10,7 @@ from e5ft.app.commands.data import (
     FEWEST_QUERIES,
     LARGEST,
     chosen_size,
+    load_evaluation_set,
     load_mining_data,
     load_training_data,
     planned_dev,
@@ -32,6 +33,31 @@ def rows(name: str, count: int) -> list[dict]:
 
 def load(settings):
     return load_training_data(plan(settings), settings)
+
+
+def test_what_was_understood_of_rows_is_a_line_of_every_header(composed, tmp_path, capsys):
+    """Also of rows that come from the cache, and of dev rows."""
+    for name, separator in (("rows.csv", ";"), ("dev.csv", "\t")):
+        table = [
+            separator.join(("query", "document")),
+            *(f"{name} 질의 {i}{separator}{name} 본문 {i}" for i in range(30)),
+            separator,
+        ]
+        (tmp_path / name).write_text("\n".join(table), encoding="cp949")
+    given = [f"data.train_file={tmp_path}/rows.csv", f"data.dev_file={tmp_path}/dev.csv", "data.encoding=cp949"]
+    expected = [
+        f"  read        {tmp_path}/{name}: {fact}"
+        for name, separator in (("rows.csv", "';'"), ("dev.csv", "tab"))
+        for fact in (f"CP949, separator {separator}", "1 blank row left out")
+    ]
+    for _ in range(2):
+        load(composed("train", *given))
+        assert capsys.readouterr().out.splitlines() == expected
+    settings = composed("mine", *given, "data.eval_dir=null")
+    load_mining_data(plan(settings), settings)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("  read")] == expected
+    load_evaluation_set(composed("eval", "model.path=.", *given[1:]))
+    assert capsys.readouterr().out.splitlines() == expected[2:]
 
 
 @pytest.fixture

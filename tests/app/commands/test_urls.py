@@ -50,7 +50,7 @@ def test_training_data_from_urls(composed, bucket):
 def test_a_mix_and_dev_rows_from_urls(composed, bucket):
     given = ["data=mix", f"data.sources={{a: '{bucket}/train.jsonl', b: {SAMPLE / 'train.jsonl'}}}"]
     data = training(composed("train", *given, f"data.dev_file={bucket}/train.jsonl"))
-    assert data.train.files == (f"{bucket}/train.jsonl", str(SAMPLE / "train.jsonl")) and data.dev.name == "train"
+    assert data.train.files == ((f"{bucket}/train.jsonl",), (str(SAMPLE / "train.jsonl"),)) and data.dev.name == "train"
 
 
 def test_evaluation_and_mining_read_urls(composed, bucket, tmp_path):

@@ -1,12 +1,23 @@
 """What a plan decides: sources of a mix, keep sets, the dev set's origin, and what is refused before a row is read."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from e5ft.app.settings.build import shipped
-from e5ft.app.settings.plan import SAMPLE_SET, BeirSplit, DevShare, RowsFile, evaluation_source, plan, row_files, saved
+from e5ft.app.settings.plan import (
+    SAMPLE_ROWS,
+    SAMPLE_SET,
+    BeirSplit,
+    DevShare,
+    RowsFile,
+    evaluation_source,
+    plan,
+    row_files,
+    saved,
+)
 from e5ft.data.settings import data_settings
 from e5ft.errors import ConfigurationError, DataError
 
@@ -78,8 +89,23 @@ def test_eval_ranks_one_set(composed, write_rows, keep):
 
 @pytest.mark.parametrize("field", ["train_file", "dev_file"])
 def test_a_missing_file_of_rows_is_told_before_reading(composed, field):
-    with pytest.raises(DataError, match="absent.jsonl: there is no such file"):
-        plan(composed("train", f"data.{field}=absent.jsonl"))
+    for given, words in {
+        "absent.jsonl": "absent.jsonl: there is no such file",
+        "absent.csv.gz": "absent.csv.gz: there is no such file",
+        "'absent/*.jsonl'": r"absent/\*.jsonl: no file matches",
+        f"[{SAMPLE_ROWS},absent.jsonl]": "absent.jsonl: there is no such file",
+        str(SAMPLE_SET): "an evaluation set in BEIR's layout; data.eval_dir=",
+    }.items():
+        with pytest.raises(DataError, match=words):
+            plan(composed("train", f"data.{field}={given}"))
+
+
+def test_several_files_are_one_source(composed, write_rows):
+    first, second = (write_rows([{"query": "q", "document": "d"}], name) for name in ("a.jsonl", "b.jsonl"))
+    for given in (f"[{first},{second}]", f"'{Path(first).parent}/?.jsonl'"):
+        made = plan(composed("train", f"data.train_file={given}", f"data.dev_file={given}"))
+        assert len(made.sources) == 1 and made.sources[0].file == made.dev.file
+    assert plan(composed("train", f"data.train_file=[{first},{second}]")).display_name == f"{first} and 1 more"
 
 
 def test_one_folder_or_a_list_or_nothing(composed, keep):

@@ -193,6 +193,10 @@ def test_data(planned, write_rows):
     for missing in ("data.train_file=nix.jsonl", "data.eval_dir=nix", "data.keep_dir=nix", "data.dev_file=nix.csv"):
         with pytest.raises(DataError, match="nix"):
             findings.check_data(planned(missing))
+    table = Path("faq.csv")
+    table.write_text("".join(f"{a};{b}\n" for a, b in [("query", "document"), *map(dict.values, good)]))
+    assert findings.check_data(planned(f"data.train_file={table}")).text.endswith("faq.csv (70 rows; separator ';')")
+    assert findings.check_data(planned(f"data.train_file=[{table},{write_rows(good)}]")).state == "ok"
     assert "not looked at" in findings.check_data(planned("data.train_file=some/name")).text
 
 
