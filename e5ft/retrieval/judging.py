@@ -29,6 +29,7 @@ class Counts:
         absent_passages: relevant judgements whose passage the corpus lacks: never found.
         absent_queries: judged queries that the queries' file lacks: ignored.
         copies: passages whose text another one has: not ranked a second time.
+        near_copies: passages of a set made of rows that nearly are an answer, and are not judged: not ranked.
     """
 
     queries: int = 0
@@ -38,6 +39,7 @@ class Counts:
     absent_passages: int = 0
     absent_queries: int = 0
     copies: int = 0
+    near_copies: int = 0
 
     def lines(self) -> list[str]:
         """What there is to be told, a line for each count that is not 0."""
@@ -54,6 +56,7 @@ class Counts:
             ),
             (self.absent_queries, f"judged queries without a text: {self.absent_queries:,}, ignored"),
             (self.copies, f"passages with another passage's text: {self.copies:,}, each text is one passage"),
+            (self.near_copies, f"near-copies of answers: {self.near_copies:,}, left out, since nobody judged them"),
         )
         return [text for count, text in said if count]
 

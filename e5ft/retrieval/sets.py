@@ -16,6 +16,7 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval import beir
 from e5ft.retrieval.bm25 import BM25
 from e5ft.retrieval.columns import DistinctTexts, StringColumn
+from e5ft.retrieval.copies import NearCopies
 from e5ft.retrieval.judging import Counts, judge
 from e5ft.retrieval.layouts import find_files
 
@@ -89,13 +90,15 @@ def load_beir(folder: str | os.PathLike, split: str, *, name: str | None = None)
     )
 
 
-def from_rows(name: str, rows: Iterable[Row]) -> RetrievalSet:
+def from_rows(name: str, rows: Iterable[Row], passages: Iterable[str] | None = None) -> RetrievalSet:
     """A retrieval set from rows: the distinct queries against the distinct documents and hard negatives.
 
     Args:
         name: the set's name.
         rows: read once; texts are normalised, and equal ones are one. A query's relevant passages are the documents of
             all its rows (relevance 1), also where another row has one of them as a hard negative.
+        passages: further ones of the corpus, read once. Where they are given, even none, near-copies of relevant passages
+            that are relevant to no query are left out of the corpus: an unlabelled copy of an answer is no wrong answer.
 
     Returns:
         The set, with ids that depend on the text alone: `q` or `d` and 16 hexadecimal digits.
@@ -103,18 +106,21 @@ def from_rows(name: str, rows: Iterable[Row]) -> RetrievalSet:
     Raises:
         DataError: there are no rows.
     """
-    queries, passages, judged = DistinctTexts(), DistinctTexts(), {}
+    queries, corpus, judged = DistinctTexts(), DistinctTexts(), {}
     for row in rows:
         relevant = judged.setdefault(queries.add(row.query), {})
-        relevant.update((passages.add(text), 1) for text in row.positives)
+        relevant.update((corpus.add(text), 1) for text in row.positives)
         for text in row.negatives:
-            passages.add(text)
+            corpus.add(text)
     if not judged:
         raise DataError(f"{name}: there are no rows to make a retrieval set of")
-    (query_ids, query_texts), (passage_ids, passage_texts) = _named(queries, "q"), _named(passages, "d")
-    names = [f"d{identity & _UINT64:016x}" for identity in passages.ids]
+    for text in passages or ():
+        corpus.add(text)
+    (query_ids, query_texts), (passage_ids, passage_texts) = _named(queries, "q"), _named(corpus, "d")
+    names = [f"d{identity & _UINT64:016x}" for identity in corpus.ids]
     qrels = {f"q{i & _UINT64:016x}": {names[p]: 1 for p in judged[number]} for i, number in queries.ids.items()}
-    return RetrievalSet(name, query_ids, query_texts, passage_ids, passage_texts, dict(sorted(qrels.items())))
+    made = RetrievalSet(name, query_ids, query_texts, passage_ids, passage_texts, dict(sorted(qrels.items())))
+    return made if passages is None else _without_copies(made)
 
 
 def shrink_corpus(retrieval_set: RetrievalSet, size: int, *, seed: int = 0, depth: int = 100) -> RetrievalSet:
@@ -185,6 +191,19 @@ def _named(texts: DistinctTexts, letter: str) -> tuple[StringColumn, StringColum
     ids = StringColumn(f"{letter}{identity & _UINT64:016x}" for identity in texts.ids)
     order = ids.ascending()
     return ids.take(order), StringColumn(map(normalise, texts.finish().take(order)))
+
+
+def _without_copies(made: RetrievalSet) -> RetrievalSet:
+    """The set without near-copies of relevant passages that are not judged themselves."""
+    judged = sorted(made.passage_ids.positions_of(p for judgements in made.qrels.values() for p in judgements).values())
+    near = NearCopies(made.passages.take(judged)).pairs(made.passages)[:, 0]
+    copies = np.setdiff1d(near, judged)
+    if not len(copies):
+        return made
+    kept = np.setdiff1d(np.arange(len(made.passages)), copies)
+    ids, passages = made.passage_ids.take(kept), made.passages.take(kept)
+    counts = dataclasses.replace(made.counts, near_copies=len(copies))
+    return dataclasses.replace(made, passage_ids=ids, passages=passages, counts=counts)
 
 
 def pair_keys(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:

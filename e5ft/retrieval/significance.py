@@ -39,6 +39,25 @@ def mean_intervals(
     return np.stack(result.confidence_interval, axis=1)
 
 
+def smallest_seen(queries: int, low: float, high: float) -> float:
+    """The difference below which so many queries cannot tell two systems apart: below it, the interval includes 0.
+
+    It is half the width of the paired interval, t s / sqrt(n), with the standard deviation s of the paired differences. Where
+    these are all the same they tell nothing: then s is .5, the most that values between 0 and 1 can have.
+
+    Args:
+        queries: how many were compared, at least 1.
+        low, high: interval of the mean paired difference, from `mean_intervals`.
+
+    Returns:
+        At most 1.
+
+    Source: Hull 1993 (the paired t test on queries); Popoviciu 1935 (the bound on s).
+    """
+    half = (high - low) / 2 if high > low else stats.t.ppf((1 + LEVEL) / 2, max(queries - 1, 1)) * 0.5 / queries**0.5
+    return min(1.0, float(half))
+
+
 def sign_flip_p(differences: np.ndarray, *, permutations: int = 10_000, seed: int = 0) -> np.ndarray:
     """Two-sided p of the paired randomisation test, which flips the sign of each query's difference by a coin.
 

@@ -3,13 +3,15 @@
 Columns are aligned with Korean names, too: a Hangul syllable is two columns wide on a terminal.
 """
 
+import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from e5ft.errors import DataError
+from e5ft.retrieval.significance import smallest_seen
 
 HEADLINE = ("hit@1", "recall@10", "ndcg@10", "mrr@10")
-FEW = 30  # queries
+FEW = 300  # queries below which it is said which differences they cannot show
 
 
 def format_table(evaluations: Sequence, metrics: Sequence[str] | None = None) -> str:
@@ -65,13 +67,20 @@ def difference_text(mean: float, low: float, high: float) -> str:
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def few_queries(counts: Mapping[str, int]) -> list[str]:
-    """A line for each set, name -> number of scored queries, that has too few for its differences to say much."""
-    return [
-        f"{name}: {count} queries; below {FEW} even a large difference may be chance"
-        for name, count in counts.items()
-        if count < FEW
-    ]
+def few_queries(name: str, count: int, metric: str, difference: Mapping) -> list[str]:
+    """A line where a set has few scored queries: below which difference two systems cannot be told apart.
+
+    Args:
+        name: of the set.
+        count: of its scored queries.
+        metric: which metric's.
+        difference: of two systems on it, with `low` and `high`.
+    """
+    if count >= FEW:
+        return []
+    least = math.ceil(round(100 * smallest_seen(count, difference["low"], difference["high"]), 6)) / 100
+    figure = f"{least:.2f}".removeprefix("0")
+    return [f"{name}, {count} queries: differences below {figure} ({metric}) cannot be seen"]
 
 
 def verdict(difference: dict) -> str:

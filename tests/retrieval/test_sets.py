@@ -105,3 +105,23 @@ def test_a_sample_has_fewer_queries_and_the_passages_judged_for_them(whole):
     assert one == subsample(whole, 1, 5, seed=1)
     assert {tuple(subsample(whole, 1, 5, seed=seed).query_ids) for seed in range(8)} == {("q1",), ("q2",)}
     assert subsample(whole, 2, 40) is whole
+
+
+PLACES = ["강릉", "춘천", "원주", "속초", "동해", "삼척", "태백", "홍천"]
+ANSWERED = [
+    Row(f"{place} 시청 전화", (f"{place} 시청의 대표 전화는 {n}번이고 평일에만 받는다",)) for n, place in enumerate(PLACES, 3141)
+]
+
+
+def test_further_passages_join_the_corpus_and_copies_of_answers_do_not():
+    """A copy that another query has as its answer stays: it is judged."""
+    copy = f"{ANSWERED[0].positives[0]}!"
+    others = ["도서관은 시청 뒤에 있다", copy, ANSWERED[1].positives[0].replace(" ", "  "), "도서관은 시청 뒤에 있다 "]
+    made = from_rows("dev", ANSWERED, others)
+    assert sorted(made.passages) == sorted([*(row.positives[0] for row in ANSWERED), others[0]]) and made.counts.near_copies == 1
+    assert list(made.passage_ids) == sorted(made.passage_ids) and made.qrels == from_rows("dev", ANSWERED).qrels
+    judged = from_rows("dev", [*ANSWERED, Row("다른 질의", (copy,))], others)
+    assert copy in set(judged.passages) and judged.counts.near_copies == 0
+    assert from_rows("dev", [*ANSWERED, Row("또", ("답",), (copy,))]).counts.near_copies == 0  # rows alone stay as they are
+    assert from_rows("dev", [*ANSWERED, Row("또", ("답",), (copy,))], ()).counts.near_copies == 1
+    assert shrink_corpus(made, 8).counts.near_copies == 1

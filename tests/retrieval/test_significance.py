@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from e5ft.retrieval import significance
-from e5ft.retrieval.significance import mean_intervals, sign_flip_p
+from e5ft.retrieval.significance import mean_intervals, sign_flip_p, smallest_seen
 
 
 def column(values):
@@ -114,3 +114,18 @@ def test_p_is_never_zero_and_is_uniform_without_a_difference():
 def test_two_sided():
     differences = np.random.default_rng(4).random((20, 1)) - 0.3
     assert sign_flip_p(differences) == sign_flip_p(-differences)
+
+
+def test_a_smaller_difference_would_not_have_been_seen():
+    """Shifted so that the mean is the smallest that is seen, the interval begins at 0: by the same spread, 28 queries."""
+    differences = np.random.default_rng(0).normal(0.3, 0.1, 28)
+    low, high = mean_intervals(differences[:, None], least=-1.0)[0]
+    least = smallest_seen(28, low, high)
+    shifted = differences - differences.mean() + least
+    assert mean_intervals(shifted[:, None], least=-1.0)[0][0] == pytest.approx(0, abs=1e-12)
+    assert least == pytest.approx(2.0518 * differences.std(ddof=1) / 28**0.5, rel=1e-4)  # t of 27 degrees of freedom
+
+
+def test_without_any_difference_the_largest_spread_counts():
+    assert smallest_seen(28, 0.1, 0.1) == pytest.approx(2.0518 * 0.5 / 28**0.5, rel=1e-4)
+    assert smallest_seen(1, 0.0, 0.0) == 1.0

@@ -82,9 +82,13 @@ def test_a_difference_and_its_interval():
     assert difference_text(0.1456, 0.111, -0.18) == "+0.146 [+0.111, -0.180]"
 
 
-def test_few_queries_are_called_so():
-    notes = few_queries({"law-dev": 8, "wiki-test": 30, "prec-test": 29})
-    assert [note.split(";")[0] for note in notes] == ["law-dev: 8 queries", "prec-test: 29 queries"]
+def test_what_few_queries_cannot_show_is_told_rounded_up():
+    difference = {"low": 0.02, "high": 0.21}
+    assert few_queries("law-dev", 28, "ndcg@10", difference) == [
+        "law-dev, 28 queries: differences below .10 (ndcg@10) cannot be seen"
+    ]
+    assert few_queries("law-dev", 299, "hit@1", {"low": -0.07, "high": 0.07})[0].endswith("below .07 (hit@1) cannot be seen")
+    assert few_queries("law-dev", 300, "ndcg@10", difference) == []
 
 
 @pytest.mark.parametrize(

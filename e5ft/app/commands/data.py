@@ -1,12 +1,12 @@
-"""From a plan to rows, a dev set, evaluation sets and mining candidates; and how much is evaluated while training."""
+"""From a plan to rows, a dev set, evaluation sets and mining candidates."""
 
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
 from e5ft.app.telling.report import header_line, say
@@ -19,25 +19,17 @@ from e5ft.data.shards import display, stem
 from e5ft.data.sources import join_rows
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, limited_rows, load_rows
+from e5ft.data.stored_texts import StoredTexts
 from e5ft.data.text import text_id
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval import beir
 from e5ft.retrieval.candidates import MiningIndex, make_index
 from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.layouts import find_files, splits_of
-from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir, shrink_corpus, subsample
-
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
+from e5ft.retrieval.overlap import Overlap, overlaps
+from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir
 
 AUTO = "auto"
-LARGEST = 10_000  # passages that are ranked while training, or while alphas are chosen
-SHARE = 0.05
-FEWEST_QUERIES = 100  # of fewer, neighbouring checkpoints cannot be told apart
-_PASSAGES_A_QUERY = 4  # passages kept per query, as a multiple of its judged ones, where queries must be left out
-_FORWARD_PASSES = 3  # that a training step is worth; exact accumulation is worth up to one more
-_SAMPLE = 256  # texts by which the tokens of all are estimated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +37,7 @@ class TrainingData:
     """What a training run needs.
 
     Attributes:
+        rows: all rows, of which the dev rows may be split off.
         train: the training rows.
         dev: the set that chooses the best checkpoint; `planned_dev` bounds it.
         test: the set reported before and after, whole.
@@ -53,9 +46,11 @@ class TrainingData:
         sample: whether this is the shipped sample.
         label: the display name of the source.
         read, rejected: rows read and not accepted.
+        corpus: what the test set is ranked among, in words.
         mix: how the sources of `train` are mixed; None where there is one source.
     """
 
+    rows: RowStore
     train: RowStore
     dev: RetrievalSet
     test: RetrievalSet
@@ -65,7 +60,15 @@ class TrainingData:
     label: str
     read: int
     rejected: int
+    corpus: str
     mix: Mix | None = None
+
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """What the test set, the dev set and the keep sets share with the training rows."""
+        reported = [] if self.dev_is_test else [("test", self.test)]
+        reported += [(each.name, each) for each in self.keep]
+        pairs = (reported, self.rows), ([("dev", self.dev)], self.train)  # dev rows split off are no leak of the dev set
+        return tuple(chain(*(overlaps(sets, rows) for sets, rows in pairs if sets)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,40 +103,36 @@ class MiningData:
     counts: Counts
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationPlan:
-    """What the evaluations of a training will cost.
-
-    Attributes:
-        times: evaluations after the first step.
-        queries, passages: of each.
-        share: evaluation tokens / (training tokens x 3), approximately the share of training time.
-        reason: why the share is above the usual one; empty where it is not.
-    """
-
-    times: int
-    queries: int
-    passages: int
-    share: float
-    reason: str = ""
-
-
 def load_training_data(plan: DataPlan, settings) -> TrainingData:
-    """Load the rows, split the dev set off where the plan says so, and load the evaluation sets."""
+    """Load the rows, split the dev set off where the plan says so, and load the evaluation sets.
+
+    Without an evaluation folder the dev rows are ranked among everything that is known: their own passages, the training
+    rows' documents and the passages of data.corpus_file. Hard negatives of training rows stay out: mining replaces them,
+    and the scores before and after it are compared.
+    """
     stores = [load_file(source, settings) for source in plan.sources]
     rows = stores[0] if plan.mix is None else join_rows(plan.mix, stores, settings.seed)
-    train, dev_rows = split_dev(rows.limited(settings.data.max_train_rows, settings.seed), plan)
-    dev = load_set(plan.dev, settings) if dev_rows is None else from_rows("dev", dev_rows)
+    rows = rows.limited(settings.data.max_train_rows, settings.seed)
+    train, dev_rows = split_dev(rows, plan)
+    corpus = "the evaluation folder's"
+    if plan.evaluation is None:
+        corpus = f"dev and training documents{' and data.corpus_file' if plan.corpus_files else ''}"
+        name, dev_rows = ("dev", dev_rows) if dev_rows is not None else _named_rows(plan.dev, settings)
+        dev = from_rows(name, dev_rows, chain(StoredTexts(train, "positives"), _passages(plan.corpus_files, settings)))
+    else:
+        dev = load_set(plan.dev, settings) if dev_rows is None else from_rows("dev", dev_rows)
     test = dev if plan.dev_is_test else load_set(plan.evaluation, settings)
     keep = tuple(load_set(source, settings) for source in plan.keep)
-    return TrainingData(
-        train, dev, test, keep, plan.dev_is_test, plan.sample, plan.display_name, rows.read, rows.rejected, plan.mix
-    )
+    how = plan.dev_is_test, plan.sample, plan.display_name, rows.read, rows.rejected, corpus, plan.mix
+    return TrainingData(rows, train, dev, test, keep, *how)
 
 
 def load_evaluation_set(settings) -> RetrievalSet:
-    """Load the set that eval.py ranks."""
-    return load_set(evaluation_source(settings), settings)
+    """Load the set that eval.py ranks: a folder's, or a file's rows among their own passages and data.corpus_file's."""
+    source = evaluation_source(settings)
+    if isinstance(source, BeirSplit):
+        return load_set(source, settings)
+    return from_rows(*_named_rows(source, settings), _passages(filter(None, [settings.data.corpus_file]), settings))
 
 
 def load_file(source: RowsFile, settings) -> RowStore:
@@ -148,8 +147,17 @@ def load_file(source: RowsFile, settings) -> RowStore:
 def load_set(source: RowsFile | BeirSplit, settings) -> RetrievalSet:
     """Load an evaluation set, whole."""
     if isinstance(source, RowsFile):
-        return from_rows(stem(source.file), load_file(source, settings))
+        return from_rows(*_named_rows(source, settings))
     return load_beir(source.folder, source.split, name=source.name)
+
+
+def _named_rows(source: RowsFile, settings) -> tuple[str, RowStore]:
+    return stem(source.file), load_file(source, settings)
+
+
+def _passages(files: Iterable[str], settings) -> Iterator[str]:
+    """The passages of files, one after the other."""
+    return chain.from_iterable(read_corpus(local_file(file, Path(settings.cache_dir))) for file in files)
 
 
 def split_dev(rows: RowStore, plan: DataPlan) -> tuple[RowStore, RowStore | None]:
@@ -272,78 +280,3 @@ def _passages_of(
 
 def _location(folder: Path | Fetched) -> str | Path:
     return folder.url.rstrip("/") if isinstance(folder, Fetched) else folder.resolve()
-
-
-def planned_dev(
-    dev: RetrievalSet, settings, arguments: "TrainingArguments", encoder: Encoder, rows: int, row_tokens: float
-) -> tuple[RetrievalSet, EvaluationPlan | None]:
-    """Bound the set that is ranked while training by `data.eval_corpus_size`, and estimate what ranking it costs.
-
-    A number keeps all queries and that many passages. `auto` keeps as many of both as let all evaluations together cost
-    `SHARE` of training's work: at least `FEWEST_QUERIES` queries and twice their judged passages, at most `LARGEST` passages.
-    The result does not depend on how a step is cut into micro-batches and processes, so that a resumed run with another
-    cut has the same set.
-
-    Args:
-        dev: the whole dev set.
-        settings: of train.py.
-        arguments: training's.
-        encoder: its tokenizer counts the tokens.
-        rows: number of training rows.
-        row_tokens: tokens that a row shows in an epoch, on average.
-
-    Returns:
-        The bounded set, and the plan; None where nothing is measured while training.
-    """
-    size, seed = settings.data.eval_corpus_size, settings.seed
-    step_rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    steps = arguments.max_steps if arguments.max_steps > 0 else max(1, int(arguments.num_train_epochs * (rows // step_rows)))
-    times = _evaluations(arguments, steps, max(1, rows // step_rows))
-    if not times:
-        return shrink_corpus(dev, LARGEST if size == AUTO else size, seed=seed), None
-    work = _FORWARD_PASSES * steps * step_rows * row_tokens
-    query, passage = _mean_tokens(encoder, dev.queries, "query"), _mean_tokens(encoder, dev.passages, "passage")
-    if size == AUTO:
-        judged = len({passage_id for judgements in dev.qrels.values() for passage_id in judgements}) / len(dev.queries)
-        dev = subsample(dev, *chosen_size(SHARE * work / times, query, passage, len(dev.queries), judged), seed=seed)
-    else:
-        dev = shrink_corpus(dev, size, seed=seed)
-    share = times * (query * len(dev.queries) + passage * len(dev.passages)) / work
-    floor = f"above {SHARE:.0%}, because fewer than {FEWEST_QUERIES} queries do not tell checkpoints apart"
-    reason = floor if size == AUTO and share > 1.2 * SHARE else ""
-    return dev, EvaluationPlan(times, len(dev.queries), len(dev.passages), share, reason)
-
-
-def chosen_size(tokens: float, query: float, passage: float, queries: int, judged: float) -> tuple[int, int]:
-    """Choose how many queries and passages cost about `tokens` tokens.
-
-    Args:
-        tokens: of one evaluation.
-        query, passage: tokens of one, on average.
-        queries: number of queries there are.
-        judged: passages that are judged for a query, on average.
-
-    Returns:
-        Queries (from `FEWEST_QUERIES`, or all) and passages (from twice the judged ones, up to `LARGEST`).
-    """
-    affordable = int(tokens / (query + _PASSAGES_A_QUERY * judged * passage))
-    chosen = min(queries, max(FEWEST_QUERIES, affordable))
-    passages = int((tokens - chosen * query) / passage)
-    return chosen, min(LARGEST, max(passages, int(2 * judged * chosen), 1))
-
-
-def _evaluations(arguments: "TrainingArguments", steps: int, epoch_steps: int) -> int:
-    """Number of evaluations in `steps` steps; 0 where there is no strategy."""
-    strategy = arguments.eval_strategy.value
-    if strategy == "no":
-        return 0
-    if strategy == "epoch":
-        return -(-steps // epoch_steps)
-    every = arguments.eval_steps or arguments.logging_steps
-    every = max(1, -(-steps * every // 1)) if every < 1 else every
-    return int(-(-steps // every))  # the last step is measured, too
-
-
-def _mean_tokens(encoder: Encoder, texts: Sequence[str], role: str) -> float:
-    sampled = [texts[i] for i in range(0, len(texts), -(-len(texts) // _SAMPLE))]
-    return sum(map(len, encoder.tokenize(sampled, role))) / len(sampled)

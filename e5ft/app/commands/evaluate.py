@@ -31,7 +31,7 @@ def evaluate(settings: EvalSettings) -> float:
     folder = _output(settings, source) / retrieval_set.name
     _check_free(folder)
     queries, passages = len(retrieval_set.queries), len(retrieval_set.passages)
-    say(f"{source.label} on {retrieval_set.name}: {queries:,} queries, {passages:,} passages")
+    say(f"{source.label} on {retrieval_set.name}: {queries:,} queries, {passages:,} passages{_corpus(settings)}")
     for line in set_notes([retrieval_set]):
         say(line)
     model, cuts = _score(settings, source, retrieval_set)
@@ -60,6 +60,14 @@ def _score(settings: EvalSettings, source: ModelSource, retrieval_set: Retrieval
     return score_sizes(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=cache)
 
 
+def _corpus(settings: EvalSettings) -> str:
+    """Which passages a set made of rows is ranked among."""
+    if settings.data.dev_file is None:
+        return ""
+    others = "and data.corpus_file's" if settings.data.corpus_file else "alone; name all there are with data.corpus_file=FILE"
+    return f" (the rows' own {others})"
+
+
 def _output(settings: EvalSettings, source: ModelSource) -> Path:
     """Where results go: beside the model in its run, unless output_dir says otherwise."""
     if settings.output_dir is not None:
@@ -83,6 +91,7 @@ def _compare(model: Evaluation, rival: Evaluation, metrics: list[str], path: Pat
     for metric, difference in paired_differences(model, rival, metrics, seed=seed).items():
         record[metric] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p_value}
         say(f"  {metric:<10} {difference_text(difference.mean, difference.low, difference.high)}  p = {difference.p_value:.2g}")
-    for line in few_queries({model.set_name: len(model.scored)}):
+    main = main_metric(metrics)
+    for line in few_queries(model.set_name, len(model.scored), main, record[main]):
         say(line)
     write_json(path, record)

@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from e5ft.app.commands.data import AUTO, LARGEST, load_set
+from e5ft.app.commands.costs import AUTO, LARGEST
+from e5ft.app.commands.data import load_set
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.settings.plan import BeirSplit, locate_keep_sets, locate_set
@@ -121,7 +122,8 @@ def sweep_table(record: dict) -> str:
     cells = [[*head, ""], *([*row, mark] for row, mark in zip(rows, marks, strict=True))]
     lines = [f"split {record['split']}, 95 % intervals; an alpha is the fine-tuned model's share", "", aligned(cells), ""]
     lines += [f"{name}: below {low:.3f} an alpha does not qualify" for name, low in record["floors"].items()]
-    lines += few_queries({name: figures["queries"] for name, figures in record["alphas"][0]["sets"].items()})
+    for name, figures in record["alphas"][-1]["sets"].items():  # the fine-tuned model against its base
+        lines += few_queries(name, figures["queries"], record["metric"], figures["difference_to_base"])
     if record["rule"]:
         lines.append(f"alpha {record['alpha']:g} is chosen: {record['rule']}.")
         if not record["keep"]:

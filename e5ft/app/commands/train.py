@@ -1,6 +1,7 @@
 """The training command: rows in, a better retriever and the figures that show it out."""
 
 import dataclasses
+import tempfile
 import time
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from e5ft import distributed
 from e5ft.app.commands import definition
-from e5ft.app.commands.data import TrainingData, load_training_data, planned_dev
+from e5ft.app.commands.costs import planned_dev, tokens_of
+from e5ft.app.commands.data import TrainingData, load_training_data
 from e5ft.app.runs.folder import Job, RunFolder
 from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
 from e5ft.app.runs.tracking import MetricsFile, ProgressLines, tracked
@@ -32,6 +34,7 @@ from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
+from e5ft.retrieval.overlap import Overlap
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training import checkpoint
 from e5ft.training.fitting import fit_micro_batch, measure_step
@@ -86,7 +89,14 @@ def examine(settings: TrainSettings) -> None:
     Raises:
         ConfigurationError: it could not.
     """
-    findings.examine(findings.PlannedRun(settings, build_run))
+    findings.examine(findings.PlannedRun(settings, build_run, _overlaps))
+
+
+def _overlaps(settings: TrainSettings) -> tuple[Overlap, ...]:
+    """What the evaluation sets share with the training rows; nothing is left on the disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = dataclasses.replace(settings, cache_dir=folder)
+        return load_training_data(plan(settings), settings).overlaps()
 
 
 class _Run:
@@ -108,13 +118,15 @@ class _Run:
         self.definition = {**definition.of_settings(settings), **definition.of_model(encoder)}
         self.checkpoint = self._newest_checkpoint()
         data = load_training_data(plan(settings), settings)
+        overlaps = data.overlaps() if distributed.is_main() else ()
         tokens = self._tokens(encoder, data)
         positives = 1 if settings.step.positives == "sample" else None
         most = most_tokens(tokens.tokens, positives=positives, negatives=settings.data.negatives_per_query)
         row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
         dev, evaluation = planned_dev(data.dev, settings, self.arguments, encoder, len(data.train.rows), row_tokens)
+        end = tokens_of([data.test, *data.keep], encoder)
         data = dataclasses.replace(data, dev=dev)
-        say(report.opening(settings.model, data))
+        say(report.opening(settings.model, data, overlaps))
         say(report.text_format(encoder))
         findings.show(findings.machine_notes(settings))
         scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
@@ -122,13 +134,14 @@ class _Run:
         used = self._fit(trainer) if settings.training.fit_micro_batch else settings
         with out_of_memory_explained(used):
             cost = measure_step(trainer)
-            findings.show(findings.run_facts(trainer, data, tokens, row_tokens, cost, evaluation))
+            findings.show(findings.run_facts(trainer, data, tokens, row_tokens, cost, evaluation, end))
             self._train(trainer)
         best, encoder = self._best(trainer)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
             measured.after, measured.cuts = score_sizes(encoder, retrieval_set, settings.evaluation, "after", seed=settings.seed)
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
         summary["keep"] = [keep_record(measured, settings.seed) for measured in keep]
+        summary["overlap"] = [dataclasses.asdict(overlap) for overlap in overlaps]
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
             mirror.send({f"test/{name}": value for name, value in scores.after.metrics.items()})
@@ -254,6 +267,7 @@ class _Run:
             "test_set": data.test.name,
             "counts": dataclasses.asdict(data.test.counts),
             "chosen_on_test": data.dev_is_test,
+            "corpus": data.corpus,
             "objective": self.metric,
             "best": best,
             "training": {

@@ -88,6 +88,12 @@ class DataPlan:
         return tuple(part for part in parts if part is not None)
 
     @property
+    def corpus_files(self) -> tuple[str, ...]:
+        """The files of passages that the rows come with, each once."""
+        readings = [source.reading for source in (*self.sources, self.dev) if isinstance(source, RowsFile)]
+        return tuple(dict.fromkeys(reading.corpus_file for reading in readings if reading.corpus_file is not None))
+
+    @property
     def dev_is_test(self) -> bool:
         """Whether the queries that choose the checkpoint are those that are reported: the scores are then optimistic."""
         return self.evaluation is None or self.evaluation == self.dev

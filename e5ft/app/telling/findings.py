@@ -35,11 +35,14 @@ from e5ft.modeling.compact import compacted
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.settings import ModelSource
+from e5ft.retrieval.overlap import Overlap
 from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
 
 _ROWS = 200  # read of each source
 _CACHED = "is in the local cache"
+_LOOKED_AT = 50_000_000  # bytes of rows and corpora that doctor=true reads whole
+_SMALL = 0.1  # share of a run's time below which its end is not told by itself
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 Findings = Iterable[tuple[str, Finding]]
 
@@ -51,10 +54,12 @@ class PlannedRun:
     Attributes:
         settings: all of the run's.
         build: makes what a run makes of its settings first (TrainingArguments, optimizer, loss), and raises what that refuses.
+        overlaps: reads all rows and sets, and tells what they share.
     """
 
     settings: TrainSettings
     build: Callable[[TrainSettings, Path], object]
+    overlaps: Callable[[TrainSettings], Iterable[Overlap]] = lambda settings: ()
 
     @property
     def uses_gpu(self) -> bool:
@@ -201,6 +206,22 @@ def check_data(run: PlannedRun) -> Finding:
     return ok(text)
 
 
+def check_overlap(run: PlannedRun) -> Finding:
+    """Say what the evaluation sets share with the training rows, where all of them are small files here."""
+    data = plan(run.settings)
+    paths = [part.file for part in (*data.sources, data.dev) if isinstance(part, RowsFile)]
+    paths += [str(p.folder / "corpus.jsonl") for p in (data.evaluation, data.dev, *data.keep) if isinstance(p, BeirSplit)]
+    if any(is_url(path) or not Path(path).is_file() for path in paths) or sum(Path(p).stat().st_size for p in paths) > _LOOKED_AT:
+        return ok("not looked at: a run counts what evaluation sets share with the training rows")
+    try:
+        overlaps = list(run.overlaps(run.settings))
+    except E5ftError:
+        return ok("not looked at before the data are sound")
+    text = "; ".join(filter(None, (overlap.sentence for overlap in overlaps)))
+    leaks = any(overlap.leaks for overlap in overlaps)
+    return (note if leaks else ok)(text or "evaluation sets and training rows share no query and no judged passage")
+
+
 def check_model(run: PlannedRun) -> Finding:
     """Read a local model's configuration, tokenizer and text format, but no weights; look for a hub's in the local cache."""
     source = run.settings.model
@@ -267,6 +288,7 @@ CHECKS = {
     **_MACHINE,
     "settings": check_settings,
     "data": check_data,
+    "overlap": check_overlap,
     "model": check_model,
     "memory": check_memory,
     "disk": check_disk,
@@ -274,7 +296,9 @@ CHECKS = {
 }
 
 
-def run_facts(trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens: float, cost: StepCost, evaluation) -> Findings:
+def run_facts(
+    trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens: float, cost: StepCost, evaluation, end: float
+) -> Findings:
     """Give what the run will do and what that takes, one finding a fact.
 
     Args:
@@ -284,6 +308,7 @@ def run_facts(trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens:
         row_tokens: tokens that a row shows in an epoch, on average.
         cost: of a step, measured a moment ago.
         evaluation: the EvaluationPlan; None where nothing is measured while training.
+        end: tokens that are embedded after training.
 
     Raises:
         ConfigurationError: the disk cannot hold the checkpoints.
@@ -323,4 +348,6 @@ def run_facts(trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens:
     passes = 4 - 1 / accumulation if accumulation > 1 else 3  # that a step is worth; exact accumulation embeds twice
     seconds = passes / 3 * row_tokens * sampler.step_rows * steps / args.world_size / cost.tokens_per_second
     seconds *= 1 if evaluation is None else 1 + evaluation.share
-    yield "time", ok(f"about {duration(seconds)} on {args.device}, by a step just tried")
+    ranking = end / 3 / args.world_size / cost.tokens_per_second  # a step is worth three forward passes
+    last = f", {duration(ranking)} of it for the scores after training" if ranking > _SMALL * (seconds + ranking) else ""
+    yield "time", ok(f"about {duration(seconds + ranking)} on {args.device}{last}, by a step just tried")

@@ -1,12 +1,13 @@
 """What commands print for a person: first lines, last lines with the table and what to do next, and the model card."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e5ft import distributed
 from e5ft.modeling.settings import ModelSource
+from e5ft.retrieval.overlap import Overlap
 from e5ft.retrieval.tables import (
     cutoffs_of,
     difference_text,
@@ -36,12 +37,13 @@ def header_line(name: str, text: str) -> str:
     return f"  {name:<10}  {text}"
 
 
-def opening(source: ModelSource, data) -> str:
-    """The first lines of a training: which model is about to be trained on what.
+def opening(source: ModelSource, data, overlaps: Sequence[Overlap]) -> str:
+    """The first lines of a training: which model is about to be trained on what, and what its scores can tell.
 
     Args:
         source: where the model comes from.
         data: the TrainingData.
+        overlaps: of its sets with its rows.
     """
     lines = [f"e5ft: {source.label}, on {data.label}"]
     if source.init == "random":
@@ -50,6 +52,8 @@ def opening(source: ModelSource, data) -> str:
         lines.append(
             "  No separate test set: the scores below are of the dev set that chooses the checkpoint, so a little optimistic."
         )
+        lines.append(f"  corpus      {data.corpus}: {len(data.test.passages):,} passages, all ranked before and after")
+    lines += [f"  overlap     {overlap.sentence}" for overlap in overlaps if overlap.sentence]
     return "\n".join([*lines, *set_notes([data.test, data.dev, *data.keep])])
 
 
@@ -91,8 +95,10 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     ]
     if summary["keep"]:
         lines += ["", gain_and_loss(summary), ""]
-    kept = {entry["set"]: entry["queries"] for entry in summary["keep"]}
-    lines += few_queries({summary["test_set"]: len(scores.after.scored), **kept})
+    lines += few_queries(summary["test_set"], len(scores.after.scored), main, difference)
+    for entry in summary["keep"]:
+        lines += few_queries(entry["set"], entry["queries"], main, entry["differences"][main])
+    lines += [f"overlap: {sentence}" for sentence in leaks(summary)]
     if training["without_negatives"]:
         unit = "steps (with step.negatives=micro_batch: micro-batches)"
         lines.append(f"Without any negative, and so without effect: {training['without_negatives']:,} {unit}.")
@@ -112,6 +118,13 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     if summary["random_weights"]:
         lines.append(f"            {_REAL_RUN}")
     return "\n".join(lines)
+
+
+def leaks(summary: dict) -> list[str]:
+    """What must be known of the reported sets of which training saw many queries, a sentence a set."""
+    reported = {summary["test_set"], *(entry["set"] for entry in summary["keep"])}
+    overlaps = (Overlap(**entry) for entry in summary["overlap"] if entry["set"] in reported)
+    return [overlap.sentence for overlap in overlaps if overlap.leaks]
 
 
 def model_card(settings: dict, summary: dict, encoder: "Encoder") -> str:
@@ -138,7 +151,7 @@ def model_card(settings: dict, summary: dict, encoder: "Encoder") -> str:
 Of {inline(summary["test_set"])}, with 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
 
 {chr(10).join(table)}
-{_retention(summary)}
+{"".join(f"{chr(10)}Trained on the test: {inline(sentence)}.{chr(10)}" for sentence in leaks(summary))}{_retention(summary)}
 ## Training
 
 - rows: {summary["data"]["train_rows"]:,} of {inline(Path(str(source)).name)}

@@ -1,23 +1,16 @@
-"""Rows, dev sets and evaluation sets as planned: a mix from rows to its record, what mining holds out, what evaluations cost."""
+"""Rows, dev sets and evaluation sets as planned: a mix from rows to its record, what mining holds out."""
 
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from e5ft.app.commands.data import (
-    FEWEST_QUERIES,
-    LARGEST,
-    chosen_size,
     load_evaluation_set,
     load_mining_data,
     load_training_data,
-    planned_dev,
 )
 from e5ft.app.commands.mine import mine
 from e5ft.app.settings.plan import plan
-from e5ft.app.settings.training import training_arguments
 from e5ft.data.store import tokenize_rows
 from e5ft.data.text import TextSpec, text_id
 from e5ft.errors import ConfigurationError, DataError
@@ -167,6 +160,95 @@ def test_a_source_smaller_than_a_step_is_told_before_training(trained, two_files
         trained("data=mix", sources, "training.max_steps=1")
 
 
+# -- what dev rows are ranked among ------------------------------------------------------------------------------------------
+
+PLACES = [
+    "강릉",
+    "춘천",
+    "원주",
+    "속초",
+    "동해",
+    "삼척",
+    "태백",
+    "홍천",
+    "횡성",
+    "영월",
+    "평창",
+    "정선",
+    "철원",
+    "화천",
+    "양구",
+    "인제",
+    "고성",
+    "양양",
+    "수원",
+    "성남",
+]
+KNOWN = [
+    {
+        "query": f"{place} 여권 창구는 어디인가",
+        "document": f"{place} 시청 {n}번 창구에서 여권을 신청한다",
+        "hard_negative": [f"{place} 역"],
+    }
+    for n, place in enumerate(PLACES, start=101)
+]
+
+
+def test_without_an_evaluation_folder_dev_rows_are_ranked_among_all_documents(composed, write_rows):
+    """Their own passages and the training rows' documents, without the training rows' hard negatives."""
+    data = load(composed("train", f"data.train_file={write_rows(KNOWN)}"))
+    held = {row["query"] for row in KNOWN} & set(data.dev.queries)
+    own = {f"{row['query'].split()[0]} 역" for row in KNOWN if row["query"] in held}
+    assert len(held) == 2 and set(data.dev.passages) == {row["document"] for row in KNOWN} | own
+    assert data.test is data.dev and data.corpus == "dev and training documents"
+    (overlap,) = data.overlaps()
+    assert (overlap.role, overlap.queries, overlap.shared_queries, overlap.shared_judged) == ("dev", 2, 0, 0)
+
+
+def test_a_dev_file_and_a_corpus_file_join_them(composed, write_rows):
+    new = {"query": "등기소는 언제 여는가", "document": "등기소는 아홉 시에 연다"}
+    files = f"data.train_file={write_rows(KNOWN)}", f"data.dev_file={write_rows([new, KNOWN[0]], 'asked.jsonl')}"
+    corpus = write_rows([{"title": "역", "text": "기차를 탄다"}, {"text": f"{KNOWN[0]['document']}."}], "corpus.jsonl")
+    data = load(composed("train", *files, f"data.corpus_file={corpus}"))
+    assert set(data.dev.passages) == {*(row["document"] for row in KNOWN), new["document"], f"{PLACES[0]} 역", "역 기차를 탄다"}
+    assert (data.dev.name, data.dev.counts.near_copies) == ("asked", 1) and "data.corpus_file" in data.corpus
+    assert [(o.role, o.queries, o.shared_queries, o.shared_judged) for o in data.overlaps()] == [("dev", 2, 1, 1)]
+
+
+def test_with_an_evaluation_folder_dev_rows_keep_to_their_own(composed, write_rows, tmp_path):
+    write_set(tmp_path / "with", "test")
+    data = load(composed("train", f"data.train_file={write_rows(KNOWN)}", "data.eval_dir=with"))
+    assert len(data.dev.passages) == 4 and data.corpus == "the evaluation folder's"
+    assert [o.role for o in data.overlaps()] == ["test", "dev"]
+
+
+def test_a_test_query_that_was_split_off_as_dev_counts_as_seen(composed, write_rows, tmp_path):
+    write_set(tmp_path / "of_rows", "test")
+    for name, field in (("queries", "query"), ("corpus", "document")):
+        write_rows([{"_id": f"{name[0]}{n}", "text": row[field]} for n, row in enumerate(KNOWN)], f"of_rows/{name}.jsonl")
+    judged = "".join(f"q{n}\tc{n}\t1\n" for n in range(len(KNOWN)))
+    (tmp_path / "of_rows/qrels/test.tsv").write_text(judged)
+    data = load(composed("train", f"data.train_file={write_rows(KNOWN)}", "data.eval_dir=of_rows"))
+    assert len(data.train.rows) == 18
+    test, _ = data.overlaps()
+    assert (test.shared_queries, test.queries, test.shared_judged, test.judged, test.leaks) == (20, 20, 20, 20, True)
+
+
+def test_mining_does_not_change_the_corpus(composed, write_rows, tmp_path):
+    """Scores before and after mining are compared; what the rows had is replaced."""
+    common = (f"data.dev_file={write_rows(KNOWN[:3], 'dev.jsonl')}", "data.columns.ignore=[]")
+    train_file = write_rows(KNOWN[3:])
+    mine(
+        composed(
+            "mine", f"data.train_file={train_file}", *common, "sources=[random]", "filters.percent=null", "name=a", "device=cpu"
+        )
+    )
+    before, after = (
+        load(composed("train", f"data.train_file={file}", *common)) for file in (train_file, "outputs/mined/a/rows.jsonl")
+    )
+    assert before.dev == after.dev and before.train.digest != after.train.digest
+
+
 # -- what mining holds out ---------------------------------------------------------------------------------------------------
 
 # Documents that answer several queries, and queries with several documents: rows that belong together, by sixes.
@@ -222,82 +304,6 @@ def test_the_sample_s_dev_and_evaluation_passages_are_no_candidates(composed, tm
         relevant = {passage for judgements in retrieval_set.qrels.values() for passage in judgements}
         positions = retrieval_set.passage_ids.positions_of(relevant).values()
         assert positions and not candidates & {text_id(retrieval_set.passages[i]) for i in positions}
-
-
-# -- what evaluations cost ---------------------------------------------------------------------------------------------------
-
-
-@given(
-    tokens=st.floats(1, 1e8),
-    query=st.floats(3, 64),
-    passage=st.floats(3, 512),
-    queries=st.integers(1, 100_000),
-    judged=st.floats(0.1, 5),
-)
-def test_the_size_keeps_to_its_tokens_above_the_floor(tokens, query, passage, queries, judged):
-    chosen, passages = chosen_size(tokens, query, passage, queries, judged)
-    assert min(queries, FEWEST_QUERIES) <= chosen <= queries and 1 <= passages <= LARGEST
-    floor = min(queries, FEWEST_QUERIES) * (query + 2 * judged * passage) + passage
-    if 2 * judged * chosen < LARGEST:
-        assert chosen * query + passages * passage <= max(tokens, floor) * (1 + 1e-9)
-
-
-def test_more_tokens_buy_queries_first_and_then_passages():
-    sizes = [chosen_size(tokens, 10, 190, 902, 1.0) for tokens in (1_000, 80_000, 300_000, 1_500_000, 1e8)]
-    assert sizes == [(100, 200), (103, 415), (389, 1558), (902, 7847), (902, LARGEST)]
-
-
-def test_a_run_says_what_its_evaluations_cost_and_measures_so_often(trained, capsys):
-    _, folder = trained("training.max_steps=6", "training.eval_steps=2", "training.save_steps=2")
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  evaluation "))
-    # The floor: 100 of the sample's 211 dev queries, against twice the passages judged for them or all.
-    assert line.startswith("  evaluation  3 times while training, 100 dev queries against ")
-    evaluations = [
-        entry for entry in read_json(folder / "checkpoint-6" / "trainer_state.json")["log_history"] if "eval_ndcg@10" in entry
-    ]
-    assert [entry["step"] for entry in evaluations] == [0, 2, 4, 6]
-
-
-@pytest.fixture
-def bounded(composed):
-    """The dev set as planned under some overrides, its plan, and the whole set."""
-
-    def run(*overrides, rows=900):
-        settings = composed("train", *TINY, *overrides)
-        data, encoder = load(settings), load_encoder(settings.model)
-        arguments = training_arguments(settings, "out")
-        return *planned_dev(data.dev, settings, arguments, encoder, rows=rows, row_tokens=90.0), data.dev
-
-    return run
-
-
-def test_with_much_to_train_evaluation_stays_within_its_share(bounded):
-    dev, evaluations, whole = bounded()
-    assert FEWEST_QUERIES <= evaluations.queries < len(whole.queries) and 0.03 < evaluations.share <= 0.051
-    assert (evaluations.queries, evaluations.passages) == (len(dev.queries), len(dev.passages))
-    assert set(dev.query_ids) == set(dev.qrels)
-    dev, _, whole = bounded(rows=10**6)
-    assert dev == whole
-    dev, evaluations, whole = bounded("data.eval_corpus_size=250")
-    assert len(dev.queries) == len(whole.queries) and evaluations.share > 0.05
-    assert bounded("training.eval_strategy=no", "training.load_best_model_at_end=false")[1] is None
-
-
-@pytest.mark.parametrize(
-    ("overrides", "times"),
-    [
-        (("training.max_steps=7", "training.eval_steps=2", "training.save_steps=2"), 4),  # after 2, 4, 6, and the last
-        (("training.max_steps=20", "training.eval_strategy=epoch", "training.save_strategy=epoch"), 4),  # epochs of 5 steps
-    ],
-)
-def test_evaluations_are_counted_to_the_last_step(bounded, overrides, times):
-    assert bounded(*overrides, rows=5 * 16)[1].times == times
-
-
-@pytest.mark.parametrize(("batch", "k"), [(8, 2), (4, 4)])
-def test_the_set_does_not_depend_on_how_a_step_is_cut(bounded, batch, k):
-    cut = f"training.per_device_train_batch_size={batch}", f"training.gradient_accumulation_steps={k}"
-    assert bounded(*cut)[0] == bounded()[0]
 
 
 def test_a_query_that_is_a_passage_is_neither_its_own_answer_nor_its_negative(composed, tmp_path):

@@ -47,7 +47,25 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     difference = read_json(out / "mine/difference_compare.json")
     assert difference["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}  # a model against itself
     assert (out / "mine/model/run.trec").is_file()
-    assert "mine: 8 queries; below 30 even a large difference" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "on mine: 8 queries, 16 passages (the rows' own alone; name all there are with data.corpus_file=FILE)" in printed
+    assert "\nmine, 8 queries: differences below .42 (ndcg@10) cannot be seen" in printed
+
+
+def test_rows_are_ranked_among_the_corpus_file_without_copies_of_answers(run, composed, write_rows, tmp_path, capsys):
+    rows = [
+        {"query": f"{place} 도서관은 어디인가요", "document": f"{place} 도서관은 시청 뒤 공원 {i}번 문 옆에 있다"}
+        for i, place in enumerate(["강릉", "춘천", "원주", "속초"])
+    ]
+    others = ["주차장은 지하에 있다", "열람실은 아홉 시에 연다", rows[0]["document"], f"{rows[1]['document']}."]
+    corpus = write_rows([{"text": text} for text in others], "corpus.jsonl")
+    options = ("evaluation.intervals=50", "evaluation.bm25=null", f"output_dir={tmp_path / 'out'}")
+    evaluate(
+        composed("eval", f"model.path={run}/model", f"data.dev_file={write_rows(rows)}", f"data.corpus_file={corpus}", *options)
+    )
+    told = "4 queries, 6 passages (the rows' own and data.corpus_file's); 1 near-copies of answers left out"
+    assert told in capsys.readouterr().out
+    assert read_json(tmp_path / "out/rows/model/metrics.json")["passages"] == 6
 
 
 @pytest.fixture
@@ -76,6 +94,7 @@ COUNTS = {
     "absent_passages": 1,
     "absent_queries": 0,
     "copies": 1,
+    "near_copies": 0,
 }
 
 

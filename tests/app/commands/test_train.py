@@ -15,6 +15,7 @@ from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from e5ft.training.checkpoint import definition_of
+from tests.conftest import make_rows
 
 EXPERIMENTS = sorted(path.stem for path in (shipped("conf") / "experiment").glob("*.yaml"))
 
@@ -84,11 +85,38 @@ def test_early_stopping(trained):
     assert read_json(folder / "summary.json")["training"]["steps"] == 2
 
 
-def test_rows_alone_are_enough(trained):
+def test_rows_alone_are_enough(trained, capsys):
     _, folder = trained(f"data.train_file={shipped('data')}/sample/train.jsonl", "training.max_steps=2", "evaluation.bm25=null")
     summary = read_json(folder / "summary.json")
     assert summary["chosen_on_test"] and summary["test_set"] == "dev" and "bm25" not in summary["scores"]
     assert summary["data"]["train_rows"] < 200
+    assert summary["corpus"] == "dev and training documents" and summary["counts"]["near_copies"] == 0
+    printed = capsys.readouterr().out
+    documents = {text for row in lines(shipped("data") / "sample/train.jsonl") for text in [row["document"]]}
+    passages = int(
+        re.search(r"  corpus      dev and training documents: ([\d,]+) passages, all ranked", printed)[1].replace(",", "")
+    )
+    assert 150 < passages <= len(documents) + 200 and f" {passages} passages, 95 %" in printed
+    assert [(entry["role"], entry["shared_queries"], entry["shared_judged"]) for entry in summary["overlap"]] == [("dev", 0, 0)]
+
+
+def test_a_test_set_made_of_training_rows_is_told_wherever_its_figures_stand(trained, write_rows, tmp_path, capsys):
+    rows = make_rows(60)
+    (tmp_path / "leak/qrels").mkdir(parents=True)
+    for name, field in (("queries", "query"), ("corpus", "document")):
+        texts = list(dict.fromkeys(row[field] for row in rows))
+        write_rows([{"_id": name[0] + text.replace(" ", ""), "text": text} for text in texts], f"leak/{name}.jsonl")
+    judged = {f"q{row['query']}\tc{row['document']}\t1\n".replace(" ", "") for row in rows[:40]}
+    (tmp_path / "leak/qrels/test.tsv").write_text("".join(sorted(judged)))
+    _, folder = trained(f"data.train_file={write_rows(rows)}", "data.eval_dir=leak", "training.max_steps=2")
+    queries, passages = ({row[field] for row in rows[:40]} for field in ("query", "document"))
+    told = f"{len(queries)} of {len(queries)} test queries and {len(passages)} of {len(passages)} judged passages stand in the training rows: "
+    printed = capsys.readouterr().out
+    assert f"  overlap     {told}the test figures say how well they were learnt by heart" in printed
+    assert f"\noverlap: {told}" in printed  # under the table, too
+    entry, dev = read_json(folder / "summary.json")["overlap"]
+    assert (entry["set"], entry["role"], entry["shared_queries"], dev["shared_queries"]) == ("leak-test", "test", len(queries), 0)
+    assert told in (folder / "model/README.md").read_text()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

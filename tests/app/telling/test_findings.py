@@ -200,6 +200,26 @@ def test_data(planned, write_rows):
     assert "not looked at" in findings.check_data(planned("data.train_file=some/name")).text
 
 
+def test_overlap(planned, write_rows, tmp_path):
+    """Small files are read whole, in a cache of their own; a URL, large files and faulty rows are left to the run."""
+    rows = [{"query": f"{n}번 물음", "document": f"{n}번 답"} for n in range(20)]
+    files = f"data.train_file={write_rows(rows)}", f"data.dev_file={write_rows(rows[:3], 'dev.jsonl')}"
+
+    def check(*overrides, limit=10**6):
+        run = planned(*overrides)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(findings, "_LOOKED_AT", limit)
+            return findings.check_overlap(run)
+
+    finding = check(*files)
+    assert finding.state == "note" and finding.text.startswith("3 of 3 dev queries and 3 of 3 judged passages stand in")
+    assert check(files[0]).text.endswith("share no query and no judged passage")
+    assert "not looked at: a run" in check(*files, limit=100).text
+    assert "not looked at: a run" in check(files[0], "data.dev_file=https://host/dev.jsonl").text
+    assert "before the data are sound" in check(f"data.train_file={write_rows([{'query': 'q'}], 'bad.jsonl')}").text
+    assert not (tmp_path / "cache").exists()
+
+
 def test_model(planned, tmp_path):
     assert findings.check_model(planned()).state == "note"  # random weights
     folder = tmp_path / "model"

@@ -1,5 +1,6 @@
 """The model card quotes names that anybody may have chosen: none of them becomes markup, a link, or another key."""
 
+import dataclasses
 import json
 import string
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from e5ft.app.commands.export import _card_section
 from e5ft.app.telling.report import closing, duration, inline, model_card, plain_card, size
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import EncoderSpec
+from e5ft.retrieval.overlap import Overlap
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -28,6 +30,7 @@ NASTY = [
 ]
 SETTINGS = {"evaluation": {"cutoffs": [10]}, "seed": 1, "optimizer": {"lr": 1}}
 SCORES = {"metrics": {"ndcg@10": 0.5}, "intervals": {"ndcg@10": [0.4, 0.6]}}
+LEAK = dataclasses.asdict(Overlap("law-dev", "test", 8, 8, 0, 8, 8, 0))
 DIFFERENCE = {"ndcg@10": {"mean": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.1}}
 texts = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), st.text(string.punctuation + " \n가a", max_size=30))
 prefixes = texts.filter(lambda text: "\0" not in text and text.strip("~").lower() != "none")  # those that a setting may be
@@ -35,7 +38,7 @@ prefixes = texts.filter(lambda text: "\0" not in text and text.strip("~").lower(
 
 def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_path):
     row = SimpleNamespace(label="after", set_name="law-dev", passages=9, **SCORES)
-    for target, keep in ((8, 29), (30, 30)):
+    for target, keep in ((8, 299), (300, 300)):
         row.scored = range(target)
         scores = SimpleNamespace(after=row, named=lambda: {"after": row})
         both = {"scores": {"before": SCORES, "after": SCORES}, "differences": DIFFERENCE}
@@ -43,15 +46,17 @@ def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_p
             "model": "m",
             "test_set": "law-dev",
             "data": {"source": "s", "train_rows": 3},
-            "training": {"steps": 1, "seconds": 1, "tokens_per_second": None, "without_negatives": 30 - keep},
+            "training": {"steps": 1, "seconds": 1, "tokens_per_second": None, "without_negatives": 300 - keep},
             "best": {"step": 1},
             "keep": [{"set": "wiki-dev", "queries": keep, **both}],
+            "overlap": [LEAK, {**LEAK, "set": "wiki-dev", "role": "wiki-dev", "shared_queries": 0}, {**LEAK, "set": "other-dev"}],
             **both,
         }
         printed = closing(summary, scores, tmp_path, in_sweep=True)
-        notes = [line.split(";")[0] for line in printed.splitlines() if "may be chance" in line]
-        assert notes == (["law-dev: 8 queries", "wiki-dev: 29 queries"] if target == 8 else [])
-        assert ("Without any negative, and so without effect: 1 steps" in printed) == (keep == 29)
+        notes = [line.split(":")[0] for line in printed.splitlines() if "below .10 (ndcg@10) cannot be seen" in line]
+        assert notes == (["law-dev, 8 queries", "wiki-dev, 299 queries"] if target == 8 else [])
+        assert [line for line in printed.splitlines() if line.startswith("overlap")] == [f"overlap: {Overlap(**LEAK).sentence}"]
+        assert ("Without any negative, and so without effect: 1 steps" in printed) == (keep == 299)
 
 
 def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
@@ -66,6 +71,7 @@ def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
         "best": {"step": 1},
         "differences": DIFFERENCE,
         "keep": [{"set": keep, "scores": scores, "differences": DIFFERENCE}],
+        "overlap": [{**LEAK, "set": keep, "role": keep}],
     }
     encoder = SimpleNamespace(dimension=8, spec=EncoderSpec("mean", TextSpec(query_prefix=prefix)))
     return model_card({**SETTINGS, "loss": {"note": prefix}}, summary, encoder)
