@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,20 @@ from e5ft.data.settings import data_settings
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import MiningSettings
-from e5ft.settings import Settings, Word, build, check_value, hints, leaves, nearest, nested_settings, number, shown, words
+from e5ft.settings import (
+    Settings,
+    Word,
+    build,
+    check_value,
+    hints,
+    holds_path,
+    leaves,
+    nearest,
+    nested_settings,
+    number,
+    shown,
+    words,
+)
 from e5ft.training.settings import Scale
 
 if TYPE_CHECKING:
@@ -147,8 +161,19 @@ def field_names(script: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def hint(message: str, script: str) -> str | None:
-    """What to say beside Hydra's own message about a field that it does not know; None if there is nothing."""
+def path_fields(script: str) -> set[str]:
+    """The dotted names of the fields that hold names of files and folders."""
+    return {name for name, annotation in _fields(SCRIPTS[script]) if holds_path(annotation)}
+
+
+def hint(message: str, script: str, arguments: Iterable[str] = ()) -> str | None:
+    """What to say beside Hydra's own message about a field that it does not know; None if there is nothing.
+
+    Args:
+        message: Hydra's.
+        script: train, eval, mine or export.
+        arguments: of the command line, for the value that was given.
+    """
     match = re.search(r"full_key: ([\w.]+)", message) or re.search(r"Could not override '([\w.]+)'", message)
     if match is None:
         return None
@@ -161,7 +186,22 @@ def hint(message: str, script: str) -> str | None:
     known = field_names(script)
     if field in known:  # of another loss or optimizer
         return f"{field}: no field of the chosen {group}; leave it out, or choose another ({group}=NAME)"
-    return remedy(field.rpartition(".")[2]) or f"{field}: no such field{nearest(field, known)}"
+    advice = remedy(field.rpartition(".")[2])
+    if advice is None and (meant := _same_end(field, known)):
+        given = next((value for name, _, value in (a.partition("=") for a in arguments) if name.lstrip("+") == field), "")
+        first, *others = (shlex.quote(f"{name}={given}") if given else name for name in meant[:3])
+        further = f" (or {', '.join(others)})" if others else ""
+        advice = f"{field}: no such field; did you mean {first}{further}?"
+    close = nearest(field, known)
+    return advice or f"{field}: no such field{close if 'did you' in close else '; every field: docs/configuration.md'}"
+
+
+def _same_end(field: str, known: Iterable[str]) -> list[str]:
+    """Known fields whose last part is the field's, or ends with a bare name (batch_size), the likeliest first."""
+    bare, group = field.rpartition(".")[2], field.rpartition(".")[0]
+    names = sorted((n for n in known if not n.startswith("rounds.")), key=lambda n: (not n.startswith(_PARAMETERS), n.count(".")))
+    exact = [name for name in names if name.endswith(f".{bare}")]
+    return exact or [name for name in names if not group and name.endswith(f"_{bare}")]
 
 
 def _check_place(script: str, path: str, value: object, values: dict) -> None:
