@@ -17,13 +17,14 @@ from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, limited_rows, load_rows
 from e5ft.data.text import text_id
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval import beir
 from e5ft.retrieval.candidates import MiningIndex, make_index
 from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir, shrink_corpus, subsample
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
+
+    from e5ft.modeling.encoder import Encoder
 
 AUTO = "auto"
 LARGEST = 10_000  # passages that are ranked while training, or while alphas are chosen
@@ -244,7 +245,7 @@ def _location(folder: Path | Fetched) -> str | Path:
 
 
 def planned_dev(
-    dev: RetrievalSet, settings, arguments: "TrainingArguments", encoder: Encoder, rows: int, row_tokens: float
+    dev: RetrievalSet, settings, arguments: "TrainingArguments", encoder: "Encoder", rows: int, row_tokens: float
 ) -> tuple[RetrievalSet, EvaluationPlan | None]:
     """Bound the set that is ranked while training by `data.eval_corpus_size`, and estimate what ranking it costs.
 
@@ -313,6 +314,6 @@ def _evaluations(arguments: "TrainingArguments", steps: int, epoch_steps: int) -
     return int(-(-steps // every))  # the last step is measured, too
 
 
-def _mean_tokens(encoder: Encoder, texts: Sequence[str], role: str) -> float:
+def _mean_tokens(encoder: "Encoder", texts: Sequence[str], role: str) -> float:
     sampled = [texts[i] for i in range(0, len(texts), -(-len(texts) // _SAMPLE))]
     return sum(map(len, encoder.tokenize(sampled, role))) / len(sampled)

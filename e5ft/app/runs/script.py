@@ -118,6 +118,7 @@ def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None
         if verb == "train" and config.get("doctor") is True:
             _examine_the_rest(error, left_out)
         raise
+    data = importlib.import_module("e5ft.app.commands.reading").read_first(verb, settings)
     prepare_libraries()
     from e5ft.app.runs.stopping import out_of_memory_explained
 
@@ -125,7 +126,7 @@ def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None
     with contextlib.redirect_stdout(io.StringIO()):  # transformers prints "Running in WANDB offline mode", whatever tracking says
         function = getattr(importlib.import_module(module), name)
     with out_of_memory_explained(settings):
-        return function(settings)
+        return function(settings, data)
 
 
 def _examine_the_rest(error: ConfigurationError, left_out: tuple[str, ...]) -> None:

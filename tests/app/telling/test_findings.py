@@ -87,8 +87,8 @@ def test_the_quickstart_could_start_and_nothing_is_left_behind(composed, tmp_pat
     assert os.listdir(tmp_path) == []
 
 
-def test_hydra_makes_no_folder_for_the_doctor():
-    assert run_dir("x", True) == "." and run_dir("x", False) == run_dir("x") == "outputs/x"
+def test_hydra_makes_no_folder_for_a_run_or_the_doctor():
+    assert run_dir("x", True) == run_dir("x", False) == run_dir("x") == "."
     with pytest.raises(ConfigurationError, match="doctor='maybe'"):
         run_dir("x", "maybe")
     with pytest.raises(ConfigurationError, match="leave --multirun out"):
