@@ -17,6 +17,7 @@ from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings, TrainSettings
 from e5ft.app.settings.plan import DataPlan, DevShare, RowsFile, plan
 from e5ft.app.telling.report import relative, say
+from e5ft.app.telling.saving import saved_choices
 from e5ft.app.telling.state import record, status_of
 from e5ft.data.remote import is_url
 from e5ft.data.settings import Columns
@@ -41,9 +42,10 @@ def train_rounds(settings: TrainSettings, data: TrainingData | None = None) -> f
     Raises:
         ConfigurationError: what rounds or a resumed sweep cannot do.
     """
-    if settings.doctor:
-        return examine(settings)
     job = current_job(settings.name)
+    if settings.doctor:
+        examine(settings)
+        return _offer(settings, job)
     if settings.sweep.resume:
         if not job.in_sweep:
             raise ConfigurationError("sweep.resume=true: needs a multirun (-m); to resume a run: resume=true")
@@ -52,8 +54,19 @@ def train_rounds(settings: TrainSettings, data: TrainingData | None = None) -> f
             say(f"job {job.path.name}: finished already, {relative(job.path)}")
             return read_json(job.path / "summary.json")["best"]["score"]
         settings = dataclasses.replace(settings, resume=before is not None)
-    if settings.rounds.count == 1:
-        return train(settings, job, data)
+    score = train(settings, job, data) if settings.rounds.count == 1 else _in_rounds(settings, job, data)
+    if not job.in_sweep:
+        _offer(settings, job)
+    return score
+
+
+def _offer(settings: TrainSettings, job: Job) -> None:
+    lines = saved_choices(job.overrides, plain(settings)["data"])
+    if lines is not None:
+        say(lines)
+
+
+def _in_rounds(settings: TrainSettings, job: Job, data: TrainingData | None) -> float | None:
     data_plan = plan(settings)
     _check(settings, data_plan, job)
     explained = out_of_memory_explained(settings)

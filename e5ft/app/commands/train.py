@@ -90,7 +90,8 @@ def examine(settings: TrainSettings) -> None:
     Raises:
         ConfigurationError: it could not.
     """
-    findings.examine(findings.PlannedRun(settings, build_run))
+    load = lambda asked: load_training_data(plan(asked), asked)  # noqa: E731
+    findings.examine(findings.PlannedRun(settings, build_run, load))
 
 
 class _Run:

@@ -43,6 +43,8 @@ def _readable(argument: str, paths: set[str], swept: bool) -> str:
         return argument
     name = re.sub(r"^data\.sources\.\w[\w-]*(\.train_file)?$", "data.train_file", field.lstrip("+"))
     given = (_of_path(field, value, swept) if name in paths else None) or quoted(argument)
+    if _read(given) is _UNREADABLE and (items := re.fullmatch(r"\[([^][{}]*)\]", value)):
+        given = f"{field}=[{_each_quoted(field, items[1])}]"
     if _read(given) is not _UNREADABLE:
         return given
     text = argument if len(argument) <= 200 else f"{argument[:197]}..."

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
@@ -28,15 +29,18 @@ from e5ft.data.lines import BadLine
 from e5ft.data.mixing import MixSampler
 from e5ft.data.remote import is_url
 from e5ft.data.rows import read_rows
+from e5ft.data.sampler import StepSampler
 from e5ft.data.store import TokenStore
-from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.errors import ConfigurationError, DataError, E5ftError
 from e5ft.modeling.compact import compacted
 from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.settings import ModelSource
 from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
 
-_ROWS = 200  # read of each source
+_QUICK = 50_000_000  # bytes of all files together that are read whole
+_MOST_LINES = 6  # of an error
+_ROWS = 100_000  # read of each file where there is more
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 Findings = Iterable[tuple[str, Finding]]
 
@@ -48,10 +52,12 @@ class PlannedRun:
     Attributes:
         settings: all of the run's.
         build: makes what a run makes of its settings first (TrainingArguments, optimizer, loss), and raises what that refuses.
+        load: loads the rows and sets that a run loads (TrainingData).
     """
 
     settings: TrainSettings
-    build: Callable[[TrainSettings, Path], object]
+    build: Callable[[TrainSettings, Path], object] = lambda *_: None
+    load: Callable[[TrainSettings], Any] = lambda _: None
 
     @property
     def uses_gpu(self) -> bool:
@@ -117,7 +123,7 @@ def machine_notes(settings: TrainSettings) -> Findings:
     Raises:
         ConfigurationError: the run cannot succeed here.
     """
-    findings = [(name, check(PlannedRun(settings, lambda *_: None))) for name, check in _MACHINE.items()]
+    findings = [(name, check(PlannedRun(settings))) for name, check in _MACHINE.items()]
     return [(name, finding) for name, finding in findings if finding.state != "ok"]
 
 
@@ -163,31 +169,58 @@ def check_settings(run: PlannedRun) -> Finding:
 
 
 def check_data(run: PlannedRun) -> Finding:
-    """Read the first rows of each source as strictly as a run does, and look at the evaluation folders' layout."""
-    data, texts, faults, count, complete = plan(run.settings), [], [], 0, True
-    for source in (part for part in (*data.sources, data.dev) if isinstance(part, RowsFile)):
+    """Read all that a run reads where that is quick, else the first rows of each file, as strictly as a run does."""
+    data = plan(run.settings)
+    parts = [part for part in (*data.sources, data.dev) if isinstance(part, RowsFile)]
+    sets = [Path(part.folder) for part in (data.evaluation, data.dev, *data.keep) if isinstance(part, BeirSplit)]
+    names = [name for part in parts for name in ([part.file] if isinstance(part.file, str) else part.file)]
+    here = all(not is_url(name) and Path(name).exists() for name in names) and not any(is_url(str(folder)) for folder in sets)
+    if here and sum(map(_bytes, {*map(Path, names), *sets})) <= _QUICK:
+        return _all_rows(run)
+    return _first_rows(run, parts, sets)
+
+
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def _all_rows(run: PlannedRun) -> Finding:
+    """Load what a run loads, and say how many rows and steps that makes."""
+    training = run.settings.training
+    try:
+        data = run.load(run.settings)
+    except DataError as error:
+        first, *more = str(error).splitlines()
+        return fault("\n".join([first, *more] if len(more) < _MOST_LINES else [first, *more[:2], "...", *more[-2:]]))
+    batch, processes = training.per_device_train_batch_size, int(os.environ.get("WORLD_SIZE", 1))
+    sampler = StepSampler(len(data.train.rows), batch, training.gradient_accumulation_steps, world_size=processes)
+    steps = training.max_steps if training.max_steps > 0 else int(-(-training.num_train_epochs * sampler.steps // 1))
+    queries = f"{len(data.dev.queries):,} dev and {len(data.test.queries):,} test queries"
+    rejected = f" ({data.rejected:,} rejected)" if data.rejected else ""
+    text = f"{data.label}: {data.read:,} rows{rejected}, {len(data.train.rows):,} for training, {queries}"
+    text += f"; {steps:,} steps of {sampler.step_rows:,}"
+    return note(text, "data.on_bad_row=skip leaves the rejected out") if data.rejected else ok(text)
+
+
+def _first_rows(run: PlannedRun, parts: list[RowsFile], sets: list[Path]) -> Finding:
+    texts, faults, count = [], [], 0
+    for source in parts:
         file = source.file
-        if is_url(file) or (not Path(file).exists() and Path(file).suffix.lower() not in SUFFIXES):
+        if isinstance(file, str) and (is_url(file) or (not Path(file).exists() and Path(file).suffix.lower() not in SUFFIXES)):
             texts.append(f"{file} ({'a URL' if is_url(file) else 'a hub data set'}, not looked at)")
-            complete = False
             continue
         rows = list(itertools.islice(read_rows(file, source.columns, source.reading), _ROWS))
         faults += [str(row) for _, row in rows if isinstance(row, BadLine)]
-        count, complete = count + len(rows), complete and len(rows) < _ROWS
-        texts.append(f"{relative(Path(file))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows)")
-    sets = [part.folder for part in (data.evaluation, *data.keep) if isinstance(part, BeirSplit)]
-    names = ", ".join(str(folder) if is_url(str(folder)) else relative(folder) for folder in sets)
-    text = ", ".join(texts) + (f"; evaluation: {names}" if sets else "")
+        count += len(rows)
+        name = relative(Path(file)) if isinstance(file, str) else ", ".join(file)
+        texts.append(f"{name} (the first {len(rows):,} rows only)" if len(rows) == _ROWS else f"{name} ({len(rows):,} rows)")
+    names = ", ".join(str(folder) if is_url(str(folder)) else relative(folder) for folder in dict.fromkeys(sets))
+    text = ", ".join(texts) + (f"; evaluation, by its layout: {names}" if sets else "")
     if faults:
         text = faults[0] + (f" and {len(faults) - 1} more of the {count:,} rows looked at" if len(faults) > 1 else "")
         if run.settings.data.on_bad_row == "skip":
             return note(text, "data.on_bad_row=skip leaves them out")
         return fault(text, "mend the rows, or data.on_bad_row=skip to leave them out")
-    if complete and count < run.step_rows:
-        return fault(
-            f"{text}: {count:,} rows do not fill one step of {run.step_rows:,}",
-            "lower training.per_device_train_batch_size or training.gradient_accumulation_steps",
-        )
     return ok(text)
 
 

@@ -115,7 +115,7 @@ def test_two_files_without_multirun_are_told_to_be_a_list(tmp_path, monkeypatch)
         ("data.sources={a: rows (1).jsonl}", {"a": "rows (1).jsonl"}),
         ("data.sources={a: {train_file: x (1).jsonl, weight: 2}, b: y.csv}", {"a": {"train_file": "x (1).jsonl", "weight": 2}, "b": "y.csv"}),
         ("name=it's", "it's"),
-        ("tracking.tags=[first try (1),b]", ["first try (1)", "b"]),
+        ("data.sources={a: [x (1).csv, y.csv]}", {"a": ["x (1).csv", "y.csv"]}),
     ],
 )  # fmt: skip
 def test_elsewhere_one_line_says_what_to_type(argument, typed):
@@ -136,6 +136,7 @@ def test_elsewhere_one_line_says_what_to_type(argument, typed):
         ("data.keep_dir=[가,b]", 'data.keep_dir=["가",b]', ["가", "b"]),
         ("x={laws: 법.jsonl, web: {train_file: 웹.jsonl}}", "x={laws: '법.jsonl', web: {train_file: '웹.jsonl'}}", {
             "laws": "법.jsonl", "web": {"train_file": "웹.jsonl"}}),
+        ("data.columns.ignore=[번호,'분류 \"b\"', c d]", """data.columns.ignore=["번호",'분류 "b"',c d]""", ["번호", '분류 "b"', "c d"]),
         ("name='가'", "name='가'", "가"),
         ("loss.temperature=0.01", "loss.temperature=0.01", 0.01),
     ],
