@@ -79,7 +79,13 @@ def test_rows_that_pass_are_read_without_torch_and_handed_on(tmp_path):
         "script.run('train')"
     )
     arguments = ["data.train_file=good.jsonl", "data.eval_dir=eval", "data.max_train_rows=10", "data.keep_dir=[]"]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.endswith("reached\n"), done.stderr
     assert [path.name.partition("-")[0] for path in (tmp_path / "cache").glob("rows-*[!k]")] == ["rows"]
 

@@ -32,7 +32,7 @@ def test_pasting_the_lines_gives_the_same_group(composed, tmp_path, monkeypatch,
     subprocess.run(["bash", "-ec", lines], cwd=tmp_path, check=True)
     folder = conf if in_clone else tmp_path / "conf"
     assert [path.name for path in (folder / "data").iterdir()] == ["faq.yaml"]
-    searched = composed("train", f"hydra.searchpath=[file://{folder}]", "data=faq")
+    searched = composed("train", f'hydra.searchpath=["file://{folder}"]', "data=faq")
     assert searched.data == asked.data
 
 
