@@ -194,10 +194,15 @@ class WandbMirror(TrainerCallback):
             run = self._run
             self._call(lambda: run.log(values, step=step), _LOG, "failed")
 
-    def finish(self) -> None:
-        """End the run in W&B, also after a failure: what it has can still be kept."""
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run in W&B, also after a failure: what it has can still be kept.
+
+        Args:
+            exit_code: other than 0 marks the run as failed.
+        """
         if self._run is not None and self._calls is not None:
-            self._call(self._run.finish, _FINISH + _GRACE, "did not finish")
+            run = self._run
+            self._call(lambda: run.finish(exit_code=exit_code), _FINISH + _GRACE, "did not finish")
         if self._calls is not None:
             self._calls.put(None)
         self._calls = self._run = None
@@ -247,8 +252,10 @@ def wandb_run(tracking: TrackingSettings, values: dict, folder: Path, group: str
         mirror.start(lambda: _start(tracking, values, folder, group, mode))
     try:
         yield mirror
-    finally:
-        mirror.finish()
+    except BaseException:
+        mirror.finish(exit_code=1)
+        raise
+    mirror.finish()
 
 
 def _start(tracking: TrackingSettings, values: dict, folder: Path, group: str | None, mode: str) -> object:

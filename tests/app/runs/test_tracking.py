@@ -120,8 +120,8 @@ class FakeRun:
         self.act("log")
         self.logged.append((step, values))
 
-    def finish(self):
-        self.finished += 1
+    def finish(self, exit_code):
+        self.finished, self.exit_code = self.finished + 1, exit_code
         self.act("finish")
 
     def act(self, where):
@@ -165,7 +165,7 @@ def test_a_mirror_of_what_is_logged(fake, tmp_path):
         mirror.on_log(None, TrainerState(global_step=7), None, {"loss": 1.0})
         mirror.on_log(None, TrainerState(global_step=7), None, {"eval_ndcg@10": 0.5})
     assert fake.run.logged == [(7, {"train/loss": 1.0}), (7, {"dev/ndcg@10": 0.5})]
-    assert fake.run.finished == 1
+    assert fake.run.finished == 1 and fake.run.exit_code == 0
     call = fake.calls[0]
     assert call["group"] == "sweep" and call["name"] == "sweep-3" and call["mode"] == "offline"
     assert "canary" not in str(call)
@@ -252,10 +252,10 @@ def test_online_without_a_key_asks_nobody(fake, tmp_path, caplog, monkeypatch):
     assert fake.calls[0]["mode"] == "online"
 
 
-def test_the_run_is_finished_when_the_job_crashes(fake, tmp_path):
+def test_the_run_is_finished_as_failed_when_the_job_crashes(fake, tmp_path):
     with pytest.raises(ZeroDivisionError), wandb_run(TRACKING, {}, tmp_path, None):
         raise ZeroDivisionError
-    assert fake.run.finished == 1
+    assert fake.run.finished == 1 and fake.run.exit_code == 1
 
 
 def test_modes(fake, tmp_path, monkeypatch):

@@ -150,3 +150,12 @@ def test_what_a_mix_refuses(composed, override, words):
     sources = [] if override.startswith("data.sources") else ["data.sources={a: f}"]
     with pytest.raises(ConfigurationError, match=words):
         plan(composed("train", "data=mix", *sources, override))
+
+
+@pytest.mark.parametrize("script", ["train", "eval", "mine"])
+def test_a_file_as_evaluation_folder_is_told_where_it_belongs(composed, tmp_path, script):
+    (tmp_path / "faq (1).csv").write_text("query,document\na,b\n")
+    asked = ["model=mini", "data.eval_dir='faq (1).csv'"] + ["sources=[bm25]"] * (script == "mine")
+    settings = composed(script, *asked)
+    with pytest.raises(ConfigurationError, match=r"data.eval_dir='faq \(1\).csv': .*: 'data.dev_file=faq \(1\).csv'$"):
+        evaluation_source(settings) if script == "eval" else plan(settings)
