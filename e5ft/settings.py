@@ -6,6 +6,7 @@ Neither torch nor transformers is imported here, so that a wrong setting is refu
 import dataclasses
 import difflib
 import functools
+import os
 import re
 import types
 import typing
@@ -69,7 +70,8 @@ class Settings:
                 continue
             check_value(value, hint, self.field(name))
             if isinstance(value, list) and not _accepts_type(value, hint):
-                object.__setattr__(self, name, tuple(value))
+                value = tuple(value)
+            object.__setattr__(self, name, _at_home(value) if holds_path(hint) else value)
         self.check()
 
     def check(self) -> None:
@@ -146,6 +148,11 @@ def nested_settings(hint: Any) -> type | None:
     return next((part for part in parts if isinstance(part, type) and issubclass(part, Settings)), None)
 
 
+def holds_path(hint: Any) -> bool:
+    """Whether an annotation is of names of files or folders, one or several."""
+    return hint == FilePath or any(map(holds_path, typing.get_args(hint)))
+
+
 def words(hint: Any) -> str:
     """An annotation in words: "a whole number, at least 1, or null"."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -201,6 +208,13 @@ def check_value(value: object, hint: Any, field: str) -> None:
     if isinstance(value, str) and value in _NULL_WORDS:
         raise ConfigurationError(f"{field}={value}: the word for nothing is null")
     raise ConfigurationError(f"{field}={shown(value)}: must be {words(hint)}")
+
+
+def _at_home(value: Any) -> Any:
+    """Names of files in which a leading `~` or `~user` is that person's folder: no shell expands it behind a `=`."""
+    if isinstance(value, tuple):
+        return tuple(map(_at_home, value))
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _accepts(value: object, hint: Any) -> bool:

@@ -12,6 +12,7 @@ MOST_LINES = 360
 TESTED_ELSEWHERE = {
     "__main__.py": "started below",
     "app/settings/groups.py": "annotations, read by tests/app/settings/test_build.py",
+    "app/telling/data_checks.py": "checks that tests/app/telling/test_findings.py runs",
     "app/telling/machine.py": "checks that tests/app/telling/test_findings.py runs",
     "data/cells.py": "what cells hold, through read_rows: tests/data/test_looks.py",
     "data/column_names.py": "tables of names: tests/data/test_layouts.py",

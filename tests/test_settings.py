@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from e5ft.app.settings.build import shipped
-from e5ft.data.settings import Columns
+from e5ft.data.settings import Columns, data_settings
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import Selection
@@ -112,6 +112,19 @@ def test_settings_in_a_second_place_are_named_by_it():
 def test_words():
     assert words(number(least=0) | None) == "at least 0, or null"
     assert words(Literal["a", "b", "c"]) == "a, b or c" and words(number()) == "a number"
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("~/a b", "HOME/a b"), ("~", "HOME"), ("~nobody-here/a", "~nobody-here/a"), ("a~", "a~")]
+)
+def test_a_tilde_is_home_in_every_path_field(monkeypatch, name, path):
+    monkeypatch.setenv("HOME", "HOME")
+    data = yaml.safe_load((CONF / "data/default.yaml").read_text())
+    read = data_settings({**data, "train_file": [name, "b"], "dev_file": name, "keep_dir": name, "corpus_file": name})
+    assert (read.train_file, read.dev_file, read.keep_dir, read.corpus_file) == ((path, "b"), path, (path,), path)
+    mix = {**data, "train_file": None, "mix": {}, "sources": {"a": name}}
+    assert data_settings(mix).mix.sources[0].train_file == path
+    assert Columns(query=name).query == name  # no path
 
 
 def test_the_page_of_the_configuration_is_as_conf_and_the_settings_say():

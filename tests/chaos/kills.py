@@ -99,7 +99,7 @@ OUTSIDE = (
     Place("start: before the run's folder", "e5ft.app.commands.train:RunFolder"),
     Place("start: before config.yaml", "e5ft.app.runs.folder:RunFolder.write_config"),
     Place("start: before the model", "e5ft.app.commands.train:load_encoder"),
-    Place("start: before the rows", "e5ft.app.commands.train:load_training_data"),
+    Place("start: before the rows", "e5ft.app.commands.reading:load_training_data"),
     Place("start: amid the rows' cache", "e5ft.caches:new_folder", "after"),
     Place("start: before the tokens", "e5ft.app.commands.train:tokenize_rows"),
     Place("start: after the tokens", "e5ft.app.commands.train:tokenize_rows", "after"),

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.sets import RetrievalSet, shrink_corpus, subsample
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
+
+    from e5ft.modeling.encoder import Encoder
 
 AUTO = "auto"
 LARGEST = 10_000  # passages that are ranked while training, or while alphas are chosen
@@ -38,7 +39,7 @@ class EvaluationPlan:
 
 
 def planned_dev(
-    dev: RetrievalSet, settings, arguments: "TrainingArguments", encoder: Encoder, rows: int, row_tokens: float
+    dev: RetrievalSet, settings, arguments: "TrainingArguments", encoder: "Encoder", rows: int, row_tokens: float
 ) -> tuple[RetrievalSet, EvaluationPlan | None]:
     """Bound the set that is ranked while training by `data.eval_corpus_size`, and estimate what ranking it costs.
 
@@ -77,7 +78,7 @@ def planned_dev(
     return dev, EvaluationPlan(times, len(dev.queries), len(dev.passages), share, reason)
 
 
-def tokens_of(sets: Iterable[RetrievalSet], encoder: Encoder) -> float:
+def tokens_of(sets: Iterable[RetrievalSet], encoder: "Encoder") -> float:
     """Estimate the tokens of all queries and passages of some sets."""
     texts = [(column, role) for each in sets for column, role in ((each.queries, "query"), (each.passages, "passage"))]
     return sum(len(column) * _mean_tokens(encoder, column, role) for column, role in texts)
@@ -113,6 +114,6 @@ def _evaluations(arguments: "TrainingArguments", steps: int, epoch_steps: int) -
     return int(-(-steps // every))  # the last step is measured, too
 
 
-def _mean_tokens(encoder: Encoder, texts: Sequence[str], role: str) -> float:
+def _mean_tokens(encoder: "Encoder", texts: Sequence[str], role: str) -> float:
     sampled = [texts[i] for i in range(0, len(texts), -(-len(texts) // _SAMPLE))]
     return sum(map(len, encoder.tokenize(sampled, role))) / len(sampled)

@@ -16,18 +16,19 @@ from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.tables import difference_text, few_queries, format_table, headline, main_metric
 
 
-def evaluate(settings: EvalSettings) -> float:
+def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) -> float:
     """Run one evaluation.
 
     Args:
         settings: of eval.py.
+        retrieval_set: what it ranks, where it has been read already.
 
     Returns:
         The model's nDCG at 10 (or at the largest cutoff below it).
     """
     source = settings.model
     other = None if settings.compare is None else ModelSource(path=model_folder(settings.compare, "compare"))
-    retrieval_set = load_evaluation_set(settings)
+    retrieval_set = retrieval_set or load_evaluation_set(settings)
     folder = _output(settings, source) / retrieval_set.name
     _check_free(folder)
     queries, passages = len(retrieval_set.queries), len(retrieval_set.passages)

@@ -5,13 +5,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from e5ft.app.commands.costs import AUTO, LARGEST
-from e5ft.app.commands.data import load_set
+from e5ft.app.commands.reading import sets_to_measure
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
-from e5ft.app.settings.plan import BeirSplit, locate_keep_sets, locate_set
 from e5ft.app.telling.report import inline, plain_card, relative, say, text_format
-from e5ft.errors import ConfigurationError, DataError, E5ftError
+from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, write_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
@@ -20,7 +18,7 @@ from e5ft.modeling.merging import check_mergeable, merge
 from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_model
-from e5ft.retrieval.sets import RetrievalSet, shrink_corpus
+from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
@@ -31,11 +29,12 @@ RULE = (
 )
 
 
-def export(settings: ExportSettings) -> None:
+def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> None:
     """Run one export.
 
     Args:
         settings: of export.py.
+        sets: what alphas are measured on, where it has been read already.
 
     Raises:
         ConfigurationError: no target, or one that is in use.
@@ -46,7 +45,7 @@ def export(settings: ExportSettings) -> None:
     source, record = settings.model, None
     target = _target(Path(settings.output_dir), source)
     if settings.merge.base is not None:
-        encoder, label, record = merge_models(settings)
+        encoder, label, record = merge_models(settings, sets_to_measure(settings) if sets is None else sets)
         card = plain_card(label, encoder) + _card_section(record)
     elif settings.data.eval_dir is not None or settings.data.keep_dir:
         raise ConfigurationError(
@@ -64,30 +63,28 @@ def export(settings: ExportSettings) -> None:
         _push(target, settings.push, settings.private)
 
 
-def merge_models(settings: ExportSettings) -> tuple[Encoder, str, dict]:
+def merge_models(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, str, dict]:
     """Merge `merge.base` and the `model` group's model; of several alphas take the best.
 
     Args:
         settings: of export.py.
+        sets: to measure on, the target first.
 
     Returns:
         The encoder, its name in tables, and the content of merge.json.
 
     Raises:
-        ConfigurationError: several alphas without data.eval_dir, or models that do not fit.
-        DataError: an evaluation folder, or its split, is not there.
+        ConfigurationError: models that do not fit.
     """
     asked, source = settings.merge.alpha, settings.model
-    sources = _sets_to_measure(settings)
     tuned = load_encoder(source)
     base_source = _base_source(settings, tuned)
     base = load_encoder(base_source)
     check_mergeable(base, tuned)
     shown_alpha = list(asked) if isinstance(asked, tuple) else float(asked)
     record = {"base": base_source.label, "fine_tuned": source.label, "alpha": shown_alpha, "rule": None}
-    if sources:
+    if sets:
         alphas = sorted({0.0, 1.0, *map(float, asked if isinstance(asked, tuple) else (asked,))})
-        sets = _loaded(sources, settings)
         measured = {alpha: _measure(settings, base, tuned, alpha, sets) for alpha in alphas}
         record.update(_outcome(measured, settings))
         say("\n" + sweep_table(record))
@@ -145,23 +142,6 @@ def _rows(record: dict) -> list[list[str]]:
     return rows
 
 
-def _sets_to_measure(settings: ExportSettings) -> list[BeirSplit]:
-    """The target and the keep sets, checked to have the split; empty where nothing is to be measured."""
-    data, cache = settings.data, Path(settings.cache_dir)
-    if data.eval_dir is None and isinstance(settings.merge.alpha, tuple):
-        settings.merge.refuse("alpha", "needs data.eval_dir=DIR to choose by (and data.keep_dir=[DIR]), or one number")
-    if data.eval_dir is None:
-        if data.keep_dir:
-            raise ConfigurationError("data.keep_dir: needs the target beside it, data.eval_dir=DIR")
-        return []
-    try:
-        target = locate_set(data.eval_dir, data.eval_split, cache)
-        return [target, *locate_keep_sets(data.keep_dir, data.eval_split, cache, target.name)]
-    except DataError as error:
-        reason = "what alphas are measured on, so that the test split stays unseen"
-        raise DataError(f"{error} (data.eval_split={data.eval_split}: {reason})") from error
-
-
 def _base_source(settings: ExportSettings, tuned: Encoder) -> ModelSource:
     """The base with the fine-tuned model's lengths: a published folder records none, and no weight depends on them."""
     source, path = settings.model, model_folder(settings.merge.base, "merge.base")
@@ -170,11 +150,6 @@ def _base_source(settings: ExportSettings, tuned: Encoder) -> ModelSource:
     lengths = {field: getattr(tuned.spec.text, field) for field in ("query_max_length", "passage_max_length")}
     text = dataclasses.replace(source.text, **lengths)
     return dataclasses.replace(source, path=path, hub=None, revision=None, init="pretrained", shape=None, text=text)
-
-
-def _loaded(sources: list[BeirSplit], settings: ExportSettings) -> list[RetrievalSet]:
-    size = LARGEST if settings.data.eval_corpus_size == AUTO else settings.data.eval_corpus_size
-    return [shrink_corpus(load_set(source, settings), size, seed=settings.seed) for source in sources]
 
 
 def _measure(settings: ExportSettings, base: Encoder, tuned: Encoder, alpha: float, sets: list[RetrievalSet]) -> list[Evaluation]:

@@ -13,19 +13,18 @@ import torch.distributed as dist
 
 from e5ft import distributed
 from e5ft.app.commands.data import MiningData, load_file, load_mining_data
+from e5ft.app.commands.reading import DEV_ROWS, RECORD, ROWS, check_scores, model_source, rows_file
 from e5ft.app.runs.folder import current_job
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings
-from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import DataPlan, RowsFile, plan
 from e5ft.app.telling.mining_report import draw_mined_scores, mining_closing, mining_opening, next_command
 from e5ft.app.telling.report import relative, say, text_format
 from e5ft.data.lines import MAX_LINE_BYTES
-from e5ft.data.shards import find_shards
 from e5ft.data.store import RowStore
-from e5ft.errors import ConfigurationError, DataError
-from e5ft.files import read_json, write_json, write_lines
+from e5ft.errors import DataError
+from e5ft.files import write_json, write_lines
 from e5ft.modeling.cross_encoder import CrossEncoder
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_encoder
@@ -33,7 +32,6 @@ from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.approximate import check_method, search
 from e5ft.retrieval.bm25 import BM25
 from e5ft.retrieval.candidates import (
-    SOURCES,
     Finder,
     MiningIndex,
     Scorer,
@@ -45,21 +43,22 @@ from e5ft.retrieval.candidates import (
     remembered,
     sources_that_need,
 )
-from e5ft.retrieval.filters import FILTERS, apply_filters, need_scores
+from e5ft.retrieval.filters import apply_filters
 from e5ft.retrieval.mined import examples, mined_rows, summarise
 from e5ft.retrieval.mining import find_candidates, gathered, select
 from e5ft.retrieval.removals import questioned, removed, rows_without
 from e5ft.retrieval.settings import MiningSettings
 from e5ft.retrieval.vectors import digest_of_model, encode_collection
 
-ROWS, DEV_ROWS, RECORD, PICTURE = "rows.jsonl", "rows.dev.jsonl", "mining.json", "mining.png"
+PICTURE = "mining.png"
 
 
-def mine(settings: MineSettings, in_rounds: bool = False) -> float:
+def mine(settings: MineSettings, data: MiningData | None = None, *, in_rounds: bool = False) -> float:
     """Run one mining job.
 
     Args:
         settings: of mine.py.
+        data: of these settings, where it has been read already.
         in_rounds: whether a training goes on with the rows by itself.
 
     Returns:
@@ -67,13 +66,13 @@ def mine(settings: MineSettings, in_rounds: bool = False) -> float:
     """
     began, mining = time.monotonic(), settings.mining
     device = _join(device_of(settings.device))
-    source = _model_source(settings.model, mining)
-    _check_scores(mining, source)
+    source = model_source(settings.model, mining)
+    check_scores(mining, source)
     check_method(mining.search)
-    output = _output(settings)
+    output = rows_file(settings)
     teacher = _cross_encoder(mining, device)  # first what may be missing, then what takes long
     data_plan = plan(settings)
-    data = load_mining_data(data_plan, settings)
+    data = data or load_mining_data(data_plan, settings)
     say(mining_opening(source, mining, data))
     encoder = None if source is None else load_encoder(source, device)
     if encoder is not None:
@@ -134,37 +133,6 @@ def _join(device: torch.device) -> torch.device:
     return device
 
 
-def _model_source(source: ModelSource | None, mining: MiningSettings) -> ModelSource | None:
-    """The model that finds and scores; None where no model is named, or only one with random weights.
-
-    Raises:
-        ConfigurationError: an unknown source of negatives, or one that needs a trained model.
-    """
-    known = [entry.name for entry in SOURCES]
-    if not set(mining.sources) <= set(known):
-        mining.refuse("sources", f"must be any of {', '.join(known)}, each once")
-    dense = sources_that_need("model", mining.sources)
-    if source is not None and source.init == "random":
-        if dense:
-            raise ConfigurationError(
-                f"model: {source.label}: what it finds and how it scores is noise; name a trained model (model.path=DIR), "
-                "or mine without one: sources=[bm25]"
-            )
-        return None  # its scores would be noise as well
-    if source is None and dense:
-        mining.refuse("sources", f"{dense[0]} needs a model (model.path=DIR, model=e5_small); without one: sources=[bm25]")
-    return source
-
-
-def _check_scores(mining: MiningSettings, source: ModelSource | None) -> None:
-    if source is None and not sources_that_need("bm25", mining.sources) and need_scores(mining.limits):
-        *names, last = (rule.name for rule in FILTERS if rule.needs_scores)
-        raise ConfigurationError(
-            f"sources={list(mining.sources)} without a model: nothing gives the scores that filters.{', '.join(names)} and "
-            f"{last} compare; name a model (model.path=DIR), or switch them off (filters.percent=null)"
-        )
-
-
 def _cross_encoder(mining: MiningSettings, device: torch.device) -> CrossEncoder | None:
     asked = mining.cross_encoder
     if asked.path is None:
@@ -194,40 +162,6 @@ def _finders(settings: MineSettings, encoder: Encoder | None, index: MiningIndex
 
         searchers.model = remembered(dense)
     return build_finders(mining.sources, searchers), scorer
-
-
-def _output(settings: MineSettings) -> Path:
-    """The file of rows in the folder to write; that of the dev rows, and the record, stand beside it.
-
-    Raises:
-        ConfigurationError: the folder is the input's, or holds such files that mine.py did not write.
-    """
-    default = folder_in(f"{OUTPUTS}/mined", settings.name)
-    folder = default if settings.output_dir is None else Path(settings.output_dir)
-    output, record = folder / ROWS, folder / RECORD
-    files = [output, folder / DEV_ROWS]
-    for field in ("train_file", "dev_file"):
-        given = getattr(settings.data, field)
-        given = () if given is None else find_shards(given, settings.data.reading)
-        for written in files:
-            if any(Path(file).resolve() == written.resolve() for file in given):
-                raise ConfigurationError(f"output_dir={folder}: {written} is data.{field}; name another folder")
-    # Below outputs/ it is a job's own that a kill left half done: rounds resume there.
-    is_ours = record.is_file() or output.resolve().is_relative_to(Path(OUTPUTS).resolve())
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise ConfigurationError(f"output_dir={folder}: must be a folder; this is a file, or a link to nothing")
-    for written in files:
-        if written.is_symlink():
-            raise ConfigurationError(
-                f"output_dir={folder}: {written} is a link, which mine.py would replace; name another folder"
-            )
-        if written.exists() and not is_ours:
-            raise ConfigurationError(
-                f"output_dir={folder}: holds a {written.name} that mine.py did not write; name another folder"
-            )
-    if record.is_file() and read_json(record).get("output_file") not in (None, ROWS):
-        raise ConfigurationError(f"output_dir={folder}: {record} belongs to another file there; name another folder")
-    return output
 
 
 def _checked_lines(rows: Iterable[dict]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from e5ft import distributed
 from e5ft.app.commands import definition
-from e5ft.app.commands.data import load_file, load_training_data, split_dev
+from e5ft.app.commands.data import TrainingData, load_file, load_training_data, split_dev
 from e5ft.app.commands.mine import mine, row_lines
 from e5ft.app.commands.train import build_run, examine, train
 from e5ft.app.runs import sweep
@@ -15,6 +15,7 @@ from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings, TrainSettings
 from e5ft.app.settings.plan import DataPlan, DevShare, RowsFile, plan
 from e5ft.app.telling.report import relative, say
+from e5ft.app.telling.saving import saved_choices
 from e5ft.app.telling.state import record, status_of
 from e5ft.data.lines import is_file
 from e5ft.data.remote import is_url
@@ -26,11 +27,12 @@ from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, headline, main_metric
 
 
-def train_rounds(settings: TrainSettings) -> float | None:
+def train_rounds(settings: TrainSettings, data: TrainingData | None = None) -> float | None:
     """Run one training, or `rounds.count` of them with mining in between; with doctor=true only say whether it could run.
 
     Args:
         settings: of train.py.
+        data: of these settings, where it has been read already.
 
     Returns:
         The best dev score; None without evaluation, when the last round's model is taken.
@@ -38,9 +40,10 @@ def train_rounds(settings: TrainSettings) -> float | None:
     Raises:
         ConfigurationError: what rounds or a resumed sweep cannot do.
     """
-    if settings.doctor:
-        return examine(settings)
     job = current_job(settings.name)
+    if settings.doctor:
+        examine(settings)
+        return _offer(settings, job)
     if settings.sweep.resume:
         if not job.in_sweep:
             raise ConfigurationError("sweep.resume=true: needs a multirun (-m); to resume a run: resume=true")
@@ -49,13 +52,24 @@ def train_rounds(settings: TrainSettings) -> float | None:
             say(f"job {job.path.name}: finished already, {relative(job.path)}")
             return read_json(job.path / "summary.json")["best"]["score"]
         settings = dataclasses.replace(settings, resume=before is not None)
-    if settings.rounds.count == 1:
-        return train(settings, job)
+    score = train(settings, job, data) if settings.rounds.count == 1 else _in_rounds(settings, job, data)
+    if not job.in_sweep:
+        _offer(settings, job)
+    return score
+
+
+def _offer(settings: TrainSettings, job: Job) -> None:
+    lines = saved_choices(job.overrides, plain(settings)["data"])
+    if lines is not None:
+        say(lines)
+
+
+def _in_rounds(settings: TrainSettings, job: Job, data: TrainingData | None) -> float | None:
     data_plan = plan(settings)
     _check(settings, data_plan, job)
     explained = out_of_memory_explained(settings)
     with RunFolder(job, settings.resume) as folder, stopping_at_once(settings.name), explained:
-        _compare(settings, data_plan, folder.path)
+        _compare(settings, data_plan, folder.path, data)
         folder.write_config(plain(settings))
         settings = _with_dev_file(settings, data_plan, folder.path)
         summaries = [_round(settings, folder.path, number) for number in range(1, settings.rounds.count + 1)]
@@ -72,7 +86,7 @@ def _check(settings: TrainSettings, data_plan: DataPlan, job: Job) -> None:
         settings.data.refuse("train_file", "must be a local file or a URL (or several), to be mined again in rounds")
 
 
-def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path) -> None:
+def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path, data: TrainingData | None) -> None:
     """Keep what defines the rounds, or refuse to resume others: a finished round is taken as it is.
 
     Raises:
@@ -82,7 +96,7 @@ def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path) -> None:
     now = {
         **definition.of_settings(settings),
         **definition.of_model(load_encoder(settings.model, device)),
-        **definition.of_data(load_training_data(data_plan, settings)),
+        **definition.of_data(data or load_training_data(data_plan, settings)),
         "guide": None if guide is None else definition.of_model(load_encoder(guide, device)),
         "rounds": definition.of_rounds(settings),
     }

@@ -1,7 +1,6 @@
 """The training command: rows in, a better retriever and the figures that show it out."""
 
 import dataclasses
-import tempfile
 import time
 from pathlib import Path
 
@@ -34,7 +33,6 @@ from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
-from e5ft.retrieval.overlap import Overlap
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training import checkpoint
 from e5ft.training.fitting import fit_micro_batch, measure_step
@@ -63,23 +61,28 @@ def build_run(settings: TrainSettings, folder: Path) -> _Built:
     return _Built(arguments, optimizer_class(settings.optimizer), setup)
 
 
-def train(settings: TrainSettings, job: Job) -> float | None:
-    """Run one training in its own folder.
+def train(settings: TrainSettings, job: Job, data: TrainingData | None = None) -> float | None:
+    """Run one training in its own folder, which a new run makes once its settings and rows have passed.
 
     Args:
         settings: of train.py.
         job: its folder and what it is part of.
+        data: of these settings, where it has been read already.
 
     Returns:
         The best dev score, the objective of a sweep; None without evaluation.
     """
-    with (
-        RunFolder(job, settings.resume) as folder,
-        stopping_at_once(settings.name),
-        out_of_memory_explained(settings),
-        tracked(settings.tracking, plain(settings), folder.path, job.group) as mirror,
-    ):
-        summary = _Run(settings, folder, job).run(mirror)
+
+    def passed() -> tuple[_Built, TrainingData | None]:
+        built = build_run(settings, job.path)
+        return built, data or (None if settings.resume else load_training_data(plan(settings), settings))
+
+    has_folder = settings.resume or job.in_sweep  # which records a refusal
+    ready = None if has_folder else passed()
+    with RunFolder(job, settings.resume) as folder, stopping_at_once(settings.name), out_of_memory_explained(settings):
+        built, data = ready or passed()
+        with tracked(settings.tracking, plain(settings), folder.path, job.group) as mirror:
+            summary = _Run(settings, folder, job, built, data).run(mirror)
     return summary["best"]["score"]
 
 
@@ -89,22 +92,15 @@ def examine(settings: TrainSettings) -> None:
     Raises:
         ConfigurationError: it could not.
     """
-    findings.examine(findings.PlannedRun(settings, build_run, _overlaps))
-
-
-def _overlaps(settings: TrainSettings) -> tuple[Overlap, ...]:
-    """What the evaluation sets share with the training rows; nothing is left on the disk."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = dataclasses.replace(settings, cache_dir=folder)
-        return load_training_data(plan(settings), settings).overlaps()
+    load = lambda asked: load_training_data(plan(asked), asked)  # noqa: E731
+    findings.examine(findings.PlannedRun(settings, build_run, load))
 
 
 class _Run:
     """One training run, from settings to summary; each method is one stage."""
 
-    def __init__(self, settings: TrainSettings, folder: RunFolder, job: Job):
-        self.settings, self.folder, self.job = settings, folder, job
-        built = build_run(settings, folder.path)
+    def __init__(self, settings: TrainSettings, folder: RunFolder, job: Job, built: _Built, data: TrainingData | None):
+        self.settings, self.folder, self.job, self.data = settings, folder, job, data
         self.arguments, self.optimizer, self.setup = built.arguments, built.optimizer, built.setup
         # The dev metric that chooses the checkpoint and that a sweep compares.
         self.metric = (self.arguments.metric_for_best_model or "ndcg@10").removeprefix("eval_")
@@ -117,7 +113,7 @@ class _Run:
         encoder = load_encoder(settings.model, self.arguments.device)
         self.definition = {**definition.of_settings(settings), **definition.of_model(encoder)}
         self.checkpoint = self._newest_checkpoint()
-        data = load_training_data(plan(settings), settings)
+        data = self.data or load_training_data(plan(settings), settings)
         overlaps = data.overlaps() if distributed.is_main() else ()
         tokens = self._tokens(encoder, data)
         positives = 1 if settings.step.positives == "sample" else None

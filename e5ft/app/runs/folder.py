@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from e5ft import distributed
-from e5ft.app.settings.guard import OUTPUTS, is_secret_field, without_secrets
+from e5ft.app.settings.guard import OUTPUTS, folder_in, is_secret_field, without_secrets
 from e5ft.app.telling.report import duration, relative, say
 from e5ft.app.telling.state import holds_work, record, status_of
 from e5ft.errors import ConfigurationError, DataError, E5ftError, ResumeRefusedError, StorageError, TerminatedError
@@ -55,8 +55,10 @@ def current_job(name: object) -> Job:
     """The job that Hydra runs now."""
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
-    group = Path(hydra.sweep.dir).name if in_sweep else None
-    return Job(Path(hydra.runtime.output_dir), None if in_sweep else str(name), group, in_sweep, tuple(hydra.overrides.task))
+    group, path, here = Path(hydra.sweep.dir).name if in_sweep else None, Path(hydra.runtime.output_dir), Path(hydra.runtime.cwd)
+    if os.path.normpath(path) == os.path.normpath(here):  # Hydra made no folder: the run does, once its rows were read
+        path = here / folder_in(OUTPUTS, name)
+    return Job(path, None if in_sweep else str(name), group, in_sweep, tuple(hydra.overrides.task))
 
 
 def hold(path: Path, complaint: str) -> FileLock:
@@ -78,6 +80,17 @@ def hold(path: Path, complaint: str) -> FileLock:
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be locked ({error.strerror or error}); use another disk") from error
     return lock
+
+
+def check_free(path: Path) -> None:
+    """Refuse to begin a run where one is.
+
+    Raises:
+        ConfigurationError: the folder holds something to lose, or its status is damaged.
+    """
+    if holds_work(path):
+        state = status_of(path)["state"]
+        raise ConfigurationError(f"{path}: holds a run already ({state}); choose another name=, or resume it: resume=true")
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
@@ -110,10 +123,8 @@ class RunFolder:
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         try:
-            if holds_work(self.path) and not resume:
-                raise ConfigurationError(
-                    f"{self.path}: holds a run already ({status_of(self.path)['state']}); choose another name=, or resume it: resume=true"
-                )
+            if not resume:
+                check_free(self.path)
             for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
                 clear_temporaries(folder)
             self._finished_before = self._clean()

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from e5ft import distributed
-from e5ft.app.runs import sweep
+from e5ft.app.runs import overrides, sweep
 from e5ft.app.settings import build, guard
 from e5ft.data.remote import check_url
 from e5ft.errors import ConfigurationError, E5ftError, StorageError, TerminatedError
@@ -59,8 +59,8 @@ def run(verb: str) -> None:
     code = 0
     guard.guard(sys.argv[1:])
     try:
-        sys.argv[1:] = [quoted(renamed(verb, argument)) for argument in sys.argv[1:]]
-        sys.argv[1:] = build.with_model_group(verb, sys.argv[1:])
+        given = [renamed(verb, argument) for argument in sys.argv[1:]]
+        sys.argv[1:] = build.with_model_group(verb, overrides.readable(verb, given))
         guard.check_overrides(sys.argv[1:])
         _check_launch(verb)
         build.register()
@@ -119,6 +119,7 @@ def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None
         if verb == "train" and config.get("doctor") is True:
             _examine_the_rest(error, left_out)
         raise
+    data = importlib.import_module("e5ft.app.commands.reading").read_first(verb, settings)
     prepare_libraries()
     from e5ft.app.runs.stopping import out_of_memory_explained
 
@@ -126,7 +127,7 @@ def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None
     with contextlib.redirect_stdout(io.StringIO()):  # transformers prints "Running in WANDB offline mode", whatever tracking says
         function = getattr(importlib.import_module(module), name)
     with out_of_memory_explained(settings):
-        return function(settings)
+        return function(settings, data)
 
 
 def _examine_the_rest(error: ConfigurationError, left_out: tuple[str, ...]) -> None:
@@ -220,11 +221,11 @@ def renamed(verb: str, argument: str) -> str:
 
 def _for_hydra(arguments: list[str]) -> list[str]:
     """The arguments as Hydra reads them: flags last, --config-path of the working directory (not beside this file), no record."""
-    flags, overrides, left = [], [guard.NO_RECORD], list(arguments)
+    flags, fields, left = [], [guard.NO_RECORD], list(arguments)
     while left:
         flag, equals, value = left.pop(0).partition("=")
         if not flag.startswith("-"):
-            overrides.append(flag + equals + value)
+            fields.append(flag + equals + value)
             continue
         takes = _WITH_VALUE.fullmatch(flag) and not equals and left and not left[0].startswith("-")
         if takes and (flag not in ("--info", "-i") or "=" not in left[0]):  # those may go without
@@ -232,17 +233,7 @@ def _for_hydra(arguments: list[str]) -> list[str]:
         if flag in ("--config-path", "-cp") and "://" not in value:
             value = os.path.abspath(value)
         flags.append(flag + equals + value)
-    return overrides + flags
-
-
-def quoted(argument: str) -> str:
-    """An override whose values Hydra's grammar can read: outside quotes it knows ASCII only, and no Korean name or path."""
-    field, equals, value = argument.partition("=")
-    if not equals or field.startswith("--") or value.isascii() or re.search(r"['\"\\]|\$\{", value):
-        return argument
-    inner = r"[^][{}(),:]" if "{" in value else r"[^][{}(),]"  # what stands between the grammar's own characters
-    part = rf"(?=\S){inner}+(?<=\S)"
-    return field + equals + re.sub(part, lambda match: match[0] if match[0].isascii() else f"'{match[0]}'", value)
+    return fields + flags
 
 
 def _check_launch(verb: str) -> None:
@@ -276,7 +267,7 @@ def _typed(verb: str, error: BaseException) -> E5ftError | None:
         text = "\n".join(lines)
         every_field = f"Every field: docs/configuration.md; this run's: python {sys.argv[0]} --cfg job"
         # Hydra's own advice, to add the field, would make a misspelling worse.
-        return ConfigurationError(build.hint(text, verb) or f"{text}\n{every_field}")
+        return ConfigurationError(build.hint(text, verb, sys.argv[1:]) or f"{text}\n{every_field}")
     reason = write_refused(error) if isinstance(error, OSError) else None
     if reason is not None:
         place = error.filename or f"{guard.OUTPUTS} or output_dir"

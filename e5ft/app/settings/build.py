@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from e5ft.settings import (
     build,
     check_value,
     hints,
+    holds_path,
     leaves,
     nearest,
     nested_settings,
@@ -151,11 +153,6 @@ def plain(settings: Settings) -> dict:
     return without_secrets(_listed(values))
 
 
-def as_yaml(values: Mapping[str, Any]) -> str:
-    """Plain values as the text of a configuration file."""
-    return OmegaConf.to_yaml(OmegaConf.create(_listed(dict(values))))
-
-
 def make_loss(values: Mapping[str, Any]) -> "torch.nn.Module":
     """The loss of the class that `_target_` names.
 
@@ -201,8 +198,19 @@ def field_names(script: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def hint(message: str, script: str) -> str | None:
-    """What to say beside Hydra's own message about a field that it does not know; None if there is nothing."""
+def path_fields(script: str) -> set[str]:
+    """The dotted names of the fields that hold names of files and folders."""
+    return {name for name, annotation in _fields(SCRIPTS[script]) if holds_path(annotation)}
+
+
+def hint(message: str, script: str, arguments: Iterable[str] = ()) -> str | None:
+    """What to say beside Hydra's own message about a field that it does not know; None if there is nothing.
+
+    Args:
+        message: Hydra's.
+        script: train, eval, mine or export.
+        arguments: of the command line, for the value that was given.
+    """
     plugin = re.search(r"Could not (?:find|load) 'hydra/(launcher|sweeper)/(\w+)'", message)
     if plugin is not None and plugin[2] in _PLUGINS:
         return f"hydra/{plugin[1]}: needs {_PLUGINS[plugin[2]]}; pip install {_PLUGINS[plugin[2]]}"
@@ -221,7 +229,22 @@ def hint(message: str, script: str) -> str | None:
     known = field_names(script)
     if field in known:  # of another loss or optimizer
         return f"{field}: no field of the chosen {group}; leave it out, or choose another ({group}=NAME)"
-    return remedy(field.rpartition(".")[2]) or f"{field}: no such field{nearest(field, known)}"
+    advice = remedy(field.rpartition(".")[2])
+    if advice is None and (meant := _same_end(field, known)):
+        given = next((value for name, _, value in (a.partition("=") for a in arguments) if name.lstrip("+") == field), "")
+        first, *others = (shlex.quote(f"{name}={given}") if given else name for name in meant[:3])
+        further = f" (or {', '.join(others)})" if others else ""
+        advice = f"{field}: no such field; did you mean {first}{further}?"
+    close = nearest(field, known)
+    return advice or f"{field}: no such field{close if 'did you' in close else '; every field: docs/configuration.md'}"
+
+
+def _same_end(field: str, known: Iterable[str]) -> list[str]:
+    """Known fields whose last part is the field's, or ends with a bare name (batch_size), the likeliest first."""
+    bare, group = field.rpartition(".")[2], field.rpartition(".")[0]
+    names = sorted((n for n in known if not n.startswith("rounds.")), key=lambda n: (not n.startswith(_PARAMETERS), n.count(".")))
+    exact = [name for name in names if name.endswith(f".{bare}")]
+    return exact or [name for name in names if not group and name.endswith(f"_{bare}")]
 
 
 def _option_hint(group: str, name: str, options: list[str]) -> str:

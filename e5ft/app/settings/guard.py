@@ -48,15 +48,16 @@ _known: set[str] = set()
 
 
 def run_dir(name: object, doctor: bool = False) -> str:
-    """outputs/NAME, after the name was checked: Hydra makes the folder before any of our code sees it.
+    """The current folder, after the name was checked: Hydra makes this one at once, and a run its own when its rows were read.
 
     Args:
         name: the run's.
-        doctor: whether nothing will run: then it is the current folder, so that none is created.
+        doctor: whether nothing will run.
     """
     if not isinstance(doctor, bool):
         raise ConfigurationError(f"doctor={doctor!r}: must be true or false")
-    return "." if doctor else str(folder_in(OUTPUTS, name))
+    folder_in(OUTPUTS, name)
+    return "."
 
 
 def sweep_dir(name: object, doctor: bool = False) -> str:

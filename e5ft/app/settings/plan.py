@@ -5,17 +5,18 @@ Training, mining, rounds and the doctor share `plan`, so that what training take
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from e5ft.app.settings.build import as_yaml, shipped
+from e5ft.app.settings.build import shipped
 from e5ft.data.remote import Fetched, is_url
-from e5ft.data.settings import Columns, Mix, Reading
+from e5ft.data.settings import Columns, DataSettings, Mix, Reading
 from e5ft.data.shards import display, find_shards, stem
 from e5ft.errors import ConfigurationError
 from e5ft.retrieval.beir import set_folder
-from e5ft.retrieval.layouts import find_files, has_split
+from e5ft.retrieval.layouts import LAYOUT, find_files, has_split
 
 SAMPLE_ROWS, SAMPLE_SET = shipped("data/sample/train.jsonl"), shipped("data/sample/eval")
 DEV_SPLIT = "dev"
@@ -112,6 +113,7 @@ def plan(settings: Any) -> DataPlan:
     data, rows_dir, cache = settings.data, getattr(settings, "rows_dir", None), Path(settings.cache_dir)
     if rows_dir is not None and data.train_file is not None:
         raise ConfigurationError("rows_dir and data.train_file: name one of the two")
+    _refuse_a_file(data)
     sample = data.train_file is None and data.mix is None and rows_dir is None
     sources = row_files(settings) if rows_dir is None else (locate_set(rows_dir, settings.rows_split, cache),)
     folder = SAMPLE_SET if data.eval_dir is None and sample and data.dev_file is None else data.eval_dir
@@ -150,30 +152,19 @@ def dev_file(settings: Any) -> RowsFile | None:
     return None if data.dev_file is None else RowsFile(data.dev_file, data.columns, data.reading)
 
 
-def saved(source: RowsFile) -> str | None:
-    """A `data/NAME.yaml` that says how a source is read, for `--config-dir . data=NAME`; None where nothing had to be said."""
-    parts = ((source.columns, Columns()), (source.reading, Reading()))
-    columns, reading = (
-        {f.name: getattr(given, f.name) for f in dataclasses.fields(given) if getattr(given, f.name) != getattr(default, f.name)}
-        for given, default in parts
-    )
-    if not columns and not reading:
-        return None
-    values = {
-        "defaults": ["default", "_self_"],
-        "train_file": source.file,
-        **reading,
-        **({"columns": columns} if columns else {}),
-    }
-    return as_yaml(values)
-
-
 def evaluation_source(settings: Any) -> RowsFile | BeirSplit:
     """What eval.py ranks: data.eval_dir, or the rows of data.dev_file, or the sample's set."""
     data = settings.data
     if data.eval_dir is not None and data.dev_file is not None:
         raise ConfigurationError("data.eval_dir and data.dev_file: name one of the two")
+    _refuse_a_file(data)
     return dev_file(settings) or locate_set(data.eval_dir or SAMPLE_SET, data.eval_split, Path(settings.cache_dir))
+
+
+def _refuse_a_file(data: DataSettings) -> None:
+    if data.eval_dir is not None and not is_url(data.eval_dir) and Path(data.eval_dir).is_file():
+        remedy = shlex.join([f"data.dev_file={data.eval_dir}"])
+        data.refuse("eval_dir", f"must be a folder of {LAYOUT}; rows of queries and documents: {remedy}")
 
 
 def locate_set(folder: str | os.PathLike, split: str, cache: Path) -> BeirSplit:

@@ -3,15 +3,14 @@
 `doctor=true` prints the part that needs no rows in memory, every line of it, and trains nothing.
 """
 
-import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
@@ -19,29 +18,22 @@ from torch import nn
 
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
-from e5ft.app.settings.plan import BeirSplit, RowsFile, plan
 from e5ft.app.telling import machine
+from e5ft.app.telling.data_checks import check_data, check_overlap
 from e5ft.app.telling.machine import Finding, fault, note, ok
-from e5ft.app.telling.report import duration, relative, say, size
+from e5ft.app.telling.report import duration, say, size
 from e5ft.app.telling.state import holds_work, status_of
-from e5ft.data.lines import BadLine, is_file
 from e5ft.data.mixing import MixSampler
-from e5ft.data.remote import is_url
-from e5ft.data.rows import read_rows
-from e5ft.data.shards import display, find_shards
 from e5ft.data.store import TokenStore
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.compact import compacted
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.settings import ModelSource
-from e5ft.retrieval.overlap import Overlap
 from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
 
-_ROWS = 200  # read of each source
 _CACHED = "is in the local cache"
-_LOOKED_AT = 50_000_000  # bytes of rows and corpora that doctor=true reads whole
 _SMALL = 0.1  # share of a run's time below which its end is not told by itself
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 Findings = Iterable[tuple[str, Finding]]
@@ -54,12 +46,17 @@ class PlannedRun:
     Attributes:
         settings: all of the run's.
         build: makes what a run makes of its settings first (TrainingArguments, optimizer, loss), and raises what that refuses.
-        overlaps: reads all rows and sets, and tells what they share.
+        load: loads the rows and sets that a run loads (TrainingData).
     """
 
     settings: TrainSettings
-    build: Callable[[TrainSettings, Path], object]
-    overlaps: Callable[[TrainSettings], Iterable[Overlap]] = lambda settings: ()
+    build: Callable[[TrainSettings, Path], object] = lambda *_: None
+    load: Callable[[TrainSettings], Any] = lambda _: None
+
+    @functools.cached_property
+    def data(self) -> Any:
+        """The rows and sets, loaded when they are first asked for."""
+        return self.load(self.settings)
 
     @property
     def uses_gpu(self) -> bool:
@@ -128,7 +125,7 @@ def machine_notes(settings: TrainSettings) -> Findings:
     Raises:
         ConfigurationError: the run cannot succeed here.
     """
-    findings = [(name, check(PlannedRun(settings, lambda *_: None))) for name, check in _MACHINE.items()]
+    findings = [(name, check(PlannedRun(settings))) for name, check in _MACHINE.items()]
     return [(name, finding) for name, finding in findings if finding.state != "ok"]
 
 
@@ -172,54 +169,6 @@ def check_settings(run: PlannedRun) -> Finding:
     if not run.settings.resume and holds_work(folder):
         return fault(f"{folder} holds a run already ({status['state']})", "another name=, or resume=true to resume it")
     return ok(f"{run.step_rows:,} queries a step")
-
-
-def check_data(run: PlannedRun) -> Finding:
-    """Read the first rows of each source as strictly as a run does, and look at the evaluation folders' layout."""
-    data, texts, faults, count, complete = plan(run.settings), [], [], 0, True
-    for source in (part for part in (*data.sources, data.dev) if isinstance(part, RowsFile)):
-        name, notes = display(source.file), []
-        elsewhere = [shard for shard in find_shards(source.file, source.reading) if is_url(shard) or not is_file(shard)]
-        if elsewhere:
-            texts.append(f"{name} ({'a URL' if is_url(elsewhere[0]) else 'a hub data set'}, not looked at)")
-            complete = False
-            continue
-        with contextlib.closing(read_rows(source.file, source.columns, source.reading, notes)) as every:
-            rows = list(itertools.islice(every, _ROWS))
-        faults += [str(row) for _, row in rows if isinstance(row, BadLine)]
-        count, complete = count + len(rows), complete and len(rows) < _ROWS
-        said = "".join(f"; {label} {text.removeprefix(f'{name}: ')}" for label, text in notes)
-        texts.append(f"{relative(Path(name))} ({'first ' * (len(rows) == _ROWS)}{len(rows):,} rows{said})")
-    sets = [part.folder for part in (data.evaluation, *data.keep) if isinstance(part, BeirSplit)]
-    names = ", ".join(str(folder) if is_url(str(folder)) else relative(folder) for folder in sets)
-    text = ", ".join(texts) + (f"; evaluation: {names}" if sets else "")
-    if faults:
-        text = faults[0] + (f" and {len(faults) - 1} more of the {count:,} rows looked at" if len(faults) > 1 else "")
-        if run.settings.data.on_bad_row == "skip":
-            return note(text, "data.on_bad_row=skip leaves them out")
-        return fault(text, "mend the rows, or data.on_bad_row=skip to leave them out")
-    if complete and count < run.step_rows:
-        return fault(
-            f"{text}: {count:,} rows do not fill one step of {run.step_rows:,}",
-            "lower training.per_device_train_batch_size or training.gradient_accumulation_steps",
-        )
-    return ok(text)
-
-
-def check_overlap(run: PlannedRun) -> Finding:
-    """Say what the evaluation sets share with the training rows, where all of them are small files here."""
-    data = plan(run.settings)
-    paths = [part.file for part in (*data.sources, data.dev) if isinstance(part, RowsFile)]
-    paths += [str(p.folder / "corpus.jsonl") for p in (data.evaluation, data.dev, *data.keep) if isinstance(p, BeirSplit)]
-    if any(is_url(path) or not Path(path).is_file() for path in paths) or sum(Path(p).stat().st_size for p in paths) > _LOOKED_AT:
-        return ok("not looked at: a run counts what evaluation sets share with the training rows")
-    try:
-        overlaps = list(run.overlaps(run.settings))
-    except E5ftError:
-        return ok("not looked at before the data are sound")
-    text = "; ".join(filter(None, (overlap.sentence for overlap in overlaps)))
-    leaks = any(overlap.leaks for overlap in overlaps)
-    return (note if leaks else ok)(text or "evaluation sets and training rows share no query and no judged passage")
 
 
 def check_model(run: PlannedRun) -> Finding:

@@ -8,7 +8,7 @@ import pytest
 
 from e5ft.app.commands.data import load_training_data
 from e5ft.app.commands.mine import mine
-from e5ft.app.runs.script import quoted
+from e5ft.app.runs.overrides import quoted
 from e5ft.app.settings.plan import SAMPLE_SET, plan
 from e5ft.data.settings import Columns
 from e5ft.data.split import split_rows

@@ -6,7 +6,6 @@ import types
 
 import pytest
 from hydra._internal.utils import get_args
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 from e5ft.app.runs import script, tracking
@@ -26,34 +25,6 @@ def test_a_hanging_wandb_does_not_hold_up_the_exit(monkeypatch, hangs):
     with pytest.raises(SystemExit) as error:
         script.run("train")
     assert error.value.code == 2 and exits == ([2] if hangs else [])
-
-
-@pytest.mark.parametrize(
-    ("argument", "expected", "read"),
-    [
-        ("name=한국어-실험_1", "name='한국어-실험_1'", "한국어-실험_1"),
-        ("+data.train_file=판례/행 하나.jsonl", "+data.train_file='판례/행 하나.jsonl'", "판례/행 하나.jsonl"),
-        ("x=http://가/나", "x='http://가/나'", "http://가/나"),
-        ("data.keep_dir=[가,b]", "data.keep_dir=['가',b]", ["가", "b"]),
-        ("x={laws: 법.jsonl, web: {train_file: 웹.jsonl}}", "x={laws: '법.jsonl', web: {train_file: '웹.jsonl'}}", {
-            "laws": "법.jsonl", "web": {"train_file": "웹.jsonl"}}),
-        ("name='가'", "name='가'", "가"),
-        ("loss.temperature=0.01", "loss.temperature=0.01", 0.01),
-    ],
-)  # fmt: skip
-def test_korean_values_are_quoted_for_hydra(argument, expected, read):
-    assert script.quoted(argument) == expected
-    assert OverridesParser.create().parse_override(script.quoted(argument)).value() == read
-
-
-def test_korean_values_in_a_sweep():
-    override = OverridesParser.create().parse_override(script.quoted("name=가,나 다,c"))
-    assert [value.strip("'") for value in override.sweep_string_iterator()] == ["가", "나 다", "c"]
-
-
-@pytest.mark.parametrize("argument", ["-m", "--config-dir=가", "x=\\가", "x=${가}"])
-def test_what_is_not_to_be_quoted_stays(argument):
-    assert script.quoted(argument) == argument
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_a_mirror_of_what_is_logged(fake, tmp_path):
         mirror.on_log(None, TrainerState(global_step=7), None, {"loss": 1.0})
         mirror.on_log(None, TrainerState(global_step=7), None, {"eval_ndcg@10": 0.5})
     assert fake.run.logged == [(7, {"train/loss": 1.0}), (7, {"dev/ndcg@10": 0.5})]
-    assert fake.run.finished == 1
+    assert fake.run.finished == 1 and fake.run.exit_code == 0
     call = fake.calls[0]
     assert call["group"] == "sweep" and call["name"] == "sweep-3" and call["mode"] == "offline"
     assert "canary" not in str(call)

@@ -101,13 +101,19 @@ def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
         ),
         ("model=BAAI/bge-m3", "model=BAAI/bge-m3: no preset; a hub model is model=folder model.hub=BAAI/bge-m3"),
         ("model=outputs/cache", "model=outputs/cache: no preset; a folder is model=folder model.path=outputs/cache"),
+        ("temperature=0.02", "temperature: no such field; did you mean loss.temperature=0.02 (or keep.temperature=0.02, "),
+        ("temprature=0.02", "temprature: no such field; did you mean loss.temperature?"),
+        ("batch_size=16", "batch_size: no such field; did you mean training.per_device_train_batch_size=16?"),
+        ("lr=1e-5", "lr: no such field; did you mean optimizer.lr=1e-5?"),
+        ("training.train_file='a b.csv'", """did you mean 'data.train_file='"'"'a b.csv'"'"''?"""),
+        ("nothing_like_it=1", "nothing_like_it: no such field; every field: docs/configuration.md"),
     ],
 )
 def test_a_field_that_is_none_is_told_with_what_was_meant(composed, tmp_path, override, expected):
     (tmp_path / "outputs" / "cache").mkdir(parents=True)
     with pytest.raises(ConfigCompositionException) as caught:
-        composed("train", *override.split())
-    assert expected in hint(f"{caught.value}\n{caught.value.__cause__}", "train")
+        composed("train", *(override.split() if "loss=" in override else [override]))
+    assert expected in hint(f"{caught.value}\n{caught.value.__cause__}", "train", [override])
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from e5ft.app.settings.build import shipped
 from e5ft.app.settings.plan import (
     SAMPLE_ROWS,
     SAMPLE_SET,
@@ -16,9 +14,7 @@ from e5ft.app.settings.plan import (
     evaluation_source,
     plan,
     row_files,
-    saved,
 )
-from e5ft.data.settings import data_settings
 from e5ft.errors import ConfigurationError, DataError
 
 BOTH = "data.sources={laws: laws.jsonl, web: {train_file: web.jsonl, weight: 2}}"
@@ -57,24 +53,6 @@ def test_where_the_dev_set_and_the_evaluation_come_from(composed, write_rows, ke
             }
     mined = plan(composed("mine", f"rows_dir={tested}", "rows_split=test"))
     assert (mined.dev, mined.evaluation, mined.held_out, mined.sample) == (None, None, (), False)
-
-
-def test_how_a_source_is_read_can_be_saved_and_named(composed, tmp_path):
-    """`data/faq.yaml` is composed to the settings that were typed; defaults need no file."""
-    typed = (
-        "data.columns.query=q",
-        "data.columns.hard_negative=[n1,n2]",
-        "data.columns.ignore=['카테고리','a b']",
-        "data.encoding=cp949",
-    )
-    (source,) = row_files(composed("train", "data.train_file=faq.csv", *typed))
-    (tmp_path / "faq.yaml").write_text(saved(source), encoding="utf-8")
-    values = OmegaConf.to_container(OmegaConf.load(tmp_path / "faq.yaml"))
-    assert values.pop("defaults") == ["default", "_self_"] and "카테고리" in saved(source)
-    default = OmegaConf.to_container(OmegaConf.load(shipped("conf/data/default.yaml")))
-    data = data_settings({**default, **values, "columns": {**default["columns"], **values["columns"]}})
-    assert RowsFile(data.train_file, data.columns, data.reading) == source
-    assert saved(row_files(composed("train", "data.train_file=faq.csv"))[0]) is None
 
 
 def test_eval_ranks_one_set(composed, write_rows, keep):
@@ -197,3 +175,12 @@ def test_what_a_mix_refuses(composed, override, words):
     sources = [] if override.startswith("data.sources") else ["data.sources={a: f}"]
     with pytest.raises(ConfigurationError, match=words):
         plan(composed("train", "data=mix", *sources, override))
+
+
+@pytest.mark.parametrize("script", ["train", "eval", "mine"])
+def test_a_file_as_evaluation_folder_is_told_where_it_belongs(composed, tmp_path, script):
+    (tmp_path / "faq (1).csv").write_text("query,document\na,b\n")
+    asked = ["model=mini", "data.eval_dir='faq (1).csv'"] + ["sources=[bm25]"] * (script == "mine")
+    settings = composed(script, *asked)
+    with pytest.raises(ConfigurationError, match=r"data.eval_dir='faq \(1\).csv': .*: 'data.dev_file=faq \(1\).csv'$"):
+        evaluation_source(settings) if script == "eval" else plan(settings)

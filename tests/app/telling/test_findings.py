@@ -12,8 +12,9 @@ import torch
 
 from e5ft.app.commands.train import examine
 from e5ft.app.settings.guard import run_dir, sweep_dir
-from e5ft.app.telling import findings, machine
+from e5ft.app.telling import data_checks, findings, machine
 from e5ft.app.telling.findings import PlannedRun, fault, note, ok
+from e5ft.app.telling.report import relative
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import write_json
 from e5ft.modeling.loading import load_encoder, save_encoder
@@ -84,11 +85,11 @@ def test_the_quickstart_could_start_and_nothing_is_left_behind(composed, tmp_pat
     examine(composed("train", "doctor=true", "tracking=off", "training.use_cpu=true", "evaluation.bm25=bigrams"))
     lines = capsys.readouterr().out.splitlines()
     assert [line[7:].split()[0] for line in lines[:-1]] == list(findings.CHECKS) and lines[-1] == "a run can start", lines
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["cache"]  # the rows, which a run finds there
 
 
-def test_hydra_makes_no_folder_for_the_doctor():
-    assert run_dir("x", True) == "." and run_dir("x", False) == run_dir("x") == "outputs/x"
+def test_hydra_makes_no_folder_for_a_run_or_the_doctor():
+    assert run_dir("x", True) == run_dir("x", False) == run_dir("x") == "."
     with pytest.raises(ConfigurationError, match="doctor='maybe'"):
         run_dir("x", "maybe")
     with pytest.raises(ConfigurationError, match="leave --multirun out"):
@@ -143,19 +144,32 @@ def test_one_process_with_several_gpus_is_refused(planned, monkeypatch):
     assert machine.check_device(run).text == "4 x GPU, compute capability 9.0, 80.0 GB"
 
 
-@pytest.mark.parametrize(("emulated", "field", "state"), [(True, "true", "note"), (False, "true", "ok"), (True, "false", "ok")])
-def test_bfloat16_without_instructions_for_it(planned, monkeypatch, emulated, field, state):
-    monkeypatch.setattr(machine, "bf16_is_emulated", lambda: emulated)
-    assert machine.check_precision(planned(f"training.bf16={field}")).state == state
-
-
-@pytest.mark.parametrize(("ratio", "emulated"), [(1.5, False), (3.0, True)])
-def test_a_product_that_takes_more_than_twice_as_long_is_emulated(planned, monkeypatch, ratio, emulated):
-    times = iter([0.0, 1.0, 1.0, 1.0 + ratio] * 2)
-    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(times))
-    assert machine.bf16_is_emulated() is emulated
-    text = machine.check_precision(planned()).text
-    assert text.endswith("no bfloat16 instructions" if emulated else "has bfloat16 instructions: try training.bf16=true")
+@pytest.mark.parametrize(
+    ("cpuinfo", "has"),
+    [
+        ("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n", True),
+        ("flags : fpu amx_bf16\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("vendor_id : bf16\nflags : fpu avx512f\n", False),
+        ("Features : fp asimd\n", False),
+        ("processor : 0\n", None),
+        (None, None),
+    ],
+)
+def test_advice_on_bfloat16_is_by_the_processor_s_flags(planned, monkeypatch, tmp_path, cpuinfo, has):
+    file = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        file.write_text(cpuinfo)
+    monkeypatch.setattr(machine, "_CPUINFO", file)
+    assert machine.cpu_has_bf16() is has
+    without = machine.check_precision(planned())
+    told = {
+        True: "; this CPU has bfloat16 instructions: try training.bf16=true",
+        False: "; this CPU has no bfloat16 instructions",
+    }
+    assert without == ok(f"float32{told.get(has, '')}")
+    chosen = machine.check_precision(planned("training.bf16=true"))
+    assert chosen.state == ("note" if has is False else "ok") and (chosen.remedy == "training.bf16=false") == (has is False)
 
 
 def test_settings(planned):
@@ -177,19 +191,22 @@ def test_settings(planned):
     assert findings.check_settings(planned("name=a", "resume=true")).state == "ok"
 
 
-def test_data(planned, write_rows):
-    told = findings.check_data(planned()).text
-    assert "train.jsonl (first 200 rows; columns query, document" in told and "; first row " in told and " -> " in told
-    good = [{"query": f"q{i}", "document": f"d{i}"} for i in range(70)]
-    assert findings.check_data(planned(f"data.train_file={write_rows(good)}")).state == "ok"
-    short = findings.check_data(planned(f"data.train_file={write_rows(good[:40])}"))
-    assert short.state == "fault" and "40 rows do not fill one step of 64" in short.text
+def test_data(planned, write_rows, capsys):
+    assert "the shipped sample: 1,289 rows, 1,2" in findings.check_data(planned()).text
+    told = capsys.readouterr().out
+    assert "  columns     query, document" in told and "  first row   '" in told
+    good = [{"query": f"q{i}", "document": f"d{i}"} for i in range(72)]
+    found = findings.check_data(planned(f"data.train_file={write_rows(good)}", "training.num_train_epochs=3"))
+    assert found == ok(f"{write_rows(good)}: 72 rows, 65 for training, 7 dev and 7 test queries; 3 steps of 64")
+    with pytest.raises(DataError, match=r"63 training rows do not fill one step of 64 rows .*; lower training.per_device"):
+        findings.check_data(planned(f"data.train_file={write_rows(good[:70])}"))
     bad = write_rows([*good, {"query": "q", "document": " "}, {"query": "q"}])
     finding = findings.check_data(planned(f"data.train_file={bad}"))
-    assert finding.state == "fault" and "rows.jsonl:71: document is blank" in finding.text and "and 1 more" in finding.text
-    assert findings.check_data(planned(f"data.train_file={bad}", "data.on_bad_row=skip")).state == "note"
+    assert finding.state == "fault" and "2 of 74 rows" in finding.text and "rows.jsonl:73: document is blank" in finding.text
+    skipped = findings.check_data(planned(f"data.train_file={bad}", "data.on_bad_row=skip"))
+    assert skipped.state == "note" and "74 rows (2 rejected), 65 for training" in skipped.text
     mixed = findings.check_data(planned("data=mix", f"data.sources={{a: {write_rows(good, 'good.jsonl')}, b: {bad}}}"))
-    assert mixed.state == "fault" and "rows.jsonl:71" in mixed.text
+    assert mixed.state == "fault" and "rows.jsonl:73" in mixed.text
     for missing in ("data.train_file=nix.jsonl", "data.eval_dir=nix", "data.keep_dir=nix", "data.dev_file=nix.csv"):
         with pytest.raises(DataError, match="nix"):
             findings.check_data(planned(missing))
@@ -200,24 +217,38 @@ def test_data(planned, write_rows):
     assert "not looked at" in findings.check_data(planned("data.train_file=some/name")).text
 
 
-def test_overlap(planned, write_rows, tmp_path):
-    """Small files are read whole, in a cache of their own; a URL, large files and faulty rows are left to the run."""
-    rows = [{"query": f"{n}번 물음", "document": f"{n}번 답"} for n in range(20)]
+def test_overlap(planned, write_rows, monkeypatch):
+    """Of files that were read whole; large ones and faulty rows are left to the run."""
+    rows = [{"query": f"{n}번 물음", "document": f"{n}번 답"} for n in range(80)]
     files = f"data.train_file={write_rows(rows)}", f"data.dev_file={write_rows(rows[:3], 'dev.jsonl')}"
 
-    def check(*overrides, limit=10**6):
+    def check(*overrides):
         run = planned(*overrides)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(findings, "_LOOKED_AT", limit)
-            return findings.check_overlap(run)
+        findings.check_data(run)
+        return findings.check_overlap(run)
 
     finding = check(*files)
     assert finding.state == "note" and finding.text.startswith("3 of 3 dev queries and 3 of 3 judged passages stand in")
     assert check(files[0]).text.endswith("share no query and no judged passage")
-    assert "not looked at: a run" in check(*files, limit=100).text
-    assert "not looked at: a run" in check(files[0], "data.dev_file=https://host/dev.jsonl").text
-    assert "before the data are sound" in check(f"data.train_file={write_rows([{'query': 'q'}], 'bad.jsonl')}").text
-    assert not (tmp_path / "cache").exists()
+    assert "not looked at: a run" in check(f"data.train_file={write_rows([*rows, {'query': 'q'}], 'bad.jsonl')}").text
+    monkeypatch.setattr(data_checks, "_QUICK", 100)
+    assert "not looked at: a run" in check(*files).text
+
+
+def test_of_large_files_the_first_rows_are_looked_at_and_that_is_said(planned, write_rows, monkeypatch):
+    monkeypatch.setattr(data_checks, "_QUICK", 1000)
+    monkeypatch.setattr(data_checks, "_ROWS", 70)
+    rows = [{"query": f"q{i}", "document": f"d{i}"} for i in range(80)]
+    path = Path(write_rows([*rows, {"query": "q"}]))
+    text = findings.check_data(planned(f"data.train_file={path}")).text
+    assert (
+        text.startswith(f"{relative(path)} (the first 70 rows only; columns query, document")
+        and "; first row 'q0' -> 'd0'" in text
+    )
+    bad = write_rows([{"query": "q"}, {"query": "q"}, *rows])
+    finding = findings.check_data(planned(f"data.train_file={bad}"))
+    assert finding.state == "fault" and "rows.jsonl:1: " in finding.text and "and 1 more of the 70 rows looked at" in finding.text
+    assert findings.check_data(planned(f"data.train_file={bad}", "data.on_bad_row=skip")).state == "note"
 
 
 def test_model(planned, tmp_path):

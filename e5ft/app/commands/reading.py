@@ -1,0 +1,157 @@
+"""What a command reads before torch is imported and a model is looked for: a fault in a file is told within seconds."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from e5ft import distributed
+from e5ft.app.commands.costs import AUTO, LARGEST
+from e5ft.app.commands.data import (
+    MiningData,
+    TrainingData,
+    load_evaluation_set,
+    load_mining_data,
+    load_set,
+    load_training_data,
+)
+from e5ft.app.runs.folder import check_free, current_job
+from e5ft.app.settings.groups import ExportSettings, MineSettings, TrainSettings
+from e5ft.app.settings.guard import OUTPUTS, folder_in
+from e5ft.app.settings.plan import locate_keep_sets, locate_set, plan
+from e5ft.data.shards import find_shards
+from e5ft.errors import ConfigurationError, DataError
+from e5ft.files import read_json
+from e5ft.modeling.settings import ModelSource
+from e5ft.retrieval.candidates import SOURCES, sources_that_need
+from e5ft.retrieval.filters import FILTERS, need_scores
+from e5ft.retrieval.sets import RetrievalSet, shrink_corpus
+from e5ft.retrieval.settings import MiningSettings
+
+ROWS, DEV_ROWS, RECORD = "rows.jsonl", "rows.dev.jsonl", "mining.json"
+
+
+def read_first(verb: str, settings: Any) -> Any:
+    """What a command is given beside its settings; None where it reads for itself.
+
+    Of several processes the main one reads first, which takes torch.
+    """
+    return None if distributed.world_size() > 1 else _READERS[verb](settings)
+
+
+def _training_data(settings: TrainSettings) -> TrainingData | None:
+    """Of a new run. What is resumed, and a job of a sweep, have a folder that records a refusal."""
+    if settings.doctor or settings.resume or settings.sweep.resume:
+        return None
+    job = current_job(settings.name)
+    if job.in_sweep:
+        return None
+    check_free(job.path)
+    return load_training_data(plan(settings), settings)
+
+
+def _mining_data(settings: MineSettings) -> MiningData:
+    check_scores(settings.mining, model_source(settings.model, settings.mining))
+    rows_file(settings)
+    return load_mining_data(plan(settings), settings)
+
+
+def model_source(source: ModelSource | None, mining: MiningSettings) -> ModelSource | None:
+    """The model that finds and scores; None where no model is named, or only one with random weights.
+
+    Raises:
+        ConfigurationError: an unknown source of negatives, or one that needs a trained model.
+    """
+    known = [entry.name for entry in SOURCES]
+    if not set(mining.sources) <= set(known):
+        mining.refuse("sources", f"must be any of {', '.join(known)}, each once")
+    dense = sources_that_need("model", mining.sources)
+    if source is not None and source.init == "random":
+        if dense:
+            raise ConfigurationError(
+                f"model: {source.label}: what it finds and how it scores is noise; name a trained model (model.path=DIR), "
+                "or mine without one: sources=[bm25]"
+            )
+        return None  # its scores would be noise as well
+    if source is None and dense:
+        mining.refuse("sources", f"{dense[0]} needs a model (model.path=DIR, model=e5_small); without one: sources=[bm25]")
+    return source
+
+
+def check_scores(mining: MiningSettings, source: ModelSource | None) -> None:
+    """Refuse filters that compare scores where nothing gives any.
+
+    Raises:
+        ConfigurationError: they do.
+    """
+    if source is None and not sources_that_need("bm25", mining.sources) and need_scores(mining.limits):
+        *names, last = (rule.name for rule in FILTERS if rule.needs_scores)
+        raise ConfigurationError(
+            f"sources={list(mining.sources)} without a model: nothing gives the scores that filters.{', '.join(names)} and "
+            f"{last} compare; name a model (model.path=DIR), or switch them off (filters.percent=null)"
+        )
+
+
+def rows_file(settings: MineSettings) -> Path:
+    """The file of rows in the folder to write; that of the dev rows, and the record, stand beside it.
+
+    Raises:
+        ConfigurationError: the folder is the input's, or holds such files that mine.py did not write.
+    """
+    default = folder_in(f"{OUTPUTS}/mined", settings.name)
+    folder = default if settings.output_dir is None else Path(settings.output_dir)
+    output, record = folder / ROWS, folder / RECORD
+    files = [output, folder / DEV_ROWS]
+    for field in ("train_file", "dev_file"):
+        given = getattr(settings.data, field)
+        given = () if given is None else find_shards(given, settings.data.reading)
+        for written in files:
+            if any(Path(file).resolve() == written.resolve() for file in given):
+                raise ConfigurationError(f"output_dir={folder}: {written} is data.{field}; name another folder")
+    # Below outputs/ it is a job's own that a kill left half done: rounds resume there.
+    is_ours = record.is_file() or output.resolve().is_relative_to(Path(OUTPUTS).resolve())
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise ConfigurationError(f"output_dir={folder}: must be a folder; this is a file, or a link to nothing")
+    for written in files:
+        if written.is_symlink():
+            raise ConfigurationError(
+                f"output_dir={folder}: {written} is a link, which mine.py would replace; name another folder"
+            )
+        if written.exists() and not is_ours:
+            raise ConfigurationError(
+                f"output_dir={folder}: holds a {written.name} that mine.py did not write; name another folder"
+            )
+    if record.is_file() and read_json(record).get("output_file") not in (None, ROWS):
+        raise ConfigurationError(f"output_dir={folder}: {record} belongs to another file there; name another folder")
+    return output
+
+
+def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
+    """The target and the keep sets of a merger; empty where nothing is to be measured.
+
+    Raises:
+        ConfigurationError: several alphas without data.eval_dir.
+        DataError: an evaluation folder, or its split, is not there.
+    """
+    data, cache = settings.data, Path(settings.cache_dir)
+    if data.eval_dir is None and isinstance(settings.merge.alpha, tuple):
+        settings.merge.refuse("alpha", "needs data.eval_dir=DIR to choose by (and data.keep_dir=[DIR]), or one number")
+    if data.eval_dir is None:
+        if data.keep_dir:
+            raise ConfigurationError("data.keep_dir: needs the target beside it, data.eval_dir=DIR")
+        return []
+    try:
+        target = locate_set(data.eval_dir, data.eval_split, cache)
+        sources = [target, *locate_keep_sets(data.keep_dir, data.eval_split, cache, target.name)]
+    except DataError as error:
+        reason = "what alphas are measured on, so that the test split stays unseen"
+        raise DataError(f"{error} (data.eval_split={data.eval_split}: {reason})") from error
+    size = LARGEST if data.eval_corpus_size == AUTO else data.eval_corpus_size
+    return [shrink_corpus(load_set(source, settings), size, seed=settings.seed) for source in sources]
+
+
+_READERS = {
+    "train": _training_data,
+    "eval": load_evaluation_set,
+    "mine": _mining_data,
+    "export": lambda settings: None if settings.merge.base is None else sets_to_measure(settings),
+}
