@@ -145,7 +145,7 @@ def test_an_excel_file_is_read_with_its_rows_places(write_book):
     assert found[3] == " (row 7): 답변 must be a string, this is int: '5'"
     assert found[4].startswith(" (row 8): a cell holds Excel's error #N/A")
     assert found[5].startswith(" (row 9): a cell holds a formula without its result ('=A1')")
-    assert notes == ["sheet 'Sheet1', 1 empty column left out", "1 blank row left out"]
+    assert notes == ["sheet 'Sheet1'", "1 blank row left out"]
 
 
 @needs_openpyxl
