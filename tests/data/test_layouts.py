@@ -1,6 +1,7 @@
 """Every format is found by its columns alone; what cannot be decided is refused once, with lines that can be pasted back."""
 
 import json
+import re
 import shlex
 import typing
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from e5ft.data.layouts import BY_NAME
+from e5ft.data.layouts import BY_NAME, FORMATS
 from e5ft.data.rows import Row, read_rows
 from e5ft.data.settings import Columns, Reading, RowFormat
 from e5ft.errors import DataError
@@ -210,3 +211,19 @@ def test_a_prompt_is_counted_and_never_lost_in_silence(read):
 def test_queries_without_a_click_are_left_out_and_counted(read):
     rows, notes = read([{"query": "q", "clicked": [], "shown": ["a"]}, {"query": "r", "clicked": "b", "shown": ["a", "b"]}])
     assert rows == [Row("r", ("b",), ("a",))] and notes["left out"] == "1 queries without a click"
+
+
+def test_every_example_of_the_documentation_is_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    *blocks, corpus = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "corpus.jsonl").write_text(corpus, encoding="utf-8")
+    read = []
+    for block in blocks:
+        for rows in [block] if '"label"' in block else block.splitlines():
+            (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
+            ids = Reading(corpus_file=str(tmp_path / "corpus.jsonl")) if "document_ids" in rows else Reading()
+            notes = []
+            found = [value for _, value in read_rows(str(tmp_path / "rows.jsonl"), reading=ids, notes=notes)]
+            assert found and all(isinstance(row, Row) for row in found), rows
+            read.append(dict(notes)["columns"].partition(": ")[2].partition(";")[0])
+    assert set(read) >= {each.words for each in FORMATS if each.words}
