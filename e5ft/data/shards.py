@@ -84,7 +84,7 @@ def find_shards(source: Names, reading: Reading) -> tuple[str | os.PathLike, ...
     if os.path.isdir(source):
         return tuple(_in_folder(Path(name), reading))
     if glob.has_magic(name):
-        found = sorted(path for path in glob.glob(os.path.expanduser(name), recursive=True) if os.path.isfile(path))
+        found = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
         if not found:
             raise DataError(f"{name}: no file matches")
         return tuple(_of_one_kind(name, map(Path, found)))

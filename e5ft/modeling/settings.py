@@ -1,7 +1,6 @@
 """Settings of a model: where it comes from, how it reads texts, and its adapters."""
 
 import dataclasses
-import os
 import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -101,8 +100,6 @@ class ModelSource(Settings):
 
     def check(self) -> None:
         """Take a run's folder for its model; refuse a source without a model or without a tokenizer."""
-        if self.tokenizer is not None:
-            object.__setattr__(self, "tokenizer", os.path.expanduser(self.tokenizer))
         if self.path is not None:
             object.__setattr__(self, "path", model_folder(self.path, "model.path"))
         if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
@@ -139,7 +136,7 @@ def model_folder(path: str, field: str) -> str:
     Raises:
         ConfigurationError: there is none.
     """
-    folder = Path(path).expanduser()
+    folder = Path(path)
     if not folder.is_dir():
         raise ConfigurationError(f"{field}={path}: no such folder; must be a model or a run")
     if (folder / "config.json").is_file():

@@ -58,7 +58,7 @@ def set_folder(folder: str | os.PathLike, split: str, cache: Path) -> Path | Fet
     if 0 < len(rest) < 3 and all(rest) and HUB_NAME.fullmatch(f"{owner}/{rest[0]}") and not Path(owner).exists():
         fetched = fetch_repository(f"{owner}/{rest[0]}")
         return fetched / rest[1] if rest[1:] else fetched
-    return Path(folder).expanduser()
+    return Path(folder)
 
 
 def read_passages(files: Sequence[Path | Fetched]) -> tuple[StringColumn, StringColumn]:
