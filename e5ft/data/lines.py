@@ -42,8 +42,10 @@ class NoRows(DataError):
     """A file is sound and empty; among others it is nothing."""
 
 
-class BadLine(Exception):
+class BadLine(DataError):
     """A line or row cannot be used; the message is `location: reason`, in printable characters and of bounded length.
+
+    Where rows are counted it is caught, or yielded in the row's place; elsewhere it ends the reading.
 
     Attributes:
         location: of the line.

@@ -1,9 +1,10 @@
 """Passages: an object's text, and the file in which passages that rows name by id have their texts."""
 
+import itertools
 import os
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -56,8 +57,17 @@ def read_passages(path: str | os.PathLike, reading: Reading = _AS_IS) -> Iterato
     rows = _bare_rows(path, reading) if _has_no_header(path, reading) else raw_rows(path, reading, [])
     for location, value in rows:
         if isinstance(value, BadLine):
-            raise DataError(str(value)) from None
+            raise value
         yield location, value
+
+
+def passage_texts(path: str | os.PathLike, encoding: str | None) -> Iterator[str]:
+    """Yield the texts of a file of passages; ids are not needed.
+
+    Raises:
+        DataError: the file is empty, or a line is faulty.
+    """
+    return itertools.starmap(passage_text, read_passages(path, Reading(encoding=encoding)))
 
 
 def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
@@ -111,13 +121,10 @@ class Corpus:
     def __init__(self, path: str | os.PathLike, reading: Reading = _AS_IS):
         self.path, self._texts = path, Texts()
         ids, lines = array("q"), array("q")
-        try:
-            for location, value in read_passages(path, reading):
-                ids.append(text_id(_id_of(location, value)))
-                self._texts.append(passage_text(location, value))
-                lines.append(location.line)
-        except BadLine as bad_line:
-            raise DataError(str(bad_line)) from None
+        for location, value in read_passages(path, reading):
+            ids.append(text_id(id_of(location, value, ID_KEYS)))
+            self._texts.append(passage_text(location, value))
+            lines.append(location.line)
         identities = np.asarray(ids)
         self._order = np.argsort(identities, kind="stable")
         self._ids = identities[self._order]
@@ -138,20 +145,26 @@ class Corpus:
         return self._texts[self._order[place]]
 
 
-def _id_of(location: Location, value: dict) -> str:
-    key = next((key for key in ID_KEYS if key in value), None)
+def id_of(location: Location, value: dict, keys: Sequence[str]) -> str:
+    """The id of a passage or query; a whole number is one, too.
+
+    Raises:
+        BadLine: it stands under none of the keys, or is blank or no string.
+    """
+    key = next((key for key in keys if key in value), None)
     if key is None:
-        raise BadLine(location, f"no id; one of {', '.join(ID_KEYS)} must be there, here are {', '.join(map(repr, value))}")
-    identity = value[key]
-    if isinstance(identity, int) and not isinstance(identity, bool):
-        return str(identity)
-    return check_text(location, key, identity)
+        raise BadLine(location, f"{keys[0]} is missing; there are {', '.join(map(repr, value))}; must be {' or '.join(keys)}")
+    return check_text(location, key, number_as_text(value[key]))
+
+
+def number_as_text(value: object) -> object:
+    """A whole number as text, since many sets number their passages; anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def as_id(value: object) -> str | None:
     """The id that a string, a whole number or an object without a text names; None for anything else."""
     if isinstance(value, dict):
         value = next((value[key] for key in ID_KEYS if key in value), None)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    value = number_as_text(value)
     return value if isinstance(value, str) and value.strip() else None

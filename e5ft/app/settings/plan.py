@@ -89,10 +89,10 @@ class DataPlan:
         return tuple(part for part in parts if part is not None)
 
     @property
-    def corpus_files(self) -> tuple[str, ...]:
-        """The files of passages that the rows come with, each once."""
+    def corpus_files(self) -> dict[str, str | None]:
+        """The files of passages that the rows come with, each once, and their encoding."""
         readings = [source.reading for source in (*self.sources, self.dev) if isinstance(source, RowsFile)]
-        return tuple(dict.fromkeys(reading.corpus_file for reading in readings if reading.corpus_file is not None))
+        return {reading.corpus_file: reading.encoding for reading in readings if reading.corpus_file is not None}
 
     @property
     def dev_is_test(self) -> bool:
