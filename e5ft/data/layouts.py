@@ -21,7 +21,6 @@ from e5ft.data.column_names import (
     is_label,
     is_negative,
     numbered,
-    override,
     present,
     quoted,
     shown_name,
@@ -29,7 +28,7 @@ from e5ft.data.column_names import (
 )
 from e5ft.data.settings import Columns, Reading
 from e5ft.errors import DataError
-from e5ft.settings import nearest
+from e5ft.settings import nearest, override
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,7 +279,7 @@ def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]
     unknown = [[name for name in names if name not in layout.known] for layout in best.values()]
     if len(best) == 1 and can_be_typed(names):
         ((layout, left),) = zip(best.values(), unknown, strict=True)
-        mapping = _mapping(layout, columns)
+        mapping = _mapping(layout)
         kept = _explaining([name for name in names if name in layout.known], columns)
         words = unknown_words(left, layout, columns)
         return words if len(kept) == 1 else f"{words} {mapping}"
@@ -301,10 +300,10 @@ def _line(layout: Layout, names: Sequence[str], columns: Columns) -> str:
     """The settings that choose a reading."""
     left = [name for name in names if name not in layout.known and not is_label(name)]
     ignore = [override("data.columns.ignore", (*columns.ignore, *left))] if left else []
-    return " ".join([_mapping(layout, columns), *ignore])
+    return " ".join([_mapping(layout), *ignore])
 
 
-def _mapping(layout: Layout, columns: Columns) -> str:
+def _mapping(layout: Layout) -> str:
     if layout.format.name != "named":
         return "data.format=standard" if layout.format.name == "standard" else f"data={layout.format.name}"
     fields = {"query": layout.query, "document": layout.document}

@@ -6,7 +6,6 @@ model's. Normalize may be missing, as ranking by cosine is the same with and wit
 
 import dataclasses
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from e5ft.modeling.checks import first_line
 from e5ft.modeling.encoder import RECORD, EncoderSpec, positions
 from e5ft.modeling.pooling import POOLINGS
 from e5ft.modeling.settings import ModelSource
+from e5ft.settings import override
 
 SET, RECORDED = "as set", "recorded by the model"
 _MODULES = ("Transformer", "Pooling", "Normalize")
@@ -120,23 +120,11 @@ def _refuse_two_records(source: ModelSource, ours: dict, theirs: dict, given: Ma
     if not differ:
         return
     shown = ", ".join(f"{name} {ours[name]!r} / {theirs[name]!r}" for name in differ)
-    typed = " ".join(_override(name, theirs[name]) for name in differ)
+    typed = " ".join(override("model.pooling" if name == "pooling" else f"model.text.{name}", theirs[name]) for name in differ)
     raise ConfigurationError(
         f"{source.label}: config.json's e5ft record and the sentence-transformers files differ: {shown}; "
         f"to take the files': {typed} (for good: delete e5ft from config.json)"
     )
-
-
-def _override(name: str, value: object) -> str:
-    """A setting as it is typed in a shell."""
-    field = "model.pooling" if name == "pooling" else f"model.text.{name}"
-    if not isinstance(value, str) or re.fullmatch(r"\w*", value):
-        return f"{field}={value}"
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    if "\n" not in value:
-        return shlex.quote(f'{field}="{quoted}"')
-    escaped = f'{field}="{quoted}"'.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
-    return f"$'{escaped}'"
 
 
 def _sentence_transformers(source: ModelSource, config, given: Mapping[str, object]) -> Recorded | None:
