@@ -1,4 +1,4 @@
-"""The formats in which rows arrive, each read into raw rows with their location: files of every kind, and hub data sets."""
+"""Files of every kind, and hub data sets, read into raw rows with their location."""
 
 import os
 import re

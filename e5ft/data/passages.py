@@ -10,13 +10,12 @@ import numpy as np
 
 from e5ft.data.formats import raw_rows
 from e5ft.data.lines import BadLine, Location, check_text, raw_lines
-from e5ft.data.settings import Reading
+from e5ft.data.settings import AS_IS, Reading
 from e5ft.data.text import text_id
 from e5ft.errors import DataError
 
 ID_KEYS = ("_id", "docid", "doc_id", "pid", "id", "passage_id", "corpus_id", "corpus-id")
 TEXT_KEYS = ("text", "contents", "content", "body", "passage_text", "passage")
-_AS_IS = Reading()
 
 
 def text_key(value: dict) -> str | None:
@@ -48,7 +47,7 @@ def passage_text(location: Location | str, value: dict, field: str = "") -> str:
     return " ".join(parts)
 
 
-def read_passages(path: str | os.PathLike, reading: Reading = _AS_IS) -> Iterator[tuple[Location, dict]]:
+def read_passages(path: str | os.PathLike, reading: Reading = AS_IS) -> Iterator[tuple[Location, dict]]:
     """Yield the objects of a file of passages: JSON lines or a table with a header, or MS MARCO's `id<TAB>text` without one.
 
     Raises:
@@ -118,7 +117,7 @@ class Corpus:
         DataError: the file is faulty, or an id stands twice.
     """
 
-    def __init__(self, path: str | os.PathLike, reading: Reading = _AS_IS):
+    def __init__(self, path: str | os.PathLike, reading: Reading = AS_IS):
         self.path, self._texts = path, Texts()
         ids, lines = array("q"), array("q")
         for location, value in read_passages(path, reading):

@@ -1,4 +1,4 @@
-"""Read a user's rows, strictly: JSON lines, CSV, TSV, Parquet or a hub data set, in any of the formats of `e5ft.data.layouts`.
+"""Read a user's rows, strictly: files of every kind of `e5ft.data.shards` or a hub data set, in any format of `e5ft.data.layouts`.
 
 A row is a query, one or more documents that answer it, any number of hard negatives, and perhaps a teacher's scores of
 them. Every row read is either accepted or a `BadLine` with its location; nothing is guessed.
@@ -16,18 +16,18 @@ from e5ft.data.lines import BadLine, Location
 from e5ft.data.looks import look
 from e5ft.data.making import Row, RowMaker, Rows
 from e5ft.data.passages import Corpus
-from e5ft.data.settings import Columns, Reading
+from e5ft.data.settings import AS_IS, Columns, Reading
 from e5ft.data.shards import Names, display
 from e5ft.errors import DataError
 
 __all__ = ["Row", "read_rows"]
 _LOOKED_AT = 1000  # rows that decide how a source is read
 _READ_ON = 100_000  # rows that are looked through for further faults
-_AS_IS, _STANDARD = Reading(), Columns()
+_STANDARD = Columns()
 
 
 def read_rows(
-    source: Names, columns: Columns = _STANDARD, reading: Reading = _AS_IS, notes: list[tuple[str, str]] | None = None
+    source: Names, columns: Columns = _STANDARD, reading: Reading = AS_IS, notes: list[tuple[str, str]] | None = None
 ) -> Iterator[tuple[Location, Row | BadLine]]:
     """Yield every row of a source with its location.
 

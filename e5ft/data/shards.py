@@ -1,9 +1,9 @@
 """Which files hold the rows of a source: one, a list, a glob, a folder of shards, what `save_to_disk` wrote, or a hub's repository."""
 
 import glob
-import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
@@ -12,6 +12,7 @@ from e5ft.data.opening import COMPRESSED, kind_of
 from e5ft.data.remote import is_url
 from e5ft.data.settings import Reading
 from e5ft.errors import DataError
+from e5ft.files import read_json
 from e5ft.settings import HUB_NAME
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -72,7 +73,7 @@ def find_shards(source: Names, reading: Reading) -> tuple[str | os.PathLike, ...
         shards = [shard for name in source for shard in find_shards(name, reading)]
         if not shards:
             raise DataError("an empty list of files; must name at least one")
-        twice = next((shard for number, shard in enumerate(shards) if shard in shards[:number]), None)
+        twice = next((shard for shard, count in Counter(shards).items() if count > 1), None)
         if twice is not None:
             raise DataError(f"{twice}: named twice; each row would be there twice")
         return tuple(shards)
@@ -189,7 +190,7 @@ def _chosen(folder: Path, splits: list[str], asked: str) -> str:
 
 def _record(path: Path) -> dict:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     return value if isinstance(value, dict) else {}

@@ -18,7 +18,7 @@ from e5ft.data.faults import Faults
 from e5ft.data.lines import BadLine, Location, is_file
 from e5ft.data.remote import Fetched, expanded, local_file
 from e5ft.data.rows import Row, read_rows
-from e5ft.data.settings import Columns, Reading
+from e5ft.data.settings import AS_IS, Columns, Reading
 from e5ft.data.shards import Names, display, find_shards
 from e5ft.data.text import TextSpec, text_id, tokenize, tokenizer_state
 from e5ft.errors import DataError
@@ -26,7 +26,6 @@ from e5ft.files import digest_of, digest_of_file, read_json, write_json
 
 VERSION = 7  # part of every cache key: raise it when a stored column means, or a source is read, something else
 _BATCH = 1000
-_AS_IS = Reading()
 log = logging.getLogger(__name__)
 
 PLACE = ("shard", "line", "row")  # columns that say where a row stands
@@ -135,7 +134,7 @@ def _limited(total: int, count: int | None, seed: int) -> np.ndarray | None:
     return seeded_choice(total, count, seed)
 
 
-def load_rows(source: Names, columns: Columns, cache: Path, *, on_bad_row: str = "fail", reading: Reading = _AS_IS) -> RowStore:
+def load_rows(source: Names, columns: Columns, cache: Path, *, on_bad_row: str = "fail", reading: Reading = AS_IS) -> RowStore:
     """Validate a source once and map the result.
 
     Args:

@@ -18,7 +18,7 @@ from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, check_text, raw_l
 from e5ft.data.opening import kind_of
 from e5ft.data.passages import ID_KEYS, id_of, number_as_text, passage_text
 from e5ft.data.remote import Fetched, fetch_folder, fetch_repository, is_url
-from e5ft.data.settings import Reading
+from e5ft.data.settings import AS_IS
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
 from e5ft.settings import HUB_NAME, shown
@@ -157,7 +157,7 @@ def _keyed(path: Path | Fetched) -> Iterator[tuple[Location, object, object, obj
 
 
 def _rows(path: Path | Fetched) -> Iterator[tuple[Location, dict]]:
-    for location, value in raw_rows(path, Reading(), []):
+    for location, value in raw_rows(path, AS_IS, []):
         if isinstance(value, BadLine):
             raise value
         yield location, value
