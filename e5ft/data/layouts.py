@@ -256,19 +256,23 @@ def _told(source: object, names: tuple[str, ...], common: tuple[str, ...], colum
 
 def _explaining(names: Sequence[str], columns: Columns) -> list[Layout]:
     """The readings that explain every column, those of one meaning once."""
-    meanings, there = {}, set(names) - set(columns.ignore)
-    for each in FORMATS:
-        for layout in each.readings(names, columns):
-            if set(layout.needs()) <= there <= layout.known:
-                roles = frozenset(name for name in layout.roles if name in names)
-                meanings.setdefault((layout.query, layout.document, layout.label, roles), layout)
+    meanings = {}
+    for layout in _possible(names, columns):
+        if layout.known.issuperset(names):
+            roles = frozenset(name for name in layout.roles if name in names)
+            meanings.setdefault((layout.query, layout.document, layout.label, roles), layout)
     return list(meanings.values())
+
+
+def _possible(names: Sequence[str], columns: Columns) -> list[Layout]:
+    """The readings whose columns are there, whatever else there is."""
+    there = set(names) - set(columns.ignore)
+    return [layout for each in FORMATS for layout in each.readings(names, columns) if there.issuperset(layout.needs())]
 
 
 def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]) -> str:
     """What to say where no reading explains all columns."""
-    there = set(names) - set(columns.ignore)
-    readings = [layout for each in FORMATS for layout in each.readings(names, columns) if set(layout.needs()) <= there]
+    readings = _possible(names, columns)
     if not readings:
         return f"{quoted(names) or 'no column'}: no known format; name the query's and the document's column, {_guess(names, rows, columns)}"
     fewest = min(len(set(names) - layout.known) for layout in readings)
@@ -291,7 +295,7 @@ def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]
 
 def _unexplained(names: tuple[str, ...], columns: Columns) -> list[str]:
     """What the fullest reading leaves over, labels aside, which nobody is told to ignore."""
-    readings = [layout for each in FORMATS for layout in each.readings(names, columns) if set(layout.needs()) <= set(names)]
+    readings = _possible(names, columns)
     left = min(([name for name in names if name not in layout.known] for layout in readings), key=len, default=[])
     return [name for name in left if not is_label(name)]
 

@@ -116,6 +116,14 @@ def test_lower_case_is_sentence_transformers_and_stays_when_saved(tmp_path, fami
     np.testing.assert_array_equal(again.encode(texts, "query"), encoder.encode(texts, "query"))
 
 
+def test_a_tokenizer_that_changes_accents_alone_is_lower_cased_too(tmp_path):
+    folder = write_model(tmp_path / "m", pooling=MEAN, bert={"max_seq_length": 40, "do_lower_case": True})
+    values = read_json(folder / "tokenizer.json")
+    (folder / "tokenizer.json").write_text(json.dumps({**values, "normalizer": {"type": "NFD"}}), encoding="utf-8")
+    normaliser = load_encoder(ModelSource(path=str(folder))).tokenizer.backend_tokenizer.normalizer
+    assert normaliser.normalize_str("ABÄ") == "aba\u0308"
+
+
 @pytest.mark.parametrize(("module", "words"), [
     (("2_Dense", "Dense"), r"2_Dense \(Dense\), which e5ft does not have; a model of Transformer, Pooling and Normalize is needed"),
     (("2_LayerNorm", "LayerNorm"), r"2_LayerNorm \(LayerNorm\)"),
