@@ -7,8 +7,8 @@ import warnings
 
 from e5ft.data.passages import text_key
 
-# What an export writes for a missing value.
 NULL_WORDS = frozenset(("None", "none", "nan", "NaN", "NAN", "NaT", "NULL", "null", "<NA>", "N/A", "#N/A", "nil"))
+LONGEST_NULL_WORD = max(map(len, NULL_WORDS))
 _QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
 # A list of quoted items as Python or numpy writes it; a text may begin with a bracket, too: "[공지] ... [끝]".
 _LIST = re.compile(rf"""\s*(?:array\()?[\[{{]\s*(?:{_QUOTED}|nan|None)\s*(?:,|['"]|\.\.\.|[\]}}]\)?\s*$|\],)""", re.DOTALL)
@@ -51,6 +51,11 @@ def looks_like_list(cell: str) -> bool:
     if not head.startswith(("[", "array([", "(", "{")) or cell.rstrip()[-1] not in "])}":
         return False
     return _LIST.match(cell) is not None or (not head.startswith("[") and decoded(cell) is not None)
+
+
+def is_null_word(text: str) -> bool:
+    """Whether a string is the word that an export writes for a missing value."""
+    return len(text) <= LONGEST_NULL_WORD and text in NULL_WORDS
 
 
 def is_id(text: str) -> bool:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from e5ft.data.cells import NULL_WORDS, as_label, decoded, looks_like_list
+from e5ft.data.cells import as_label, decoded, is_null_word, looks_like_list
 from e5ft.data.column_names import shown_name
 from e5ft.data.layouts import Layout, unknown_words
 from e5ft.data.lines import BadLine, Location, check_text
@@ -249,6 +249,6 @@ def _numbers(location: Location | str, name: str, value: object) -> list:
 
 def _checked(location: Location | str, field: str, value: object) -> str:
     text = check_text(location, field, value)
-    if text in NULL_WORDS:
+    if is_null_word(text):
         raise BadLine(location, f"{field} is the word {text!r}, which an export wrote for a missing value; leave the cell empty")
     return text

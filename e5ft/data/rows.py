@@ -5,6 +5,7 @@ them. Every row read is either accepted or a `BadLine` with its location; nothin
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from itertools import chain, islice
 
@@ -27,7 +28,11 @@ _STANDARD = Columns()
 
 
 def read_rows(
-    source: Names, columns: Columns = _STANDARD, reading: Reading = AS_IS, notes: list[tuple[str, str]] | None = None
+    source: Names,
+    columns: Columns = _STANDARD,
+    reading: Reading = AS_IS,
+    notes: list[tuple[str, str]] | None = None,
+    corpus_file: str | os.PathLike | None = None,
 ) -> Iterator[tuple[Location, Row | BadLine]]:
     """Yield every row of a source with its location.
 
@@ -36,6 +41,7 @@ def read_rows(
         columns: those that are named; the format's names, which are found by themselves, for the others.
         reading: how the source is read.
         notes: takes what was understood, as (name, text): the columns before the first row, counts after the last.
+        corpus_file: where the one that `reading` names lies, if it is a URL.
 
     Yields:
         `(location, Row)` or `(location, BadLine)`.
@@ -54,9 +60,9 @@ def read_rows(
     except UnknownColumns as error:  # what else is wrong belongs into the same answer
         raise DataError("\n".join([str(error), *_further(source, error.ignoring, reading)])) from None
     notes.append(("columns", layout.described(tuple(dict.fromkeys(key for row in first for key in row)))))
-    corpus = Corpus(reading.corpus_file, Reading(encoding=reading.encoding)) if layout.ids else None
+    corpus = Corpus(corpus_file or reading.corpus_file, Reading(encoding=reading.encoding)) if layout.ids else None
     if corpus is not None:
-        notes.append(("corpus", f"{len(corpus):,} passages of {reading.corpus_file}, which the rows name by id"))
+        notes.append(("corpus", f"{len(corpus):,} passages of {corpus.path}, which the rows name by id"))
     maker = RowMaker(layout, columns, corpus)
     try:
         shown = False

@@ -149,13 +149,11 @@ def load_rows(source: Names, columns: Columns, cache: Path, *, on_bad_row: str =
         StorageError: the cache cannot be written.
     """
     shards = [local_file(name, cache) for name in expanded(find_shards(source, reading))]
-    if reading.corpus_file is not None:
-        reading = dataclasses.replace(reading, corpus_file=str(local_file(reading.corpus_file, cache)))
+    corpus = None if reading.corpus_file is None else local_file(reading.corpus_file, cache)
     name, content = display(source), [_content(shard) for shard in shards]
-    corpus = None if reading.corpus_file is None else _content(reading.corpus_file)
     # The paths are part of the key because the messages name them.
     key = digest_of(
-        *("rows", VERSION, str(_ROWS), name, list(map(str, shards)), content, corpus),
+        *("rows", VERSION, str(_ROWS), name, list(map(str, shards)), content, corpus and _content(corpus)),
         *(dataclasses.asdict(reading), dataclasses.asdict(columns)),
     )
     folder = cache / f"rows-{key}"
@@ -163,7 +161,7 @@ def load_rows(source: Names, columns: Columns, cache: Path, *, on_bad_row: str =
     def write(new: Path) -> None:
         notes = []
         fetched = any(isinstance(shard, Fetched) for shard in shards)
-        _write_rows(new, read_rows(tuple(shards) if fetched else source, columns, reading, notes), notes)
+        _write_rows(new, read_rows(tuple(shards) if fetched else source, columns, reading, notes, corpus), notes)
         changed = next((shard for shard, digest in zip(shards, content, strict=True) if _content(shard) != digest), None)
         if changed is not None:
             raise DataError(f"{changed}: changed while it was read; start again")

@@ -130,7 +130,8 @@ def load_evaluation_set(settings) -> RetrievalSet:
     source = evaluation_source(settings)
     if isinstance(source, BeirSplit):
         return load_set(source, settings)
-    return from_rows(*_named_rows(source, settings), _passages(filter(None, [settings.data.corpus_file]), settings))
+    named = {settings.data.corpus_file: settings.data.encoding} if settings.data.corpus_file else {}
+    return from_rows(*_named_rows(source, settings), _passages(named, settings))
 
 
 def load_file(source: RowsFile, settings) -> RowStore:
