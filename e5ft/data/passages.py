@@ -10,6 +10,7 @@ import numpy as np
 
 from e5ft.data.formats import raw_rows
 from e5ft.data.lines import BadLine, Location, check_text, raw_lines
+from e5ft.data.opening import kind_of
 from e5ft.data.settings import AS_IS, Reading
 from e5ft.data.text import text_id
 from e5ft.errors import DataError
@@ -70,7 +71,7 @@ def passage_texts(path: str | os.PathLike, encoding: str | None) -> Iterator[str
 
 
 def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
-    if ".tsv" not in os.path.basename(path).lower():
+    if kind_of(path) != ".tsv":
         return False
     first = (next(iter(raw_lines(path, reading.encoding)), None) or b"").decode("utf-8", "replace").rstrip("\r\n").split("\t")
     return len(first) == 2 and text_key(dict.fromkeys(first)) is None

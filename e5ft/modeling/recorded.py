@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from e5ft.data.lines import printable
 from e5ft.data.text import TextSpec
@@ -138,7 +138,7 @@ def _sentence_transformers(source: ModelSource, config, given: Mapping[str, obje
     pooling, include_prompt = given.get("pooling"), True
     if pooling is None:
         pooling, include_prompt = _pooling(source, poolings)
-    prefixes, origin = _prompts(source)
+    prefixes, origin = _prompts(source, needed=not given.keys() >= set(_PREFIXES))
     values = {"pooling": pooling, **prefixes}
     if pooling == "mean" and not include_prompt and any({**prefixes, **given}[name] for name in _PREFIXES):
         raise ConfigurationError(
@@ -198,10 +198,13 @@ def _pooling(source: ModelSource, folders: list[str]) -> tuple[str, bool]:
     return next(ours, name), values.get("include_prompt") is not False
 
 
-def _prompts(source: ModelSource) -> tuple[dict[str, str], str]:
-    """Both prefixes and where they are from: sentence-transformers' prompts, E5's for what is called E5, else none."""
+def _prompts(source: ModelSource, needed: bool) -> tuple[dict[str, str], str]:
+    """Both prefixes and where they are from: sentence-transformers' prompts, E5's for what is called E5, else none.
+
+    `needed` says whether they are used, so that a hub which does not answer must not be taken for one without prompts.
+    """
     place = f"{source.label}/config_sentence_transformers.json"
-    settings = _mapping(source, "config_sentence_transformers.json")
+    settings = _mapping(source, "config_sentence_transformers.json", needed)
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict):
         raise ConfigurationError(f"{place}: prompts={str(prompts)[:60]!r}: must be a mapping")
@@ -234,9 +237,9 @@ def _e5_name(source: ModelSource) -> str | None:
     return next((printable(name) for name in names if isinstance(name, str) and _E5.search(name)), None)
 
 
-def _mapping(source: ModelSource, name: str) -> dict:
-    """A JSON object from a file of the model; empty where there is no file."""
-    file = _file(source, name)
+def _mapping(source: ModelSource, name: str, needed: bool = False) -> dict:
+    """A JSON object from a file of the model; empty where there is no file. See `_file`."""
+    file = _file(source, name, needed)
     if file is None:
         return {}
     value = _parsed(file, f"{source.label}/{name}")
@@ -273,12 +276,11 @@ def _file(source: ModelSource, name: str, needed: bool = False) -> Path | None:
         return None
     try:
         return Path(hf_hub_download(source.hub, name, revision=source.revision, etag_timeout=5))
-    except LocalEntryNotFoundError as error:
-        if not needed:
+    except (EntryNotFoundError, OSError) as error:
+        is_absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+        if is_absent or not needed:
             return None
         raise ConfigurationError(
             f"{source.hub}: the hub does not say whether there is a {name} ({first_line(error)}); try again, or "
             "HF_HUB_OFFLINE=1 to go by the local cache alone"
         ) from error
-    except (EntryNotFoundError, HfHubHTTPError, OSError):
-        return None

@@ -269,3 +269,22 @@ def test_a_hub_that_says_nothing_of_modules(tmp_path, monkeypatch):
     told = ModelSource(hub="acme/plain", revision=REVISION, pooling="mean", text={"query_prefix": WORDS[0], "passage_prefix": ""})
     assert recorded.spec_of(told, config)[0].pooling == "mean"  # all that could be recorded is set
     assert asked == ["modules.json"] * 2  # where that one is absent nothing else is asked for
+
+
+@pytest.mark.parametrize(
+    "error", [LocalEntryNotFoundError("no connection"), TimeoutError("timed out"), OSError("503 from the hub")]
+)
+def test_a_hub_that_answers_no_more_is_not_one_without_prompts(tmp_path, monkeypatch, error):
+    folder = write_model(tmp_path / "m", pooling=MEAN, st=PROMPTS)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    def download(name, file, **options):
+        if file == "config_sentence_transformers.json":
+            raise error
+        return str(folder / file)
+
+    monkeypatch.setattr(recorded, "hf_hub_download", download)
+    source, config = ModelSource(hub="acme/some", revision=REVISION), AutoConfig.from_pretrained(folder)
+    with pytest.raises(ConfigurationError, match="does not say whether there is a config_sentence_transformers.json"):
+        recorded.spec_of(source, config)
