@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from e5ft.data.formats import raw_rows
-from e5ft.data.lines import BadLine, Location, check_text, raw_lines
+from e5ft.data.formats import sound_rows
+from e5ft.data.lines import NOT_UTF8, BadLine, Location, check_text, raw_lines
 from e5ft.data.opening import kind_of
 from e5ft.data.settings import AS_IS, Reading
 from e5ft.data.text import text_id
@@ -49,20 +49,16 @@ def passage_text(location: Location | str, value: dict, field: str = "") -> str:
 
 
 def read_passages(path: str | os.PathLike, reading: Reading = AS_IS) -> Iterator[tuple[Location, dict]]:
-    """Yield the objects of a file of passages: JSON lines or a table with a header, or MS MARCO's `id<TAB>text` without one.
+    """The objects of a file of passages: JSON lines or a table with a header, or MS MARCO's `id<TAB>text` without one.
 
     Raises:
         DataError: the file cannot be read, or a line is faulty.
     """
-    rows = _bare_rows(path, reading) if _has_no_header(path, reading) else raw_rows(path, reading, [])
-    for location, value in rows:
-        if isinstance(value, BadLine):
-            raise value
-        yield location, value
+    return _bare_rows(path, reading) if _has_no_header(path, reading) else sound_rows(path, reading)
 
 
-def passage_texts(path: str | os.PathLike, encoding: str | None) -> Iterator[str]:
-    """Yield the texts of a file of passages; ids are not needed.
+def passage_texts(path: str | os.PathLike, encoding: str | None = None) -> Iterator[str]:
+    """The texts of a file of passages; ids are not needed.
 
     Raises:
         DataError: the file is empty, or a line is faulty.
@@ -77,15 +73,16 @@ def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
     return len(first) == 2 and text_key(dict.fromkeys(first)) is None
 
 
-def _bare_rows(path: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict | BadLine]]:
+def _bare_rows(path: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict]]:
     for number, line in enumerate(raw_lines(path, reading.encoding), start=1):
         location = Location(path, number)
         try:
             identity, tab, text = (line or b"").decode("utf-8").rstrip("\r\n").partition("\t")
         except UnicodeDecodeError:
-            yield location, BadLine(location, "not UTF-8")
-            continue
-        yield location, {"id": identity, "text": text} if tab else BadLine(location, "must be id, tab and text")
+            raise BadLine(location, f"not UTF-8; {NOT_UTF8}") from None
+        if not tab:
+            raise BadLine(location, "must be id, tab and text")
+        yield location, {"id": identity, "text": text}
 
 
 class Texts:

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from e5ft.data.formats import raw_rows
+from e5ft.data.formats import sound_rows
 from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, check_text, raw_lines
 from e5ft.data.opening import kind_of
 from e5ft.data.passages import ID_KEYS, id_of, number_as_text, passage_text
 from e5ft.data.remote import Fetched, fetch_folder, fetch_repository, is_url
-from e5ft.data.settings import AS_IS
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
 from e5ft.settings import HUB_NAME, shown
@@ -149,25 +148,18 @@ def _split_lines(path: Path | Fetched) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _keyed(path: Path | Fetched) -> Iterator[tuple[Location, object, object, object]]:
-    for location, value in _rows(path):
+    for location, value in sound_rows(path):
         names = [next((name for name in names if name in value), None) for names in (JUDGED_QUERY, JUDGED_PASSAGE, RELEVANCE)]
         if None in names:
             raise BadLine(location, f"there are {_keys(value)}; must be query-id, corpus-id and score")
         yield location, *(value[name] for name in names)
 
 
-def _rows(path: Path | Fetched) -> Iterator[tuple[Location, dict]]:
-    for location, value in raw_rows(path, AS_IS, []):
-        if isinstance(value, BadLine):
-            raise value
-        yield location, value
-
-
 def _texts(files: Iterable[Path | Fetched], keys: tuple[str, ...], text_of) -> tuple[StringColumn, StringColumn]:
     places, ids, texts = array("q"), ColumnBuilder(), ColumnBuilder()
     files = list(files)
     for number, path in enumerate(files):
-        for location, value in _rows(path):
+        for location, value in sound_rows(path):
             ids.append(_id_of(location, value, keys))
             texts.append(text_of(location, value))
             places.append(number << 40 | location.line)

@@ -63,11 +63,6 @@ def splits_of(folder: Root) -> list[str]:
     return sorted(_judged(*_root(folder)))
 
 
-def has_split(folder: Root, split: str) -> bool:
-    """Whether the judgements of a split are there."""
-    return split in _judged(*_root(folder))
-
-
 def _root(folder: Root) -> tuple[Root, str]:
     """The folder that holds the parts, and what their names begin with: nothing, or `ko-`.
 
