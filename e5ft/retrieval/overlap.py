@@ -68,9 +68,8 @@ def overlaps(sets: Sequence[tuple[str, RetrievalSet]], rows: RowStore) -> tuple[
         sets: role and set.
         rows: the training rows.
     """
-    asked, texts = [], {}
-    for _, each in sets:
-        asked.append(_relevant(each, texts))
+    texts: dict[int, str] = {}
+    asked = [_relevant(each, texts) for _, each in sets]
     answers = [set().union(*relevant.values()) for relevant in asked]
     queries, passages = ({i: texts[i] for i in sorted(set().union(*kind))} for kind in (asked, answers))
     seen_queries, near_queries = _found(queries, StoredTexts(rows, "query"))
