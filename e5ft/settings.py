@@ -186,14 +186,14 @@ def override(field: str, value: object) -> str:
     """A setting as it is typed, in one line: quoted as Hydra's grammar and a shell need it."""
     text = f"{field}="
     if value != "":
-        text += _typed(value) if isinstance(value, str | int) else f"[{','.join(map(_typed, value))}]"
+        text += f"[{','.join(map(_typed, value))}]" if isinstance(value, list | tuple) else _typed(value)
     if "\n" in text:
         escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
         return f"$'{escaped}'"
     return text if re.fullmatch(r"[\w@%+=:,./-]*", text) else shlex.quote(text)
 
 
-def _typed(value: str | int) -> str:
+def _typed(value: object) -> str:
     if not isinstance(value, str) or (BARE_WORD.fullmatch(value) and value.lower() not in _WORDS_OF_HYDRA):
         return str(value)
     # Of backslashes only those before a quote are doubled.
