@@ -4,7 +4,8 @@ import itertools
 import os
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from e5ft.data.opening import kind_of
 from e5ft.data.settings import AS_IS, Reading
 from e5ft.data.text import text_id
 from e5ft.errors import DataError
+from e5ft.settings import shown
 
 ID_KEYS = ("_id", "docid", "doc_id", "pid", "id", "passage_id", "corpus_id", "corpus-id")
 TEXT_KEYS = ("text", "contents", "content", "body", "passage_text", "passage")
@@ -117,18 +119,17 @@ class Corpus:
 
     def __init__(self, path: str | os.PathLike, reading: Reading = AS_IS):
         self.path, self._texts = path, Texts()
-        ids, lines = array("q"), array("q")
+        ids = array("q")
         for location, value in read_passages(path, reading):
             ids.append(text_id(id_of(location, value, ID_KEYS)))
             self._texts.append(passage_text(location, value))
-            lines.append(location.line)
         identities = np.asarray(ids)
         self._order = np.argsort(identities, kind="stable")
         self._ids = identities[self._order]
-        twice = np.flatnonzero(self._ids[1:] == self._ids[:-1])
-        if len(twice):
-            second, first = (np.asarray(lines)[self._order[twice + offset]] for offset in (1, 0))
-            raise DataError(f"{path}:{second[0]}: its id stands on line {first[0]} already ({len(twice):,} such lines)")
+        repeated = self._ids[1:][self._ids[1:] == self._ids[:-1]]
+        if len(repeated):
+            rows = ((location, id_of(location, value, ID_KEYS)) for location, value in read_passages(path, reading))
+            refuse_repeated(rows, repeated.tolist())
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -152,6 +153,29 @@ def id_of(location: Location, value: dict, keys: Sequence[str]) -> str:
     if key is None:
         raise BadLine(location, f"{keys[0]} is missing; there are {', '.join(map(repr, value))}; must be {' or '.join(keys)}")
     return check_text(location, key, number_as_text(value[key]))
+
+
+def refuse_repeated(ids: Iterable[tuple[Location, str]], repeated: Sequence[int]) -> NoReturn:
+    """Say where ids stand a second time.
+
+    Args:
+        ids: of a file or several, with their places.
+        repeated: the identities of those that stand more than once, one for each time too many.
+
+    Raises:
+        DataError: always, with the first place.
+    """
+    first, wanted = {}, set(repeated)
+    for location, text in ids:
+        key = text_id(text)
+        if key in first:
+            earlier = first[key]
+            there = f"row {earlier.row}" if earlier.row else f"line {earlier.line}"
+            there = there if earlier.source == location.source else str(earlier)
+            raise DataError(f"{location}: the id {shown(text)} stands on {there} already ({len(repeated):,} such rows)")
+        if key in wanted:
+            first[key] = location
+    raise DataError("the file changed while it was read; start again")
 
 
 def number_as_text(value: object) -> object:

@@ -7,17 +7,16 @@ The names of keys are BEIR's and MTEB's first, then Pyserini's (id, contents) an
 import csv
 import os
 import re
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
-
-import numpy as np
 
 from e5ft.data.formats import sound_rows
 from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, check_text, raw_lines
 from e5ft.data.opening import kind_of
-from e5ft.data.passages import ID_KEYS, id_of, number_as_text, passage_text
+from e5ft.data.passages import ID_KEYS, id_of, number_as_text, passage_text, refuse_repeated
 from e5ft.data.remote import Fetched, fetch_folder, fetch_repository, is_url
+from e5ft.data.text import text_id
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
 from e5ft.settings import HUB_NAME, shown
@@ -63,7 +62,7 @@ def read_passages(files: Sequence[Path | Fetched]) -> tuple[StringColumn, String
     """Read ids and texts of the corpus; see `passage_text`.
 
     Args:
-        files: one, or shards: JSON lines or Parquet.
+        files: one, or shards: JSON or Parquet.
 
     Returns:
         Ids and texts, both in ascending id order.
@@ -155,18 +154,18 @@ def _keyed(path: Path | Fetched) -> Iterator[tuple[Location, object, object, obj
         yield location, *(value[name] for name in names)
 
 
-def _texts(files: Iterable[Path | Fetched], keys: tuple[str, ...], text_of) -> tuple[StringColumn, StringColumn]:
-    places, ids, texts = array("q"), ColumnBuilder(), ColumnBuilder()
-    files = list(files)
-    for number, path in enumerate(files):
-        for location, value in sound_rows(path):
-            ids.append(_id_of(location, value, keys))
-            texts.append(text_of(location, value))
-            places.append(number << 40 | location.line)
+def _texts(files: Sequence[Path | Fetched], keys: tuple[str, ...], text_of) -> tuple[StringColumn, StringColumn]:
+    ids, texts = ColumnBuilder(), ColumnBuilder()
+    for location, value in chain.from_iterable(map(sound_rows, files)):
+        ids.append(_id_of(location, value, keys))
+        texts.append(text_of(location, value))
     ids = ids.finish()
     order = ids.ascending()
     ids = ids.take(order)
-    _check_distinct(files, ids, np.asarray(places)[order])
+    repeated = [text for text, following in pairwise(ids) if text == following]
+    if repeated:
+        rows = chain.from_iterable(map(sound_rows, files))
+        refuse_repeated(((location, id_of(location, value, keys)) for location, value in rows), list(map(text_id, repeated)))
     return ids, texts.finish().take(order)
 
 
@@ -179,18 +178,3 @@ def _id_of(location: Location, value: dict, keys: tuple[str, ...]) -> str:
 
 def _keys(value: dict) -> str:
     return ", ".join(map(repr, value)) or "none"
-
-
-def _check_distinct(files: list, ids: StringColumn, places: np.ndarray) -> None:
-    """Raise for the first id, in the files' order, that stands on a second line (`ids` ascending, equal ones in file order)."""
-    repeated, previous = [], None
-    for position, text in enumerate(ids):
-        if text == previous:
-            repeated.append((int(places[position]), text, int(places[position - 1])))
-        previous = text
-    if repeated:
-        place, text, earlier = min(repeated)
-        there, before = (f"{files[number >> 40]}:{number & (1 << 40) - 1}" for number in (place, earlier))
-        if place >> 40 == earlier >> 40:
-            before = f"line {earlier & (1 << 40) - 1}"
-        raise DataError(f"{there}: the _id {shown(text)} stands on {before} already ({len(repeated)} such lines)")
