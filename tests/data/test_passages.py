@@ -34,7 +34,10 @@ def test_texts_alone_are_read_in_the_encoding_of_the_rows(write_bytes):
 @pytest.mark.parametrize(
     "lines, reason",
     [
-        ([{"_id": "a", "text": "x"}, {"_id": "b", "text": "y"}, {"_id": "a", "text": "z"}], "3: the id 'a' stands on line 1 already"),
+        (
+            [{"_id": "a", "text": "x"}, {"_id": "b", "text": "y"}, {"_id": "a", "text": "z"}],
+            "3: the id 'a' stands on line 1 already",
+        ),
         ([{"text": "x"}], "1: _id is missing; there are 'text'; must be _id or docid"),
         ([{"_id": "a"}], "1: the key 'text' is missing; there are '_id'"),
         ([{"_id": "a", "text": " "}], "1: text is blank, and so is the title"),
