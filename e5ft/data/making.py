@@ -40,8 +40,9 @@ class Row:
         """The row in a line: the query, the first document, how many there are of what."""
         texts = (repr(text if len(text) <= 40 else f"{text[:37]}...") for text in (self.query, self.positives[0]))
         documents = "" if len(self.positives) == 1 else f" and {len(self.positives) - 1} more"
-        negatives = f"{len(self.negatives)} hard negative{'s' * (len(self.negatives) != 1)}"
-        return f"{' -> '.join(texts)}{documents}, {negatives}{', scores' * bool(self.scores)}"
+        scores = ", scores" if self.scores else ""
+        count = len(self.negatives)
+        return f"{' -> '.join(texts)}{documents}, {count} hard negative{'s' * (count != 1)}{scores}"
 
 
 class RowMaker:

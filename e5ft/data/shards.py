@@ -3,7 +3,6 @@
 import glob
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
@@ -73,7 +72,7 @@ def find_shards(source: Names, reading: Reading) -> tuple[str | os.PathLike, ...
         shards = [shard for name in source for shard in find_shards(name, reading)]
         if not shards:
             raise DataError("an empty list of files; must name at least one")
-        twice = next((shard for shard, count in Counter(shards).items() if count > 1), None)
+        twice = next((shard for number, shard in enumerate(shards) if shard in shards[:number]), None)
         if twice is not None:
             raise DataError(f"{twice}: named twice; each row would be there twice")
         return tuple(shards)
