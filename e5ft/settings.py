@@ -8,6 +8,7 @@ import difflib
 import functools
 import os
 import re
+import shlex
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,8 @@ from e5ft.errors import ConfigurationError
 _LARGE = 10**12  # more rows, passages or tokens than any machine holds
 _HUGE = 1e300  # numbers beyond it overflow in the first sum
 HUB_NAME = re.compile(r"(\w[\w.\-]{0,94}\w/)?\w[\w.\-]{0,94}\w", re.ASCII)
+BARE_WORD = re.compile(r"[^\W\d][\w.\-]*")
+_WORDS_OF_HYDRA = ("null", "true", "false", "nan", "inf", "none")
 _NULL_WORDS = ("None", "none", "~None")  # YAML reads them as words
 
 
@@ -177,6 +180,24 @@ def nearest(name: str, known: Iterable[str], start: str = "") -> str:
     if close:
         return f"; did you mean {start}{close[0]}?"
     return f"; there are {', '.join(sorted(known))}" if known else ""
+
+
+def override(field: str, value: object) -> str:
+    """A setting as it is typed, in one line: quoted as Hydra's grammar and a shell need it."""
+    text = f"{field}="
+    if value != "":
+        text += f"[{','.join(map(_typed, value))}]" if isinstance(value, list | tuple) else _typed(value)
+    if "\n" in text:
+        escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+        return f"$'{escaped}'"
+    return text if re.fullmatch(r"[\w@%+=:,./-]*", text) else shlex.quote(text)
+
+
+def _typed(value: object) -> str:
+    if not isinstance(value, str) or (BARE_WORD.fullmatch(value) and value.lower() not in _WORDS_OF_HYDRA):
+        return str(value)
+    # Of backslashes only those before a quote are doubled.
+    return '"' + re.sub(r'(\\*)("|\Z)', lambda match: 2 * match[1] + (match[2] and '\\"'), value) + '"'
 
 
 def shown(value: object) -> str:

@@ -2,18 +2,20 @@
 
 import dataclasses
 import importlib.util
+import subprocess
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from e5ft.app.settings.build import shipped
 from e5ft.data.settings import Columns, data_settings
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import Selection
-from e5ft.settings import FilePath, HubName, Settings, SplitName, Word, build, number, whole, words
+from e5ft.settings import FilePath, HubName, Settings, SplitName, Word, build, number, override, whole, words
 
 CONF = shipped("conf")
 
@@ -154,3 +156,28 @@ def test_where_a_class_has_a_default_too_it_is_that_of_conf():
     }
     data = yaml.safe_load((CONF / "data/default.yaml").read_text())
     assert dataclasses.asdict(Columns()) == {**data["columns"], "ignore": ()}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "mean",
+        "null",
+        "query: ",
+        'say "ja":\n',
+        "it's",
+        r"a\b",
+        'a\\"b',
+        "end\\",
+        "질문 열",
+        ["a b", "c", "it's", ""],
+        ["x"],
+        30,
+        r"\n'" + "\n",
+    ],
+)
+def test_an_override_is_read_back_from_the_command_line_as_the_value(value):
+    typed = override("a.b", value)
+    pasted = subprocess.run(["bash", "-c", f"printf %s {typed}"], capture_output=True, check=True).stdout.decode()
+    assert "\n" not in typed and OverridesParser.create().parse_override(pasted).value() == value

@@ -1,9 +1,10 @@
-"""The names that columns of rows have in the field, in English, Korean, Chinese and Japanese, and how they are written back."""
+"""The names that columns of rows have in the field, in English, Korean, Chinese and Japanese, and how they stand in a message."""
 
 import difflib
 import re
-import shlex
 from collections.abc import Callable, Sequence
+
+from e5ft.settings import BARE_WORD
 
 MOST_NAMED = 40  # columns in one message
 # fmt: off
@@ -30,8 +31,6 @@ LABELS = (
 # fmt: on
 FIRST_SENTENCES, SECOND_SENTENCES = ([f"{name}{n}" for name in ("sentence", "sentence_", "text", "text_")] for n in (1, 2))
 NUMBERED = re.compile(r"(?:hard_?)?neg(?:ative)?s?[_\- ]?(\d+)")
-_BARE = re.compile(r"[^\W\d][\w.\-]*")
-_WORDS_OF_HYDRA = ("null", "true", "false", "nan", "inf", "none")
 
 
 def is_label(name: str) -> bool:
@@ -55,15 +54,9 @@ def can_be_typed(names: Sequence[str]) -> bool:
     return len(names) <= MOST_NAMED and all(len(name) <= 100 and name.isprintable() for name in names)
 
 
-def override(field: str, value: str | Sequence[str]) -> str:
-    """A setting as it is typed: quoted as Hydra's grammar and a shell need it."""
-    text = f"{field}=" + (_word(value) if isinstance(value, str) else "[" + ",".join(map(_word, value)) + "]")
-    return text if re.fullmatch(r"[\w@%+=:,./-]+", text) else shlex.quote(text)
-
-
 def shown_name(name: str) -> str:
     """A column's name in a sentence; quoted where it is blank or has spaces."""
-    return name if _BARE.fullmatch(name) else repr(name)
+    return name if BARE_WORD.fullmatch(name) else repr(name)
 
 
 def present(known: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -81,13 +74,6 @@ def numbered(names: Sequence[str]) -> list[str]:
 def fold(name: str) -> str:
     """A name without what people write differently."""
     return name.strip().casefold()
-
-
-def _word(name: str) -> str:
-    if _BARE.fullmatch(name) and name.lower() not in _WORDS_OF_HYDRA:
-        return name
-    quote = "'" if '"' in name and "'" not in name else '"'
-    return quote + name.replace(quote, f"\\{quote}") + quote
 
 
 def quoted(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The formats in which rows arrive, each read into raw rows with their location: files of every kind, and hub data sets."""
+"""Files of every kind, and hub data sets, read into raw rows with their location."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from e5ft.data.json_files import read_json_file
 from e5ft.data.lines import BadLine, Location, NoRows, Told, is_file, printable
 from e5ft.data.opening import kind_of
-from e5ft.data.settings import Reading
+from e5ft.data.settings import AS_IS, Reading
 from e5ft.data.shards import JSON_SUFFIXES, Names, display, find_shards
 from e5ft.data.tables import read_table, read_workbook
 from e5ft.errors import DataError
@@ -40,6 +40,18 @@ def raw_rows(source: Names, reading: Reading, notes: list[tuple[str, str]]) -> I
                 raise
             told.count("empty file")
     told.close()
+
+
+def sound_rows(path: str | os.PathLike, reading: Reading = AS_IS) -> Iterator[tuple[Location, dict]]:
+    """Yield every row of a file none of whose rows may be faulty.
+
+    Raises:
+        BadLine: one is.
+    """
+    for location, value in raw_rows(path, reading, []):
+        if isinstance(value, BadLine):
+            raise value
+        yield location, value
 
 
 def _rows_of(path: str | os.PathLike, reading: Reading, told: Told) -> Iterator[tuple[Location, dict | BadLine]]:

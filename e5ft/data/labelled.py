@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 
 from e5ft.data.cells import as_label
-from e5ft.data.column_names import override
 from e5ft.data.formats import raw_rows
 from e5ft.data.lines import BadLine, Location
 from e5ft.data.making import Row, RowMaker, Rows
@@ -13,6 +12,7 @@ from e5ft.data.settings import Reading
 from e5ft.data.shards import Names, display
 from e5ft.data.text import text_id
 from e5ft.errors import DataError
+from e5ft.settings import override
 
 
 def labelled_rows(source: Names, reading: Reading, rows: Rows, maker: RowMaker) -> Iterator[tuple[Location, Row | BadLine]]:
@@ -20,7 +20,7 @@ def labelled_rows(source: Names, reading: Reading, rows: Rows, maker: RowMaker) 
 
     Identities stay in memory, the texts labelled 0 lie in a file.
     """
-    layout, rejected, seen, place = maker.layout, Texts(), set(), {}
+    layout, rejected, seen = maker.layout, Texts(), set()
     answers: dict[int, set[int]] = {}
     others: dict[int, dict[int, int]] = {}  # query -> text -> its place among the rejected ones
 
@@ -43,7 +43,6 @@ def labelled_rows(source: Names, reading: Reading, rows: Rows, maker: RowMaker) 
             for text, label in labelled:
                 identity, of = text_id(text), text_id(query)
                 seen.add(label)
-                place.setdefault(label, location)
                 if label:
                     answers.setdefault(of, set()).add(identity)
                 elif identity not in others.setdefault(of, {}):

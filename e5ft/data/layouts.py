@@ -21,7 +21,6 @@ from e5ft.data.column_names import (
     is_label,
     is_negative,
     numbered,
-    override,
     present,
     quoted,
     shown_name,
@@ -29,7 +28,7 @@ from e5ft.data.column_names import (
 )
 from e5ft.data.settings import Columns, Reading
 from e5ft.errors import DataError
-from e5ft.settings import nearest
+from e5ft.settings import nearest, override
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,19 +256,23 @@ def _told(source: object, names: tuple[str, ...], common: tuple[str, ...], colum
 
 def _explaining(names: Sequence[str], columns: Columns) -> list[Layout]:
     """The readings that explain every column, those of one meaning once."""
-    meanings, there = {}, set(names) - set(columns.ignore)
-    for each in FORMATS:
-        for layout in each.readings(names, columns):
-            if set(layout.needs()) <= there <= layout.known:
-                roles = frozenset(name for name in layout.roles if name in names)
-                meanings.setdefault((layout.query, layout.document, layout.label, roles), layout)
+    meanings = {}
+    for layout in _possible(names, columns):
+        if layout.known.issuperset(names):
+            roles = frozenset(name for name in layout.roles if name in names)
+            meanings.setdefault((layout.query, layout.document, layout.label, roles), layout)
     return list(meanings.values())
+
+
+def _possible(names: Sequence[str], columns: Columns) -> list[Layout]:
+    """The readings whose columns are there, whatever else there is."""
+    there = set(names) - set(columns.ignore)
+    return [layout for each in FORMATS for layout in each.readings(names, columns) if there.issuperset(layout.needs())]
 
 
 def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]) -> str:
     """What to say where no reading explains all columns."""
-    there = set(names) - set(columns.ignore)
-    readings = [layout for each in FORMATS for layout in each.readings(names, columns) if set(layout.needs()) <= there]
+    readings = _possible(names, columns)
     if not readings:
         return f"{quoted(names) or 'no column'}: no known format; name the query's and the document's column, {_guess(names, rows, columns)}"
     fewest = min(len(set(names) - layout.known) for layout in readings)
@@ -280,7 +283,7 @@ def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]
     unknown = [[name for name in names if name not in layout.known] for layout in best.values()]
     if len(best) == 1 and can_be_typed(names):
         ((layout, left),) = zip(best.values(), unknown, strict=True)
-        mapping = _mapping(layout, columns)
+        mapping = _mapping(layout)
         kept = _explaining([name for name in names if name in layout.known], columns)
         words = unknown_words(left, layout, columns)
         return words if len(kept) == 1 else f"{words} {mapping}"
@@ -292,7 +295,7 @@ def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]
 
 def _unexplained(names: tuple[str, ...], columns: Columns) -> list[str]:
     """What the fullest reading leaves over, labels aside, which nobody is told to ignore."""
-    readings = [layout for each in FORMATS for layout in each.readings(names, columns) if set(layout.needs()) <= set(names)]
+    readings = _possible(names, columns)
     left = min(([name for name in names if name not in layout.known] for layout in readings), key=len, default=[])
     return [name for name in left if not is_label(name)]
 
@@ -301,10 +304,10 @@ def _line(layout: Layout, names: Sequence[str], columns: Columns) -> str:
     """The settings that choose a reading."""
     left = [name for name in names if name not in layout.known and not is_label(name)]
     ignore = [override("data.columns.ignore", (*columns.ignore, *left))] if left else []
-    return " ".join([_mapping(layout, columns), *ignore])
+    return " ".join([_mapping(layout), *ignore])
 
 
-def _mapping(layout: Layout, columns: Columns) -> str:
+def _mapping(layout: Layout) -> str:
     if layout.format.name != "named":
         return "data.format=standard" if layout.format.name == "standard" else f"data={layout.format.name}"
     fields = {"query": layout.query, "document": layout.document}

@@ -42,8 +42,10 @@ class NoRows(DataError):
     """A file is sound and empty; among others it is nothing."""
 
 
-class BadLine(Exception):
+class BadLine(DataError):
     """A line or row cannot be used; the message is `location: reason`, in printable characters and of bounded length.
+
+    Where rows are counted it is caught, or yielded in the row's place; elsewhere it ends the reading.
 
     Attributes:
         location: of the line.
@@ -215,9 +217,15 @@ def check_text(location: Location | str, field: str, value: object) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError:
         raise BadLine(location, f"{field} holds a lone surrogate, which is no text: {value[:60]!a}") from None
-    if len(value) > 10 * _MAX_MARKS and any(
-        marks and sum(1 for _ in run) > _MAX_MARKS for marks, run in groupby(value, lambda c: unicodedata.combining(c) > 0)
-    ):
+    if len(value) > 10 * _MAX_MARKS and _has_many_marks(value):
         # Normalising sorts such a run by insertion: half a megabyte of them takes many minutes.
         raise BadLine(location, f"{field} holds more than {_MAX_MARKS:,} combining marks in a row, which is no text")
     return value
+
+
+def _has_many_marks(text: str) -> bool:
+    # A longer run holds one of these positions.
+    if not any(map(unicodedata.combining, text[::_MAX_MARKS])):
+        return False
+    runs = groupby(text, lambda c: unicodedata.combining(c) > 0)
+    return any(marks and sum(1 for _ in run) > _MAX_MARKS for marks, run in runs)

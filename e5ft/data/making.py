@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from e5ft.data.cells import as_label, decoded, is_null_word, looks_like_list
-from e5ft.data.column_names import override, shown_name
+from e5ft.data.column_names import shown_name
 from e5ft.data.layouts import Layout, unknown_words
 from e5ft.data.lines import BadLine, Location, check_text
 from e5ft.data.passages import Corpus, as_id, passage_text, text_key
 from e5ft.data.settings import Columns
 from e5ft.data.text import text_id
 from e5ft.errors import DataError
+from e5ft.settings import override
 
 LARGEST_SCORE = 3.4e38  # of float32, in which scores are kept
 Rows = Iterator[tuple[Location, dict | BadLine]]
@@ -40,7 +41,8 @@ class Row:
         texts = (repr(text if len(text) <= 40 else f"{text[:37]}...") for text in (self.query, self.positives[0]))
         documents = "" if len(self.positives) == 1 else f" and {len(self.positives) - 1} more"
         scores = ", scores" if self.scores else ""
-        return f"{' -> '.join(texts)}{documents}, {len(self.negatives)} hard negatives{scores}"
+        count = len(self.negatives)
+        return f"{' -> '.join(texts)}{documents}, {count} hard negative{'s' * (count != 1)}{scores}"
 
 
 class RowMaker:
@@ -99,8 +101,7 @@ class RowMaker:
             if name not in raw:
                 present = ", ".join(map(repr, raw)) or "none"
                 raise BadLine(location, f"column {name!r} is missing; there are {present} (data.columns maps names)")
-        query = check_text(location, layout.query, raw[layout.query])
-        return _no_null_word(location, layout.query, query)
+        return _checked(location, layout.query, raw[layout.query])
 
     def made(
         self, location: Location | str, query: str, positives: tuple[str, ...], negatives: tuple[str, ...], raw: Mapping
@@ -182,7 +183,7 @@ class RowMaker:
             if text is None:
                 raise BadLine(location, f"{column}: no passage of {self.corpus.path} has this id: {identity[:60]!r}")
             return text
-        return _no_null_word(location, field, check_text(location, field, value))
+        return _checked(location, field, value)
 
     def _decoded(self, location: Location | str, column: str, cell: str) -> object:
         """The list that a cell holds in a column of such cells; a text otherwise, which must not look like a list."""
@@ -247,7 +248,8 @@ def _numbers(location: Location | str, name: str, value: object) -> list:
     return list(value)
 
 
-def _no_null_word(location: Location | str, field: str, text: str) -> str:
+def _checked(location: Location | str, field: str, value: object) -> str:
+    text = check_text(location, field, value)
     if is_null_word(text):
         raise BadLine(location, f"{field} is the word {text!r}, which an export wrote for a missing value; leave the cell empty")
     return text

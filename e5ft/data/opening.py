@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from itertools import chain
@@ -122,9 +123,8 @@ def open_utf8(path: str | os.PathLike, encoding: str | None = None) -> tuple[Bin
     chunks = chain([sample[len(mark) :]], iter(lambda: file.read(_CHUNK), b""))
     if name != "utf-8":
         chunks = _recoded(path, name, chunks)
-    return io.BufferedReader(_Stream(chunks, file)), "" if name == "utf-8" else name.upper().removesuffix("-LE").removesuffix(
-        "-BE"
-    )
+    found = "" if name == "utf-8" else re.sub("-[BL]E$", "", name.upper())
+    return io.BufferedReader(_Stream(chunks, file)), found
 
 
 def _read(file: BinaryIO, count: int) -> bytes:

@@ -1,21 +1,24 @@
 """Passages: an object's text, and the file in which passages that rows name by id have their texts."""
 
+import itertools
 import os
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NoReturn
 
 import numpy as np
 
-from e5ft.data.formats import raw_rows
-from e5ft.data.lines import BadLine, Location, check_text, raw_lines
-from e5ft.data.settings import Reading
+from e5ft.data.formats import sound_rows
+from e5ft.data.lines import NOT_UTF8, BadLine, Location, check_text, raw_lines
+from e5ft.data.opening import kind_of
+from e5ft.data.settings import AS_IS, Reading
 from e5ft.data.text import text_id
 from e5ft.errors import DataError
+from e5ft.settings import shown
 
 ID_KEYS = ("_id", "docid", "doc_id", "pid", "id", "passage_id", "corpus_id", "corpus-id")
 TEXT_KEYS = ("text", "contents", "content", "body", "passage_text", "passage")
-_AS_IS = Reading()
 
 
 def text_key(value: dict) -> str | None:
@@ -47,35 +50,41 @@ def passage_text(location: Location | str, value: dict, field: str = "") -> str:
     return " ".join(parts)
 
 
-def read_passages(path: str | os.PathLike, reading: Reading = _AS_IS) -> Iterator[tuple[Location, dict]]:
-    """Yield the objects of a file of passages: JSON lines or a table with a header, or MS MARCO's `id<TAB>text` without one.
+def read_passages(path: str | os.PathLike, reading: Reading = AS_IS) -> Iterator[tuple[Location, dict]]:
+    """The objects of a file of passages: JSON lines or a table with a header, or MS MARCO's `id<TAB>text` without one.
 
     Raises:
         DataError: the file cannot be read, or a line is faulty.
     """
-    rows = _bare_rows(path, reading) if _has_no_header(path, reading) else raw_rows(path, reading, [])
-    for location, value in rows:
-        if isinstance(value, BadLine):
-            raise DataError(str(value)) from None
-        yield location, value
+    return _bare_rows(path, reading) if _has_no_header(path, reading) else sound_rows(path, reading)
+
+
+def passage_texts(path: str | os.PathLike, encoding: str | None = None) -> Iterator[str]:
+    """The texts of a file of passages; ids are not needed.
+
+    Raises:
+        DataError: the file is empty, or a line is faulty.
+    """
+    return itertools.starmap(passage_text, read_passages(path, Reading(encoding=encoding)))
 
 
 def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
-    if ".tsv" not in os.path.basename(path).lower():
+    if kind_of(path) != ".tsv":
         return False
     first = (next(iter(raw_lines(path, reading.encoding)), None) or b"").decode("utf-8", "replace").rstrip("\r\n").split("\t")
     return len(first) == 2 and text_key(dict.fromkeys(first)) is None
 
 
-def _bare_rows(path: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict | BadLine]]:
+def _bare_rows(path: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict]]:
     for number, line in enumerate(raw_lines(path, reading.encoding), start=1):
         location = Location(path, number)
         try:
             identity, tab, text = (line or b"").decode("utf-8").rstrip("\r\n").partition("\t")
         except UnicodeDecodeError:
-            yield location, BadLine(location, "not UTF-8")
-            continue
-        yield location, {"id": identity, "text": text} if tab else BadLine(location, "must be id, tab and text")
+            raise BadLine(location, f"not UTF-8; {NOT_UTF8}") from None
+        if not tab:
+            raise BadLine(location, "must be id, tab and text")
+        yield location, {"id": identity, "text": text}
 
 
 class Texts:
@@ -108,23 +117,19 @@ class Corpus:
         DataError: the file is faulty, or an id stands twice.
     """
 
-    def __init__(self, path: str | os.PathLike, reading: Reading = _AS_IS):
+    def __init__(self, path: str | os.PathLike, reading: Reading = AS_IS):
         self.path, self._texts = path, Texts()
-        ids, lines = array("q"), array("q")
-        try:
-            for location, value in read_passages(path, reading):
-                ids.append(text_id(_id_of(location, value)))
-                self._texts.append(passage_text(location, value))
-                lines.append(location.line)
-        except BadLine as bad_line:
-            raise DataError(str(bad_line)) from None
+        ids = array("q")
+        for location, value in read_passages(path, reading):
+            ids.append(text_id(id_of(location, value, ID_KEYS)))
+            self._texts.append(passage_text(location, value))
         identities = np.asarray(ids)
         self._order = np.argsort(identities, kind="stable")
         self._ids = identities[self._order]
-        twice = np.flatnonzero(self._ids[1:] == self._ids[:-1])
-        if len(twice):
-            second, first = (np.asarray(lines)[self._order[twice + offset]] for offset in (1, 0))
-            raise DataError(f"{path}:{second[0]}: its id stands on line {first[0]} already ({len(twice):,} such lines)")
+        repeated = self._ids[1:][self._ids[1:] == self._ids[:-1]]
+        if len(repeated):
+            rows = ((location, id_of(location, value, ID_KEYS)) for location, value in read_passages(path, reading))
+            refuse_repeated(rows, repeated.tolist())
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -138,20 +143,49 @@ class Corpus:
         return self._texts[self._order[place]]
 
 
-def _id_of(location: Location, value: dict) -> str:
-    key = next((key for key in ID_KEYS if key in value), None)
+def id_of(location: Location, value: dict, keys: Sequence[str]) -> str:
+    """The id of a passage or query; a whole number is one, too.
+
+    Raises:
+        BadLine: it stands under none of the keys, or is blank or no string.
+    """
+    key = next((key for key in keys if key in value), None)
     if key is None:
-        raise BadLine(location, f"no id; one of {', '.join(ID_KEYS)} must be there, here are {', '.join(map(repr, value))}")
-    identity = value[key]
-    if isinstance(identity, int) and not isinstance(identity, bool):
-        return str(identity)
-    return check_text(location, key, identity)
+        raise BadLine(location, f"{keys[0]} is missing; there are {', '.join(map(repr, value))}; must be {' or '.join(keys)}")
+    return check_text(location, key, number_as_text(value[key]))
+
+
+def refuse_repeated(ids: Iterable[tuple[Location, str]], repeated: Sequence[int]) -> NoReturn:
+    """Say where ids stand a second time.
+
+    Args:
+        ids: of a file or several, with their places.
+        repeated: the identities of those that stand more than once, one for each time too many.
+
+    Raises:
+        DataError: always, with the first place.
+    """
+    first, wanted = {}, set(repeated)
+    for location, text in ids:
+        key = text_id(text)
+        if key in first:
+            earlier = first[key]
+            there = f"row {earlier.row}" if earlier.row else f"line {earlier.line}"
+            there = there if earlier.source == location.source else str(earlier)
+            raise DataError(f"{location}: the id {shown(text)} stands on {there} already ({len(repeated):,} such rows)")
+        if key in wanted:
+            first[key] = location
+    raise DataError("the file changed while it was read; start again")
+
+
+def number_as_text(value: object) -> object:
+    """A whole number as text, since many sets number their passages; anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def as_id(value: object) -> str | None:
     """The id that a string, a whole number or an object without a text names; None for anything else."""
     if isinstance(value, dict):
         value = next((value[key] for key in ID_KEYS if key in value), None)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    value = number_as_text(value)
     return value if isinstance(value, str) and value.strip() else None

@@ -129,9 +129,7 @@ def fetch_folder(url: str, cache: Path, names: tuple[str, ...], patterns: tuple[
         """Return name -> address of the files that are there."""
         root, candidates, sources = root.rstrip("/"), set(names), {}
         for pattern in (*patterns, *(() if storage.exists(f"{root}/{names[0]}") else others)):
-            with contextlib.suppress(
-                Exception
-            ):  # no listing, for whatever reason; if nothing can be read, the lines below say why
+            with contextlib.suppress(Exception):  # no listing; if nothing can be read, the lines below say why
                 folder = pattern[: pattern.rfind("/") + 1]
                 candidates |= {folder + path.rpartition("/")[2] for path in storage.glob(f"{root}/{pattern}")}
         for name in sorted(candidates):

@@ -1,10 +1,11 @@
-"""Read a user's rows, strictly: JSON lines, CSV, TSV, Parquet or a hub data set, in any of the formats of `e5ft.data.layouts`.
+"""Read a user's rows, strictly: files of every kind of `e5ft.data.shards` or a hub data set, in any format of `e5ft.data.layouts`.
 
 A row is a query, one or more documents that answer it, any number of hard negatives, and perhaps a teacher's scores of
 them. Every row read is either accepted or a `BadLine` with its location; nothing is guessed.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from itertools import chain, islice
 
@@ -16,18 +17,22 @@ from e5ft.data.lines import BadLine, Location
 from e5ft.data.looks import look
 from e5ft.data.making import Row, RowMaker, Rows
 from e5ft.data.passages import Corpus
-from e5ft.data.settings import Columns, Reading
+from e5ft.data.settings import AS_IS, Columns, Reading
 from e5ft.data.shards import Names, display
 from e5ft.errors import DataError
 
 __all__ = ["Row", "read_rows"]
 _LOOKED_AT = 1000  # rows that decide how a source is read
 _READ_ON = 100_000  # rows that are looked through for further faults
-_AS_IS, _STANDARD = Reading(), Columns()
+_STANDARD = Columns()
 
 
 def read_rows(
-    source: Names, columns: Columns = _STANDARD, reading: Reading = _AS_IS, notes: list[tuple[str, str]] | None = None
+    source: Names,
+    columns: Columns = _STANDARD,
+    reading: Reading = AS_IS,
+    notes: list[tuple[str, str]] | None = None,
+    corpus_file: str | os.PathLike | None = None,
 ) -> Iterator[tuple[Location, Row | BadLine]]:
     """Yield every row of a source with its location.
 
@@ -36,6 +41,7 @@ def read_rows(
         columns: those that are named; the format's names, which are found by themselves, for the others.
         reading: how the source is read.
         notes: takes what was understood, as (name, text): the columns before the first row, counts after the last.
+        corpus_file: where the one that `reading` names lies, if it is a URL.
 
     Yields:
         `(location, Row)` or `(location, BadLine)`.
@@ -54,9 +60,9 @@ def read_rows(
     except UnknownColumns as error:  # what else is wrong belongs into the same answer
         raise DataError("\n".join([str(error), *_further(source, error.ignoring, reading)])) from None
     notes.append(("columns", layout.described(tuple(dict.fromkeys(key for row in first for key in row)))))
-    corpus = Corpus(reading.corpus_file, Reading(encoding=reading.encoding)) if layout.ids else None
+    corpus = Corpus(corpus_file or reading.corpus_file, Reading(encoding=reading.encoding)) if layout.ids else None
     if corpus is not None:
-        notes.append(("corpus", f"{len(corpus):,} passages of {reading.corpus_file}, which the rows name by id"))
+        notes.append(("corpus", f"{len(corpus):,} passages of {corpus.path}, which the rows name by id"))
     maker = RowMaker(layout, columns, corpus)
     try:
         shown = False

@@ -70,10 +70,9 @@ class Reading(Settings):
 
     Attributes:
         format: of the rows; "auto": found by the names of the columns.
-        split: of a hub data set, from the hub or in a folder.
-        config: of a hub data set; the sheet of an Excel file.
+        split, config: of a hub data set, from the hub or in a folder; `config` is also the sheet of an Excel file.
         revision: of a hub data set.
-        encoding: of text files; None: UTF-8, or UTF-16 where a byte order mark says so.
+        encoding: of text files; None: UTF-8, or what a byte order mark says.
         corpus_file: passages that rows name by id.
     """
 
@@ -85,16 +84,23 @@ class Reading(Settings):
     encoding: Word | None = None
     corpus_file: FilePath | None = None
 
+    @property
+    def reading(self) -> "Reading":
+        """How its rows are read, of settings that say more than that."""
+        return Reading(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Reading)})
 
-@dataclasses.dataclass(frozen=True)
-class Source(Settings):
-    """One source of a mix.
+
+AS_IS = Reading()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source(Reading):
+    """One source of a mix, and how it is read.
 
     Attributes:
         name: of the source, in messages and logs.
         train_file: as `data.train_file`.
         columns: names in that file.
-        format, split, config, revision, encoding, corpus_file: as of `Reading`.
         weight: factor on how often the source is drawn.
         cap: at most so many of its rows, a seeded choice; None for all.
         query_prefix, passage_prefix: of this source's training rows; None for the model's own.
@@ -104,12 +110,6 @@ class Source(Settings):
     name: str
     train_file: FilePath | tuple[FilePath, ...]
     columns: Columns
-    format: RowFormat = "auto"
-    split: Word = "train"
-    config: Word | None = None
-    revision: Word | None = None
-    encoding: Word | None = None
-    corpus_file: FilePath | None = None
     weight: number(above=0) = 1.0
     cap: whole(1) | None = None
     query_prefix: str | None = None
@@ -119,11 +119,6 @@ class Source(Settings):
         """Refuse a name that no log line or folder could carry."""
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"data.sources.{self.name}: must be letters, digits, '-', '_' and '.' only")
-
-    @property
-    def reading(self) -> Reading:
-        """How its rows are read."""
-        return _reading(self)
 
     def text(self, text: TextSpec) -> TextSpec:
         """The model's text format with this source's prefixes."""
@@ -182,14 +177,15 @@ class Mix(Settings):
         return {"temperature": self.temperature, "one_source": self.one_source, "sources": sources}
 
 
-@dataclasses.dataclass(frozen=True)
-class DataSettings(Settings):
-    """The `data` group: rows, the dev set, evaluation sets. What they mean together: `e5ft.app.settings.plan`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings(Reading):
+    """The `data` group: rows and how they are read, the dev set, evaluation sets.
+
+    What they mean together: `e5ft.app.settings.plan`.
 
     Attributes:
         train_file: rows, of one file or several; None: the shipped sample, or the sources of `mix`.
         columns: names in the file.
-        format, split, config, revision, encoding, corpus_file: as of `Reading`.
         on_bad_row: whether faulty rows stop the run or are left out and counted.
         max_train_rows: a seeded choice of so many rows; None: all.
         negatives_per_query: hard negatives of a row in one epoch, rotated over the epochs; None: all.
@@ -204,12 +200,6 @@ class DataSettings(Settings):
     PATH: ClassVar[str] = "data"
     train_file: FilePath | tuple[FilePath, ...] | None
     columns: Columns
-    format: RowFormat
-    split: Word
-    config: Word | None
-    revision: Word | None
-    encoding: Word | None
-    corpus_file: FilePath | None
     on_bad_row: Literal["fail", "skip"]
     max_train_rows: whole(1) | None
     negatives_per_query: whole(0) | None
@@ -220,11 +210,6 @@ class DataSettings(Settings):
     keep_dir: tuple[FilePath, ...] | FilePath | None
     eval_corpus_size: Literal["auto"] | whole(1)
     mix: Mix | None = None
-
-    @property
-    def reading(self) -> Reading:
-        """How its rows are read."""
-        return _reading(self)
 
     def with_standard_rows(self, train_file: str, dev_file: str | None) -> "DataSettings":
         """The same settings for rows that e5ft wrote itself, in JSON lines under the standard names."""
@@ -237,10 +222,6 @@ class DataSettings(Settings):
         object.__setattr__(self, "keep_dir", (folders,) if isinstance(folders, str) else tuple(folders or ()))
         if self.mix is not None and self.train_file is not None:
             self.refuse("train_file", "must be null with data=mix, where every file is a source: 'data.sources={NAME: FILE}'")
-
-
-def _reading(values: Source | DataSettings) -> Reading:
-    return Reading(**{field.name: getattr(values, field.name) for field in dataclasses.fields(Reading)})
 
 
 def data_settings(values: Mapping[str, Any]) -> DataSettings:

@@ -1,7 +1,6 @@
 """Which files hold the rows of a source: one, a list, a glob, a folder of shards, what `save_to_disk` wrote, or a hub's repository."""
 
 import glob
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from e5ft.data.opening import COMPRESSED, kind_of
 from e5ft.data.remote import is_url
 from e5ft.data.settings import Reading
 from e5ft.errors import DataError
+from e5ft.files import read_json
 from e5ft.settings import HUB_NAME
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -189,7 +189,7 @@ def _chosen(folder: Path, splits: list[str], asked: str) -> str:
 
 def _record(path: Path) -> dict:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     return value if isinstance(value, dict) else {}

@@ -18,7 +18,7 @@ from e5ft.data.faults import Faults
 from e5ft.data.lines import BadLine, Location, is_file
 from e5ft.data.remote import Fetched, expanded, local_file
 from e5ft.data.rows import Row, read_rows
-from e5ft.data.settings import Columns, Reading
+from e5ft.data.settings import AS_IS, Columns, Reading
 from e5ft.data.shards import Names, display, find_shards
 from e5ft.data.text import TextSpec, text_id, tokenize, tokenizer_state
 from e5ft.errors import DataError
@@ -26,7 +26,6 @@ from e5ft.files import digest_of, digest_of_file, read_json, write_json
 
 VERSION = 7  # part of every cache key: raise it when a stored column means, or a source is read, something else
 _BATCH = 1000
-_AS_IS = Reading()
 log = logging.getLogger(__name__)
 
 PLACE = ("shard", "line", "row")  # columns that say where a row stands
@@ -135,7 +134,7 @@ def _limited(total: int, count: int | None, seed: int) -> np.ndarray | None:
     return seeded_choice(total, count, seed)
 
 
-def load_rows(source: Names, columns: Columns, cache: Path, *, on_bad_row: str = "fail", reading: Reading = _AS_IS) -> RowStore:
+def load_rows(source: Names, columns: Columns, cache: Path, *, on_bad_row: str = "fail", reading: Reading = AS_IS) -> RowStore:
     """Validate a source once and map the result.
 
     Args:
@@ -150,13 +149,11 @@ def load_rows(source: Names, columns: Columns, cache: Path, *, on_bad_row: str =
         StorageError: the cache cannot be written.
     """
     shards = [local_file(name, cache) for name in expanded(find_shards(source, reading))]
-    if reading.corpus_file is not None:
-        reading = dataclasses.replace(reading, corpus_file=str(local_file(reading.corpus_file, cache)))
+    corpus = None if reading.corpus_file is None else local_file(reading.corpus_file, cache)
     name, content = display(source), [_content(shard) for shard in shards]
-    corpus = None if reading.corpus_file is None else _content(reading.corpus_file)
     # The paths are part of the key because the messages name them.
     key = digest_of(
-        *("rows", VERSION, str(_ROWS), name, list(map(str, shards)), content, corpus),
+        *("rows", VERSION, str(_ROWS), name, list(map(str, shards)), content, corpus and _content(corpus)),
         *(dataclasses.asdict(reading), dataclasses.asdict(columns)),
     )
     folder = cache / f"rows-{key}"
@@ -164,7 +161,7 @@ def load_rows(source: Names, columns: Columns, cache: Path, *, on_bad_row: str =
     def write(new: Path) -> None:
         notes = []
         fetched = any(isinstance(shard, Fetched) for shard in shards)
-        _write_rows(new, read_rows(tuple(shards) if fetched else source, columns, reading, notes), notes)
+        _write_rows(new, read_rows(tuple(shards) if fetched else source, columns, reading, notes, corpus), notes)
         changed = next((shard for shard, digest in zip(shards, content, strict=True) if _content(shard) != digest), None)
         if changed is not None:
             raise DataError(f"{changed}: changed while it was read; start again")

@@ -1,5 +1,6 @@
 """The texts of a row store, each once."""
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,6 +28,12 @@ class StoredTexts:
 
     def __len__(self) -> int:
         return len(self._chosen)
+
+    def every(self, step: int) -> "StoredTexts":
+        """Every step-th of them."""
+        part = copy.copy(self)
+        part._chosen, part.ids = self._chosen[::step], self.ids[::step]
+        return part
 
     def __iter__(self) -> Iterator[str]:
         start = 0

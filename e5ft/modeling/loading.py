@@ -175,11 +175,9 @@ def _lower_case(tokenizer: PreTrainedTokenizerFast, place: str) -> None:
     Raises:
         ConfigurationError: its class makes its normaliser anew when it is loaded, and would lose this one.
     """
-    if tokenizer.backend_tokenizer.normalizer is not None:
-        already = tokenizer.backend_tokenizer.normalizer.normalize_str("ABÄ") != "ABÄ"
-        if already:
-            return
     own = tokenizer.backend_tokenizer.normalizer
+    if own is not None and own.normalize_str("AB").islower():
+        return
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([own] if own else [])])
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)

@@ -6,12 +6,11 @@ model's. Normalize may be missing, as ranking by cosine is the same with and wit
 
 import dataclasses
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from e5ft.data.lines import printable
 from e5ft.data.text import TextSpec
@@ -21,6 +20,7 @@ from e5ft.modeling.checks import first_line
 from e5ft.modeling.encoder import RECORD, EncoderSpec, positions
 from e5ft.modeling.pooling import POOLINGS
 from e5ft.modeling.settings import ModelSource
+from e5ft.settings import override
 
 SET, RECORDED = "as set", "recorded by the model"
 _MODULES = ("Transformer", "Pooling", "Normalize")
@@ -120,23 +120,11 @@ def _refuse_two_records(source: ModelSource, ours: dict, theirs: dict, given: Ma
     if not differ:
         return
     shown = ", ".join(f"{name} {ours[name]!r} / {theirs[name]!r}" for name in differ)
-    typed = " ".join(_override(name, theirs[name]) for name in differ)
+    typed = " ".join(override("model.pooling" if name == "pooling" else f"model.text.{name}", theirs[name]) for name in differ)
     raise ConfigurationError(
         f"{source.label}: config.json's e5ft record and the sentence-transformers files differ: {shown}; "
         f"to take the files': {typed} (for good: delete e5ft from config.json)"
     )
-
-
-def _override(name: str, value: object) -> str:
-    """A setting as it is typed in a shell."""
-    field = "model.pooling" if name == "pooling" else f"model.text.{name}"
-    if not isinstance(value, str) or re.fullmatch(r"\w*", value):
-        return f"{field}={value}"
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    if "\n" not in value:
-        return shlex.quote(f'{field}="{quoted}"')
-    escaped = f'{field}="{quoted}"'.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
-    return f"$'{escaped}'"
 
 
 def _sentence_transformers(source: ModelSource, config, given: Mapping[str, object]) -> Recorded | None:
@@ -150,7 +138,7 @@ def _sentence_transformers(source: ModelSource, config, given: Mapping[str, obje
     pooling, include_prompt = given.get("pooling"), True
     if pooling is None:
         pooling, include_prompt = _pooling(source, poolings)
-    prefixes, origin = _prompts(source)
+    prefixes, origin = _prompts(source, needed=not given.keys() >= set(_PREFIXES))
     values = {"pooling": pooling, **prefixes}
     if pooling == "mean" and not include_prompt and any({**prefixes, **given}[name] for name in _PREFIXES):
         raise ConfigurationError(
@@ -210,10 +198,13 @@ def _pooling(source: ModelSource, folders: list[str]) -> tuple[str, bool]:
     return next(ours, name), values.get("include_prompt") is not False
 
 
-def _prompts(source: ModelSource) -> tuple[dict[str, str], str]:
-    """Both prefixes and where they are from: sentence-transformers' prompts, E5's for what is called E5, else none."""
+def _prompts(source: ModelSource, needed: bool) -> tuple[dict[str, str], str]:
+    """Both prefixes and where they are from: sentence-transformers' prompts, E5's for what is called E5, else none.
+
+    `needed` says whether they are used, so that a hub which does not answer must not be taken for one without prompts.
+    """
     place = f"{source.label}/config_sentence_transformers.json"
-    settings = _mapping(source, "config_sentence_transformers.json")
+    settings = _mapping(source, "config_sentence_transformers.json", needed)
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict):
         raise ConfigurationError(f"{place}: prompts={str(prompts)[:60]!r}: must be a mapping")
@@ -246,9 +237,9 @@ def _e5_name(source: ModelSource) -> str | None:
     return next((printable(name) for name in names if isinstance(name, str) and _E5.search(name)), None)
 
 
-def _mapping(source: ModelSource, name: str) -> dict:
-    """A JSON object from a file of the model; empty where there is no file."""
-    file = _file(source, name)
+def _mapping(source: ModelSource, name: str, needed: bool = False) -> dict:
+    """A JSON object from a file of the model; empty where there is no file. See `_file`."""
+    file = _file(source, name, needed)
     if file is None:
         return {}
     value = _parsed(file, f"{source.label}/{name}")
@@ -285,12 +276,11 @@ def _file(source: ModelSource, name: str, needed: bool = False) -> Path | None:
         return None
     try:
         return Path(hf_hub_download(source.hub, name, revision=source.revision, etag_timeout=5))
-    except LocalEntryNotFoundError as error:
-        if not needed:
+    except (EntryNotFoundError, OSError) as error:
+        is_absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+        if is_absent or not needed:
             return None
         raise ConfigurationError(
             f"{source.hub}: the hub does not say whether there is a {name} ({first_line(error)}); try again, or "
             "HF_HUB_OFFLINE=1 to go by the local cache alone"
         ) from error
-    except (EntryNotFoundError, HfHubHTTPError, OSError):
-        return None

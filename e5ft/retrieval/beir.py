@@ -7,17 +7,16 @@ The names of keys are BEIR's and MTEB's first, then Pyserini's (id, contents) an
 import csv
 import os
 import re
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 
-import numpy as np
-
-from e5ft.data.formats import raw_rows
-from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, check_text, raw_lines, read_json_lines
-from e5ft.data.passages import ID_KEYS, passage_text
+from e5ft.data.formats import sound_rows
+from e5ft.data.lines import MAX_LINE_BYTES, BadLine, Location, check_text, raw_lines
+from e5ft.data.opening import kind_of
+from e5ft.data.passages import ID_KEYS, id_of, number_as_text, passage_text, refuse_repeated
 from e5ft.data.remote import Fetched, fetch_folder, fetch_repository, is_url
-from e5ft.data.settings import Reading
+from e5ft.data.text import text_id
 from e5ft.errors import DataError
 from e5ft.retrieval.columns import ColumnBuilder, StringColumn
 from e5ft.settings import HUB_NAME, shown
@@ -27,8 +26,6 @@ QUERY_IDS, QUERY_TEXTS = ("_id", "id", "query_id", "qid"), ("text", "query")
 JUDGED_QUERY = ("query-id", "query_id", "qid", "query")
 JUDGED_PASSAGE = ("corpus-id", "corpus_id", "docid", "doc_id", "pid", "passage-id", "passage_id")
 RELEVANCE = ("score", "relevance", "rel", "label")
-_JSON = re.compile(r"\.(jsonl|ndjson|json)(\.\w+)?", re.IGNORECASE)
-_LINES = re.compile(r"\.(tsv|txt|csv)(\.\w+)?", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.0*)?")
 _ITERATION = re.compile(r"Q0|[0-9]+(\.[0-9]+)?")  # the second of TREC's four columns, which nothing reads
 
@@ -65,7 +62,7 @@ def read_passages(files: Sequence[Path | Fetched]) -> tuple[StringColumn, String
     """Read ids and texts of the corpus; see `passage_text`.
 
     Args:
-        files: one, or shards: JSON lines or Parquet.
+        files: one, or shards: JSON or Parquet.
 
     Returns:
         Ids and texts, both in ascending id order.
@@ -105,9 +102,9 @@ def read_qrels(files: Sequence[Path | Fetched]) -> Iterator[Judgement]:
     """
     seen = set()
     for path in files:
-        for location, *fields in _split_lines(path) if _LINES.search(Path(path).name) else _keyed(path):
+        for location, *fields in _split_lines(path) if kind_of(path) in (".tsv", ".txt", ".csv") else _keyed(path):
             for number, name in enumerate(("query id", "passage id")):
-                fields[number] = value = _plain(fields[number])
+                fields[number] = value = number_as_text(fields[number])
                 if not isinstance(value, str) or not value or value.split() != [value]:
                     raise DataError(f"{location}: the {name} {shown(value)} is blank or holds white space")
             query_id, passage_id, relevance = fields
@@ -121,8 +118,7 @@ def read_qrels(files: Sequence[Path | Fetched]) -> Iterator[Judgement]:
 
 
 def _split_lines(path: Path | Fetched) -> Iterator[tuple[str, str, str, str]]:
-    columns, order = None, (0, 1)
-    comma = re.search(r"\.csv(\.\w+)?$", Path(path).name, re.IGNORECASE)
+    columns, order, comma = None, (0, 1), kind_of(path) == ".csv"
     for number, line in enumerate(raw_lines(path), start=1):
         location = f"{path}:{number}"
         if line is None:
@@ -151,68 +147,34 @@ def _split_lines(path: Path | Fetched) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _keyed(path: Path | Fetched) -> Iterator[tuple[Location, object, object, object]]:
-    for location, value in _rows(path):
-        if isinstance(value, BadLine):
-            raise DataError(str(value))
+    for location, value in sound_rows(path):
         names = [next((name for name in names if name in value), None) for names in (JUDGED_QUERY, JUDGED_PASSAGE, RELEVANCE)]
         if None in names:
-            raise DataError(str(BadLine(location, f"there are {_keys(value)}; must be query-id, corpus-id and score")))
+            raise BadLine(location, f"there are {_keys(value)}; must be query-id, corpus-id and score")
         yield location, *(value[name] for name in names)
 
 
-def _rows(path: Path | Fetched) -> Iterator[tuple[Location, dict | BadLine]]:
-    return read_json_lines(path) if _JSON.search(Path(path).name) else raw_rows(path, Reading(), [])
-
-
-def _texts(files: Iterable[Path | Fetched], keys: tuple[str, ...], text_of) -> tuple[StringColumn, StringColumn]:
-    places, ids, texts = array("q"), ColumnBuilder(), ColumnBuilder()
-    files = list(files)
-    try:
-        for number, path in enumerate(files):
-            for location, value in _rows(path):
-                if isinstance(value, BadLine):
-                    raise value
-                ids.append(_id_of(location, value, keys))
-                texts.append(text_of(location, value))
-                places.append(number << 40 | location.line)
-    except BadLine as bad_line:
-        raise DataError(str(bad_line)) from None
+def _texts(files: Sequence[Path | Fetched], keys: tuple[str, ...], text_of) -> tuple[StringColumn, StringColumn]:
+    ids, texts = ColumnBuilder(), ColumnBuilder()
+    for location, value in chain.from_iterable(map(sound_rows, files)):
+        ids.append(_id_of(location, value, keys))
+        texts.append(text_of(location, value))
     ids = ids.finish()
     order = ids.ascending()
     ids = ids.take(order)
-    _check_distinct(files, ids, np.asarray(places)[order])
+    repeated = [text for text, following in pairwise(ids) if text == following]
+    if repeated:
+        rows = chain.from_iterable(map(sound_rows, files))
+        refuse_repeated(((location, id_of(location, value, keys)) for location, value in rows), list(map(text_id, repeated)))
     return ids, texts.finish().take(order)
 
 
 def _id_of(location: Location, value: dict, keys: tuple[str, ...]) -> str:
-    name = next((name for name in keys if name in value), None)
-    if name is None:
-        raise BadLine(location, f"_id is missing; there are {_keys(value)}; must be {' or '.join(keys)}")
-    text = check_text(location, name, _plain(value[name]))
+    text = id_of(location, value, keys)
     if text.split() != [text]:
-        raise BadLine(location, f"{name} {text!r} holds white space, which separates the fields of a run file")
+        raise BadLine(location, f"the id {text!r} holds white space, which separates the fields of a run file")
     return text
-
-
-def _plain(value: object) -> object:
-    """An id as text: many sets number theirs."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _keys(value: dict) -> str:
     return ", ".join(map(repr, value)) or "none"
-
-
-def _check_distinct(files: list, ids: StringColumn, places: np.ndarray) -> None:
-    """Raise for the first id, in the files' order, that stands on a second line (`ids` ascending, equal ones in file order)."""
-    repeated, previous = [], None
-    for position, text in enumerate(ids):
-        if text == previous:
-            repeated.append((int(places[position]), text, int(places[position - 1])))
-        previous = text
-    if repeated:
-        place, text, earlier = min(repeated)
-        there, before = (f"{files[number >> 40]}:{number & (1 << 40) - 1}" for number in (place, earlier))
-        if place >> 40 == earlier >> 40:
-            before = f"line {earlier & (1 << 40) - 1}"
-        raise DataError(f"{there}: the _id {shown(text)} stands on {before} already ({len(repeated)} such lines)")

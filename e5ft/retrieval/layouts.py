@@ -15,10 +15,11 @@ from pathlib import Path
 from e5ft.data.lines import is_file
 from e5ft.data.opening import COMPRESSED
 from e5ft.data.remote import Fetched
+from e5ft.data.shards import JSON_SUFFIXES
 from e5ft.errors import DataError
 
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv, or folders corpus, queries and qrels of .jsonl or .parquet"
-ROWS = (".jsonl", ".ndjson", ".json", ".parquet")
+ROWS = (*JSON_SUFFIXES, ".parquet")
 JUDGEMENTS = (".tsv", ".txt", ".csv", *ROWS)
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 _UNNAMED = "test"  # the split of a lone qrels.tsv
@@ -60,11 +61,6 @@ def find_files(folder: Root, split: str) -> SetFiles:
 def splits_of(folder: Root) -> list[str]:
     """Names of the splits whose judgements are there, in ascending order."""
     return sorted(_judged(*_root(folder)))
-
-
-def has_split(folder: Root, split: str) -> bool:
-    """Whether the judgements of a split are there."""
-    return split in _judged(*_root(folder))
 
 
 def _root(folder: Root) -> tuple[Root, str]:

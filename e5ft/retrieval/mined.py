@@ -1,5 +1,6 @@
 """What mining leaves: rows with their negatives, and the figures and examples by which a person judges them."""
 
+import heapq
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -101,12 +102,9 @@ def examples(lines: Iterable[dict], count: int, seed: int) -> list[dict]:
         seed: of the choice.
     """
     order = np.random.default_rng(seed).permutation(count)
-    chosen = []
-    for number, line in enumerate(lines):
-        if any(made["source"] != _OWN for made in line["mining"]["hard_negative"]):
-            chosen.append((order[number], number, line))
-            chosen = sorted(chosen, key=lambda item: item[:2])[:EXAMPLES]
-    return [_readable(line) for _, _, line in sorted(chosen, key=lambda item: item[1])]
+    mined = (at for at in enumerate(lines) if any(made["source"] != _OWN for made in at[1]["mining"]["hard_negative"]))
+    chosen = heapq.nsmallest(EXAMPLES, mined, key=lambda at: order[at[0]])
+    return [_readable(line) for _, line in sorted(chosen, key=lambda at: at[0])]
 
 
 def _readable(line: dict) -> dict:

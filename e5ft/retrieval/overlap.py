@@ -1,8 +1,7 @@
 """How many queries and answers of a retrieval set stand in training rows: what a score there can say."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -69,12 +68,10 @@ def overlaps(sets: Sequence[tuple[str, RetrievalSet]], rows: RowStore) -> tuple[
         sets: role and set.
         rows: the training rows.
     """
-    asked = [_relevant(each) for _, each in sets]
+    texts: dict[int, str] = {}
+    asked = [_relevant(each, texts) for _, each in sets]
     answers = [set().union(*relevant.values()) for relevant in asked]
-    queries, passages = {}, {}
-    for (_, each), relevant, judged in zip(sets, asked, answers, strict=True):
-        queries |= {i: text for text in each.queries if (i := text_id(text)) in relevant}
-        passages |= {i: text for text in _judged(each) if (i := text_id(text)) in judged}
+    queries, passages = ({i: texts[i] for i in sorted(set().union(*kind))} for kind in (asked, answers))
     seen_queries, near_queries = _found(queries, StoredTexts(rows, "query"))
     seen_passages, near_passages = _found(passages, StoredTexts(rows, "positives"))
     documents = _documents(rows, set().union(*near_queries.values()))
@@ -89,31 +86,30 @@ def overlaps(sets: Sequence[tuple[str, RetrievalSet]], rows: RowStore) -> tuple[
     return tuple(Overlap(each.name, role, *count) for (role, each), count in zip(sets, counts, strict=True))
 
 
-def _relevant(each: RetrievalSet) -> dict[int, set[int]]:
-    """Identity of each query that has a relevant passage -> identities of its relevant passages."""
+def _relevant(each: RetrievalSet, texts: dict[int, str]) -> dict[int, set[int]]:
+    """Identity of each query that has a relevant passage -> identities of its relevant passages; `texts` takes both's texts."""
     places = each.passage_ids.positions_of(p for judged in each.qrels.values() for p, value in judged.items() if value > 0)
-    identity = dict(zip(places, map(text_id, each.passages.take(places.values())), strict=True))
+    passages = each.passages.take(places.values())
+    identity = dict(zip(places, map(text_id, passages), strict=True))
+    texts |= zip(identity.values(), passages, strict=True)
     relevant: dict[int, set[int]] = {}
     for query_id, query in zip(each.query_ids, each.queries, strict=True):
         right = {identity[p] for p, value in each.qrels[query_id].items() if value > 0 and p in identity}
         if right:
             relevant.setdefault(text_id(query), set()).update(right)
+            texts[text_id(query)] = query
     return relevant
-
-
-def _judged(each: RetrievalSet) -> Iterable[str]:
-    return each.passages.take(each.passage_ids.positions_of(p for judged in each.qrels.values() for p in judged).values())
 
 
 def _found(wanted: dict[int, str], texts: StoredTexts) -> tuple[set[int], dict[int, set[int]]]:
     """Which texts (by identity) stand among others, and of which of the rest there are near-copies: theirs."""
     shared = set(np.intersect1d(np.fromiter(wanted, np.int64, len(wanted)), texts.ids).tolist())
     rest = [identity for identity in wanted if identity not in shared]
-    rest, step = rest[:: max(1, -(-len(rest) // ORIGINALS))], max(1, -(-len(texts) // LOOKED_AT))
+    rest, texts = rest[:: max(1, -(-len(rest) // ORIGINALS))], texts.every(max(1, -(-len(texts) // LOOKED_AT)))
     near: dict[int, set[int]] = {}
     if rest:
-        for text, original in NearCopies(wanted[identity] for identity in rest).pairs(_Spaced(texts, step)).tolist():
-            near.setdefault(rest[original], set()).add(int(texts.ids[text * step]))
+        for text, original in NearCopies(wanted[identity] for identity in rest).pairs(texts).tolist():
+            near.setdefault(rest[original], set()).add(int(texts.ids[text]))
     return shared, near
 
 
@@ -126,17 +122,6 @@ def _documents(rows: RowStore, queries: set[int]) -> dict[int, set[int]]:
     for query, document in zip(owners[chosen].tolist(), documents[chosen].tolist(), strict=True):
         found[query].add(document)
     return found
-
-
-@dataclasses.dataclass(frozen=True)
-class _Spaced:
-    """Every n-th of some texts, from the start each time."""
-
-    texts: Iterable[str]
-    step: int
-
-    def __iter__(self):
-        return itertools.islice(self.texts, None, None, self.step)
 
 
 def _counted(shared: int, near: int, total: int, what: str) -> str:

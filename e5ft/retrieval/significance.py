@@ -27,9 +27,7 @@ def mean_intervals(
     """
     if len(values) < ENOUGH:
         freedom = max(len(values) - 1, 1)
-        deviation = np.where(
-            np.ptp(values, axis=0) > 0, values.std(axis=0, ddof=min(1, len(values) - 1)), 0.0
-        )  # equal ones round
+        deviation = values.std(axis=0, ddof=min(1, len(values) - 1)) * (np.ptp(values, axis=0) > 0)  # of equal ones it rounds
         half, mean = stats.t.ppf((1 + level) / 2, freedom) * deviation / len(values) ** 0.5, values.mean(axis=0)
         return np.clip(np.stack([mean - half, mean + half], axis=1), least, 1.0)
     result = stats.bootstrap(

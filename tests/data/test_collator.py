@@ -244,7 +244,7 @@ def test_one_text_with_two_prefixes_is_two_texts_and_one_identity():
 
 def test_rows_of_a_mix_keep_their_source_s_prefixes_in_a_micro_batch(make_store, tmp_path):
     stores = [make_store([{"query": "w1", "document": "w2", "hard_negative": "w3"}], f"{name}.jsonl") for name in "ab"]
-    mix = Mix(tuple(Source(name, f"{name}.jsonl", Columns()) for name in "ab"))
+    mix = Mix(tuple(Source(name=name, train_file=f"{name}.jsonl", columns=Columns()) for name in "ab"))
     store, formats = join_rows(mix, stores, 0), (TextSpec(), TextSpec("ask: ", "text: "))
     rows = TrainingRows(store, tokenize_rows(store, make_tokenizer(), formats, tmp_path / "cache"))
     batch = batch_of(rows, [0, 1])

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from e5ft.data.lines import BadLine
-from e5ft.data.passages import Corpus, passage_text
+from e5ft.data.passages import Corpus, passage_text, passage_texts
 from e5ft.errors import DataError
 
 
@@ -26,11 +26,19 @@ def test_tables_with_and_without_a_header(write_bytes, tmp_path):
     assert Corpus(tmp_path / "corpus.parquet").text("x") == "글"
 
 
+def test_texts_alone_are_read_in_the_encoding_of_the_rows(write_bytes):
+    corpus = write_bytes("id,text\n1,연차는 열다섯 날입니다\n".encode("cp949"), "corpus.csv")
+    assert list(passage_texts(corpus, "cp949")) == ["연차는 열다섯 날입니다"]
+
+
 @pytest.mark.parametrize(
     "lines, reason",
     [
-        ([{"_id": "a", "text": "x"}, {"_id": "b", "text": "y"}, {"_id": "a", "text": "z"}], "3: its id stands on line 1 already"),
-        ([{"text": "x"}], "1: no id; one of _id, docid"),
+        (
+            [{"_id": "a", "text": "x"}, {"_id": "b", "text": "y"}, {"_id": "a", "text": "z"}],
+            "3: the id 'a' stands on line 1 already",
+        ),
+        ([{"text": "x"}], "1: _id is missing; there are 'text'; must be _id or docid"),
         ([{"_id": "a"}], "1: the key 'text' is missing; there are '_id'"),
         ([{"_id": "a", "text": " "}], "1: text is blank, and so is the title"),
     ],

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from e5ft.data.remote import check_url, is_url, local_file
-from e5ft.data.settings import Columns
+from e5ft.data.settings import Columns, Reading
 from e5ft.data.store import load_rows
 from e5ft.errors import ConfigurationError, DataError, StorageError
 from e5ft.retrieval.beir import set_folder
@@ -64,6 +64,15 @@ def test_rows_are_read_and_places_name_the_url(put, tmp_path):
         load_rows(url, Columns(), tmp_path)
     store = load_rows(url, Columns(), tmp_path, on_bad_row="skip")
     assert [row.query for row in store] == ["q"] and store.place(0) == f"{url}:1" and store.source == url
+
+
+def test_rows_name_passages_of_a_corpus_by_url(put, tmp_path):
+    put("corpus.jsonl", b'{"_id": "doc-1", "text": "one"}\n')
+    put("rows.jsonl", b'{"query": "q", "doc_id": "doc-1"}\n')
+    reading = Reading(corpus_file="memory://bucket/corpus.jsonl")
+    store = load_rows("memory://bucket/rows.jsonl", Columns(), tmp_path, reading=reading)
+    assert [row.positives for row in store] == [("one",)]
+    assert ("corpus", "1 passages of memory://bucket/corpus.jsonl, which the rows name by id") in store.notes
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.parquet", "rows.json", "rows.txt"])

@@ -19,7 +19,9 @@ def cache(tmp_path):
 
 
 def make_mix(*weights: float, temperature: float = 1.0, one_source: bool = True, cap: int | None = None) -> Mix:
-    sources = tuple(Source(f"s{i}", "file", Columns(), weight=weight, cap=cap) for i, weight in enumerate(weights))
+    sources = tuple(
+        Source(name=f"s{i}", train_file="file", columns=Columns(), weight=weight, cap=cap) for i, weight in enumerate(weights)
+    )
     return Mix(sources, temperature, one_source)
 
 
@@ -123,6 +125,6 @@ def test_a_cap_is_a_seeded_choice_of_its_source_alone(make_store):
 
 def test_a_source_changes_the_prefixes_that_it_names():
     model = TextSpec(query_max_length=24)
-    assert Source("a", "f", Columns()).text(model) == model
-    own = Source("a", "f", Columns(), query_prefix="", passage_prefix="law: ").text(model)
+    assert Source(name="a", train_file="f", columns=Columns()).text(model) == model
+    own = Source(name="a", train_file="f", columns=Columns(), query_prefix="", passage_prefix="law: ").text(model)
     assert (own.query("q"), own.passage("p"), own.query_max_length) == ("q", "law: p", 24)

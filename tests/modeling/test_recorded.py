@@ -116,6 +116,14 @@ def test_lower_case_is_sentence_transformers_and_stays_when_saved(tmp_path, fami
     np.testing.assert_array_equal(again.encode(texts, "query"), encoder.encode(texts, "query"))
 
 
+def test_a_tokenizer_that_changes_accents_alone_is_lower_cased_too(tmp_path):
+    folder = write_model(tmp_path / "m", pooling=MEAN, bert={"max_seq_length": 40, "do_lower_case": True})
+    values = read_json(folder / "tokenizer.json")
+    (folder / "tokenizer.json").write_text(json.dumps({**values, "normalizer": {"type": "NFD"}}), encoding="utf-8")
+    normaliser = load_encoder(ModelSource(path=str(folder))).tokenizer.backend_tokenizer.normalizer
+    assert normaliser.normalize_str("ABÄ") == "aba\u0308"
+
+
 @pytest.mark.parametrize(("module", "words"), [
     (("2_Dense", "Dense"), r"2_Dense \(Dense\), which e5ft does not have; a model of Transformer, Pooling and Normalize is needed"),
     (("2_LayerNorm", "LayerNorm"), r"2_LayerNorm \(LayerNorm\)"),
@@ -261,3 +269,22 @@ def test_a_hub_that_says_nothing_of_modules(tmp_path, monkeypatch):
     told = ModelSource(hub="acme/plain", revision=REVISION, pooling="mean", text={"query_prefix": WORDS[0], "passage_prefix": ""})
     assert recorded.spec_of(told, config)[0].pooling == "mean"  # all that could be recorded is set
     assert asked == ["modules.json"] * 2  # where that one is absent nothing else is asked for
+
+
+@pytest.mark.parametrize(
+    "error", [LocalEntryNotFoundError("no connection"), TimeoutError("timed out"), OSError("503 from the hub")]
+)
+def test_a_hub_that_answers_no_more_is_not_one_without_prompts(tmp_path, monkeypatch, error):
+    folder = write_model(tmp_path / "m", pooling=MEAN, st=PROMPTS)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    def download(name, file, **options):
+        if file == "config_sentence_transformers.json":
+            raise error
+        return str(folder / file)
+
+    monkeypatch.setattr(recorded, "hf_hub_download", download)
+    source, config = ModelSource(hub="acme/some", revision=REVISION), AutoConfig.from_pretrained(folder)
+    with pytest.raises(ConfigurationError, match="does not say whether there is a config_sentence_transformers.json"):
+        recorded.spec_of(source, config)

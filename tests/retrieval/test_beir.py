@@ -58,10 +58,21 @@ def test_load(folder, qrels):
     assert loaded.qrels == {"q1": {"d1": 2, "d3": 0}, "q2": {"d2": 1}}
 
 
+def test_a_corpus_that_is_one_json_array(folder):
+    root = folder()
+    plain = load_beir(root, "test")
+    (root / "corpus.jsonl").unlink()
+    (root / "corpus.json").write_text(json.dumps(CORPUS), encoding="utf-8")
+    assert load_beir(root, "test") == plain
+    (root / "corpus.json").write_text(json.dumps([*CORPUS, CORPUS[1]]), encoding="utf-8")
+    with pytest.raises(DataError, match=r"corpus\.json:1 \(row 4\): the id 'd1' stands on row 2 already"):
+        load_beir(root, "test")
+
+
 @pytest.mark.parametrize(
     ("part", "content", "message"),
     [
-        ("corpus", [*CORPUS, {"_id": "d1", "text": "x"}], r"corpus\.jsonl:4: the _id 'd1' stands on line 2 already"),
+        ("corpus", [*CORPUS, {"_id": "d1", "text": "x"}], r"corpus\.jsonl:4: the id 'd1' stands on line 2 already"),
         ("corpus", [*CORPUS, {"_id": "d4", "title": " ", "text": ""}], r"corpus\.jsonl:4: text is blank"),
         ("corpus", [*CORPUS, {"_id": "d4", "title": "t"}], r"corpus\.jsonl:4: the key 'text' is missing"),
         ("corpus", [*CORPUS, {"_id": "d4", "text": 5}], r"corpus\.jsonl:4: text must be a string"),
@@ -70,11 +81,11 @@ def test_load(folder, qrels):
         ("corpus", [{"_id": None, "text": "x"}], r"corpus\.jsonl:1: _id is missing \(null\)"),
         ("corpus", [{"_id": 7.0, "text": "x"}], r"corpus\.jsonl:1: _id must be a string"),
         ("corpus", [{"_id": True, "text": "x"}], r"corpus\.jsonl:1: _id must be a string"),
-        ("corpus", [{"_id": "d 1", "text": "x"}], r"corpus\.jsonl:1: _id 'd 1' holds white space"),
-        ("corpus", ["", "{"], r"corpus\.jsonl:2: not JSON"),
+        ("corpus", [{"_id": "d 1", "text": "x"}], r"corpus\.jsonl:1: the id 'd 1' holds white space"),
+        ("corpus", [*CORPUS, "{"], r"corpus\.jsonl:4: not JSON"),
         ("corpus", [], r"corpus\.jsonl: the file holds no rows"),
         ("corpus", CORPUS[:1], r"test\.tsv:2: passage 'd2' is not in the corpus, as in 2 of 2 relevant judgements"),
-        ("queries", [*QUERIES, {"_id": "q2", "text": "x"}], r"queries\.jsonl:4: the _id 'q2' stands on line 1 already"),
+        ("queries", [*QUERIES, {"_id": "q2", "text": "x"}], r"queries\.jsonl:4: the id 'q2' stands on line 1 already"),
         ("queries", [{"_id": "q2", "text": " "}], r"queries\.jsonl:1: text is blank"),
         ("queries", QUERIES[2:], r"test\.tsv:2: query 'q2' is not among the queries, as in 2 of 2 relevant judgements"),
         ("queries", [{"_id": "q1", "body": "x"}], r"queries\.jsonl:1: the key 'text' is missing; there are '_id', 'body'"),

@@ -13,7 +13,7 @@ import pytest
 from e5ft.data.remote import Fetched
 from e5ft.errors import DataError
 from e5ft.retrieval.beir import set_folder
-from e5ft.retrieval.layouts import has_split, splits_of
+from e5ft.retrieval.layouts import splits_of
 from e5ft.retrieval.sets import load_beir
 
 CORPUS = [{"_id": f"d{i}", "title": f"제목 {i}" * (i % 2), "text": f"글 {i}"} for i in range(6)]
@@ -84,7 +84,6 @@ def test_every_layout_is_the_plain_one(layout, tmp_path):
     (tmp_path / "set/README.md").write_text("---\nconfigs: []\n---\n")
     root = lay(tmp_path / "set", layout)
     assert load_beir(root, "test", name="x") == plain and splits_of(root) == ["test"]
-    assert has_split(root, "test") and not has_split(root, "dev")
 
 
 def test_of_several_languages_one_is_named(tmp_path):
@@ -161,7 +160,7 @@ def test_numbers_as_judgements_hold_them(score, tmp_path):
 def test_an_id_that_stands_in_two_shards_names_both(tmp_path):
     lay(tmp_path, "numbered")
     write(tmp_path, "corpus/docs01.jsonl", [*CORPUS[1::2], CORPUS[2]])
-    with pytest.raises(DataError, match=r"docs01\.jsonl:4: the _id 'd2' stands on .*docs00\.jsonl:2 already"):
+    with pytest.raises(DataError, match=r"docs01\.jsonl:4: the id 'd2' stands on .*docs00\.jsonl:2 already"):
         load_beir(tmp_path, "test")
 
 

@@ -2,16 +2,14 @@
 
 import dataclasses
 import itertools
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
 from e5ft.app.telling.report import header_line, say
-from e5ft.data.lines import BadLine
-from e5ft.data.passages import passage_text, read_passages
+from e5ft.data.passages import passage_texts
 from e5ft.data.remote import Fetched, local_file
 from e5ft.data.rows import Row
 from e5ft.data.settings import Mix
@@ -132,7 +130,8 @@ def load_evaluation_set(settings) -> RetrievalSet:
     source = evaluation_source(settings)
     if isinstance(source, BeirSplit):
         return load_set(source, settings)
-    return from_rows(*_named_rows(source, settings), _passages(filter(None, [settings.data.corpus_file]), settings))
+    named = {settings.data.corpus_file: settings.data.encoding} if settings.data.corpus_file else {}
+    return from_rows(*_named_rows(source, settings), _passages(named, settings))
 
 
 def load_file(source: RowsFile, settings) -> RowStore:
@@ -155,9 +154,10 @@ def _named_rows(source: RowsFile, settings) -> tuple[str, RowStore]:
     return stem(source.file), load_file(source, settings)
 
 
-def _passages(files: Iterable[str], settings) -> Iterator[str]:
-    """The passages of files, one after the other."""
-    return chain.from_iterable(read_corpus(local_file(file, Path(settings.cache_dir))) for file in files)
+def _passages(files: Mapping[str, str | None], settings) -> Iterator[str]:
+    """The passages of files, one after the other; with each the encoding in which it is read."""
+    cache = Path(settings.cache_dir)
+    return chain.from_iterable(passage_texts(local_file(file, cache), encoding) for file, encoding in files.items())
 
 
 def split_dev(rows: RowStore, plan: DataPlan) -> tuple[RowStore, RowStore | None]:
@@ -184,7 +184,7 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
         )
     cache, source = Path(settings.cache_dir), plan.sources[0]
     named = settings.data.corpus_file
-    corpus = None if named is None else read_corpus(local_file(named, cache))
+    corpus = None if named is None else passage_texts(local_file(named, cache), settings.data.encoding)
     themselves = []
     if isinstance(source, BeirSplit):
         every_row, passages, themselves = _beir_rows(source)
@@ -213,19 +213,6 @@ def load_mining_data(plan: DataPlan, settings) -> MiningData:
     own = sum(len(row.negatives) for row in rows)
     counts = Counts(read, rejected, len(held_out))
     return MiningData(rows, index, plan.display_name, " and ".join(names) or None, which, own, counts)
-
-
-def read_corpus(path: str | os.PathLike) -> Iterator[str]:
-    """Yield the texts of a file of passages; ids are not needed.
-
-    Raises:
-        DataError: the file is empty, or a line is faulty.
-    """
-    try:
-        for location, value in read_passages(path):
-            yield passage_text(location, value)
-    except BadLine as bad:
-        raise DataError(str(bad)) from None
 
 
 def _beir_rows(source: BeirSplit) -> tuple[list[Row], Iterable[str], list[Row]]:

@@ -16,7 +16,7 @@ from e5ft.data.settings import Columns, DataSettings, Mix, Reading
 from e5ft.data.shards import display, find_shards, stem
 from e5ft.errors import ConfigurationError
 from e5ft.retrieval.beir import set_folder
-from e5ft.retrieval.layouts import LAYOUT, find_files, has_split
+from e5ft.retrieval.layouts import LAYOUT, find_files, splits_of
 
 SAMPLE_ROWS, SAMPLE_SET = shipped("data/sample/train.jsonl"), shipped("data/sample/eval")
 DEV_SPLIT = "dev"
@@ -89,10 +89,10 @@ class DataPlan:
         return tuple(part for part in parts if part is not None)
 
     @property
-    def corpus_files(self) -> tuple[str, ...]:
-        """The files of passages that the rows come with, each once."""
+    def corpus_files(self) -> dict[str, str | None]:
+        """The files of passages that the rows come with, each once, and their encoding."""
         readings = [source.reading for source in (*self.sources, self.dev) if isinstance(source, RowsFile)]
-        return tuple(dict.fromkeys(reading.corpus_file for reading in readings if reading.corpus_file is not None))
+        return {reading.corpus_file: reading.encoding for reading in readings if reading.corpus_file is not None}
 
     @property
     def dev_is_test(self) -> bool:
@@ -120,7 +120,7 @@ def plan(settings: Any) -> DataPlan:
     evaluation = None if folder is None else locate_set(folder, data.eval_split, cache)
     if data.dev_file is not None:
         dev = dev_file(settings)
-    elif evaluation is not None and has_split(evaluation.folder, DEV_SPLIT):
+    elif evaluation is not None and DEV_SPLIT in splits_of(evaluation.folder):
         dev = BeirSplit(evaluation.folder, DEV_SPLIT)
     else:
         dev = DevShare(data.dev_share, settings.seed) if rows_dir is None else None

@@ -72,7 +72,8 @@ def _first_rows(run, parts: list[RowsFile], sets: list) -> Finding:
     texts, faults, count = [], [], 0
     for source in parts:
         name, notes = display(source.file), []
-        elsewhere = [shard for shard in find_shards(source.file, source.reading) if is_url(shard) or not is_file(shard)]
+        files = (*find_shards(source.file, source.reading), *filter(None, [source.reading.corpus_file]))
+        elsewhere = [file for file in files if is_url(file) or not is_file(file)]
         if elsewhere:
             texts.append(f"{name} ({'a URL' if is_url(elsewhere[0]) else 'a hub data set'}, not looked at)")
             continue

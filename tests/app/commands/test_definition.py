@@ -108,7 +108,9 @@ def make_set(name="dev", queries=("q a", "q b"), passages=("p a", "p b", "p c"),
 
 
 def test_rows_and_the_texts_and_judgements_of_every_set(settings):
-    mix = Mix((Source("a", "a.jsonl", Columns()), Source("b", "b.jsonl", Columns())))
+    mix = Mix(
+        (Source(name="a", train_file="a.jsonl", columns=Columns()), Source(name="b", train_file="b.jsonl", columns=Columns()))
+    )
     data = SimpleNamespace(train=SimpleNamespace(digest="1"), dev=make_set(), test=make_set(), keep=(make_set(),), mix=mix)
     before = definition.of_data(data)
     others = [
