@@ -16,6 +16,7 @@ from e5ft.data.settings import Columns
 from e5ft.data.text import text_id
 from e5ft.errors import DataError
 
+_ANSWERS = ("label", "click", "clicked", "selected", "is_selected", "relevant", "is_relevant", "is_positive", "is_correct")
 LARGEST_SCORE = 3.4e38  # of float32, in which scores are kept
 Rows = Iterator[tuple[Location, dict | BadLine]]
 
@@ -40,7 +41,8 @@ class Row:
         texts = (repr(text if len(text) <= 40 else f"{text[:37]}...") for text in (self.query, self.positives[0]))
         documents = "" if len(self.positives) == 1 else f" and {len(self.positives) - 1} more"
         scores = ", scores" if self.scores else ""
-        return f"{' -> '.join(texts)}{documents}, {len(self.negatives)} hard negatives{scores}"
+        count = len(self.negatives)
+        return f"{' -> '.join(texts)}{documents}, {count} hard negative{'s' * (count != 1)}{scores}"
 
 
 class RowMaker:
@@ -119,10 +121,11 @@ class RowMaker:
     def notes(self) -> Iterator[tuple[str, str]]:
         """Yield what was left out, with its count."""
         if count := self.counts["equal"]:
-            yield "negatives", f"{count:,} hard negatives that equal a document of their row are left out"
+            what = "hard negatives that equal" if count > 1 else "hard negative that equals"
+            yield "negatives", f"{count:,} {what} a document of {'their' if count > 1 else 'its'} row left out"
         if count := self.counts["no answer"]:
             what = {"clicks": "without a click", "msmarco": "without a selected passage"}.get(self.layout.format.name)
-            yield "left out", f"{count:,} queries {what or 'without any answer (label 1)'}"
+            yield "left out", f"{count:,} quer{'ies' if count > 1 else 'y'} {what or 'without any answer (label 1)'}"
         if count := self.counts["prompt"]:
             typed = override("model.query_prefix", self._prompt or "")
             yield "prompt", f"{count:,} rows carry a prompt, which is not used: {typed} puts it before every query"
@@ -143,7 +146,7 @@ class RowMaker:
         return self.texts(location, self.layout.document, value)
 
     def _negatives(self, location: Location | str, raw: Mapping) -> tuple[str, ...]:
-        found = (self.texts(location, name, raw[name]) for name in self.layout.negatives if raw.get(name) is not None)
+        found = (self.texts(location, name, raw[name]) for name in self.layout.negatives if raw.get(name) not in (None, ""))
         if self.layout.format.name == "dpr":  # the first that has any
             return next(filter(None, found), ())
         return tuple(chain.from_iterable(found))
@@ -171,6 +174,11 @@ class RowMaker:
     def _text(self, location: Location | str, column: str, field: str, value: object) -> str:
         identity = as_id(value) if column in self.layout.ids or isinstance(value, dict) else None
         if isinstance(value, dict) and text_key(value) is not None:
+            said_no = next((name for name in _ANSWERS if as_label(value.get(name)) == 0), None)
+            if said_no is not None and column == self.layout.document and self.layout.format.name not in ("msmarco", "labelled"):
+                raise BadLine(
+                    location, f"{field}.{said_no} is 0, but a document must answer its query; what does not is a hard negative"
+                )
             return passage_text(location, value, field)
         if identity is not None:
             if self.corpus is None:
