@@ -172,6 +172,8 @@ class RowMaker:
         return tuple(split[1]), tuple(split[0])
 
     def _text(self, location: Location | str, column: str, field: str, value: object) -> str:
+        if isinstance(value, str) and column not in self.layout.ids:
+            return _no_null_word(location, field, check_text(location, field, value))
         identity = as_id(value) if column in self.layout.ids or isinstance(value, dict) else None
         if isinstance(value, dict) and text_key(value) is not None:
             said_no = next((name for name in _ANSWERS if as_label(value.get(name)) == 0), None)
@@ -190,7 +192,7 @@ class RowMaker:
             if text is None:
                 raise BadLine(location, f"{column}: no passage of {self.corpus.path} has this id: {identity[:60]!r}")
             return text
-        return _no_null_word(location, field, check_text(location, field, value))
+        return check_text(location, field, value)  # refuses it
 
     def _decoded(self, location: Location | str, column: str, cell: str) -> object:
         """The list that a cell holds in a column of such cells; a text otherwise, which must not look like a list."""

@@ -138,7 +138,7 @@ def write_book(tmp_path):
 @needs_openpyxl
 def test_an_excel_file_is_read_with_its_rows_places(write_book):
     path = write_book(
-        Sheet1=[[], ["질문", "답변", None], *map(list, ROWS), [None, " "], ["q", 5], ["q", "#N/A"], ["q", "=A1"]], Empty=[]
+        Sheet1=[[], ["질문", "답변", " "], *map(list, ROWS), [None, " "], ["q", 5], ["q", "#N/A"], ["q", "=A1"]], Empty=[]
     )
     found, places, notes = outcome(path)
     assert found[:3] == READ and places[:3] == [" (row 3)", " (row 4)", " (row 5)"]
