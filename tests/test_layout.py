@@ -17,6 +17,7 @@ TESTED_ELSEWHERE = {
     "data/cells.py": "what cells hold, through read_rows: tests/data/test_looks.py",
     "data/column_names.py": "tables of names: tests/data/test_layouts.py",
     "data/making.py": "one row, through read_rows: tests/data/test_rows.py, tests/data/test_layouts.py",
+    "data/row_formats.py": "the table: tests/data/test_layouts.py",
     "data/settings.py": "annotations: tests/test_settings.py tells how they are checked",
     "errors.py": "exit codes, each where it is raised",
     "gathering.py": "several processes: tests/test_distributed.py, tests/test_four_processes.py",

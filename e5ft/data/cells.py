@@ -7,8 +7,28 @@ import warnings
 
 from e5ft.data.passages import text_key
 
-NULL_WORDS = frozenset(("None", "none", "nan", "NaN", "NAN", "NaT", "NULL", "null", "<NA>", "N/A", "#N/A", "nil"))
-LONGEST_NULL_WORD = max(map(len, NULL_WORDS))
+NULL_WORDS = frozenset(
+    (
+        "None",
+        "none",
+        "nan",
+        "NaN",
+        "NAN",
+        "NaT",
+        "NULL",
+        "null",
+        "<NA>",
+        "N/A",
+        "#N/A",
+        "nil",
+        "\\N",
+        "#REF!",
+        "#VALUE!",
+        "#NAME?",
+        "#DIV/0!",
+    )
+)
+_LONGEST_NULL_WORD = 2 + max(map(len, NULL_WORDS))
 _QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
 # A list of quoted items as Python or numpy writes it; a text may begin with a bracket, too: "[공지] ... [끝]".
 _LIST = re.compile(rf"""\s*(?:array\()?[\[{{]\s*(?:{_QUOTED}|nan|None)\s*(?:,|['"]|\.\.\.|[\]}}]\)?\s*$|\],)""", re.DOTALL)
@@ -55,12 +75,12 @@ def looks_like_list(cell: str) -> bool:
 
 def is_null_word(text: str) -> bool:
     """Whether a string is the word that an export writes for a missing value."""
-    return len(text) <= LONGEST_NULL_WORD and text in NULL_WORDS
+    return len(text) <= _LONGEST_NULL_WORD and text.strip() in NULL_WORDS
 
 
-def is_id(text: str) -> bool:
+def is_id(text: str, shortest: int = 4) -> bool:
     """Whether a string may be a passage's id: one token of ASCII with a digit or a sign; no word of any language is."""
-    return _BARE_ID.fullmatch(text) is not None or (len(text) >= 4 and text.isascii() and _ID.fullmatch(text) is not None)
+    return _BARE_ID.fullmatch(text) is not None or (len(text) >= shortest and text.isascii() and _ID.fullmatch(text) is not None)
 
 
 def is_bare_id(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 
 from e5ft.settings import BARE_WORD
@@ -10,10 +11,12 @@ MOST_NAMED = 40  # columns in one message
 # fmt: off
 QUERIES = ("query", "question", "anchor", "질문", "질의", "질의문", "쿼리", "问题", "問題", "查询", "查詢", "提问", "質問", "クエリ")
 DOCUMENTS = (
-    "document", "passage", "answer", "positive", "context", "text", "답변", "답", "응답", "문서", "본문", "지문", "단락",
-    "答案", "回答", "文档", "文檔", "段落", "文書", "答え",
+    "document", "passage", "answer", "positive", "context", "text", "답변", "답", "정답", "응답", "문서", "본문", "지문", "단락",
+    "答案", "正确答案", "正例", "回答", "文档", "文檔", "段落", "文書", "答え",
 )
-NEGATIVES = ("hard_negative", "negative", "hard_negatives", "negatives", "neg", "오답")
+NEGATIVES = (
+    "hard_negative", "negative", "hard_negatives", "negatives", "hard_neg", "hard_negs", "neg", "오답", "错误答案", "负例", "負例",
+)
 PASSAGE_IDS = (
     "document_id", "document_ids", "doc_id", "doc_ids", "docid", "docids", "passage_id", "passage_ids", "pid", "pids",
     "positive_id", "positive_ids", "pos_id", "pos_ids", "positive_document_ids", "positive_doc_ids", "positive_passage_ids",
@@ -24,24 +27,34 @@ NEGATIVE_IDS = (
     "hard_negative_id", "hard_negative_ids",
 )
 LABELS = (
-    "label", "labels", "score", "relevance", "relevances", "similarity", "similarity_score", "relatedness", "rel",
-    "is_relevant", "relevant", "grade", "judgement", "judgment", "gold_label", "라벨", "레이블", "점수", "관련도", "유사도",
-    "标签", "分数", "相关性", "ラベル",
+    "label", "labels", "score", "relevance", "relevances", "similarity", "relatedness", "rel",
+    "relevant", "grade", "judgement", "judgment", "click", "clicked", "is_positive", "is_correct", "is_selected", "라벨", "레이블",
+    "점수", "관련도", "유사도", "정답여부", "클릭", "标签", "分数", "相关性", "ラベル",
 )
 # fmt: on
 FIRST_SENTENCES, SECOND_SENTENCES = ([f"{name}{n}" for name in ("sentence", "sentence_", "text", "text_")] for n in (1, 2))
 NUMBERED = re.compile(r"(?:hard_?)?neg(?:ative)?s?[_\- ]?(\d+)")
+_NEGATIVE = re.compile(r"(?:^|[_\-. ])(?:hard)?negs?(?:$|[_\-. ]|ative)|^rejected|^distractor|오답|错误|負例|负例")
+_VALUE = re.compile(r"-?[\d.]+|.{80,}|.*\s.*[.?!。？！다요까]\s*|[\[{].*", re.DOTALL)
 
 
 def is_label(name: str) -> bool:
     """Whether a column of this name says how well a document answers its query."""
-    return fold(name) in LABELS
+    folded = fold(name)
+    return folded in LABELS or re.split(r"[_\-. ]+", folded)[-1] in LABELS
 
 
 def is_negative(name: str) -> bool:
     """Whether a column of this name, perhaps misspelt, holds hard negatives."""
     folded = fold(name)
-    return NUMBERED.fullmatch(folded) is not None or bool(difflib.get_close_matches(folded[:40], NEGATIVES, n=1, cutoff=0.85))
+    return _NEGATIVE.search(folded) is not None or bool(difflib.get_close_matches(folded[:40], NEGATIVES, n=1, cutoff=0.85))
+
+
+def are_values(names: Sequence[str]) -> bool:
+    """Whether what stands in the place of names is a row: texts or numbers. Columns that are counted from 0 are names."""
+    if list(names) == [str(number) for number in range(len(names))]:
+        return False
+    return 2 * sum(_VALUE.fullmatch(name.strip()) is not None for name in names) >= len(names)
 
 
 def is_passage_id(name: str) -> bool:
@@ -73,7 +86,7 @@ def numbered(names: Sequence[str]) -> list[str]:
 
 def fold(name: str) -> str:
     """A name without what people write differently."""
-    return name.strip().casefold()
+    return unicodedata.normalize("NFC", name.strip("\ufeff \t\r\n")).casefold()
 
 
 def quoted(names: Sequence[str]) -> str:

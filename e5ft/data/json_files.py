@@ -115,6 +115,9 @@ def _rows_of(path: str | os.PathLike, text: str) -> tuple[str, Iterator[tuple[Lo
         return "pandas' split", _split(path, value)
     if set(value) == {"schema", "data"} and isinstance(value["schema"], dict):
         return "pandas' table", _table(path, value)
+    if len(parts) > 1 and all(isinstance(part, list) and len(part) == len(parts[0]) and not _is_table(part) for part in parts):
+        rows = [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]  # no row: its query is no list
+        return "a list for each column", _objects(path, rows)
     tables = [name for name, part in value.items() if _is_table(part)]
     if len(tables) == 1 and (len(value) == 1 or tables[0] in _HOLDERS):
         offset = _offset(text, start, tables[0])

@@ -33,8 +33,8 @@ def labelled_rows(source: Names, reading: Reading, rows: Rows, maker: RowMaker) 
         labels = [as_label(label) for label in (given if isinstance(given, list) else [given] * len(texts))]
         if None in labels or len(labels) != len(texts):
             remedy = "only 0/1 and true/false are read, as hard negative and answer"
-            scored = "keep the pairs above a score of your choice as rows of query and document, without this column"
-            raise DataError(f"{location}: {layout.label} holds {str(given)[:40]!r}; {remedy}; {scored}")
+            scored = "of scores keep the pairs above one of your choice as rows of query and document, without this column"
+            raise DataError(f"{location}: {layout.label} holds {str(given)[:40]!r}; {remedy}; write words so; {scored}")
         return query, list(zip(texts, labels, strict=True))
 
     for location, raw in rows:

@@ -6,126 +6,23 @@ win. What cannot be decided is refused in one message whose lines can be pasted 
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from e5ft.data.column_names import (
     DOCUMENTS,
     FIRST_SENTENCES,
-    LABELS,
-    NEGATIVE_IDS,
-    NEGATIVES,
-    PASSAGE_IDS,
     QUERIES,
-    SECOND_SENTENCES,
+    are_values,
     can_be_typed,
     is_label,
     is_negative,
-    numbered,
     present,
     quoted,
-    shown_name,
-    some,
 )
+from e5ft.data.row_formats import BY_NAME, FORMATS, Format, Layout
 from e5ft.data.settings import Columns, Reading
 from e5ft.errors import DataError
 from e5ft.settings import nearest, override
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """A format of rows.
-
-    Attributes:
-        name: as `data.format` has it.
-        words: what the header calls it.
-        query, document: names that the column may have.
-        negatives: columns of hard negatives, each of which may be absent.
-        counted: negative_1, negative_2, ... are hard negatives, too.
-        scores: columns whose lists are, end to end, a teacher's scores.
-        label: names that the column of 0/1 may have; empty where there is none.
-        others: columns that may be there and are not read.
-    """
-
-    name: str
-    words: str
-    query: Sequence[str]
-    document: Sequence[str]
-    negatives: Sequence[str] = ()
-    counted: bool = False
-    scores: Sequence[str] = ()
-    label: Sequence[str] = ()
-    others: Sequence[str] = ()
-
-    def readings(self, names: Sequence[str], columns: Columns) -> "Iterator[Layout]":
-        """Yield the ways in which columns of these names can be read; a named column is taken as it is."""
-        ignored = frozenset(columns.ignore)
-        names = [name for name in names if name not in ignored]
-        queries = [columns.query] if columns.query else present(self.query, names)
-        documents = [columns.document] if columns.document else present(self.document, names)
-        labels = present(self.label, names)
-        given = columns.hard_negative
-        found = [*present(self.negatives, names), *(numbered(names) if self.counted else ())]
-        negatives = found if given is None else given if isinstance(given, tuple) else [given]
-        scores = (columns.scores,) if columns.scores else tuple(name for name in self.scores if name not in ignored)
-        for query in queries or self.query[:1]:
-            for document in documents or self.document[:1]:
-                for label in labels or self.label[:1] or [None]:
-                    roles = (query, document, *negatives, *scores, *filter(None, [label]))
-                    if query in FIRST_SENTENCES and query[:-1] != document[:-1]:
-                        continue
-                    if len(set(roles)) == len(roles):
-                        known = frozenset((*roles, *self.others, *columns.ignore))
-                        yield Layout(self, query, document, tuple(negatives), scores, label, known)
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """One source's columns and what each is.
-
-    Attributes:
-        format: that they belong to.
-        query, document: one column each.
-        negatives: columns of hard negatives, in order; each may be absent.
-        scores: columns whose lists are, end to end, a teacher's scores; each may be absent.
-        label: the column of 0/1; None where there is none.
-        known: every column that may be there.
-        encoded: columns in which lists stand as text.
-        ids: columns in which passages stand by id.
-        ignored_labels: columns that are left out, but whose 0/1 would make wrong answers of rows.
-    """
-
-    format: Format
-    query: str
-    document: str
-    negatives: tuple[str, ...]
-    scores: tuple[str, ...]
-    label: str | None
-    known: frozenset[str]
-    encoded: frozenset[str] = frozenset()
-    ids: frozenset[str] = frozenset()
-    ignored_labels: tuple[str, ...] = ()
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """The columns that are read."""
-        return (self.query, self.document, *self.negatives, *self.scores, *filter(None, [self.label]))
-
-    def needs(self) -> tuple[str, ...]:
-        """The columns that must be there."""
-        return (self.query, self.document, *filter(None, [self.label]))
-
-    def described(self, names: Sequence[str]) -> str:
-        """What is read as what, for a header line."""
-        read = [name for name in self.roles if name in names]
-        left = [name for name in names if name not in self.roles]
-        text = f"{', '.join(read)}{f': {self.format.words}' if self.format.words else ''}"
-        if self.format.name in ("standard", "named") and tuple(read) != STANDARD_NAMES[: len(read)]:
-            negatives = f", {', '.join(map(shown_name, self.negatives))} hard negatives" if self.negatives else ""
-            has = any(name in names for name in self.negatives)
-            text = f"{shown_name(self.query)} is the query, {shown_name(self.document)} the document{negatives if has else ''}"
-        parts = [text] + ([f"not read: {some(left, shown_name)}"] if left else [])
-        encoded = [name for name in self.roles if name in self.encoded]
-        return "; ".join(parts + ([f"{', '.join(encoded)}: lists written as text are read as lists"] if encoded else []))
 
 
 class UnknownColumns(DataError):
@@ -137,45 +34,6 @@ class UnknownColumns(DataError):
 
 
 _SHORTEST_TEXT = 5  # characters on average; what is shorter is a number or a key
-STANDARD_NAMES = ("query", "document", "hard_negative", "scores")
-FORMATS = (
-    Format("standard", "", ("query",), ("document",), ("hard_negative",), scores=("scores",), others=("mining",)),
-    Format(
-        "sentence_transformers",
-        "sentence-transformers' pairs, triplets or n-tuples",
-        ("anchor",),
-        ("positive",),
-        ("negative",),
-        True,
-    ),
-    Format(
-        *("flagembedding", "FlagEmbedding's rows", ("query",), ("pos",), ("neg",)),
-        scores=("pos_scores", "neg_scores"),
-        others=("prompt", "type", "id", "pos_id", "neg_id"),
-    ),
-    Format(
-        *("tevatron", "Tevatron's rows", ("query", "query_text")),
-        *(("positive_passages", "positive_document_ids"), ("negative_passages", "negative_document_ids")),
-        others=("query_id", "query_image", "answer", "answers", "source"),
-    ),
-    Format("simlm", "SimLM's rows", ("query",), ("positives",), ("negatives",), others=("query_id", "answers")),
-    Format(
-        *("dpr", "DPR's rows", ("question",), ("positive_ctxs",), ("hard_negative_ctxs", "negative_ctxs")),
-        others=("answers", "dataset", "question_id"),
-    ),
-    Format(
-        *("msmarco", "MS MARCO's rows", ("query",), ("passages",)),
-        others=("query_id", "query_type", "answers", "wellFormedAnswers", "well_formed_answers"),
-    ),
-    Format("clicks", "a click log", ("query",), ("clicked",), ("shown",)),
-    Format(
-        *("labelled", "labelled pairs, 1 an answer and 0 a hard negative of the query"),
-        *((*QUERIES, *FIRST_SENTENCES), (*DOCUMENTS, *SECOND_SENTENCES)),
-        label=LABELS,
-    ),
-    Format("named", "", QUERIES, (*DOCUMENTS, *PASSAGE_IDS), (*NEGATIVES, *NEGATIVE_IDS), True),
-)
-BY_NAME = {each.name: each for each in FORMATS}
 
 
 def find_layout(source: object, rows: Sequence[Mapping], columns: Columns, reading: Reading) -> Layout:
@@ -215,16 +73,19 @@ def unknown_words(names: Sequence[str], layout: Layout, columns: Columns) -> str
     negatives = [name for name in names if is_negative(name)]
     rest = [name for name in names if name not in labels]
     words = [shown]
-    if labels and layout.negatives and layout.format.name != "standard":
-        words.append(f"{quoted(labels)}: rows must hold only answers as documents; what is none belongs among the hard negatives")
-    elif labels:
-        words.append(
-            f"{quoted(labels)}: rows must hold only answers as documents; data.format=labelled reads 1 as one and 0 as none"
-        )
+    if labels:
+        answers = f"{quoted(labels)}: rows must hold only answers as documents"
+        if layout.negatives and layout.format.name != "standard":
+            scores = f"; a list of a teacher's scores: {override('data.columns.scores', labels[0])}"
+            words.append(f"{answers}; what is none belongs among the hard negatives{scores}")
+        else:
+            words.append(f"{answers}; data.format=labelled reads 1 as one and 0 as none")
     if negatives and can_be_typed(negatives):
         every = (*(name for name in layout.negatives if columns.hard_negative), *negatives)
         words.append(f"hard negatives: {override('data.columns.hard_negative', every if len(every) > 1 else every[0])}")
-    if rest and can_be_typed(rest):
+    if labels and can_be_typed(names):
+        words.append(f"if all are answers: {override('data.columns.ignore', (*columns.ignore, *labels, *rest))}")
+    elif rest and can_be_typed(rest):
         it = "them" if len(rest) > 1 else "it"
         words.append(f"to leave {it} out: {override('data.columns.ignore', (*columns.ignore, *rest))}")
     elif rest:
@@ -274,11 +135,21 @@ def _not_found(names: tuple[str, ...], columns: Columns, rows: Sequence[Mapping]
     """What to say where no reading explains all columns."""
     readings = _possible(names, columns)
     if not readings:
-        return f"{quoted(names) or 'no column'}: no known format; name the query's and the document's column, {_guess(names, rows, columns)}"
-    fewest = min(len(set(names) - layout.known) for layout in readings)
+        if are_values(names):
+            return f"{quoted(names)}: texts or numbers where the names of the columns must be; put a line of names before them: query,document"
+        guess = _guess(names, rows, columns)
+        if guess is None:
+            return f"{quoted(names) or 'no column'}: no two columns of texts; a row is a query and a document that answers it, as texts"
+        return f"{quoted(names)}: no known format; name the query's and the document's column, {guess}"
+
+    def unread(layout: Layout) -> tuple[int, int]:  # a label is no column that a reading lacks
+        left = set(names) - layout.known
+        return sum(not is_label(name) for name in left), len(left)
+
+    fewest = min(map(unread, readings))
     best: dict[tuple, Layout] = {}
     for layout in readings:
-        if len(set(names) - layout.known) == fewest:
+        if unread(layout) == fewest:
             best.setdefault((layout.query, layout.document), layout)
     unknown = [[name for name in names if name not in layout.known] for layout in best.values()]
     if len(best) == 1 and can_be_typed(names):
@@ -316,8 +187,8 @@ def _mapping(layout: Layout) -> str:
     return " ".join(override(f"data.columns.{field}", name) for field, name in fields.items() if name != field)
 
 
-def _guess(names: tuple[str, ...], rows: Sequence[Mapping], columns: Columns) -> str:
-    """Settings for columns of unknown names: the first texts are the queries, the longest others the documents."""
+def _guess(names: tuple[str, ...], rows: Sequence[Mapping], columns: Columns) -> str | None:
+    """Settings for columns of unknown names: the first texts are the queries, the longest others the documents; None without two."""
     if not can_be_typed(names):
         return "data.columns.query=NAME data.columns.document=NAME"
     lengths = {
@@ -325,7 +196,11 @@ def _guess(names: tuple[str, ...], rows: Sequence[Mapping], columns: Columns) ->
         for name in names
         if name not in columns.ignore and not is_label(name)
     }
-    texts = [name for name, length in lengths.items() if length >= _SHORTEST_TEXT]
+    negatives = [name for name in lengths if is_negative(name) and lengths[name] >= _SHORTEST_TEXT]
+    texts = [name for name, length in lengths.items() if length >= _SHORTEST_TEXT and name not in negatives]
+    texts = [
+        name for name in texts if len(rows) < 3 or len({str(row.get(name)) for row in rows}) > 1
+    ]  # an instruction is no query
     query = next(iter([*present(QUERIES, texts), *present(FIRST_SENTENCES, texts), *texts]), None)
     for each in FORMATS[1:-2]:  # of a format all but the query's name
         known = {*each.document, *each.negatives, *each.scores, *each.others}
@@ -335,8 +210,10 @@ def _guess(names: tuple[str, ...], rows: Sequence[Mapping], columns: Columns) ->
     others = [name for name in texts if name != query]
     document = next(iter(present(DOCUMENTS, others)), None) or max(others, key=lengths.get, default=None)
     if query is None or document is None:
-        return "data.columns.query=NAME data.columns.document=NAME"
-    rest = [name for name in lengths if name not in (query, document)]
+        return None
+    rest = [name for name in lengths if name not in (query, document, *negatives)]
     labelled = ["data=labelled"] if any(map(is_label, names)) else []
     parts = [*labelled, override("data.columns.query", query), override("data.columns.document", document)]
+    if negatives and not labelled:
+        parts.append(override("data.columns.hard_negative", negatives if len(negatives) > 1 else negatives[0]))
     return f"for instance {' '.join([*parts, *([override('data.columns.ignore', (*columns.ignore, *rest))] if rest else [])])}"

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import unicodedata
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
@@ -161,7 +162,7 @@ def _parse(location: Location, line: bytes | None) -> dict:
     if line is None:
         raise BadLine(location, f"the line is longer than {MAX_LINE_BYTES:,} bytes; must be one row a line")
     try:
-        text = line.decode("utf-8").strip(WHITE)
+        text = line.removeprefix(BOM_UTF8).decode("utf-8").strip(WHITE)  # files may have been put end to end
     except UnicodeDecodeError as error:
         raise BadLine(location, f"not UTF-8 (byte {error.start}); {NOT_UTF8}") from None
     try:
@@ -182,7 +183,7 @@ def _parse(location: Location, line: bytes | None) -> dict:
 
 
 def _refuse_constant(name: str):
-    raise ValueError(f"{name} is not a JSON value")
+    raise ValueError(f"{name} is not a JSON value; write null")
 
 
 def _unique_keys(pairs: list) -> dict:

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from e5ft.data.cells import decoded, is_bare_id, is_id
+from e5ft.data.cells import decoded, is_bare_id, is_id, is_null_word
 from e5ft.data.column_names import is_label, is_passage_id
-from e5ft.data.layouts import Layout
 from e5ft.data.passages import as_id, text_key
+from e5ft.data.row_formats import Layout
 from e5ft.data.settings import Columns, Reading
 from e5ft.errors import DataError
 
@@ -53,7 +53,7 @@ def look(source: object, rows: Sequence[Mapping], layout: Layout, columns: Colum
 
 
 def _is_encoded(values: Sequence[object]) -> bool:
-    cells = [value for value in values if isinstance(value, str) and value]
+    cells = [value for value in values if isinstance(value, str) and value and not is_null_word(value)]
     return bool(cells) and _share(cells, lambda cell: decoded(cell) is not None) >= 0.9
 
 
@@ -63,7 +63,8 @@ def _id_in(name: str, rows: Sequence[Mapping], layout: Layout, reading: Reading)
         return None
     values = [value for row in rows for value in _values(layout, name, row)]
     enough = 1 if reading.corpus_file is not None or is_passage_id(name) else _FEWEST
-    if len(values) < enough or _share(values, _may_be_id) < _NEARLY_ALL:
+    shortest = 4 if reading.corpus_file is None else 2  # "d1" may be a text where nobody says that there are ids
+    if len(values) < enough or _share(values, lambda value: _may_be_id(value, shortest)) < _NEARLY_ALL:
         return None
     return next((identity for value in values if (identity := as_id(value)) is not None), None)
 
@@ -78,10 +79,10 @@ def _values(layout: Layout, name: str, row: Mapping) -> Iterator[object]:
     yield from () if value is None else value if isinstance(value, list) else (value,)
 
 
-def _may_be_id(value: object) -> bool:
+def _may_be_id(value: object, shortest: int) -> bool:
     if isinstance(value, dict):
         return text_key(value) is None and as_id(value) is not None
-    return isinstance(value, int) or (isinstance(value, str) and is_id(value.strip()))
+    return isinstance(value, int) or (isinstance(value, str) and is_id(value.strip(), shortest))
 
 
 def _share(values: Iterable, test) -> float:

@@ -9,14 +9,16 @@ from itertools import chain
 
 from e5ft.data.cells import as_label, decoded, is_null_word, looks_like_list
 from e5ft.data.column_names import shown_name
-from e5ft.data.layouts import Layout, unknown_words
+from e5ft.data.layouts import unknown_words
 from e5ft.data.lines import BadLine, Location, check_text
 from e5ft.data.passages import Corpus, as_id, passage_text, text_key
+from e5ft.data.row_formats import Layout
 from e5ft.data.settings import Columns
 from e5ft.data.text import text_id
 from e5ft.errors import DataError
 from e5ft.settings import override
 
+_ANSWERS = ("label", "click", "clicked", "selected", "is_selected", "relevant", "is_relevant", "is_positive", "is_correct")
 LARGEST_SCORE = 3.4e38  # of float32, in which scores are kept
 Rows = Iterator[tuple[Location, dict | BadLine]]
 
@@ -120,12 +122,13 @@ class RowMaker:
     def notes(self) -> Iterator[tuple[str, str]]:
         """Yield what was left out, with its count."""
         if count := self.counts["equal"]:
-            yield "negatives", f"{count:,} hard negatives that equal a document of their row are left out"
+            what = "hard negatives that equal" if count > 1 else "hard negative that equals"
+            yield "negatives", f"{count:,} {what} a document of {'their' if count > 1 else 'its'} row left out"
         if count := self.counts["no answer"]:
             what = {"clicks": "without a click", "msmarco": "without a selected passage"}.get(self.layout.format.name)
-            yield "left out", f"{count:,} queries {what or 'without any answer (label 1)'}"
+            yield "left out", f"{count:,} quer{'ies' if count > 1 else 'y'} {what or 'without any answer (label 1)'}"
         if count := self.counts["prompt"]:
-            typed = override("model.query_prefix", self._prompt or "")
+            typed = override("model.text.query_prefix", self._prompt or "")
             yield "prompt", f"{count:,} rows carry a prompt, which is not used: {typed} puts it before every query"
 
     def texts(self, location: Location | str, column: str, value: object) -> tuple[str, ...]:
@@ -144,7 +147,7 @@ class RowMaker:
         return self.texts(location, self.layout.document, value)
 
     def _negatives(self, location: Location | str, raw: Mapping) -> tuple[str, ...]:
-        found = (self.texts(location, name, raw[name]) for name in self.layout.negatives if raw.get(name) is not None)
+        found = (self.texts(location, name, raw[name]) for name in self.layout.negatives if raw.get(name) not in (None, ""))
         if self.layout.format.name == "dpr":  # the first that has any
             return next(filter(None, found), ())
         return tuple(chain.from_iterable(found))
@@ -170,8 +173,15 @@ class RowMaker:
         return tuple(split[1]), tuple(split[0])
 
     def _text(self, location: Location | str, column: str, field: str, value: object) -> str:
+        if isinstance(value, str) and column not in self.layout.ids:
+            return _checked(location, field, value)
         identity = as_id(value) if column in self.layout.ids or isinstance(value, dict) else None
         if isinstance(value, dict) and text_key(value) is not None:
+            said_no = next((name for name in _ANSWERS if as_label(value.get(name)) == 0), None)
+            if said_no is not None and column == self.layout.document and self.layout.format.name not in ("msmarco", "labelled"):
+                raise BadLine(
+                    location, f"{field}.{said_no} is 0, but a document must answer its query; what does not is a hard negative"
+                )
             return passage_text(location, value, field)
         if identity is not None:
             if self.corpus is None:
@@ -183,7 +193,7 @@ class RowMaker:
             if text is None:
                 raise BadLine(location, f"{column}: no passage of {self.corpus.path} has this id: {identity[:60]!r}")
             return text
-        return _checked(location, field, value)
+        return check_text(location, field, value)  # refuses it
 
     def _decoded(self, location: Location | str, column: str, cell: str) -> object:
         """The list that a cell holds in a column of such cells; a text otherwise, which must not look like a list."""

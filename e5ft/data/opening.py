@@ -8,6 +8,7 @@ import lzma
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import PurePath
@@ -17,6 +18,19 @@ from e5ft.errors import ConfigurationError, DataError
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _CHUNK = 1 << 16
+_OTHERS = {  # how files begin that are no text, whatever their names
+    b"\x1f\x8b": "gzip: add .gz to its name",
+    b"BZh": "bzip2: add .bz2 to its name",
+    b"\xfd7zXZ\0": "xz: add .xz to its name",
+    b"\x28\xb5\x2f\xfd": "Zstandard: add .zst to its name",
+    b"PK\x03\x04": "a zip archive, as Excel writes: name a workbook .xlsx, unpack another",
+    b"\xd0\xcf\x11\xe0": "an old Excel file: save the sheet as .xlsx or CSV UTF-8",
+    b"PAR1": "Parquet: name it .parquet",
+    b"ARROW1": "Arrow: name it .arrow",
+    b"version https://git-lfs": "a pointer of Git LFS: git lfs pull",
+    b"<!DOCTYPE": "a web page: fetch the file itself",
+    b"<html": "a web page: fetch the file itself",
+}
 _SAMPLE = 1 << 20  # bytes by which an encoding is recognised
 _MARKS = (  # the longer first: UTF-32's begins as UTF-16's
     *((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be")),
@@ -108,6 +122,9 @@ def open_utf8(path: str | os.PathLike, encoding: str | None = None) -> tuple[Bin
     file = open_binary(path)
     try:
         sample = _read(file, _SAMPLE)
+        kind = next((kind for start, kind in _OTHERS.items() if sample.startswith(start)), None)
+        if kind is not None:
+            raise DataError(f"{path}: no text but {kind}")
         mark, marked = next(((mark, kind) for mark, kind in _MARKS if sample.startswith(mark)), (b"", None))
         if marked is None and name == "utf-8":
             _check_utf8(path, sample)
@@ -157,7 +174,8 @@ def _recoded(path: str | os.PathLike, encoding: str, chunks: Iterator[bytes]) ->
             bad = getattr(error, "object", b"")[: getattr(error, "start", 0)]
             line += bad.decode(encoding, "replace").count("\n")
             raise DataError(
-                f"{path}:{line}: bytes that are not {encoding.upper()}; data.encoding must be the encoding of the whole file"
+                f"{path}:{line}: bytes that are not {encoding.upper()}; data.encoding must be the encoding of the whole file; "
+                f"if it is, leave out what is broken: iconv -c -f {encoding} -t utf-8 FILE > NEW"
             ) from None
         line += text.count("\n")
         text, started = text if started else text.removeprefix("\ufeff"), started or bool(text)
@@ -184,7 +202,8 @@ def _check_utf8(path: str | os.PathLike, sample: bytes) -> None:
             raise DataError(f"{path}: UTF-16 without a byte order mark, as it seems; data.encoding={name}")
     lines = [line for line in sample.split(b"\n") if not line.isascii()]
     if lines and not _is_utf8(sample) and not any(map(_is_utf8, lines)):
-        name = likely_encoding(b"\n".join(lines))
+        names = Counter(map(likely_encoding, [b"\n".join(lines[at : at + 20]) for at in range(0, len(lines), 20)]))
+        name = names.most_common(1)[0][0]  # a few bytes may be broken
         if name is not None:
             raise DataError(
                 f"{path}: not UTF-8 but {name.upper()}, as it seems; data.encoding={name} (of rows), "

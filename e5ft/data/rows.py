@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from itertools import chain, islice
 
+from e5ft.data.column_names import quoted
 from e5ft.data.faults import Faults
 from e5ft.data.formats import raw_rows
 from e5ft.data.labelled import labelled_rows
@@ -52,7 +53,8 @@ def read_rows(
     notes = [] if notes is None else notes
     name = display(source)
     head, rows = _beginning(raw_rows(source, reading, notes))
-    first = [value for value in head if isinstance(value, dict)]
+    first = [value for _, value in head if isinstance(value, dict)]
+    _check_alike(name, head)
     if not first:  # each is a fault of its own, and so are all later ones with other names
         first = [dict.fromkeys((columns.query or "query", columns.document or "document"))]
     try:
@@ -85,7 +87,22 @@ def _further(source: Names, columns: Columns, reading: Reading) -> list[str]:
     return [f"  {line}" for line in faults.lines()]
 
 
-def _beginning(rows: Rows) -> tuple[list[dict | BadLine], Rows]:
+def _check_alike(name: str, head: list[tuple[Location, dict | BadLine]]) -> None:
+    """Refuse files that have no column in common: no reading could fit both."""
+    names: dict[str, dict[str, None]] = {}
+    for location, value in head:
+        if isinstance(value, dict):
+            names.setdefault(str(location.source), {}).update(dict.fromkeys(value))
+    (first, columns), *others = names.items() or [("", {})]
+    for other, its in others:
+        if columns and its and not columns.keys() & its.keys():
+            raise DataError(
+                f"{name}: files of different columns: {first} has {quoted(tuple(columns))}, {other} {quoted(tuple(its))}; "
+                f"make each a source (data=mix), or name one: data.train_file={first}"
+            )
+
+
+def _beginning(rows: Rows) -> tuple[list[tuple[Location, dict | BadLine]], Rows]:
     """The first rows, and all rows; a fault of the whole file is raised where it was, behind the rows before it."""
     head = []
 
@@ -101,4 +118,4 @@ def _beginning(rows: Rows) -> tuple[list[dict | BadLine], Rows]:
         if not head:
             raise
         rest = failing(error)
-    return [value for _, value in head], chain(head, rest)
+    return head, chain(head, rest)

@@ -60,8 +60,8 @@ class Columns(Settings):
 
     @property
     def mapped(self) -> bool:
-        """Whether a column is named, so that none is found by its name alone."""
-        return (self.query, self.document, self.hard_negative, self.scores) != (None,) * 4
+        """Whether the query's or the document's column is named, so that none is found by its name alone."""
+        return (self.query, self.document) != (None, None)
 
 
 @dataclasses.dataclass(frozen=True)

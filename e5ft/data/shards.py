@@ -72,7 +72,8 @@ def find_shards(source: Names, reading: Reading) -> tuple[str | os.PathLike, ...
         shards = [shard for name in source for shard in find_shards(name, reading)]
         if not shards:
             raise DataError("an empty list of files; must name at least one")
-        twice = next((shard for number, shard in enumerate(shards) if shard in shards[:number]), None)
+        places = [shard if is_url(os.fspath(shard)) else os.path.realpath(shard) for shard in shards]
+        twice = next((shard for number, shard in enumerate(shards) if places[number] in places[:number]), None)
         if twice is not None:
             raise DataError(f"{twice}: named twice; each row would be there twice")
         return tuple(shards)
@@ -141,6 +142,9 @@ def _in_folder(folder: Path, reading: Reading) -> list[str]:
         return [str(folder / file) for file in files]
     if (folder / "qrels").is_dir():
         raise DataError(f"{folder}: an evaluation set in BEIR's layout; data.eval_dir={folder}, or rows_dir={folder} of mine.py")
+    configured = _configured(folder, reading)
+    if configured is not None:
+        return list(_of_one_kind(str(folder), configured))
     if reading.config is not None and (folder / reading.config).is_dir():
         folder = folder / reading.config
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_visible(path.relative_to(folder))]
@@ -161,6 +165,46 @@ def _in_folder(folder: Path, reading: Reading) -> list[str]:
     if None not in splits and splits:
         paths = splits[_chosen(folder, list(splits), reading.split)]
     return list(_of_one_kind(str(folder), paths))
+
+
+def _configured(folder: Path, reading: Reading) -> list[Path] | None:
+    """The files that a data set's card lists for the configuration and split; None where it lists none.
+
+    Raises:
+        DataError: which configuration or split is meant is not plain, or a file lies outside the folder or is not there.
+
+    Source: https://huggingface.co/docs/hub/datasets-manual-configuration
+    """
+    if not (folder / "README.md").is_file():
+        return None
+    from huggingface_hub import metadata_load
+
+    try:
+        configs = (metadata_load(folder / "README.md") or {}).get("configs") or []
+        found = {str(each["config_name"]): _by_split(each["data_files"]) for each in configs if "data_files" in each}
+    except Exception:  # a README for people, or a card that is no data set's: the folder says which its files are
+        return None
+    if not found or (reading.config is not None and reading.config not in found and (folder / reading.config).is_dir()):
+        return None
+    name = reading.config or ("default" if "default" in found else next(iter(found)))
+    if name not in found or (reading.config is None and "default" not in found and len(found) > 1):
+        raise DataError(f"{folder}: its README.md lists the configurations {', '.join(found)}; data.config={next(iter(found))}")
+    patterns = found[name][_chosen(folder, list(found[name]), reading.split)]
+    if any(PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts for pattern in patterns):
+        raise DataError(f"{folder}: its README.md lists files outside of the folder; name the files")
+    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
+    if not paths:
+        raise DataError(f"{folder}: nothing is there of what its README.md lists: {', '.join(patterns)}; name the files")
+    return list(dict.fromkeys(paths))
+
+
+def _by_split(files: str | list[str | dict]) -> dict[str, list[str]]:
+    """A card's data_files: patterns of the training split, or the patterns of each split."""
+    splits: dict[str, list[str]] = {}
+    for each in files if isinstance(files, list) else [files]:
+        split, paths = (each["split"], each["path"]) if isinstance(each, dict) else ("train", each)
+        splits.setdefault(str(split), []).extend(map(str, paths if isinstance(paths, list) else [paths]))
+    return splits
 
 
 def _is_visible(path: PurePath) -> bool:

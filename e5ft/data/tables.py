@@ -103,9 +103,9 @@ def read_workbook(path: str | os.PathLike, sheet: str | None, told: Told) -> Ite
                     cell.value for cell, value in zip(written, values, strict=False) if cell.data_type == "f" and value is None
                 ]
                 if faulty or unknown:
-                    what = f"Excel's error {faulty[0]}" if faulty else f"a formula without its result ({shown(unknown[0])})"
+                    what = f"Excel's error {faulty[0]}" if faulty else f"a formula without its result: {shown(unknown[0])}"
                     table.empty = False
-                    yield location, BadLine(location, f"a cell holds {what}; must be a value")
+                    yield location, BadLine(location, f"a cell must hold a value, this is {what}")
                     continue
                 yield from table.row(location, values)
             table.close()
@@ -169,6 +169,11 @@ class _Table:
             if cells:
                 self._told.count("blank row")
             return
+        if cells and isinstance(cells[0], str):  # files that were put end to end
+            cells[0] = cells[0].removeprefix("\ufeff")
+        if cells[: len(self._names)] == self._names:
+            self._told.count("repeated header")
+            return
         self.empty = False
         yield location, self._row(location, cells)
 
@@ -179,6 +184,11 @@ class _Table:
 
     def _row(self, location: Location, cells: list) -> dict | BadLine:
         width = len(self._names)
+        if width == 1 and any(cells[1:]):
+            raise DataError(
+                f"{location}: cells beside the only name {shown(self._names[0])}; if that is a title, delete all above the row that "
+                "names the columns"
+            )
         if len(cells) != self._width and (len(cells) < width or any(cells[width:])):
             return BadLine(location, f"{len(cells)} cells, but the header names {self._width} columns")
         if any(_has_surrogates(cell) for cell in cells):
@@ -243,6 +253,8 @@ def _header(path: str | os.PathLike, reader: Iterator[list[str]], skipped: int) 
 
 
 def _check_names(place: str, names: list[str]) -> None:
+    if names and names[0].startswith('{"'):
+        raise DataError(f"{place}: an object where the names of the columns must be: these are JSON lines; name the file .jsonl")
     named = [name for name in names if name.strip()]
     if len(set(named)) != len(named):
         raise DataError(f"{place}: a column name stands twice: {shown(names)}")
@@ -251,7 +263,8 @@ def _check_names(place: str, names: list[str]) -> None:
     first_unnamed = next((number for number, name in enumerate(names) if not name.strip() and number), None)
     if first_unnamed is not None and any(name.strip() for name in names[first_unnamed:]):
         raise DataError(
-            f"{place}: column {first_unnamed + 1} of {len(names)} has no name; must have one, if data.columns.ignore is to name it"
+            f"{place}: column {first_unnamed + 1} of {len(names)} has no name; must have one, if data.columns.ignore is to name it; or delete what "
+            "stands above the row that names the columns"
         )
 
 

@@ -81,7 +81,8 @@ def _pandas_csv(rows: list[dict], generator: random.Random, path: Path) -> dict:
     quoting = generator.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
     end, compression = generator.choice(["\n", "\r\n"]), generator.choice(["", "", ".gz", ".bz2", ".xz"])
     compression = "" if encoding == "utf-16" else compression  # pandas writes no byte order mark into an archive
-    layout = dict(sep=separator, quoting=quoting, index=generator.random() < 0.4, lineterminator=end)
+    word = generator.choice(["NULL", "nan", "<NA>", "None", "\\N"]) if generator.random() < 0.2 else ""  # never read as a text
+    layout = dict(sep=separator, quoting=quoting, index=generator.random() < 0.4, lineterminator=end, na_rep=word)
     pd.DataFrame(rows).to_csv(f"{path}{suffix}{compression}", encoding=encoding, errors="strict", **layout)
     return {"encoding": "cp949"} if encoding == "cp949" else {}
 

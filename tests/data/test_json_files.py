@@ -64,7 +64,7 @@ def test_a_faulty_object_of_an_array_is_a_fault_and_the_others_are_read(write_by
     )
     path = write_bytes(content.encode(), "rows.json")
     found = outcome(path)[0]
-    assert found[0].startswith(f"{path}:1: not JSON (NaN is not a JSON value): ")
+    assert found[0].startswith(f"{path}:1: not JSON (NaN is not a JSON value; write null): ")
     assert found[1].startswith(f"{path}:1 (row 2): not JSON (the key 'query' stands twice): ")
     assert found[2] == f"{path}:1 (row 3): must be an object {{...}}, this is int: '5'"
     assert found[3] == Row("q", ("d",))
@@ -106,7 +106,7 @@ def test_a_row_with_objects_inside_is_a_row(write_bytes):
         ('{"train": [{"query": "q"}], "test": [{"query": "q"}]}', ": 2 lists of rows ('train', 'test'); jq -c '.train[]' "),
         ('{"0": {"1": "q"}, "1": {"1": "d"}}', ": mappings of mappings, of which are the rows? "),
         ('{"columns": ["query"], "data": [["q", "d"]]}', ': "columns" and "data" do not fit each other'),
-        ('{\n"data": [{"query": NaN}]}', ": not JSON (NaN is not a JSON value)"),
+        ('{\n"data": [{"query": NaN}]}', ": not JSON (NaN is not a JSON value; write null)"),
         ("[]", ": the file holds no rows"),
         ("", ": the file holds no rows"),
     ],
@@ -126,3 +126,9 @@ def test_an_array_beyond_the_limit_is_refused_and_lines_are_not(write_bytes, mon
     with pytest.raises(DataError, match=r"a JSON array of more than 100 bytes; write one object a line: jq -c '\.\[\]' "):
         outcome(path)
     assert len(outcome(write_bytes(b'{"query": "q", "document": "d"}\n' * 9, "rows.json"))[0]) == 9
+
+
+def test_a_list_for_each_column_is_read_as_rows(write_bytes):
+    path = write_bytes(json.dumps({name: [row[name] for row in ROWS] for name in ROWS[0] if name != "hard_negative"}).encode())
+    found, _, told = outcome(path)
+    assert found == [Row(row.query, row.positives) for row in READ] and told == ["a list for each column"]

@@ -4,13 +4,14 @@ import json
 import re
 import shlex
 import typing
+import unicodedata
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from e5ft.data.layouts import BY_NAME, FORMATS
+from e5ft.data.row_formats import BY_NAME, FORMATS
 from e5ft.data.rows import Row, read_rows
 from e5ft.data.settings import Columns, Reading, RowFormat
 from e5ft.errors import DataError
@@ -177,9 +178,12 @@ def test_other_faults_are_in_the_same_answer_as_unknown_columns(write_bytes):
     ]
 
 
-def test_a_label_beside_negatives_is_never_advised_away(refused):
+def test_a_label_beside_negatives_is_advised_away_only_where_all_are_answers(refused):
     message = refused([{"query": "q", "document": "d", "hard_negative": "n", "label": 1, "id": 2}])
-    assert "'data.columns.ignore=[id]'" in message and "rows must hold only answers as documents" in message
+    assert (
+        "if all are answers: 'data.columns.ignore=[label,id]'" in message
+        and "rows must hold only answers as documents" in message
+    )
 
 
 def test_named_columns_win(read, refused):
@@ -205,12 +209,12 @@ def test_what_is_ignored_is_not_read(read):
 def test_a_prompt_is_counted_and_never_lost_in_silence(read):
     raw = {"query": "q", "pos": ["d"], "neg": ["n"], "prompt": "Represent this: "}
     _, notes = read([raw, raw, {**raw, "prompt": ""}])
-    assert notes["prompt"].startswith("2 rows carry a prompt, which is not used: 'model.query_prefix=\"Represent this: \"'")
+    assert notes["prompt"].startswith("2 rows carry a prompt, which is not used: 'model.text.query_prefix=\"Represent this: \"'")
 
 
 def test_queries_without_a_click_are_left_out_and_counted(read):
     rows, notes = read([{"query": "q", "clicked": [], "shown": ["a"]}, {"query": "r", "clicked": "b", "shown": ["a", "b"]}])
-    assert rows == [Row("r", ("b",), ("a",))] and notes["left out"] == "1 queries without a click"
+    assert rows == [Row("r", ("b",), ("a",))] and notes["left out"] == "1 query without a click"
 
 
 def test_every_example_of_the_documentation_is_read(tmp_path):
@@ -227,3 +231,48 @@ def test_every_example_of_the_documentation_is_read(tmp_path):
             assert found and all(isinstance(row, Row) for row in found), rows
             read.append(dict(notes)["columns"].partition(": ")[2].partition(";")[0])
     assert set(read) >= {each.words for each in FORMATS if each.words}
+
+
+def test_columns_of_hard_negatives_are_never_advised_away(refused):
+    texts = {"query_text": "a question", "positive_text": "an answer to it", "negative_text": "another answer"}
+    assert refused([texts]).endswith(
+        "data.columns.query=query_text data.columns.document=positive_text data.columns.hard_negative=negative_text"
+    )
+    chosen = {"prompt": "a question", "chosen": "an answer to it", "rejected": "another answer"}
+    assert "data.columns.hard_negative=rejected" in refused([chosen])
+
+
+def test_hard_negatives_and_scores_alone_can_be_named(read):
+    raw = {"query": "q", "positive": "d", "negative": "n", "label": [2.0, 1.0]}
+    assert read([raw], Columns(scores="label"))[0] == [Row("q", ("d",), ("n",), (2, 1))]
+    assert read([{"query": "q", "pos": ["d"], "bad": ["n"]}], Columns(hard_negative="bad"))[0] == [Row("q", ("d",), ("n",))]
+
+
+def test_names_are_found_however_they_are_spelt(read):
+    scored = {"Query": "q", "POS": ["d"], "Neg": ["n"], "Pos_Scores": [2], "neg_scores ": [1]}
+    assert read([scored])[0] == [Row("q", ("d",), ("n",), (2, 1))]
+    decomposed = {unicodedata.normalize("NFD", "질문"): "q", "\ufeff답변": "d"}
+    assert read([decomposed])[0] == [Row("q", ("d",))]
+
+
+@pytest.mark.parametrize("label", ["clicked", "click", "entailment_label", "is_positive", "클릭"])
+def test_a_column_of_0_and_1_is_a_label_whatever_it_judges(label, read):
+    raw = [{"query": "q", "document": "d", label: 1}, {"query": "q", "document": "n", label: 0}]
+    assert read(raw)[0] == [Row("q", ("d",), ("n",))]
+
+
+def test_a_row_where_the_names_must_be_is_no_header(refused):
+    row = {"대출 기간은 며칠인가요?": "주차장은 어디인가요?", "기본 14일입니다.": "본관 지하에 있습니다."}
+    assert "texts or numbers where the names of the columns must be; put a line of names before them" in refused([row])
+    assert "texts or numbers" in refused([{"1000": 1001, "2000": 2001, "3000": 3001}])
+    assert "'data.columns.query=\"0\"' 'data.columns.document=\"1\"'" in refused([{"0": "a question", "1": "an answer"}])
+
+
+def test_an_instruction_is_no_query(refused):
+    rows = [{"instruction": "Answer.", "input": f"question {i}", "output": f"the answer to it, {i}"} for i in range(3)]
+    assert "data.columns.query=input data.columns.document=output" in refused(rows)
+
+
+def test_rows_without_two_columns_of_texts_get_no_settings_that_cannot_help(refused):
+    message = refused([{"messages": [{"role": "user", "content": "q"}]}] * 2)
+    assert message == "'messages': no two columns of texts; a row is a query and a document that answers it, as texts"

@@ -120,3 +120,26 @@ def test_a_word_for_nothing_is_no_text(word, column, write_bytes):
     first, bad, last = (value for _, value in read_rows(path))
     assert str(bad) == f"{path}:2: {column} is the word {word!r}, which an export wrote for a missing value; leave the cell empty"
     assert first == Row("q", ("d",), ("n",)) and last.positives == (f"{word} of them",)
+
+
+def test_short_ids_are_looked_up_where_there_is_a_corpus(read, tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(5)))
+    rows = read([[f"d{i}"] for i in range(5)], corpus_file=str(corpus))
+    assert [row.positives for row in rows] == [(f"text {i}",) for i in range(5)]
+
+
+def test_words_for_nothing_do_not_hide_lists(write_bytes):
+    rows = [{"query": f"q {i}", "document": "d", "hard_negative": ["['n', 'm']", "nan"][i % 2]} for i in range(8)]
+    path = write_bytes("\n".join(map(json.dumps, rows)).encode())
+    values = [value for _, value in read_rows(path)]
+    assert values[::2] == [Row(f"q {i}", ("d",), ("n", "m")) for i in range(0, 8, 2)]
+    assert all("is the word 'nan'" in str(value) for value in values[1::2])
+
+
+@pytest.mark.parametrize("no", [0, False, "0"])
+def test_an_object_that_says_it_is_no_answer_is_none(no, read):
+    shown = [{"text": "n", "clicked": no}, {"text": "d", "clicked": 1}]
+    (fault,) = read([shown])
+    assert "document[0].clicked is 0, but a document must answer its query" in str(fault)
+    assert read([[{"text": "d", "label": 1, "score": 0}]]) == [Row("q 0", ("d",))]

@@ -132,7 +132,33 @@ def test_a_byte_that_does_not_fit_is_refused_with_its_line(write_bytes):
     path = write_bytes("가\n나\n".encode("cp949") + b"a\xff\xff\n")
     with pytest.raises(DataError) as caught:
         text_of(path, "cp949")
-    assert str(caught.value) == f"{path}:3: bytes that are not CP949; data.encoding must be the encoding of the whole file"
+    assert str(caught.value) == (
+        f"{path}:3: bytes that are not CP949; data.encoding must be the encoding of the whole file; "
+        "if it is, leave out what is broken: iconv -c -f cp949 -t utf-8 FILE > NEW"
+    )
+
+
+def test_a_few_broken_bytes_hide_no_encoding(write_bytes):
+    path = write_bytes("\n".join(["질문과 답변"] * 90).encode("cp949") + b"\n\xff\xff\n")
+    with pytest.raises(DataError, match="data.encoding=cp949"):
+        text_of(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(b"{}"), "gzip: add .gz"),
+        (b"PK\x03\x04\x14\x00", "a zip archive, as Excel writes: name a workbook .xlsx"),
+        (b"PAR1\x15\x04", "Parquet: name it .parquet"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS: git lfs pull"),
+        (b"<!DOCTYPE html>\n<html>", "a web page"),
+    ],
+)
+def test_a_file_under_a_wrong_name_is_refused_by_what_it_is(content, words, write_bytes):
+    path = write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        text_of(path)
+    assert str(caught.value).startswith(f"{path}: no text but {words}")
 
 
 @pytest.mark.parametrize("encoding", ["cp94", "rot13", "base64", "한글", "zip"])

@@ -48,9 +48,9 @@ BAD_ROWS = {
     "null query": ('{"query": null, "document": "d"}', "query is missing (null)"),
     "null document": ('{"query": "q", "document": null}', "document is missing (null)"),
     "null in list": ('{"query": "q", "document": ["d", null]}', "document[1] is missing (null)"),
-    "nan": ('{"query": "q", "document": NaN}', 'not JSON (NaN is not a JSON value): \'{"query": "q", "document": NaN}\''),
+    "nan": ('{"query": "q", "document": NaN}', 'not JSON (NaN is not a JSON value; write null): \'{"query": "q", "document": NaN}\''),
     "blank query": ('{"query": " \\u3000", "document": "d"}', "query is blank"),
-    "blank negative": ('{"query": "q", "document": "d", "hard_negative": ""}', "hard_negative is blank"),
+    "blank negative": ('{"query": "q", "document": "d", "hard_negative": " "}', "hard_negative is blank"),
     "blank in list": ('{"query": "q", "document": "d", "hard_negative": ["n", "\\t"]}', "hard_negative[1] is blank"),
     "number": ('{"query": 5, "document": "d"}', "query must be a string, this is int: '5'"),
     "false": ('{"query": "q", "document": "d", "hard_negative": false}', "hard_negative must be a string, this is bool: 'False'"),
@@ -126,7 +126,7 @@ def test_a_negative_that_is_a_document_of_its_row_is_left_out_and_counted(docume
     path = write_bytes(json.dumps({"query": "q", "document": document, "hard_negative": negatives}).encode())
     notes = []
     ((_, row),) = read_rows(path, notes=notes)
-    assert row.negatives == left and ("negatives", "1 hard negatives that equal a document of their row are left out") in notes
+    assert row.negatives == left and ("negatives", "1 hard negative that equals a document of its row left out") in notes
 
 
 def test_the_score_of_a_negative_that_is_left_out_goes_with_it(write_bytes):
@@ -550,3 +550,10 @@ def test_rows_that_a_parquet_footer_promises_and_nothing_holds_are_missed(write_
     path = write_parquet({"query": ["q1", "q2"], "document": ["d1", "d2"]})
     monkeypatch.setattr(pa.parquet.ParquetFile, "iter_batches", lambda self, **_: iter([self.read_row_group(0).slice(1)]))
     assert refusal(path).startswith(": its footer promises 2 rows, it holds 1")
+
+
+def test_an_empty_hard_negative_is_none_and_a_mark_where_files_meet_is_no_text(write_bytes):
+    row = json.dumps({"query": "q", "document": "d", "hard_negative": ""}).encode()
+    values = [value for _, value in read_rows(write_bytes(row + b"\n\xef\xbb\xbf" + row + b"\n"))]
+    assert values == [Row("q", ("d",))] * 2 and values[0].shown().endswith("0 hard negatives")
+    assert Row("q", ("d",), ("n",)).shown().endswith(" 1 hard negative")

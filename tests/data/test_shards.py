@@ -153,3 +153,44 @@ def test_a_fault_names_its_shard_and_line(make_files):
     Path("s/part-1.jsonl").write_text(ROW * 2 + json.dumps({"query": "q"}) + "\n")
     places = [str(place) for place, _ in read_rows("s", Columns())]
     assert places == ["s/part-0.jsonl:1", *(f"s/part-1.jsonl:{i}" for i in (1, 2, 3)), "s/part-2.jsonl:1"]
+
+
+CARD = """---
+configs:
+- config_name: ko
+  data_files:
+  - {split: train, path: [korean/a.jsonl]}
+  - {split: test, path: korean/b.jsonl}
+- config_name: en
+  data_files: english/*.jsonl
+- config_name: out
+  data_files: ../x.jsonl
+---
+"""
+
+
+def test_a_card_says_which_files_are_meant(make_files):
+    make_files("h/korean/a.jsonl", "h/korean/b.jsonl", "h/english/c.jsonl", "x.jsonl")
+    Path("h/README.md").write_text(CARD, encoding="utf-8")
+    assert refusal("h") == "h: its README.md lists the configurations ko, en, out; data.config=ko"
+    assert find_shards("h", Reading(config="ko")) == ("h/korean/a.jsonl",)
+    assert find_shards("h", Reading(config="ko", split="test")) == ("h/korean/b.jsonl",)
+    assert find_shards("h", Reading(config="en")) == ("h/english/c.jsonl",)
+    assert find_shards("h", Reading(config="korean", split="train")) == ("h/korean/a.jsonl", "h/korean/b.jsonl")
+    assert "outside of the folder" in refusal("h", Reading(config="out"))
+    Path("h/README.md").write_text("---\nconfigs: [1, {config_name: a, data_files: [{}]}]\n---\n", encoding="utf-8")
+    assert refusal("h").startswith("h: 2 folders (english, korean)")
+
+
+def test_one_file_by_two_names_is_refused(make_files):
+    make_files("a.jsonl")
+    assert refusal(["a.jsonl", "./a.jsonl"]) == "./a.jsonl: named twice; each row would be there twice"
+
+
+def test_files_without_a_common_column_are_refused_before_their_columns_are_guessed(make_files):
+    make_files("s/b.jsonl")
+    Path("s/a.jsonl").write_text('{"_id": "1", "text": "t"}\n', encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"s: files of different columns: s/a.jsonl has '_id', 'text', s/b.jsonl 'query', 'document'"
+    ):
+        list(read_rows("s"))

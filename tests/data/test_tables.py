@@ -138,14 +138,14 @@ def write_book(tmp_path):
 @needs_openpyxl
 def test_an_excel_file_is_read_with_its_rows_places(write_book):
     path = write_book(
-        Sheet1=[[], ["질문", "답변", None], *map(list, ROWS), [None, " "], ["q", 5], ["q", "#N/A"], ["q", "=A1"]], Empty=[]
+        Sheet1=[[], ["질문", "답변", " "], *map(list, ROWS), [None, " "], ["q", 5], ["q", "#N/A"], ["q", "=A1"]], Empty=[]
     )
     found, places, notes = outcome(path)
     assert found[:3] == READ and places[:3] == [" (row 3)", " (row 4)", " (row 5)"]
     assert found[3] == " (row 7): 답변 must be a string, this is int: '5'"
-    assert found[4].startswith(" (row 8): a cell holds Excel's error #N/A")
-    assert found[5].startswith(" (row 9): a cell holds a formula without its result ('=A1')")
-    assert notes == ["sheet 'Sheet1'", "1 blank row left out"]
+    assert found[4].startswith(" (row 8): a cell must hold a value, this is Excel's error #N/A")
+    assert found[5].startswith(" (row 9): a cell must hold a value, this is a formula without its result: '=A1'")
+    assert notes == ["sheet 'Sheet1', 1 empty column left out", "1 blank row left out"]
 
 
 @needs_openpyxl
@@ -161,3 +161,17 @@ def test_of_several_sheets_one_must_be_named(write_book):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a zip archive"])
 def test_a_damaged_excel_file_is_refused(content, write_bytes):
     assert refusal(write_bytes(content, "faq.xlsx")).startswith(": not readable as .xlsx (")
+
+
+def test_a_header_that_stands_again_is_left_out(write_bytes):
+    part = "질문,답변\nq,d\n".encode("utf-8-sig")
+    assert outcome(write_bytes(part * 2, "rows.csv")) == ([Row("q", ("d",))] * 2, [":2", ":4"], ["1 repeated header left out"])
+
+
+def test_a_title_above_the_header_is_told(write_bytes):
+    path = write_bytes("FAQ 목록,\n,\n질문,답변\nq,d\n".encode(), "rows.csv")
+    assert refusal(path).startswith(":3: cells beside the only name 'FAQ 목록'; if that is a title, delete all above")
+
+
+def test_json_lines_are_no_table(write_bytes):
+    assert "these are JSON lines" in refusal(write_bytes(b'{"query": "q", "document": "d"}\n', "rows.csv"))
