@@ -60,6 +60,19 @@ def read_passages(path: str | os.PathLike, reading: Reading = _AS_IS) -> Iterato
         yield location, value
 
 
+def passage_texts(path: str | os.PathLike) -> Iterator[str]:
+    """Yield the texts of a file of passages; ids are not needed.
+
+    Raises:
+        DataError: the file is empty, or a line is faulty.
+    """
+    try:
+        for location, value in read_passages(path):
+            yield passage_text(location, value)
+    except BadLine as bad:
+        raise DataError(str(bad)) from None
+
+
 def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
     if ".tsv" not in os.path.basename(path).lower():
         return False

@@ -1,6 +1,5 @@
 """The mining command: rows in, the same rows with hard negatives out, and what a person needs to trust them."""
 
-import dataclasses
 import json
 import os
 import time
@@ -12,8 +11,8 @@ import torch
 import torch.distributed as dist
 
 from e5ft import distributed
-from e5ft.app.commands.data import MiningData, load_file, load_mining_data
-from e5ft.app.commands.reading import DEV_ROWS, RECORD, ROWS, check_scores, model_source, rows_file
+from e5ft.app.commands.data import MiningData, load_file
+from e5ft.app.commands.reading import DEV_ROWS, RECORD, ROWS, mining_data, model_source, rows_file
 from e5ft.app.runs.folder import current_job
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.build import plain
@@ -67,13 +66,11 @@ def mine(settings: MineSettings, data: MiningData | None = None, *, in_rounds: b
     began, mining = time.monotonic(), settings.mining
     device = _join(device_of(settings.device))
     source = model_source(settings.model, mining)
-    check_scores(mining, source)
     check_method(mining.search)
     output = rows_file(settings)
     teacher = _cross_encoder(mining, device)  # first what may be missing, then what takes long
-    data_plan = plan(settings)
-    data = data or load_mining_data(data_plan, settings)
-    say(mining_opening(source, mining, data))
+    data = data or mining_data(settings, source)
+    say(mining_opening(mining, data))
     encoder = None if source is None else load_encoder(source, device)
     if encoder is not None:
         say(text_format(encoder))
@@ -97,6 +94,7 @@ def mine(settings: MineSettings, data: MiningData | None = None, *, in_rounds: b
         draw_mined_scores(summary, output.parent / PICTURE)
         following = None
         if not in_rounds:
+            data_plan = plan(settings)
             dev_file = _dev_file(settings, data_plan, output.parent)
             following = next_command(settings, data_plan, output, dev_file, current_job(settings.name).overrides)
         say(mining_closing(summary, mining, mining.limits, output, following))
@@ -183,6 +181,6 @@ def _provenance(settings: MineSettings, source: ModelSource | None, encoder: Enc
         "model_digest": None if encoder is None else digest_of_model(encoder),
         "approximate": settings.mining.search != "exact" and encoder is not None,
         "dropped_hard_negatives": data.own if settings.mining.own_negatives == "replace" else 0,
-        "input": dataclasses.asdict(data.counts),
+        "input": data.counts,
         "settings": plain(settings),
     }

@@ -173,7 +173,7 @@ class RunFolder:
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
 
     def newest_step(self) -> int:
-        """The step of the newest whole checkpoint, and 0 if there is none; damaged ones are renamed, and both are said.
+        """The step of the newest whole checkpoint, and 0 if there is none; damaged ones are renamed.
 
         Raises:
             ResumeRefusedError: the run has results, and nothing says any more which training they are of.
@@ -186,9 +186,7 @@ class RunFolder:
         checkpoint.clear(self.path, damaged)
         for line in damaged:
             log.warning(f"skipping damaged {line}; renamed to damaged-{line.partition(':')[0]}")
-        step = 0 if newest is None else checkpoint.step_of(newest)
-        say(f"resuming from step {step:,}" if step else "no usable checkpoint; starting from step 0")
-        return step
+        return 0 if newest is None else checkpoint.step_of(newest)
 
     def _clean(self) -> bool:
         """Remove what an earlier, failed attempt said; whether an earlier one finished, so that its results must stay."""

@@ -267,7 +267,7 @@ def run_facts(
     epochs = args.num_train_epochs if args.max_steps < 0 else steps / sampler.steps
     processes = f" x {args.world_size} processes" if args.world_size > 1 else ""
     cut = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}{processes}"
-    rejected = f" ({data.rejected:,} rejected)" if data.rejected else ""
+    rejected = f" ({data.rows.rejected:,} rejected)" if data.rows.rejected else ""
     dev, test = len(data.dev.queries), len(data.test.queries)
     yield "rows", ok(f"{len(data.train.rows):,} for training{rejected}, {dev:,} dev queries, {test:,} test queries")
     if isinstance(sampler, MixSampler):

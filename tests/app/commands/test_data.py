@@ -73,7 +73,7 @@ BOTH = "data.sources={laws: laws.jsonl, web: {train_file: web.jsonl, weight: 2}}
 def test_the_dev_set_is_split_off_the_joined_rows(composed, two_files):
     """No sample anywhere; places and sources survive the split."""
     data = load(composed("train", "data=mix", BOTH))
-    assert (data.read, data.rejected, data.sample, data.label) == (180, 0, False, "a mix of laws, web")
+    assert (data.rows.read, data.rows.rejected, data.label) == (180, 0, "a mix of laws, web")
     assert len(data.train.rows) + len(data.dev.queries) == 180
     assert len(data.dev.queries) == 18
     for number in range(len(data.train.rows)):

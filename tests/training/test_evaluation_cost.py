@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5ft.app.commands.costs import FEWEST_QUERIES, LARGEST, chosen_size, planned_dev
 from e5ft.app.commands.data import load_training_data
 from e5ft.app.settings.plan import plan
 from e5ft.app.settings.training import training_arguments
 from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
+from e5ft.training.evaluation_cost import FEWEST_QUERIES, LARGEST, chosen_size, planned_dev
 from tests.app.conftest import TINY
 
 
@@ -52,7 +52,8 @@ def bounded(composed):
         settings = composed("train", *TINY, *overrides)
         data, encoder = load_training_data(plan(settings), settings), load_encoder(settings.model)
         arguments = training_arguments(settings, "out")
-        return *planned_dev(data.dev, settings, arguments, encoder, rows=rows, row_tokens=90.0), data.dev
+        size, seed = settings.data.eval_corpus_size, settings.seed
+        return *planned_dev(data.dev, size, arguments, encoder, rows=rows, row_tokens=90.0, seed=seed), data.dev
 
     return run
 
