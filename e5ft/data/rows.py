@@ -5,7 +5,8 @@ them. Every row read is either accepted or a `BadLine` with its location; nothin
 """
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from e5ft.data.faults import Faults
@@ -20,7 +21,7 @@ from e5ft.data.settings import Columns, Reading
 from e5ft.data.shards import Names, display
 from e5ft.errors import DataError
 
-__all__ = ["Row", "read_rows"]
+__all__ = ["Row", "read_rows", "row_lines"]
 _LOOKED_AT = 1000  # rows that decide how a source is read
 _READ_ON = 100_000  # rows that are looked through for further faults
 _AS_IS, _STANDARD = Reading(), Columns()
@@ -67,6 +68,13 @@ def read_rows(
             yield location, value
     finally:
         notes += maker.notes()
+
+
+def row_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of a file with rows, in the standard columns."""
+    for row in rows:
+        values = {"query": row.query, "document": list(row.positives), "hard_negative": list(row.negatives)}
+        yield json.dumps({**values, "scores": list(row.scores)} if row.scores else values, ensure_ascii=False)
 
 
 def _further(source: Names, columns: Columns, reading: Reading) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from e5ft import distributed
 from e5ft.app.commands import definition
 from e5ft.app.commands.data import TrainingData, load_file, split_dev
-from e5ft.app.commands.mine import mine, row_lines
+from e5ft.app.commands.mine import mine
 from e5ft.app.commands.reading import training_data
 from e5ft.app.commands.train import build_run, examine, train
 from e5ft.app.runs import sweep
@@ -20,6 +20,7 @@ from e5ft.app.telling.saving import saved_choices
 from e5ft.app.telling.state import record, status_of
 from e5ft.data.lines import is_file
 from e5ft.data.remote import is_url
+from e5ft.data.rows import row_lines
 from e5ft.data.shards import find_shards
 from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import read_json, replace_link, write_json, write_lines

@@ -101,7 +101,7 @@ def test_what_has_been_read_is_not_read_again(composed, monkeypatch, write_rows)
         def run(self, mirror):
             return {"best": {"score": 0.5}}
 
-    monkeypatch.setattr(training, "load_training_data", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(training, "training_data", lambda *_: pytest.fail("read again"))
     monkeypatch.setattr(training, "_Run", Run)
     assert training.train(settings, training.Job(Path("outputs/x"), "x"), data) == 0.5 and given == [data]
 
@@ -117,7 +117,7 @@ def test_what_has_been_read_is_not_read_again(composed, monkeypatch, write_rows)
 def test_nothing_is_written_and_no_run_begun_until_settings_and_rows_have_passed(
     trained, monkeypatch, tmp_path, override, refusal
 ):
-    monkeypatch.setattr(training, "wandb_run", lambda *_: pytest.fail("W&B began"))
+    monkeypatch.setattr(training, "tracked", lambda *_: pytest.fail("W&B began"))
     with pytest.raises(refusal):
         trained(override)
     assert not (tmp_path / "outputs").exists()
