@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from e5ft import distributed
 from e5ft.app.settings.guard import OUTPUTS, folder_in, is_secret_field, without_secrets
 from e5ft.app.telling.report import duration, relative, say
-from e5ft.app.telling.state import holds_work, record, status_of
+from e5ft.app.telling.state import check_startable, record
 from e5ft.errors import ConfigurationError, DataError, E5ftError, ResumeRefusedError, StorageError, TerminatedError
 from e5ft.files import MANIFEST, clear_temporaries, disk_was_full, read_json, replace_link, write_json, write_text
 
@@ -82,17 +82,6 @@ def hold(path: Path, complaint: str) -> FileLock:
     return lock
 
 
-def check_free(path: Path) -> None:
-    """Refuse to begin a run where one is.
-
-    Raises:
-        ConfigurationError: the folder holds something to lose, or its status is damaged.
-    """
-    if holds_work(path):
-        state = status_of(path)["state"]
-        raise ConfigurationError(f"{path}: holds a run already ({state}); choose another name=, or resume it: resume=true")
-
-
 def lasting(overrides: Sequence[str]) -> list[str]:
     """A job's overrides as its folder keeps them: without what only says how the multirun was started, and without secrets."""
     return without_secrets([override for override in overrides if not override.startswith("sweep.resume=")])
@@ -114,17 +103,14 @@ class RunFolder:
         self._started = time.time()
         if not distributed.is_main():  # one process writes; the others read
             return
-        earlier = status_of(self.path)
-        if resume and earlier is None:
-            raise ConfigurationError(f"resume=true: there is no run in {self.path}")
+        check_startable(self.path, resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = hold(self.path / "run.lock", f"{self.path}: another process is running this name")
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         try:
-            if not resume:
-                check_free(self.path)
+            check_startable(self.path, resume)  # another process may have been at it
             for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
                 clear_temporaries(folder)
             self._finished_before = self._clean()

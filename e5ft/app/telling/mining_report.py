@@ -56,11 +56,8 @@ def mining_closing(summary: dict, selection: Selection, limits: Limits, output: 
         output: the file of rows.
         following: the command that goes on with it; None within rounds, which go on by themselves.
     """
-    always = {
-        "known_positive",
-        "chosen",
-        *(field for field, value in vars(limits).items() if value is not None),
-    }  # also a filter that removed nothing
+    # Also a filter that removed nothing.
+    always = {"known_positive", "chosen", *(field for field, value in vars(limits).items() if value is not None)}
     rows, none, fewer = summary["rows"], summary["rows_with_none"], summary["rows_with_fewer"]
     seen = summary["candidates"]["seen"]
     lines = [
