@@ -216,7 +216,8 @@ def test_data(planned, write_rows, capsys):
             findings.check_data(planned(missing))
     table = Path("faq.csv")
     table.write_text("".join(f"{a};{b}\n" for a, b in [("query", "document"), *map(dict.values, good)]))
-    assert findings.check_data(planned(f"data.train_file={table}")).text.endswith("faq.csv (70 rows; separator ';')")
+    assert findings.check_data(planned(f"data.train_file={table}")).text.startswith("faq.csv: 72 rows, 65 for training")
+    assert "  read        faq.csv: separator ';'\n" in capsys.readouterr().out
     assert findings.check_data(planned(f"data.train_file=[{table},{write_rows(good)}]")).state == "ok"
     assert "not looked at" in findings.check_data(planned("data.train_file=some/name")).text
 
