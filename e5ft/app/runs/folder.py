@@ -103,14 +103,15 @@ class RunFolder:
         self._started = time.time()
         if not distributed.is_main():  # one process writes; the others read
             return
-        check_startable(self.path, resume)
+        if resume:  # before a folder is made
+            check_startable(self.path, resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = hold(self.path / "run.lock", f"{self.path}: another process is running this name")
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         try:
-            check_startable(self.path, resume)  # another process may have been at it
+            check_startable(self.path, resume)
             for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
                 clear_temporaries(folder)
             self._finished_before = self._clean()
