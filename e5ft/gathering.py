@@ -5,13 +5,28 @@ to tell the others which texts it has.
 """
 
 import functools
+import os
 from collections.abc import Sequence
+from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from e5ft.distributed import active, rank, world_size
+
+
+def joined(device: torch.device) -> torch.device:
+    """Under torchrun, join a process group for work that is never even; the device of this process."""
+    if world_size() == 1:
+        return device
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", torch.cuda.current_device())
+    if not dist.is_initialized():
+        # A day: the processes of mining meet after each has filtered its own rows, perhaps by a cross-encoder.
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    return device
 
 
 def leave_process_group() -> None:

@@ -21,7 +21,15 @@ WORDS = [f"w{i}" for i in range(200)]
 # Whole jobs, processes of their own, injected faults: `make test-fast` leaves them out.
 SLOW = (
     *("app/commands/", "app/runs/test_stopping", "app/telling/test_findings", "benchmarks/", "chaos/", "training/test_fitting"),
-    *("training/test_sharding", "training/test_resuming", "test_cli", "test_concurrent", "test_confinement", "test_distributed"),
+    *(
+        "training/test_evaluation_cost",
+        "training/test_sharding",
+        "training/test_resuming",
+        "test_cli",
+        "test_concurrent",
+        "test_confinement",
+        "test_distributed",
+    ),
     *("test_example", "test_foreign", "test_four", "test_install", "test_mine_cli", "test_sweep_cli"),
 )
 

@@ -5,8 +5,9 @@ them. Every row read is either accepted or a `BadLine` with its location; nothin
 """
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
 from e5ft.data.column_names import quoted
@@ -22,7 +23,7 @@ from e5ft.data.settings import AS_IS, Columns, Reading
 from e5ft.data.shards import Names, display
 from e5ft.errors import DataError
 
-__all__ = ["Row", "read_rows"]
+__all__ = ["Row", "read_rows", "row_lines"]
 _LOOKED_AT = 1000  # rows that decide how a source is read
 _READ_ON = 100_000  # rows that are looked through for further faults
 _STANDARD = Columns()
@@ -75,6 +76,13 @@ def read_rows(
             yield location, value
     finally:
         notes += maker.notes()
+
+
+def row_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of a file with rows, in the standard columns."""
+    for row in rows:
+        values = {"query": row.query, "document": list(row.positives), "hard_negative": list(row.negatives)}
+        yield json.dumps({**values, "scores": list(row.scores)} if row.scores else values, ensure_ascii=False)
 
 
 def _further(source: Names, columns: Columns, reading: Reading) -> list[str]:

@@ -54,6 +54,14 @@ def add_adapters(encoder: Encoder, settings: LoraSettings, seed: int) -> None:
     encoder.to(device)
 
 
+def added_parameters(model: torch.nn.Module, settings: LoraSettings) -> int:
+    """How many numbers adapters would add to a model; it may be one without memory."""
+    names = settings.target_modules
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and not n.startswith("pooler")]
+    adapted = [layer for n, layer in layers if names == "all-linear" or n.rpartition(".")[2] in names]
+    return sum(settings.rank * (layer.in_features + layer.out_features) for layer in adapted)
+
+
 def adapter_state(encoder: Encoder) -> dict[str, torch.Tensor]:
     """The adapters' tensors by name; empty without adapters."""
     return {name: tensor for name, tensor in encoder.backbone.state_dict().items() if ".lora_" in name}

@@ -1,13 +1,18 @@
-"""Comparisons of evaluations: paired differences, and one set's scores before and after training."""
+"""Comparisons of evaluations: paired differences, scores before and after training, and which merger of two models is best."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.evaluation import Evaluation
 from e5ft.retrieval.significance import mean_intervals, sign_flip_p
+
+RULE = (
+    "of the alphas whose score on every keep set is not below the lower end of the base's (alpha 0) 95 % interval there, "
+    "the one with the largest score on the target; of equal ones the smallest. Alpha 0 always qualifies"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,3 +117,22 @@ def keep_record(scores: Scores, seed: int) -> dict:
         "scores": scores.record(),
         "differences": scores.differences(seed),
     }
+
+
+def choose_alpha(
+    target: Mapping[float, float], keep: Mapping[str, Mapping[float, float]], floors: Mapping[str, float]
+) -> tuple[float, list[float]]:
+    """Apply `RULE`.
+
+    Args:
+        target: alpha -> score on the target; alpha 0 is among them.
+        keep: keep set -> alpha -> score there.
+        floors: keep set -> the score below which it counts as lost.
+
+    Returns:
+        The chosen alpha, and the ones that qualify in ascending order.
+    """
+    qualifying = [
+        alpha for alpha in sorted(target) if alpha == 0 or all(keep[name][alpha] >= floor for name, floor in floors.items())
+    ]
+    return max(qualifying, key=lambda alpha: (target[alpha], -alpha)), qualifying

@@ -1,12 +1,15 @@
 """What mining leaves: rows with their negatives, and the figures and examples by which a person judges them."""
 
 import heapq
+import json
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from e5ft.data.lines import MAX_LINE_BYTES
 from e5ft.data.rows import Row
 from e5ft.data.text import text_id
+from e5ft.errors import DataError
 from e5ft.retrieval.candidates import MiningIndex
 from e5ft.retrieval.filters import OWN, fates
 from e5ft.retrieval.settings import Selection
@@ -61,6 +64,21 @@ def mined_rows(
         if not np.isnan(scores).any():
             mined["scores"] = [number(score) for score in scores]
         yield mined
+
+
+def mined_lines(rows: Iterable[dict]) -> Iterator[str]:
+    """Rows as lines of JSON.
+
+    Raises:
+        DataError: one is longer than what is read.
+    """
+    for number, row in enumerate(rows, start=1):
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        if len(line.encode()) >= MAX_LINE_BYTES:
+            raise DataError(
+                f"row {number} would be a line of {len(line.encode()):,} bytes, which train.py refuses; lower per_query"
+            )
+        yield line
 
 
 def summarise(

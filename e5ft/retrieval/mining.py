@@ -1,13 +1,65 @@
 """Hard negatives for rows: candidates from several finders, filtered, chosen; every candidate's fate is on record."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from e5ft import distributed
-from e5ft.retrieval.candidates import Finder, MiningIndex, Scorer, generator_of
+from e5ft.retrieval.approximate import search
+from e5ft.retrieval.bm25 import BM25
+from e5ft.retrieval.candidates import (
+    Finder,
+    MiningIndex,
+    Scorer,
+    Searchers,
+    bm25_finder,
+    bm25_scorer,
+    build_finders,
+    dense_scorer,
+    generator_of,
+    remembered,
+    sources_that_need,
+)
 from e5ft.retrieval.filters import LINE, OPEN, OWN, by_pair, fates
-from e5ft.retrieval.settings import Selection
+from e5ft.retrieval.settings import MiningSettings, Selection
+from e5ft.retrieval.vectors import encode_collection
+
+if TYPE_CHECKING:
+    from e5ft.modeling.encoder import Encoder
+
+
+def build_searches(
+    index: MiningIndex, mining: MiningSettings, encoder: "Encoder | None", *, batch_tokens: int, cache: Path
+) -> tuple[dict[str, Finder], Scorer | None]:
+    """What each source finds, and one scorer for all: the model, else BM25, else none.
+
+    Args:
+        index: rows and passages.
+        mining: the sources, and how they search.
+        encoder: the model; None where no source needs one.
+        batch_tokens: tokens that are encoded at once.
+        cache: folder in which vectors are kept.
+    """
+    searchers, scorer = Searchers(index, mining.seed), None
+    if sources_that_need("bm25", mining.sources):
+        bm25 = BM25(index.passages, tokenisation=mining.bm25)
+        searchers.bm25 = remembered(bm25_finder(bm25, index))
+        scorer = bm25_scorer(bm25, index)
+    if encoder is not None:
+        options = dict(batch_tokens=batch_tokens, cache=cache)
+        passages = encode_collection(encoder, index.passages, "passage", **options)
+        queries = encode_collection(encoder, index.queries, "query", **options)
+        scorer = dense_scorer(queries, passages)
+
+        def dense(chosen, depth):
+            """Rank candidates by the cosine of their vectors; a Finder."""
+            options = dict(method=mining.search, device=encoder.device, seed=mining.seed, folder=cache)
+            return search(queries[chosen], passages[: index.candidates], depth, **options)[1]
+
+        searchers.model = remembered(dense)
+    return build_finders(mining.sources, searchers), scorer
 
 
 def find_candidates(

@@ -1,13 +1,85 @@
-"""Trackers by transformers' own reporting callbacks, shown a record without secrets and kept from ending a training."""
+"""Trackers on threads that keep them from ending or holding up a training; some by transformers' own reporting callbacks."""
 
 import json
+import logging
 import os
-from collections.abc import Sequence
-from typing import Any
+import queue
+import threading
+from collections.abc import Callable, Sequence
 
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils.generic import flatten_dict
+
+log = logging.getLogger("e5ft")
+START, FINISH = 30, 60  # seconds that a tracker itself gives its server
+_LOG = 30  # seconds; a line takes milliseconds
+_GRACE = 15  # seconds more before a call is given up from outside: wandb does not keep to its own limits everywhere
+_hung_or_failed = False
+
+
+def hung_or_failed() -> bool:
+    """Whether a call into a tracker never came back, or a run failed in its middle: its hooks at exit would hang or raise, too."""
+    return _hung_or_failed
+
+
+class TrackerThread:
+    """Calls into a tracker, on a thread of its own, each waited for so long and no longer; the first failure is said.
+
+    So a call that hangs holds nothing up, and what is raised inside can be told apart: SystemExit, KeyboardInterrupt and
+    CancelledError on that thread are the tracker's and end it alone; a KeyboardInterrupt on the main thread is a person's
+    (Ctrl-C, or "Stop run" in W&B's pages, which arrives as one) and passes.
+
+    Args:
+        name: of the tracker, for the warning.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.failed = name, False
+        self._calls: queue.SimpleQueue | None = queue.SimpleQueue()
+        threading.Thread(target=_work, args=(self._calls,), name=f"{name}-calls", daemon=True).start()
+
+    def start(self, make: Callable[[], object]) -> object | None:
+        """Import the tracker and begin a run; None where that fails."""
+        return self._call(make, START + _GRACE, "did not start", began=False)
+
+    def do(self, function: Callable[[], object]) -> None:
+        """Call, unless a call failed before."""
+        if not self.failed:
+            self._call(function, _LOG, "failed")
+
+    def finish(self, function: Callable[[], object] | None) -> None:
+        """End the run, also after a failure: what it has can still be kept. None: there is no run."""
+        if function is not None and self._calls is not None:
+            self._call(function, FINISH + _GRACE, "did not finish")
+        if self._calls is not None:
+            self._calls.put(None)
+
+    def _call(self, function: Callable[[], object], seconds: float, what: str, *, began: bool = True) -> object | None:
+        global _hung_or_failed
+        answer: queue.SimpleQueue = queue.SimpleQueue()
+        self._calls.put((function, answer))
+        try:
+            value, error = answer.get(timeout=seconds)
+        except queue.Empty:
+            value, error = None, f"no answer in {seconds:g} s"
+            _hung_or_failed, self._calls = True, None
+        if error is not None:
+            _hung_or_failed = _hung_or_failed or began
+            if not self.failed:
+                text = (str(error).strip() or type(error).__name__).splitlines()[0]
+                log.warning(f"{self.name} {what} ({text}); continuing without it. metrics.jsonl has everything.")
+            self.failed = True
+        return value
+
+
+def _work(calls: queue.SimpleQueue) -> None:
+    while (call := calls.get()) is not None:
+        function, answer = call
+        try:
+            answer.put((function(), None))
+        except BaseException as error:  # also those that would end a thread without a word: see TrackerThread
+            answer.put((None, error))
 
 
 class ShownArguments:
@@ -40,11 +112,11 @@ class FurtherTracker(TrainerCallback):
 
     Args:
         name: what transformers calls it: tensorboard, mlflow, trackio.
-        thread: `start`, `do` and `finish` call a function there, and say the first failure.
+        thread: where it is called.
         shown: record, project and run's name, as of `ShownArguments`.
     """
 
-    def __init__(self, name: str, thread: Any, shown: tuple[dict, str, str]):
+    def __init__(self, name: str, thread: TrackerThread, shown: tuple[dict, str, str]):
         self._name, self._thread, self._shown = name, thread, shown
         self._callback, self._given = None, ()
 

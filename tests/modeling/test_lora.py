@@ -10,7 +10,7 @@ from transformers import AutoModel
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder, load_weights, save_encoder
-from e5ft.modeling.lora import adapter_state, add_adapters, load_adapters, save_adapters, save_for_peft
+from e5ft.modeling.lora import adapter_state, add_adapters, added_parameters, load_adapters, save_adapters, save_for_peft
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from tests.conftest import make_encoder, make_rows
 from tests.modeling.test_encoder import FAMILIES, flat_row, random_texts
@@ -35,6 +35,13 @@ def adapted(family: str = "bert", *, settings: LoraSettings = SETTINGS, large: b
             if "lora_B" in name:
                 tensor.data = torch.randn(tensor.shape, generator=generator) * 0.3
     return encoder
+
+
+@pytest.mark.parametrize("names", ["all-linear", ("query", "value"), ("dense",)])
+def test_what_adapters_will_add_is_what_they_add(names):
+    settings = LoraSettings(rank=4, alpha=8, target_modules=names)
+    expected = added_parameters(make_encoder().backbone, settings)
+    assert expected == sum(tensor.numel() for tensor in adapter_state(adapted(settings=settings)).values()) > 0
 
 
 def test_untrained_adapters_change_no_vector():

@@ -8,7 +8,6 @@ import types
 import pytest
 from transformers import TrainerCallback, TrainerState
 
-from e5ft.app.runs import tracking
 from e5ft.app.runs.tracking import tracked
 from e5ft.app.settings.groups import TrackingSettings
 from e5ft.training import trackers
@@ -42,7 +41,7 @@ class Fake(TrainerCallback):
 def fake(monkeypatch):
     made = Fake()
     monkeypatch.setattr(trackers, "get_reporting_integration_callbacks", lambda names: [lambda: made])
-    monkeypatch.setattr(tracking, "_hung_or_failed", False)
+    monkeypatch.setattr(trackers, "_hung_or_failed", False)
     return made
 
 

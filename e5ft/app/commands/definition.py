@@ -39,9 +39,8 @@ def of_settings(settings: TrainSettings) -> dict:
         "loss": {name: value for name, value in values["loss"].items() if name != "chunk_size"},
         "step": {name: value for name, value in values["step"].items() if name != "guide"},
         "lora": None if settings.lora is None else settings.lora.to_dict(),
-        **(
-            {"freeze": frozen_parts(settings.model.freeze)} if settings.model.freeze else {}
-        ),  # older checkpoints have no such field
+        # Older checkpoints have no such field.
+        **({"freeze": frozen_parts(settings.model.freeze)} if settings.model.freeze else {}),
         "negatives_per_query": values["data"]["negatives_per_query"],
         "queries per step": rows,
         "cutoffs": values["evaluation"]["cutoffs"],

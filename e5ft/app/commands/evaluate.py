@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from e5ft.app.commands.data import load_evaluation_set
+from e5ft.app.commands.reading import evaluation_set
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import EvalSettings
-from e5ft.app.telling.report import relative, say, set_notes, text_format
+from e5ft.app.telling.report import header_line, relative, say, set_notes, text_format
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import load_encoder
@@ -28,13 +28,11 @@ def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) 
     """
     source = settings.model
     other = None if settings.compare is None else ModelSource(path=model_folder(settings.compare, "compare"))
-    retrieval_set = retrieval_set or load_evaluation_set(settings)
+    retrieval_set = retrieval_set or evaluation_set(settings)
     folder = _output(settings, source) / retrieval_set.name
     _check_free(folder)
-    queries, passages = len(retrieval_set.queries), len(retrieval_set.passages)
-    say(f"{source.label} on {retrieval_set.name}: {queries:,} queries, {passages:,} passages{_corpus(settings)}")
-    for line in set_notes([retrieval_set]):
-        say(line)
+    counts = f"{len(retrieval_set.queries):,} queries, {len(retrieval_set.passages):,} passages"
+    say("\n".join([header_line("set", f"{retrieval_set.name}: {counts}{_corpus(settings)}"), *set_notes([retrieval_set])]))
     model, cuts = _score(settings, source, retrieval_set)
     evaluations = {"model": model, **{f"model_{dimension}d": cut for dimension, cut in cuts.items()}}
     bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)

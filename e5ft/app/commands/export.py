@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from e5ft.app.commands.reading import sets_to_measure
@@ -16,17 +15,13 @@ from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import RECORD, load_encoder
 from e5ft.modeling.merging import check_mergeable, merge
 from e5ft.modeling.settings import ModelSource, model_folder
-from e5ft.retrieval.comparison import paired_differences
+from e5ft.retrieval.comparison import RULE, choose_alpha, paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
 _EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)")
-RULE = (
-    "of the alphas whose score on every keep set is not below the lower end of the base's (alpha 0) 95 % interval there, "
-    "the one with the largest score on the target; of equal ones the smallest. Alpha 0 always qualifies"
-)
 
 
 def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> None:
@@ -90,25 +85,6 @@ def merge_models(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[En
         say("\n" + sweep_table(record))
     label = f"{source.label} and {base_source.label} merged, alpha {record['alpha']:g}"
     return merge(base, tuned, record["alpha"]), label, record
-
-
-def choose_alpha(
-    target: Mapping[float, float], keep: Mapping[str, Mapping[float, float]], floors: Mapping[str, float]
-) -> tuple[float, list[float]]:
-    """Apply `RULE`.
-
-    Args:
-        target: alpha -> score on the target; alpha 0 is among them.
-        keep: keep set -> alpha -> score there.
-        floors: keep set -> the score below which it counts as lost.
-
-    Returns:
-        The chosen alpha, and the ones that qualify in ascending order.
-    """
-    qualifying = [
-        alpha for alpha in sorted(target) if alpha == 0 or all(keep[name][alpha] >= floor for name, floor in floors.items())
-    ]
-    return max(qualifying, key=lambda alpha: (target[alpha], -alpha)), qualifying
 
 
 def sweep_table(record: dict) -> str:

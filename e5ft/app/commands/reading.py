@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from e5ft import distributed
-from e5ft.app.commands.costs import AUTO, LARGEST
 from e5ft.app.commands.data import (
     MiningData,
     TrainingData,
@@ -14,11 +13,13 @@ from e5ft.app.commands.data import (
     load_set,
     load_training_data,
 )
-from e5ft.app.runs.folder import check_free, current_job
-from e5ft.app.settings.groups import ExportSettings, MineSettings, TrainSettings
+from e5ft.app.runs.folder import current_job
+from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, TrainSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import locate_keep_sets, locate_set, plan
-from e5ft.data.shards import find_shards
+from e5ft.app.telling.report import say
+from e5ft.app.telling.state import check_startable
+from e5ft.data.shards import display, find_shards
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
 from e5ft.modeling.settings import ModelSource
@@ -26,6 +27,7 @@ from e5ft.retrieval.candidates import SOURCES, sources_that_need
 from e5ft.retrieval.filters import FILTERS, need_scores
 from e5ft.retrieval.sets import RetrievalSet, shrink_corpus
 from e5ft.retrieval.settings import MiningSettings
+from e5ft.training.evaluation_cost import AUTO, LARGEST
 
 ROWS, DEV_ROWS, RECORD = "rows.jsonl", "rows.dev.jsonl", "mining.json"
 
@@ -45,21 +47,44 @@ def _training_data(settings: TrainSettings) -> TrainingData | None:
     job = current_job(settings.name)
     if job.in_sweep:
         return None
-    check_free(job.path)
-    return load_training_data(plan(settings), settings)
+    check_startable(job.path, resume=False)
+    return training_data(settings)
+
+
+def training_data(settings: TrainSettings) -> TrainingData:
+    """Say what is about to be trained on what, and read it."""
+    data_plan = plan(settings)
+    say(f"e5ft: {settings.model.label}, on {data_plan.display_name}")
+    return load_training_data(data_plan, settings)
+
+
+def evaluation_set(settings: EvalSettings) -> RetrievalSet:
+    """Say what is about to be measured on what, and read it."""
+    data = settings.data
+    say(f"e5ft: {settings.model.label}, measured on {display(data.dev_file or data.eval_dir or 'the shipped sample')}")
+    return load_evaluation_set(settings)
 
 
 def _mining_data(settings: MineSettings) -> MiningData:
-    check_scores(settings.mining, model_source(settings.model, settings.mining))
+    source = model_source(settings.model, settings.mining)
     rows_file(settings)
-    return load_mining_data(plan(settings), settings)
+    return mining_data(settings, source)
+
+
+def mining_data(settings: MineSettings, source: ModelSource | None) -> MiningData:
+    """Say which rows are about to get negatives, by which model, and read them."""
+    data_plan = plan(settings)
+    by = "without a model" if source is None else f"with {source.label}"
+    say(f"e5ft: hard negatives for {data_plan.display_name}, {by}")
+    return load_mining_data(data_plan, settings)
 
 
 def model_source(source: ModelSource | None, mining: MiningSettings) -> ModelSource | None:
     """The model that finds and scores; None where no model is named, or only one with random weights.
 
     Raises:
-        ConfigurationError: an unknown source of negatives, or one that needs a trained model.
+        ConfigurationError: an unknown source of negatives, one that needs a trained model, or filters that compare scores
+            where nothing gives any.
     """
     known = [entry.name for entry in SOURCES]
     if not set(mining.sources) <= set(known):
@@ -71,24 +96,16 @@ def model_source(source: ModelSource | None, mining: MiningSettings) -> ModelSou
                 f"model: {source.label}: what it finds and how it scores is noise; name a trained model (model.path=DIR), "
                 "or mine without one: sources=[bm25]"
             )
-        return None  # its scores would be noise as well
+        source = None  # its scores would be noise as well
     if source is None and dense:
         mining.refuse("sources", f"{dense[0]} needs a model (model.path=DIR, model=e5_small); without one: sources=[bm25]")
-    return source
-
-
-def check_scores(mining: MiningSettings, source: ModelSource | None) -> None:
-    """Refuse filters that compare scores where nothing gives any.
-
-    Raises:
-        ConfigurationError: they do.
-    """
     if source is None and not sources_that_need("bm25", mining.sources) and need_scores(mining.limits):
         *names, last = (rule.name for rule in FILTERS if rule.needs_scores)
         raise ConfigurationError(
             f"sources={list(mining.sources)} without a model: nothing gives the scores that filters.{', '.join(names)} and "
             f"{last} compare; name a model (model.path=DIR), or switch them off (filters.percent=null)"
         )
+    return source
 
 
 def rows_file(settings: MineSettings) -> Path:
@@ -151,7 +168,7 @@ def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
 
 _READERS = {
     "train": _training_data,
-    "eval": load_evaluation_set,
+    "eval": evaluation_set,
     "mine": _mining_data,
     "export": lambda settings: None if settings.merge.base is None else sets_to_measure(settings),
 }

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from e5ft import distributed
 from e5ft.app.commands import definition
-from e5ft.app.commands.data import TrainingData, load_file, load_training_data, split_dev
-from e5ft.app.commands.mine import mine, row_lines
+from e5ft.app.commands.data import TrainingData, load_file, split_dev
+from e5ft.app.commands.mine import mine
+from e5ft.app.commands.reading import training_data
 from e5ft.app.commands.train import build_run, examine, train
 from e5ft.app.runs import sweep
 from e5ft.app.runs.folder import Job, RunFolder, current_job
@@ -19,6 +20,7 @@ from e5ft.app.telling.saving import saved_choices
 from e5ft.app.telling.state import record, status_of
 from e5ft.data.lines import is_file
 from e5ft.data.remote import is_url
+from e5ft.data.rows import row_lines
 from e5ft.data.shards import find_shards
 from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import read_json, replace_link, write_json, write_lines
@@ -69,7 +71,7 @@ def _in_rounds(settings: TrainSettings, job: Job, data: TrainingData | None) -> 
     _check(settings, data_plan, job)
     explained = out_of_memory_explained(settings)
     with RunFolder(job, settings.resume) as folder, stopping_at_once(settings.name), explained:
-        _compare(settings, data_plan, folder.path, data)
+        _compare(settings, folder.path, data)
         folder.write_config(plain(settings))
         settings = _with_dev_file(settings, data_plan, folder.path)
         summaries = [_round(settings, folder.path, number) for number in range(1, settings.rounds.count + 1)]
@@ -86,7 +88,7 @@ def _check(settings: TrainSettings, data_plan: DataPlan, job: Job) -> None:
         settings.data.refuse("train_file", "must be a local file or a URL (or several), to be mined again in rounds")
 
 
-def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path, data: TrainingData | None) -> None:
+def _compare(settings: TrainSettings, path: Path, data: TrainingData | None) -> None:
     """Keep what defines the rounds, or refuse to resume others: a finished round is taken as it is.
 
     Raises:
@@ -96,7 +98,7 @@ def _compare(settings: TrainSettings, data_plan: DataPlan, path: Path, data: Tra
     now = {
         **definition.of_settings(settings),
         **definition.of_model(load_encoder(settings.model, device)),
-        **definition.of_data(data or load_training_data(data_plan, settings)),
+        **definition.of_data(data or training_data(settings)),
         "guide": None if guide is None else definition.of_model(load_encoder(guide, device)),
         "rounds": definition.of_rounds(settings),
     }

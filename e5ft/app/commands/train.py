@@ -10,8 +10,8 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from e5ft import distributed
 from e5ft.app.commands import definition
-from e5ft.app.commands.costs import planned_dev, tokens_of
 from e5ft.app.commands.data import TrainingData, load_training_data
+from e5ft.app.commands.reading import training_data
 from e5ft.app.runs.folder import Job, RunFolder
 from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
 from e5ft.app.runs.tracking import MetricsFile, ProgressLines, tracked
@@ -35,6 +35,7 @@ from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training import checkpoint
+from e5ft.training.evaluation_cost import planned_dev, tokens_of
 from e5ft.training.fitting import fit_micro_batch, measure_step
 from e5ft.training.loss_setup import LossSetup, loss_setup
 from e5ft.training.trainer import ContrastiveTrainer
@@ -75,7 +76,7 @@ def train(settings: TrainSettings, job: Job, data: TrainingData | None = None) -
 
     def passed() -> tuple[_Built, TrainingData | None]:
         built = build_run(settings, job.path)
-        return built, data or (None if settings.resume else load_training_data(plan(settings), settings))
+        return built, data or (None if settings.resume else training_data(settings))
 
     has_folder = settings.resume or job.in_sweep  # which records a refusal
     ready = None if has_folder else passed()
@@ -113,17 +114,20 @@ class _Run:
         encoder = load_encoder(settings.model, self.arguments.device)
         self.definition = {**definition.of_settings(settings), **definition.of_model(encoder)}
         self.checkpoint = self._newest_checkpoint()
-        data = self.data or load_training_data(plan(settings), settings)
+        data = self.data or training_data(settings)
+        if settings.resume:
+            step = 0 if self.checkpoint is None else checkpoint.step_of(self.checkpoint)
+            say(f"resuming from step {step:,}" if step else "no usable checkpoint; starting from step 0")
         overlaps = data.overlaps() if distributed.is_main() else ()
         tokens = self._tokens(encoder, data)
         positives = 1 if settings.step.positives == "sample" else None
         most = most_tokens(tokens.tokens, positives=positives, negatives=settings.data.negatives_per_query)
         row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
-        dev, evaluation = planned_dev(data.dev, settings, self.arguments, encoder, len(data.train.rows), row_tokens)
+        size, rows = settings.data.eval_corpus_size, len(data.train.rows)
+        dev, evaluation = planned_dev(data.dev, size, self.arguments, encoder, rows, row_tokens, settings.seed)
         end = tokens_of([data.test, *data.keep], encoder)
         data = dataclasses.replace(data, dev=dev)
-        say(report.opening(settings.model, data, overlaps))
-        say(report.text_format(encoder))
+        say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
         scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
         trainer = self._trainer(encoder, data, tokens, mirror)
@@ -258,7 +262,12 @@ class _Run:
             "state": "finished",
             "model": self.settings.model.label,
             "random_weights": self.settings.model.init == "random",
-            "data": {"source": data.label, "read": data.read, "rejected": data.rejected, "train_rows": len(data.train.rows)},
+            "data": {
+                "source": data.label,
+                "read": data.rows.read,
+                "rejected": data.rows.rejected,
+                "train_rows": len(data.train.rows),
+            },
             "truncated_share": tokens.truncated / max(tokens.texts, 1),
             "test_set": data.test.name,
             "counts": dataclasses.asdict(data.test.counts),

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from e5ft import distributed
 from e5ft.app.settings.guard import OUTPUTS, folder_in, is_secret_field, without_secrets
 from e5ft.app.telling.report import duration, relative, say
-from e5ft.app.telling.state import holds_work, record, status_of
+from e5ft.app.telling.state import check_startable, record
 from e5ft.errors import ConfigurationError, DataError, E5ftError, ResumeRefusedError, StorageError, TerminatedError
 from e5ft.files import MANIFEST, clear_temporaries, disk_was_full, read_json, replace_link, write_json, write_text
 
@@ -82,17 +82,6 @@ def hold(path: Path, complaint: str) -> FileLock:
     return lock
 
 
-def check_free(path: Path) -> None:
-    """Refuse to begin a run where one is.
-
-    Raises:
-        ConfigurationError: the folder holds something to lose, or its status is damaged.
-    """
-    if holds_work(path):
-        state = status_of(path)["state"]
-        raise ConfigurationError(f"{path}: holds a run already ({state}); choose another name=, or resume it: resume=true")
-
-
 def lasting(overrides: Sequence[str]) -> list[str]:
     """A job's overrides as its folder keeps them: without what only says how the multirun was started, and without secrets."""
     return without_secrets([override for override in overrides if not override.startswith("sweep.resume=")])
@@ -114,17 +103,15 @@ class RunFolder:
         self._started = time.time()
         if not distributed.is_main():  # one process writes; the others read
             return
-        earlier = status_of(self.path)
-        if resume and earlier is None:
-            raise ConfigurationError(f"resume=true: there is no run in {self.path}")
+        if resume:  # before a folder is made
+            check_startable(self.path, resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = hold(self.path / "run.lock", f"{self.path}: another process is running this name")
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         try:
-            if not resume:
-                check_free(self.path)
+            check_startable(self.path, resume)
             for folder in (self.path, *self.path.glob("eval/*")):  # of an earlier process that was killed; the lock is ours
                 clear_temporaries(folder)
             self._finished_before = self._clean()
@@ -173,7 +160,7 @@ class RunFolder:
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(values)))
 
     def newest_step(self) -> int:
-        """The step of the newest whole checkpoint, and 0 if there is none; damaged ones are renamed, and both are said.
+        """The step of the newest whole checkpoint, and 0 if there is none; damaged ones are renamed.
 
         Raises:
             ResumeRefusedError: the run has results, and nothing says any more which training they are of.
@@ -186,9 +173,7 @@ class RunFolder:
         checkpoint.clear(self.path, damaged)
         for line in damaged:
             log.warning(f"skipping damaged {line}; renamed to damaged-{line.partition(':')[0]}")
-        step = 0 if newest is None else checkpoint.step_of(newest)
-        say(f"resuming from step {step:,}" if step else "no usable checkpoint; starting from step 0")
-        return step
+        return 0 if newest is None else checkpoint.step_of(newest)
 
     def _clean(self) -> bool:
         """Remove what an earlier, failed attempt said; whether an earlier one finished, so that its results must stay."""

@@ -82,8 +82,8 @@ def run(verb: str) -> None:
             print(f"error: {guard.redacted(str(error))}", file=sys.stderr)
     sys.stdout.flush()
     distributed.shutdown()
-    tracking = sys.modules.get("e5ft.app.runs.tracking")
-    if tracking is not None and tracking.hung_or_failed():  # wandb's hooks at exit would wait for what hangs
+    trackers = sys.modules.get("e5ft.training.trackers")
+    if trackers is not None and trackers.hung_or_failed():  # wandb's hooks at exit would wait for what hangs
         sys.stderr.flush()
         os._exit(code)
     if code:

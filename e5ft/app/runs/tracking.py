@@ -5,13 +5,10 @@ Whatever happens inside wandb is said once and never ends or holds up a training
 
 import contextlib
 import json
-import logging
 import math
 import numbers
 import os
-import queue
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,19 +21,13 @@ from e5ft.app.settings.groups import TrackingSettings, has_wandb_key
 from e5ft.app.telling.report import duration
 from e5ft.errors import StorageError
 from e5ft.files import write_text
-from e5ft.training.trackers import FurtherTracker, Trackers
-
-log = logging.getLogger("e5ft")
+from e5ft.training.trackers import FINISH, START, FurtherTracker, Trackers, TrackerThread
 
 # What trackers may see. They would take anything they are given, and configurations can carry secrets.
 _ALLOWED = (
     *("name", "seed", "model", "data", "loss", "step", "matryoshka", "keep"),
     *("optimizer", "training", "evaluation"),
 )
-_INIT, _FINISH = 30, 60  # seconds that wandb itself gives the server
-_LOG = 30  # seconds; a line takes milliseconds
-_GRACE = 15  # seconds more before a call is given up from outside: wandb does not keep to its own limits everywhere
-_hung_or_failed = False
 
 
 class MetricsFile(TrainerCallback):
@@ -154,93 +145,16 @@ def _append(file: BinaryIO, line: bytes) -> None:
 # -- W&B -------------------------------------------------------------------------------------------------------------------
 
 
-def hung_or_failed() -> bool:
-    """Whether a call into a tracker never came back, or a run failed in its middle: its hooks at exit would hang or raise, too."""
-    return _hung_or_failed
-
-
-def _record(values: dict) -> dict:
-    return {key: values[key] for key in _ALLOWED if key in values}
-
-
-def _run_name(folder: Path, group: str | None) -> str:
-    return folder.name if group is None else f"{group}-{folder.name}"
-
-
-def exit_code_of(error: BaseException | None) -> int:
-    """The exit code of a job that ended so, as the trackers are told it."""
-    return 0 if error is None else getattr(error, "exit_code", 1)
-
-
-class TrackerThread:
-    """Calls into a tracker, on a thread of its own, each waited for so long and no longer; the first failure is said.
-
-    So a call that hangs holds nothing up, and what is raised inside can be told apart: SystemExit, KeyboardInterrupt and
-    CancelledError on that thread are the tracker's and end it alone; a KeyboardInterrupt on the main thread is a person's
-    (Ctrl-C, or "Stop run" in W&B's pages, which arrives as one) and passes.
-
-    Args:
-        name: of the tracker, for the warning.
-    """
-
-    def __init__(self, name: str):
-        self.name, self.failed = name, False
-        self._calls: queue.SimpleQueue | None = queue.SimpleQueue()
-        threading.Thread(target=_work, args=(self._calls,), name=f"{name}-calls", daemon=True).start()
-
-    def start(self, make: Callable[[], object]) -> object | None:
-        """Import the tracker and begin a run; None where that fails."""
-        return self._call(make, _INIT + _GRACE, "did not start", began=False)
-
-    def do(self, function: Callable[[], object]) -> None:
-        """Call, unless a call failed before."""
-        if not self.failed:
-            self._call(function, _LOG, "failed")
-
-    def finish(self, function: Callable[[], object] | None) -> None:
-        """End the run, also after a failure: what it has can still be kept. None: there is no run."""
-        if function is not None and self._calls is not None:
-            self._call(function, _FINISH + _GRACE, "did not finish")
-        if self._calls is not None:
-            self._calls.put(None)
-
-    def _call(self, function: Callable[[], object], seconds: float, what: str, *, began: bool = True) -> object | None:
-        global _hung_or_failed
-        answer: queue.SimpleQueue = queue.SimpleQueue()
-        self._calls.put((function, answer))
-        try:
-            value, error = answer.get(timeout=seconds)
-        except queue.Empty:
-            value, error = None, f"no answer in {seconds:g} s"
-            _hung_or_failed, self._calls = True, None
-        if error is not None:
-            _hung_or_failed = _hung_or_failed or began
-            if not self.failed:
-                text = (str(error).strip() or type(error).__name__).splitlines()[0]
-                log.warning(f"{self.name} {what} ({text}); continuing without it. metrics.jsonl has everything.")
-            self.failed = True
-        return value
-
-
-def _work(calls: queue.SimpleQueue) -> None:
-    while (call := calls.get()) is not None:
-        function, answer = call
-        try:
-            answer.put((function(), None))
-        except BaseException as error:  # also those that would end a thread without a word: see TrackerThread
-            answer.put((None, error))
-
-
 class WandbMirror(TrainerCallback):
     """Send what Trainer logs to a W&B run; after the first failure no more.
 
     Args:
-        make_run: imports wandb and returns its run; None: there is none.
+        make_run: imports wandb and returns its run.
     """
 
-    def __init__(self, make_run: Callable[[], object] | None):
-        self._thread = None if make_run is None else TrackerThread("W&B")
-        self._run = None if make_run is None else self._thread.start(make_run)
+    def __init__(self, make_run: Callable[[], object]):
+        self._thread = TrackerThread("W&B")
+        self._run = self._thread.start(make_run)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Called by Trainer with what it logs."""
@@ -255,33 +169,41 @@ class WandbMirror(TrainerCallback):
 
     def finish(self, code: int) -> None:
         """End the run in W&B with the job's exit code: one above 0 is a failed run there."""
-        if self._thread is not None:
-            self._thread.finish(None if self._run is None else lambda: self._run.finish(exit_code=code))
+        self._thread.finish(None if self._run is None else lambda: self._run.finish(exit_code=code))
 
 
 @contextlib.contextmanager
-def wandb_run(tracking: TrackingSettings, values: dict, folder: Path, group: str | None) -> Iterator[WandbMirror]:
-    """A W&B run for one job, finished at the end: two jobs of one process would otherwise share it (wandb#1314).
+def tracked(tracking: TrackingSettings, values: dict, folder: Path, group: str | None) -> Iterator[Trackers]:
+    """W&B and the further trackers of one job, finished at its end: two jobs of one process would share a run (wandb#1314).
 
     Args:
         tracking: whether and where.
         values: the whole configuration as plain values; only an allowlist of its groups is sent.
-        folder: where W&B keeps its files.
+        folder: the run's, where W&B keeps its files.
         group: the sweep that the run belongs to.
 
     Yields:
-        A mirror, which does nothing when W&B is off or cannot start.
+        One callback for all; it does nothing where trackers are off or cannot start.
     """
-    mode = tracking.mode
-    tracked = mode != "off" and distributed.is_main()
-    mirror = WandbMirror((lambda: _start(tracking, values, folder, group, mode)) if tracked else None)
-    with contextlib.ExitStack() as end:
-        end.push(lambda _, error, __: mirror.finish(exit_code_of(error)))
-        yield mirror
+    mirrors, name = [], folder.name if group is None else f"{group}-{folder.name}"
+    if distributed.is_main():
+        record = {key: values[key] for key in _ALLOWED if key in values}
+        if tracking.mode != "off":
+            mirrors.append(WandbMirror(lambda: _start(tracking, record, folder, group, name)))
+        mirrors += [FurtherTracker(each, TrackerThread(each), (record, tracking.project, name)) for each in tracking.also]
+    code = 0
+    try:
+        yield Trackers(mirrors)
+    except BaseException as error:
+        code = getattr(error, "exit_code", 1)
+        raise
+    finally:
+        for mirror in mirrors:
+            mirror.finish(code)
 
 
-def _start(tracking: TrackingSettings, values: dict, folder: Path, group: str | None, mode: str) -> object:
-    if mode == "online" and not has_wandb_key():  # wandb would ask on the terminal, and wait
+def _start(tracking: TrackingSettings, record: dict, folder: Path, group: str | None, name: str) -> object:
+    if tracking.mode == "online" and not has_wandb_key():  # wandb would ask on the terminal, and wait
         raise RuntimeError("no API key: `wandb login`, WANDB_API_KEY=..., or tracking.wandb=offline")
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -294,37 +216,19 @@ def _start(tracking: TrackingSettings, values: dict, folder: Path, group: str | 
         disable_code=True,
         x_disable_meta=True,  # it would record the command line, with whatever secret stands on it
         x_disable_stats=True,
-        init_timeout=_INIT,
-        finish_timeout=_FINISH,  # without it finish() retries for hours when the server is gone
+        init_timeout=START,
+        finish_timeout=FINISH,  # without it finish() retries for hours when the server is gone
         finish_timeout_raises=True,
     )
     return wandb.init(
         project=tracking.project,
         entity=tracking.entity,
         tags=list(tracking.tags),
-        name=_run_name(folder, group),
+        name=name,
         group=group,
         dir=str(folder),
-        config=_record(values),
-        mode=mode,
+        config=record,
+        mode=tracking.mode,
         reinit="finish_previous",
         settings=settings,
     )
-
-
-@contextlib.contextmanager
-def tracked(tracking: TrackingSettings, values: dict, folder: Path, group: str | None) -> Iterator[Trackers]:
-    """W&B and the further trackers of one job, finished at the end with its exit code.
-
-    Args:
-        tracking, values, folder, group: as of `wandb_run`.
-
-    Yields:
-        One callback for all.
-    """
-    shown = _record(values), tracking.project, _run_name(folder, group)
-    with wandb_run(tracking, values, folder, group) as mirror, contextlib.ExitStack() as ends:
-        others = [FurtherTracker(each, TrackerThread(each), shown) for each in tracking.also if distributed.is_main()]
-        for other in others:
-            ends.push(lambda _, error, __, finish=other.finish: finish(exit_code_of(error)))
-        yield Trackers([mirror, *others])

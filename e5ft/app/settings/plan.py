@@ -95,6 +95,11 @@ class DataPlan:
         return {reading.corpus_file: reading.encoding for reading in readings if reading.corpus_file is not None}
 
     @property
+    def several_files(self) -> bool:
+        """Whether several sources of rows are read, so that what is said of one must name it."""
+        return sum(isinstance(part, RowsFile) for part in (*self.sources, self.dev)) > 1
+
+    @property
     def dev_is_test(self) -> bool:
         """Whether the queries that choose the checkpoint are those that are reported: the scores are then optimistic."""
         return self.evaluation is None or self.evaluation == self.dev

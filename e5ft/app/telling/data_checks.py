@@ -62,10 +62,10 @@ def _all_rows(run) -> Finding:
     sampler = StepSampler(len(data.train.rows), batch, training.gradient_accumulation_steps, world_size=processes)
     steps = training.max_steps if training.max_steps > 0 else int(-(-training.num_train_epochs * sampler.steps // 1))
     queries = f"{len(data.dev.queries):,} dev and {len(data.test.queries):,} test queries"
-    rejected = f" ({data.rejected:,} rejected)" if data.rejected else ""
-    text = f"{data.label}: {data.read:,} rows{rejected}, {len(data.train.rows):,} for training, {queries}"
+    rejected = f" ({data.rows.rejected:,} rejected)" if data.rows.rejected else ""
+    text = f"{data.label}: {data.rows.read:,} rows{rejected}, {len(data.train.rows):,} for training, {queries}"
     text += f"; {steps:,} steps of {sampler.step_rows:,}"
-    return note(text, "data.on_bad_row=skip leaves the rejected out") if data.rejected else ok(text)
+    return note(text, "data.on_bad_row=skip leaves the rejected out") if data.rows.rejected else ok(text)
 
 
 def _first_rows(run, parts: list[RowsFile], sets: list) -> Finding:

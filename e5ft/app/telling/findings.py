@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
-from torch import nn
 
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
@@ -22,13 +21,14 @@ from e5ft.app.telling import machine
 from e5ft.app.telling.data_checks import check_data, check_overlap
 from e5ft.app.telling.machine import Finding, fault, note, ok
 from e5ft.app.telling.report import duration, say, size
-from e5ft.app.telling.state import holds_work, status_of
+from e5ft.app.telling.state import check_startable
 from e5ft.data.mixing import MixSampler
 from e5ft.data.store import TokenStore
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.compact import compacted
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_config, load_description, without_memory
+from e5ft.modeling.lora import added_parameters
 from e5ft.modeling.settings import ModelSource
 from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
@@ -83,10 +83,7 @@ class PlannedRun:
         model = without_memory(load_config(source))
         total = sum(parameter.numel() for parameter in model.parameters())
         if lora is not None:
-            names = lora.target_modules
-            layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and not n.startswith("pooler")]
-            adapted = [m for n, m in layers if names == "all-linear" or n.rpartition(".")[2] in names]
-            added = sum(lora.rank * (layer.in_features + layer.out_features) for layer in adapted)
+            added = added_parameters(model, lora)
             return total + added, added, 0
         freeze(model, self.settings.model.freeze)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -160,14 +157,10 @@ def check_packages(run: PlannedRun) -> Finding:
 
 
 def check_settings(run: PlannedRun) -> Finding:
-    """Build what a run builds of its settings first, and refuse the name of a run that is there already."""
+    """Build what a run builds of its settings first, and refuse a name under which it cannot begin, or be resumed."""
     folder = folder_in(OUTPUTS, run.settings.name)
     run.build(run.settings, folder)
-    status = status_of(folder)
-    if run.settings.resume and status is None:
-        return fault(f"resume=true, but there is no run in {folder}", "resume=false, or another name=")
-    if not run.settings.resume and holds_work(folder):
-        return fault(f"{folder} holds a run already ({status['state']})", "another name=, or resume=true to resume it")
+    check_startable(folder, run.settings.resume)
     return ok(f"{run.step_rows:,} queries a step")
 
 
@@ -267,7 +260,7 @@ def run_facts(
     epochs = args.num_train_epochs if args.max_steps < 0 else steps / sampler.steps
     processes = f" x {args.world_size} processes" if args.world_size > 1 else ""
     cut = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}{processes}"
-    rejected = f" ({data.rejected:,} rejected)" if data.rejected else ""
+    rejected = f" ({data.rows.rejected:,} rejected)" if data.rows.rejected else ""
     dev, test = len(data.dev.queries), len(data.test.queries)
     yield "rows", ok(f"{len(data.train.rows):,} for training{rejected}, {dev:,} dev queries, {test:,} test queries")
     if isinstance(sampler, MixSampler):

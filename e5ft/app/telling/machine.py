@@ -105,14 +105,7 @@ def cpu_has_bf16() -> bool | None:
     return None
 
 
-def memory(
-    weights: int,
-    trained: int,
-    device: torch.device,
-    *,
-    spared: int = 0,
-    shards: int = 1,
-) -> Finding:
+def memory(weights: int, trained: int, device: torch.device, *, spared: int = 0, shards: int = 1) -> Finding:
     """Compare free memory with weights, gradient and AdamW's two moments in float32; activations come on top.
 
     Args:

@@ -8,32 +8,28 @@ from typing import Any
 from e5ft.app.settings.build import data_defaults
 from e5ft.app.settings.plan import DataPlan
 from e5ft.app.telling.report import duration, relative
-from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.filters import fates
 from e5ft.retrieval.settings import Limits, Selection
 
 _KEPT = ("dev_share", "eval_split", "keep_dir", "negatives_per_query")  # of the data group: what train.py goes by, too
 
 
-def mining_opening(source: ModelSource | None, selection: Selection, data) -> str:
-    """The first lines of mining: which rows get negatives, from which candidates.
+def mining_opening(selection: Selection, data) -> str:
+    """The first facts of mining: how many rows get negatives, from which candidates.
 
     Args:
-        source: of the model that scores; None where there is none.
         selection: which candidates are taken.
         data: the MiningData.
     """
     index = data.index
-    by = "without a model" if source is None else f"with {source.label}"
     lines = [
-        f"e5ft: hard negatives for {data.label}, {by}",
         f"  rows        {len(index.query_of):,} ({len(index.queries):,} distinct queries)",
         f"  candidates  {index.candidates:,} passages; looked at: ranks {selection.window[0]} to {selection.window[1]} "
         f"of {', '.join(selection.sources)}",
     ]
     if data.held_out_label is not None:
         lines.append(
-            f"  held out    {data.counts.held_out:,} passages of {data.held_out_label}: {index.excluded:,} of them taken out of "
+            f"  held out    {data.counts['held_out']:,} passages of {data.held_out_label}: {index.excluded:,} of them taken out of "
             f"the candidates; {index.overlap:,} are documents of these rows"
         )
     if data.own and selection.own_negatives == "keep":
@@ -60,11 +56,8 @@ def mining_closing(summary: dict, selection: Selection, limits: Limits, output: 
         output: the file of rows.
         following: the command that goes on with it; None within rounds, which go on by themselves.
     """
-    always = {
-        "known_positive",
-        "chosen",
-        *(field for field, value in vars(limits).items() if value is not None),
-    }  # also a filter that removed nothing
+    # Also a filter that removed nothing.
+    always = {"known_positive", "chosen", *(field for field, value in vars(limits).items() if value is not None)}
     rows, none, fewer = summary["rows"], summary["rows_with_none"], summary["rows_with_fewer"]
     seen = summary["candidates"]["seen"]
     lines = [

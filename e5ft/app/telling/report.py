@@ -37,24 +37,23 @@ def header_line(name: str, text: str) -> str:
     return f"  {name:<10}  {text}"
 
 
-def opening(source: ModelSource, data, overlaps: Sequence[Overlap]) -> str:
-    """The first lines of a training: which model is about to be trained on what, and what its scores can tell.
+def opening(source: ModelSource, encoder: "Encoder", data, overlaps: Sequence[Overlap]) -> str:
+    """The first facts of a training: what its scores can tell, and how texts are read.
 
     Args:
         source: where the model comes from.
+        encoder: the model.
         data: the TrainingData.
         overlaps: of its sets with its rows.
     """
-    lines = [f"e5ft: {source.label}, on {data.label}"]
+    lines = []
     if source.init == "random":
         lines.append(f"  The model starts from random weights, to try things out. The real one: {_REAL_RUN}")
     if data.dev_is_test:
-        lines.append(
-            "  No separate test set: the scores below are of the dev set that chooses the checkpoint, so a little optimistic."
-        )
+        lines.append("  No separate test set: the scores are of the dev set that chooses the checkpoint, so a little optimistic.")
         lines.append(f"  corpus      {data.corpus}: {len(data.test.passages):,} passages, all ranked before and after")
     lines += [f"  overlap     {overlap.sentence}" for overlap in overlaps if overlap.sentence]
-    return "\n".join([*lines, *set_notes([data.test, data.dev, *data.keep])])
+    return "\n".join([*lines, *set_notes([data.test, data.dev, *data.keep]), text_format(encoder)])
 
 
 def set_notes(sets: Iterable["RetrievalSet"]) -> list[str]:

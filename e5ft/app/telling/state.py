@@ -29,6 +29,21 @@ def holds_work(path: Path) -> bool:
     return status is not None and (status["state"] != "failed" or _has_work(path))
 
 
+def check_startable(path: Path, resume: bool) -> None:
+    """Refuse to begin a run where one is, and to resume one where none is.
+
+    Raises:
+        ConfigurationError: so it is, or the folder's status is damaged.
+    """
+    status = status_of(path)
+    if resume and status is None:
+        raise ConfigurationError(f"resume=true: there is no run in {path}; leave it out, or choose another name=")
+    if not resume and holds_work(path):
+        raise ConfigurationError(
+            f"{path}: holds a run already ({status['state']}); choose another name=, or resume it: resume=true"
+        )
+
+
 def record(file: Path, *needed: str) -> dict:
     """Read a record of a run's folder, a JSON object with at least the needed keys.
 

@@ -29,7 +29,12 @@ def load(settings):
 
 
 def test_what_was_understood_of_rows_is_a_line_of_every_header(composed, tmp_path, capsys):
-    """Also of rows that come from the cache, and of dev rows."""
+    """Also of rows that come from the cache, and of dev rows; with two files every line names its own."""
+
+    def said():
+        lines = capsys.readouterr().out.splitlines()
+        return [line for line in lines if line.startswith("  read")], [line for line in lines if not line.startswith("  read")]
+
     for name, separator in (("rows.csv", ";"), ("dev.csv", "\t")):
         table = [
             separator.join(("query", "document")),
@@ -45,12 +50,16 @@ def test_what_was_understood_of_rows_is_a_line_of_every_header(composed, tmp_pat
     ]
     for _ in range(2):
         load(composed("train", *given))
-        assert capsys.readouterr().out.splitlines() == expected
+        read, others = said()
+        assert read == expected
+        places = [(line[2:14].strip(), line[14:].partition(": ")[0]) for line in others]
+        assert places == [(what, f"{tmp_path}/{name}") for name in ("rows.csv", "dev.csv") for what in ("columns", "first row")]
     settings = composed("mine", *given, "data.eval_dir=null")
     load_mining_data(plan(settings), settings)
-    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("  read")] == expected
+    assert said()[0] == expected
     load_evaluation_set(composed("eval", "model.path=.", *given[1:]))
-    assert capsys.readouterr().out.splitlines() == expected[2:]
+    read, others = said()
+    assert read == expected[2:] and f"{tmp_path}" not in str(others)
 
 
 @pytest.fixture
@@ -73,7 +82,7 @@ BOTH = "data.sources={laws: laws.jsonl, web: {train_file: web.jsonl, weight: 2}}
 def test_the_dev_set_is_split_off_the_joined_rows(composed, two_files):
     """No sample anywhere; places and sources survive the split."""
     data = load(composed("train", "data=mix", BOTH))
-    assert (data.read, data.rejected, data.sample, data.label) == (180, 0, False, "a mix of laws, web")
+    assert (data.rows.read, data.rows.rejected, data.label) == (180, 0, "a mix of laws, web")
     assert len(data.train.rows) + len(data.dev.queries) == 180
     assert len(data.dev.queries) == 18
     for number in range(len(data.train.rows)):

@@ -48,7 +48,10 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     assert difference["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}  # a model against itself
     assert (out / "mine/model/run.trec").is_file()
     printed = capsys.readouterr().out
-    assert "on mine: 8 queries, 16 passages (the rows' own alone; name all there are with data.corpus_file=FILE)" in printed
+    assert (
+        "  set         mine: 8 queries, 16 passages (the rows' own alone; name all there are with data.corpus_file=FILE)"
+        in printed
+    )
     assert "\nmine, 8 queries: differences below .42 (ndcg@10) cannot be seen" in printed
 
 
@@ -63,8 +66,10 @@ def test_rows_are_ranked_among_the_corpus_file_without_copies_of_answers(run, co
     evaluate(
         composed("eval", f"model.path={run}/model", f"data.dev_file={write_rows(rows)}", f"data.corpus_file={corpus}", *options)
     )
-    told = "4 queries, 6 passages (the rows' own and data.corpus_file's); 1 near-copies of answers left out"
-    assert told in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"e5ft: {run}/model, measured on {tmp_path}/rows.jsonl\n")
+    assert "  set         rows: 4 queries, 6 passages (the rows' own and data.corpus_file's)\n" in printed
+    assert "  note        rows: near-copies of answers: 1, left out" in printed
     assert read_json(tmp_path / "out/rows/model/metrics.json")["passages"] == 6
 
 

@@ -9,54 +9,19 @@ import torch
 
 from e5ft.app.commands import export as commands
 from e5ft.app.commands.evaluate import evaluate
-from e5ft.app.commands.export import choose_alpha, export, sweep_table
+from e5ft.app.commands.export import export, sweep_table
 from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
+from e5ft.retrieval.comparison import choose_alpha
 from tests.app.conftest import TINY
 from tests.conftest import make_encoder
 
 SAMPLE = shipped("data/sample/eval")
 FAST = ("evaluation.intervals=50", "device=cpu")
-
-
-# -- the rule ----------------------------------------------------------------------------------------------------------------
-
-TARGET = {0.0: 0.50, 0.25: 0.55, 0.5: 0.60, 0.75: 0.62, 1.0: 0.61}
-WIKI = {0.0: 0.80, 0.25: 0.80, 0.5: 0.78, 0.75: 0.77, 1.0: 0.60}
-LAW = {0.0: 0.40, 0.25: 0.41, 0.5: 0.37, 0.75: 0.39, 1.0: 0.20}
-
-
-@pytest.mark.parametrize(
-    ("target", "keep", "floors", "chosen", "qualifying"),
-    [
-        # Wiki alone, bound .775: .75 falls below it and the largest target left is .60 at .5.
-        (TARGET, {"wiki": WIKI}, {"wiki": 0.775}, 0.5, [0.0, 0.25, 0.5]),
-        # Exactly at the bound qualifies.
-        (TARGET, {"wiki": WIKI}, {"wiki": 0.77}, 0.75, [0.0, 0.25, 0.5, 0.75]),
-        # Every keep set must hold: law excludes .5, which wiki lets pass, and wiki excludes .75.
-        (TARGET, {"wiki": WIKI, "law": LAW}, {"wiki": 0.775, "law": 0.38}, 0.25, [0.0, 0.25]),
-        # None but the base.
-        (TARGET, {"wiki": WIKI | {0.0: 0.9}}, {"wiki": 0.85}, 0.0, [0.0]),
-        # A base below its own bound, as few bootstrap samples can have it, is still the base.
-        (TARGET, {"wiki": WIKI}, {"wiki": 0.9}, 0.0, [0.0]),
-        # Nothing to keep: the target alone, where .75 is above 1.
-        (TARGET, {}, {}, 0.75, [0.0, 0.25, 0.5, 0.75, 1.0]),
-        # Of equal scores the smaller alpha, in whatever order they were measured.
-        ({1.0: 0.6, 0.5: 0.6, 0.0: 0.5}, {}, {}, 0.5, [0.0, 0.5, 1.0]),
-        ({1.0: 0.5, 0.5: 0.5, 0.0: 0.5}, {}, {}, 0.0, [0.0, 0.5, 1.0]),
-        # Fine-tuning that only harmed.
-        ({0.0: 0.5, 0.5: 0.4, 1.0: 0.3}, {}, {}, 0.0, [0.0, 0.5, 1.0]),
-    ],
-)
-def test_the_rule_worked_by_hand(target, keep, floors, chosen, qualifying):
-    assert choose_alpha(target, keep, floors) == (chosen, qualifying)
-
-
-# -- the stage ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

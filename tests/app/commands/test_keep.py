@@ -47,10 +47,10 @@ def test_the_run_measures_what_it_cost(trained, keep, capsys):
 
 
 def test_the_figures_go_to_the_mirror(trained, keep, monkeypatch):
-    from e5ft.app.runs.tracking import WandbMirror
+    from e5ft.training.trackers import Trackers
 
     sent = {}
-    monkeypatch.setattr(WandbMirror, "send", lambda self, values, step=None: sent.update(values))
+    monkeypatch.setattr(Trackers, "send", lambda self, values: sent.update(values))
     _, folder = trained(f"data.keep_dir={keep('law')}", "training.max_steps=1", "evaluation.bm25=null")
     entry = read_json(folder / "summary.json")["keep"][0]
     assert "bm25" not in entry["scores"]

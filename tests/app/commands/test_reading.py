@@ -90,6 +90,22 @@ def test_rows_that_pass_are_read_without_torch_and_handed_on(tmp_path):
     assert [path.name.partition("-")[0] for path in (tmp_path / "cache").glob("rows-*[!k]")] == ["rows"]
 
 
+@pytest.mark.parametrize(
+    ("verb", "overrides", "title"),
+    [
+        ("train", [], "e5ft: mini shape, random weights, on {rows}"),
+        ("mine", ["sources=[bm25]"], "e5ft: hard negatives for {rows}, without a model"),
+        ("eval", ["model=e5_small"], "e5ft: intfloat/multilingual-e5-small, measured on {rows}"),
+    ],
+)
+def test_the_title_comes_before_what_was_understood_of_rows(composed, write_rows, capsys, verb, overrides, title):
+    rows = write_rows([json.loads(line) for line in GOOD.splitlines()])
+    field = "data.dev_file" if verb == "eval" else "data.train_file"
+    read_first(verb, composed(verb, *overrides, f"{field}={rows}"))
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == title.format(rows=rows) and second == "  columns     query, document"
+
+
 def test_what_has_been_read_is_not_read_again(composed, monkeypatch, write_rows):
     settings = composed("train", "tracking=off", f"data.train_file={write_rows([json.loads(x) for x in GOOD.splitlines()])}")
     data, given = read_first("train", settings), []
@@ -101,7 +117,7 @@ def test_what_has_been_read_is_not_read_again(composed, monkeypatch, write_rows)
         def run(self, mirror):
             return {"best": {"score": 0.5}}
 
-    monkeypatch.setattr(training, "load_training_data", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(training, "training_data", lambda *_: pytest.fail("read again"))
     monkeypatch.setattr(training, "_Run", Run)
     assert training.train(settings, training.Job(Path("outputs/x"), "x"), data) == 0.5 and given == [data]
 
@@ -117,7 +133,7 @@ def test_what_has_been_read_is_not_read_again(composed, monkeypatch, write_rows)
 def test_nothing_is_written_and_no_run_begun_until_settings_and_rows_have_passed(
     trained, monkeypatch, tmp_path, override, refusal
 ):
-    monkeypatch.setattr(training, "wandb_run", lambda *_: pytest.fail("W&B began"))
+    monkeypatch.setattr(training, "tracked", lambda *_: pytest.fail("W&B began"))
     with pytest.raises(refusal):
         trained(override)
     assert not (tmp_path / "outputs").exists()

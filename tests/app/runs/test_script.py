@@ -8,8 +8,9 @@ import pytest
 from hydra._internal.utils import get_args
 from hydra.types import RunMode
 
-from e5ft.app.runs import script, tracking
+from e5ft.app.runs import script
 from e5ft.errors import ConfigurationError
+from e5ft.training import trackers
 
 
 @pytest.mark.parametrize("hangs", [True, False])
@@ -18,7 +19,7 @@ def test_a_hanging_wandb_does_not_hold_up_the_exit(monkeypatch, hangs):
     exits = []
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(script, "_ended_by", ConfigurationError("x"))
-    monkeypatch.setattr(tracking, "hung_or_failed", lambda: hangs)
+    monkeypatch.setattr(trackers, "hung_or_failed", lambda: hangs)
     monkeypatch.setattr(script.os, "_exit", exits.append)
     monkeypatch.setattr(script.hydra, "main", lambda **_: lambda job: lambda: None)
     monkeypatch.setattr(sys, "argv", ["train.py"])

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from e5ft.app.runs import tracking as module
-from e5ft.app.runs.tracking import MetricsFile, wandb_run
+from e5ft.app.runs.tracking import MetricsFile, tracked
 from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import TrackingSettings
 from e5ft.errors import ConfigurationError, DataError, NonFiniteError, StorageError, TerminatedError
+from e5ft.training import trackers
 
 TRACKING = TrackingSettings("offline", "p", None, ("t",))
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -94,7 +94,7 @@ def test_a_full_disk_ends_the_run_and_leaves_whole_lines(tmp_path, monkeypatch):
     def full(*given, **more):
         return FullDisk(open(*given, **more), room=7)
 
-    monkeypatch.setattr(module, "open", full, raising=False)
+    monkeypatch.setattr("e5ft.app.runs.tracking.open", full, raising=False)
     state.global_step = 2
     with pytest.raises(StorageError, match=r"metrics.jsonl: cannot be written \(No space left on device\).*resume=true"):
         metrics.on_log(None, state, TrainerControl(), {"loss": 0.25})
@@ -146,13 +146,13 @@ def fake(monkeypatch):
 
     fake.init = init
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.setattr(module, "_hung_or_failed", False)
+    monkeypatch.setattr(trackers, "_hung_or_failed", False)
     return fake
 
 
 def train_through(tracking, folder):
     """What a training does with its mirror."""
-    with wandb_run(tracking, {}, folder, None) as mirror:
+    with tracked(tracking, {}, folder, None) as mirror:
         for step in range(3):
             mirror.on_log(None, TrainerState(global_step=step), None, {"loss": 1.0})
         mirror.send({"test/ndcg@10": 0.5})
@@ -164,7 +164,7 @@ def warnings_of(caplog):
 
 def test_a_mirror_of_what_is_logged(fake, tmp_path):
     config = {"name": "n", "loss": {"temperature": 1}, "secret_thing": "canary"}
-    with wandb_run(TRACKING, config, tmp_path / "3", "sweep") as mirror:
+    with tracked(TRACKING, config, tmp_path / "3", "sweep") as mirror:
         mirror.on_log(None, TrainerState(global_step=7), None, {"loss": 1.0})
         mirror.on_log(None, TrainerState(global_step=7), None, {"eval_ndcg@10": 0.5})
     assert fake.run.logged == [(7, {"train/loss": 1.0}), (7, {"dev/ndcg@10": 0.5})]
@@ -194,7 +194,7 @@ def test_what_wandb_raises_is_one_warning(fake, tmp_path, caplog, where, error):
     assert len(warnings_of(caplog)) == 1 and "metrics.jsonl has everything" in warnings_of(caplog)[0]
     assert fake.run.finished == (0 if where == "init" else 1)
     assert len(fake.run.logged) == {"init": 0, "log": 0, "finish": 4}[where]
-    assert module.hung_or_failed() == (where != "init")  # wandb's hooks at exit would fail on a run that is dead
+    assert trackers.hung_or_failed() == (where != "init")  # wandb's hooks at exit would fail on a run that is dead
 
 
 def test_failing_everywhere_is_one_warning(fake, tmp_path, caplog):
@@ -217,22 +217,22 @@ def test_a_wandb_that_cannot_be_imported_is_one_warning(tmp_path, caplog, monkey
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
 def test_a_call_that_hangs_is_given_up(fake, tmp_path, caplog, monkeypatch, where):
     hold = threading.Event()
-    for name in ("_INIT", "_FINISH", "_GRACE", "_LOG"):
-        monkeypatch.setattr(module, name, 0.1)
+    for name in ("START", "FINISH", "_GRACE", "_LOG"):
+        monkeypatch.setattr(trackers, name, 0.1)
     fake.run.does = {where: hold.wait}
     try:
         train_through(TRACKING, tmp_path)
         assert len(warnings_of(caplog)) == 1 and "no answer" in warnings_of(caplog)[0]
-        assert module.hung_or_failed()
+        assert trackers.hung_or_failed()
     finally:
         hold.set()
 
 
 def test_a_person_s_interrupt_passes(fake, tmp_path):
     """Ctrl-C while wandb is waited for ends the run; wandb's run is still finished."""
-    with pytest.raises(KeyboardInterrupt), wandb_run(TRACKING, {}, tmp_path, None):
+    with pytest.raises(KeyboardInterrupt), tracked(TRACKING, {}, tmp_path, None):
         raise KeyboardInterrupt
-    assert fake.run.finished == 1 and not module.hung_or_failed()
+    assert fake.run.finished == 1 and not trackers.hung_or_failed()
 
 
 def test_wandb_is_called_on_one_thread_of_its_own(fake, tmp_path):
@@ -268,7 +268,7 @@ def test_online_without_a_key_asks_nobody(fake, tmp_path, caplog, monkeypatch):
     ids=repr,
 )
 def test_a_run_ends_in_wandb_as_the_job_ended(fake, tmp_path, error, code):
-    with contextlib.suppress(type(error) if error else ()), wandb_run(TRACKING, {}, tmp_path, None):
+    with contextlib.suppress(type(error) if error else ()), tracked(TRACKING, {}, tmp_path, None):
         if error:
             raise error
     assert (fake.run.finished, fake.run.exit_code) == (1, code)
@@ -281,11 +281,11 @@ def test_modes(fake, tmp_path, monkeypatch):
     for key, expected in ((None, "offline"), ("k", "online")):
         if key:
             monkeypatch.setenv("WANDB_API_KEY", key)
-        with wandb_run(dataclasses.replace(TRACKING, wandb="auto"), {}, tmp_path, None):
+        with tracked(dataclasses.replace(TRACKING, wandb="auto"), {}, tmp_path, None):
             pass
         assert fake.calls[-1]["mode"] == expected
     count = len(fake.calls)
-    with wandb_run(dataclasses.replace(TRACKING, wandb=False), {}, tmp_path, None):
+    with tracked(dataclasses.replace(TRACKING, wandb=False), {}, tmp_path, None):
         pass
     assert len(fake.calls) == count
 

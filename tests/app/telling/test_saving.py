@@ -22,28 +22,24 @@ def offered(composed, given):
 @pytest.mark.parametrize("in_clone", [True, False])
 def test_pasting_the_lines_gives_the_same_group(composed, tmp_path, monkeypatch, in_clone):
     asked = composed("train", *[each.lstrip("+") for each in GIVEN])
-    conf = tmp_path / "it's here/conf"
-    (conf / "data").mkdir(parents=True)
-    if in_clone:
-        (conf.parent / "train.py").write_text("")
+    conf = tmp_path / "conf" if in_clone else tmp_path / "elsewhere/conf"
     monkeypatch.setattr(saving, "shipped", lambda name: conf)
     title, lines = offered(composed, GIVEN).lstrip("\n").split("\n", 1)
-    assert "data=faq" in title and ("--config-dir=conf" in title) == (not in_clone)
+    assert "data=faq_1" in title and ("--config-dir=conf" in title) == (not in_clone)
     subprocess.run(["bash", "-ec", lines], cwd=tmp_path, check=True)
-    folder = conf if in_clone else tmp_path / "conf"
-    assert [path.name for path in (folder / "data").iterdir()] == ["faq.yaml"]
-    searched = composed("train", f'hydra.searchpath=["file://{folder}"]', "data=faq")
+    assert [path.name for path in (tmp_path / "conf/data").iterdir()] == ["faq_1.yaml"]
+    searched = composed("train", f'hydra.searchpath=["file://{tmp_path / "conf"}"]', "data=faq_1")
     assert searched.data == asked.data
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["data.format=auto"], "data=rows says"),  # the sample: no file has a name
-        (["data.train_file=2024 (1).csv", "data.on_bad_row=skip"], "data=rows says"),  # Hydra would read a number
-        (["data.train_file=default.csv", "data.on_bad_row=skip"], "data=default_2 says"),  # shipped, not to be replaced
+        (["data.format=auto"], "data=rows "),  # the sample: no file has a name
+        (["data.train_file=2024 (1).csv", "data.on_bad_row=skip"], "data=rows "),  # Hydra would read a number
+        (["data.train_file=default.csv", "data.on_bad_row=skip"], "data=default_2 "),  # shipped, not to be replaced
         (["data=flagembedding", "data.train_file=a.jsonl", "data.columns.query=q"], 'defaults: ["flagembedding", "_self_"]'),
-        (["data=simlm", "data.columns={query: q, document: d}", "data.train_file=x/y.z.jsonl"], "data=y says"),
+        (["data=simlm", "data.columns={query: q, document: d}", "data.train_file=x/y.z.jsonl"], "data=y_z "),
     ],
 )  # fmt: skip
 def test_its_name_and_what_it_stands_on(composed, given, words):

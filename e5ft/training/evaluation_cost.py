@@ -39,27 +39,33 @@ class EvaluationPlan:
 
 
 def planned_dev(
-    dev: RetrievalSet, settings, arguments: "TrainingArguments", encoder: "Encoder", rows: int, row_tokens: float
+    dev: RetrievalSet,
+    size: int | str,
+    arguments: "TrainingArguments",
+    encoder: "Encoder",
+    rows: int,
+    row_tokens: float,
+    seed: int,
 ) -> tuple[RetrievalSet, EvaluationPlan | None]:
-    """Bound the set that is ranked while training by `data.eval_corpus_size`, and estimate what ranking it costs.
+    """Bound the set that is ranked while training, and estimate what ranking it costs.
 
-    A number keeps all queries and that many passages. `auto` keeps as many of both as let all evaluations together cost
+    A number as size keeps all queries and that many passages. `auto` keeps as many of both as let all evaluations together cost
     `SHARE` of training's work: at least `FEWEST_QUERIES` queries and twice their judged passages, at most `LARGEST` passages.
     The result does not depend on how a step is cut into micro-batches and processes, so that a resumed run with another
     cut has the same set.
 
     Args:
         dev: the whole dev set.
-        settings: of train.py.
+        size: passages to rank, or `auto`.
         arguments: training's.
         encoder: its tokenizer counts the tokens.
         rows: number of training rows.
         row_tokens: tokens that a row shows in an epoch, on average.
+        seed: of the choice.
 
     Returns:
         The bounded set, and the plan; None where nothing is measured while training.
     """
-    size, seed = settings.data.eval_corpus_size, settings.seed
     step_rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     steps = arguments.max_steps if arguments.max_steps > 0 else max(1, int(arguments.num_train_epochs * (rows // step_rows)))
     times = _evaluations(arguments, steps, max(1, rows // step_rows))

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5ft.app.commands.costs import FEWEST_QUERIES, LARGEST, chosen_size, planned_dev
 from e5ft.app.commands.data import load_training_data
 from e5ft.app.settings.plan import plan
 from e5ft.app.settings.training import training_arguments
 from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
-from tests.app.conftest import TINY
+from e5ft.training.evaluation_cost import FEWEST_QUERIES, LARGEST, chosen_size, planned_dev
+from tests.app.conftest import TINY, composed, trained  # noqa: F401  fixtures
 
 
 @given(
@@ -33,7 +33,7 @@ def test_more_tokens_buy_queries_first_and_then_passages():
     assert sizes == [(100, 200), (103, 415), (389, 1558), (902, 7847), (902, LARGEST)]
 
 
-def test_a_run_says_what_its_evaluations_cost_and_measures_so_often(trained, capsys):
+def test_a_run_says_what_its_evaluations_cost_and_measures_so_often(trained, capsys):  # noqa: F811
     _, folder = trained("training.max_steps=6", "training.eval_steps=2", "training.save_steps=2")
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  evaluation "))
     # The floor: 100 of the sample's 211 dev queries, against twice the passages judged for them or all.
@@ -45,14 +45,15 @@ def test_a_run_says_what_its_evaluations_cost_and_measures_so_often(trained, cap
 
 
 @pytest.fixture
-def bounded(composed):
+def bounded(composed):  # noqa: F811
     """The dev set as planned under some overrides, its plan, and the whole set."""
 
     def run(*overrides, rows=900):
         settings = composed("train", *TINY, *overrides)
         data, encoder = load_training_data(plan(settings), settings), load_encoder(settings.model)
         arguments = training_arguments(settings, "out")
-        return *planned_dev(data.dev, settings, arguments, encoder, rows=rows, row_tokens=90.0), data.dev
+        size, seed = settings.data.eval_corpus_size, settings.seed
+        return *planned_dev(data.dev, size, arguments, encoder, rows=rows, row_tokens=90.0, seed=seed), data.dev
 
     return run
 
