@@ -64,6 +64,14 @@ def _decompressed(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
         raise DataError(f"{path}: cannot be decompressed ({reason}); the file is damaged or cut off: fetch it again") from error
 
 
+class OtherEncoding(DataError):
+    """A file of rows that is in another encoding than UTF-8; `encoding` is the likely one."""
+
+    def __init__(self, message: str, encoding: str):
+        super().__init__(message)
+        self.encoding = encoding
+
+
 class _Stream(io.RawIOBase):
     """Chunks of bytes as a file; closing it closes the file they come from."""
 
@@ -186,9 +194,10 @@ def _check_utf8(path: str | os.PathLike, sample: bytes) -> None:
     if lines and not _is_utf8(sample) and not any(map(_is_utf8, lines)):
         name = likely_encoding(b"\n".join(lines))
         if name is not None:
-            raise DataError(
+            raise OtherEncoding(
                 f"{path}: not UTF-8 but {name.upper()}, as it seems; data.encoding={name} (of rows), "
-                f"or convert it: iconv -f {name} -t utf-8"
+                f"or convert it: iconv -f {name} -t utf-8",
+                name,
             )
 
 

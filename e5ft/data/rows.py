@@ -5,6 +5,7 @@ them. Every row read is either accepted or a `BadLine` with its location; nothin
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from itertools import chain, islice
 
@@ -15,10 +16,11 @@ from e5ft.data.layouts import UnknownColumns, find_layout
 from e5ft.data.lines import BadLine, Location
 from e5ft.data.looks import look
 from e5ft.data.making import Row, RowMaker, Rows
+from e5ft.data.opening import OtherEncoding
 from e5ft.data.passages import Corpus
 from e5ft.data.settings import Columns, Reading
 from e5ft.data.shards import Names, display
-from e5ft.errors import DataError
+from e5ft.errors import ConfigurationError, DataError
 
 __all__ = ["Row", "read_rows"]
 _LOOKED_AT = 1000  # rows that decide how a source is read
@@ -45,7 +47,11 @@ def read_rows(
     """
     notes = [] if notes is None else notes
     name = display(source)
-    head, rows = _beginning(raw_rows(source, reading, notes))
+    try:
+        head, rows = _beginning(raw_rows(source, reading, notes))
+    except OtherEncoding as error:
+        then = _refusal(source, columns, dataclasses.replace(reading, encoding=error.encoding))
+        raise DataError("\n  ".join(filter(None, [str(error), then]))) from None
     first = [value for value in head if isinstance(value, dict)]
     if not first:  # each is a fault of its own, and so are all later ones with other names
         first = [dict.fromkeys((columns.query or "query", columns.document or "document"))]
@@ -67,6 +73,14 @@ def read_rows(
             yield location, value
     finally:
         notes += maker.notes()
+
+
+def _refusal(source: Names, columns: Columns, reading: Reading) -> str | None:
+    """Why a source as a whole is refused; None where it is not."""
+    try:
+        next(read_rows(source, columns, reading), None)
+    except (DataError, ConfigurationError) as error:
+        return str(error)
 
 
 def _further(source: Names, columns: Columns, reading: Reading) -> list[str]:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
+from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source, row_files
 from e5ft.app.telling.report import header_line, say
 from e5ft.data.lines import BadLine
 from e5ft.data.passages import passage_text, read_passages
@@ -128,19 +128,24 @@ def load_training_data(plan: DataPlan, settings) -> TrainingData:
 
 
 def load_evaluation_set(settings) -> RetrievalSet:
-    """Load the set that eval.py ranks: a folder's, or a file's rows among their own passages and data.corpus_file's."""
+    """Load the set that eval.py ranks: a folder's, or a file's rows among their own, data.train_file's and data.corpus_file's texts."""
     source = evaluation_source(settings)
     if isinstance(source, BeirSplit):
         return load_set(source, settings)
-    return from_rows(*_named_rows(source, settings), _passages(filter(None, [settings.data.corpus_file]), settings))
+    data, named = settings.data, _named_rows(source, settings)
+    sources = row_files(settings) if data.train_file is not None or data.mix is not None else ()
+    documents = (StoredTexts(load_file(each, settings), "positives") for each in sources)
+    return from_rows(*named, chain(*documents, _passages(filter(None, [data.corpus_file]), settings)))
 
 
 def load_file(source: RowsFile, settings) -> RowStore:
     """Validate and map the rows of one source, and say what was understood of it."""
     cache, on_bad_row = Path(settings.cache_dir), settings.data.on_bad_row
     store = load_rows(source.file, source.columns, cache, on_bad_row=on_bad_row, reading=source.reading)
-    for note in store.notes:
-        say(header_line(*note))
+    # Training rows and dev rows are told in one header.
+    place = f"{stem(source.file)}: " if source.file == settings.data.dev_file else ""
+    for name, text in store.notes:
+        say(header_line(name, text if text.startswith(display(source.file)) else place + text))
     return store
 
 
