@@ -79,6 +79,14 @@ def _decompressed(path: str | os.PathLike, file: BinaryIO) -> Iterator[bytes]:
         raise DataError(f"{path}: cannot be decompressed ({reason}); the file is damaged or cut off: fetch it again") from error
 
 
+class OtherEncoding(DataError):
+    """A file of rows that is in another encoding than UTF-8; `encoding` is the likely one."""
+
+    def __init__(self, message: str, encoding: str):
+        super().__init__(message)
+        self.encoding = encoding
+
+
 class _Stream(io.RawIOBase):
     """Chunks of bytes as a file; closing it closes the file they come from."""
 
@@ -205,9 +213,10 @@ def _check_utf8(path: str | os.PathLike, sample: bytes) -> None:
         names = Counter(map(likely_encoding, [b"\n".join(lines[at : at + 20]) for at in range(0, len(lines), 20)]))
         name = names.most_common(1)[0][0]  # a few bytes may be broken
         if name is not None:
-            raise DataError(
+            raise OtherEncoding(
                 f"{path}: not UTF-8 but {name.upper()}, as it seems; data.encoding={name} (of rows), "
-                f"or convert it: iconv -f {name} -t utf-8"
+                f"or convert it: iconv -f {name} -t utf-8",
+                name,
             )
 
 

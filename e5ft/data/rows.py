@@ -5,6 +5,7 @@ them. Every row read is either accepted or a `BadLine` with its location; nothin
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -18,10 +19,11 @@ from e5ft.data.layouts import UnknownColumns, find_layout
 from e5ft.data.lines import BadLine, Location
 from e5ft.data.looks import look
 from e5ft.data.making import Row, RowMaker, Rows
+from e5ft.data.opening import OtherEncoding
 from e5ft.data.passages import Corpus
 from e5ft.data.settings import AS_IS, Columns, Reading
 from e5ft.data.shards import Names, display
-from e5ft.errors import DataError
+from e5ft.errors import ConfigurationError, DataError
 
 __all__ = ["Row", "read_rows", "row_lines"]
 _LOOKED_AT = 1000  # rows that decide how a source is read
@@ -53,7 +55,11 @@ def read_rows(
     """
     notes = [] if notes is None else notes
     name = display(source)
-    head, rows = _beginning(raw_rows(source, reading, notes))
+    try:
+        head, rows = _beginning(raw_rows(source, reading, notes))
+    except OtherEncoding as error:
+        then = _refusal(source, columns, dataclasses.replace(reading, encoding=error.encoding))
+        raise DataError("\n  ".join(filter(None, [str(error), then]))) from None
     first = [value for _, value in head if isinstance(value, dict)]
     _check_alike(name, head)
     if not first:  # each is a fault of its own, and so are all later ones with other names
@@ -83,6 +89,14 @@ def row_lines(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         values = {"query": row.query, "document": list(row.positives), "hard_negative": list(row.negatives)}
         yield json.dumps({**values, "scores": list(row.scores)} if row.scores else values, ensure_ascii=False)
+
+
+def _refusal(source: Names, columns: Columns, reading: Reading) -> str | None:
+    """Why a source as a whole is refused; None where it is not."""
+    try:
+        next(read_rows(source, columns, reading), None)
+    except (DataError, ConfigurationError) as error:
+        return str(error)
 
 
 def _further(source: Names, columns: Columns, reading: Reading) -> list[str]:

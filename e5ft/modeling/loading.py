@@ -207,7 +207,8 @@ def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
     except Exception as error:  # broken files raise a dozen kinds, tokenizers' own a bare Exception
         if local:
             raise ConfigurationError(f"{place}: not a usable model folder: {first_line(error)}") from error
+        pinned = f" --revision {revision['revision']}" if revision.get("revision") else ""
         raise ConfigurationError(
-            f"{place} could not be fetched from the hub ({first_line(error)}). Two ways out: model.path=DIR with a local copy "
-            "of the model, or model=mini, which needs no download."
+            f"{place} could not be fetched from the hub ({first_line(error)}). Two ways out: model.path=DIR with a copy, made where "
+            f"there is a network (hf download {place}{pinned} --local-dir DIR); or model=mini, which needs no download."
         ) from error

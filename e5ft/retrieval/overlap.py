@@ -55,7 +55,11 @@ class Overlap:
                 and f"no {self.role} query, but {judged} stand in the training rows: the same knowledge base, other questions"
             )
         text = f"{' and '.join(filter(None, (queries, judged)))} stand in the training rows"
-        return f"{text}: the {self.role} figures say how well they were learnt by heart" if self.leaks else text
+        return (
+            f"{text}: the {self.role} figures say how well they were learnt by heart; leave them out of data.train_file"
+            if self.leaks
+            else text
+        )
 
 
 def overlaps(sets: Sequence[tuple[str, RetrievalSet]], rows: RowStore) -> tuple[Overlap, ...]:

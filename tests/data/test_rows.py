@@ -91,6 +91,19 @@ BAD_ROWS = {
 }  # fmt: skip
 
 
+def test_a_table_in_another_encoding_is_refused_once_for_all_that_must_be_typed(write_bytes):
+    table = "제목,내용,부서\n주차는 어디에 하나요?,지하 이층에 합니다,총무\n" * 2
+    known = table.replace("제목,내용,부서", "질문,답변,부서")
+    named = table.replace("제목,내용,부서", "질문,답변,hard_negative")
+    expected = {table: "data.columns.query=제목", known: "'data.columns.ignore=[부서]'", named: None}
+    for text, typed in expected.items():
+        with pytest.raises(DataError) as raised:
+            list(read_rows(write_bytes(text.encode("cp949"), "faq.csv")))
+        first, *more = str(raised.value).splitlines()
+        assert "data.encoding=cp949" in first
+        assert [typed in line for line in more] == ([True] if typed else [])
+
+
 @pytest.mark.parametrize("kind", BAD_ROWS)
 def test_a_bad_row_is_a_fault_with_its_place_and_the_others_are_read(kind, write_bytes):
     line, reason = BAD_ROWS[kind]

@@ -59,13 +59,13 @@ def test_a_hard_negative_is_no_document(counted):
             (8, 8, 0, 8, 8, 0),
             True,
             "8 of 8 test queries and 8 of 8 judged passages stand in the training rows: the test figures say how well they "
-            "were learnt by heart",
+            "were learnt by heart; leave them out of data.train_file",
         ),
         (
             (1000, 20, 5, 1000, 0, 0),
             True,
             "20 (and 5 nearly) of 1,000 test queries stand in the training rows: the test figures say how well they were "
-            "learnt by heart",
+            "learnt by heart; leave them out of data.train_file",
         ),
         (
             (1000, 19, 0, 900, 0, 7),

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source
+from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source, row_files
 from e5ft.app.telling.report import header_line, say
 from e5ft.data.passages import passage_texts
 from e5ft.data.remote import local_file
@@ -108,12 +108,15 @@ def load_training_data(plan: DataPlan, settings) -> TrainingData:
 
 
 def load_evaluation_set(settings) -> RetrievalSet:
-    """Load the set that eval.py ranks: a folder's, or a file's rows among their own passages and data.corpus_file's."""
+    """Load the set that eval.py ranks: a folder's, or a file's rows among their own, data.train_file's and data.corpus_file's texts."""
     source = evaluation_source(settings)
     if isinstance(source, BeirSplit):
         return load_set(source, settings)
-    named = {settings.data.corpus_file: settings.data.encoding} if settings.data.corpus_file else {}
-    return from_rows(*_named_rows(source, settings), _passages(named, settings))
+    data, named = settings.data, _named_rows(source, settings)
+    sources = row_files(settings) if data.train_file is not None or data.mix is not None else ()
+    documents = (StoredTexts(load_file(each, settings), "positives") for each in sources)
+    corpus = {data.corpus_file: data.encoding} if data.corpus_file else {}
+    return from_rows(*named, chain(*documents, _passages(corpus, settings)))
 
 
 def load_file(source: RowsFile, settings, named: bool = False) -> RowStore:

@@ -63,8 +63,11 @@ def _corpus(settings: EvalSettings) -> str:
     """Which passages a set made of rows is ranked among."""
     if settings.data.dev_file is None:
         return ""
-    others = "and data.corpus_file's" if settings.data.corpus_file else "alone; name all there are with data.corpus_file=FILE"
-    return f" (the rows' own {others})"
+    data = settings.data
+    others = {"data.train_file's": data.train_file or data.mix, "data.corpus_file's": data.corpus_file}
+    named = " and ".join(name for name, value in others.items() if value is not None)
+    alone = "alone; name all there are with data.corpus_file=FILE, or data.train_file=FILE for its documents"
+    return f" (the rows' own {f'and {named}' if named else alone})"
 
 
 def _output(settings: EvalSettings, source: ModelSource) -> Path:

@@ -270,6 +270,8 @@ class _Run:
             },
             "truncated_share": tokens.truncated / max(tokens.texts, 1),
             "test_set": data.test.name,
+            "queries": len(scores.after.scored),
+            "passages": scores.after.passages,
             "counts": dataclasses.asdict(data.test.counts),
             "chosen_on_test": data.dev_is_test,
             "corpus": data.corpus,

@@ -158,11 +158,20 @@ def dev_file(settings: Any) -> RowsFile | None:
 
 
 def evaluation_source(settings: Any) -> RowsFile | BeirSplit:
-    """What eval.py ranks: data.eval_dir, or the rows of data.dev_file, or the sample's set."""
+    """What eval.py ranks: data.eval_dir, or the rows of data.dev_file, or the sample's set where no rows are named.
+
+    Raises:
+        ConfigurationError: both are named, or only rows to train on.
+    """
     data = settings.data
     if data.eval_dir is not None and data.dev_file is not None:
         raise ConfigurationError("data.eval_dir and data.dev_file: name one of the two")
     _refuse_a_file(data)
+    if data.eval_dir is None and data.dev_file is None and (data.train_file is not None or data.mix is not None):
+        raise ConfigurationError(
+            "data.dev_file: must name your test questions, as rows in the same columns (or data.eval_dir=DIR a BEIR folder); "
+            "the rows of data.train_file are only ranked"
+        )
     return dev_file(settings) or locate_set(data.eval_dir or SAMPLE_SET, data.eval_split, Path(settings.cache_dir))
 
 

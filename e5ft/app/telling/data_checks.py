@@ -61,7 +61,8 @@ def _all_rows(run) -> Finding:
     batch, processes = training.per_device_train_batch_size, int(os.environ.get("WORLD_SIZE", 1))
     sampler = StepSampler(len(data.train.rows), batch, training.gradient_accumulation_steps, world_size=processes)
     steps = training.max_steps if training.max_steps > 0 else int(-(-training.num_train_epochs * sampler.steps // 1))
-    queries = f"{len(data.dev.queries):,} dev and {len(data.test.queries):,} test queries"
+    dev, test = len(data.dev.queries), len(data.test.queries)
+    queries = f"{test:,} dev queries, the test set as well" if data.dev_is_test else f"{dev:,} dev and {test:,} test queries"
     rejected = f" ({data.rows.rejected:,} rejected)" if data.rows.rejected else ""
     text = f"{data.label}: {data.rows.read:,} rows{rejected}, {len(data.train.rows):,} for training, {queries}"
     text += f"; {steps:,} steps of {sampler.step_rows:,}"

@@ -262,7 +262,8 @@ def run_facts(
     cut = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}{processes}"
     rejected = f" ({data.rows.rejected:,} rejected)" if data.rows.rejected else ""
     dev, test = len(data.dev.queries), len(data.test.queries)
-    yield "rows", ok(f"{len(data.train.rows):,} for training{rejected}, {dev:,} dev queries, {test:,} test queries")
+    queries = f"{test:,} dev queries, the test set as well" if data.dev_is_test else f"{dev:,} dev queries, {test:,} test queries"
+    yield "rows", ok(f"{len(data.train.rows):,} for training{rejected}, {queries}")
     if isinstance(sampler, MixSampler):
         drawn, width = sampler.steps * sampler.step_rows, max(map(len, sampler.mix.names))
         sources = zip(sampler.mix.names, sampler.source_rows, sampler.shares, strict=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from e5ft.modeling.encoder import Encoder
     from e5ft.retrieval.sets import RetrievalSet
 
-_REAL_RUN = "python train.py model=e5_small data.train_file=mine.jsonl"
+_REAL_RUN = "the same command with model=e5_small and another name= (or none)"
 
 
 def say(text: str) -> None:
@@ -48,7 +48,7 @@ def opening(source: ModelSource, encoder: "Encoder", data, overlaps: Sequence[Ov
     """
     lines = []
     if source.init == "random":
-        lines.append(f"  The model starts from random weights, to try things out. The real one: {_REAL_RUN}")
+        lines.append("  The model starts from random weights, to try things out. A real one: model=e5_small")
     if data.dev_is_test:
         lines.append("  No separate test set: the scores are of the dev set that chooses the checkpoint, so a little optimistic.")
         lines.append(f"  corpus      {data.corpus}: {len(data.test.passages):,} passages, all ranked before and after")
@@ -112,10 +112,10 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         f"model       {run}/model   (SentenceTransformer(...) and AutoModel load it)",
         *([f"adapter     {run}/adapter   (peft's PeftModel loads it over the base)"] if (folder / "adapter").is_dir() else []),
         f"record      {run}/summary.json, metrics.jsonl, eval/",
-        f"next        make eval RUN={run} DATA=my_eval_dir",
+        f"next        make eval RUN={run} DATA=...   (your own test questions: a BEIR folder, or rows as FILE.csv)",
     ]
     if summary["random_weights"]:
-        lines.append(f"            {_REAL_RUN}")
+        lines.append(f"            a real model: {_REAL_RUN}")
     return "\n".join(lines)
 
 
@@ -147,7 +147,7 @@ def model_card(settings: dict, summary: dict, encoder: "Encoder") -> str:
     return f"""{plain_card(summary["model"], encoder)}
 ## Scores
 
-Of {inline(summary["test_set"])}, with 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
+Of {inline(summary["test_set"])}, {summary["queries"]:,} queries among {summary["passages"]:,} passages, with 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
 
 {chr(10).join(table)}
 {"".join(f"{chr(10)}Trained on the test: {inline(sentence)}.{chr(10)}" for sentence in leaks(summary))}{_retention(summary)}

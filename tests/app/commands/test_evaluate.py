@@ -48,10 +48,8 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     assert difference["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}  # a model against itself
     assert (out / "mine/model/run.trec").is_file()
     printed = capsys.readouterr().out
-    assert (
-        "  set         mine: 8 queries, 16 passages (the rows' own alone; name all there are with data.corpus_file=FILE)"
-        in printed
-    )
+    told = "  set         mine: 8 queries, 16 passages (the rows' own alone; name all there are with data.corpus_file=FILE, or "
+    assert told in printed
     assert "\nmine, 8 queries: differences below .42 (ndcg@10) cannot be seen" in printed
 
 
@@ -71,6 +69,25 @@ def test_rows_are_ranked_among_the_corpus_file_without_copies_of_answers(run, co
     assert "  set         rows: 4 queries, 6 passages (the rows' own and data.corpus_file's)\n" in printed
     assert "  note        rows: near-copies of answers: 1, left out" in printed
     assert read_json(tmp_path / "out/rows/model/metrics.json")["passages"] == 6
+
+
+def test_rows_are_ranked_among_the_documents_that_training_ranks_them_among(trained, composed, write_rows, capsys):
+    """A model has one figure of one set: train.py's and eval.py's."""
+    rows = [{"query": f"{place} 도서관은", "document": f"{place} {i}번지"} for i, place in enumerate("강춘원속삼태동화")]
+    files = f"data.train_file={write_rows(rows[3:], 'train.jsonl')}", f"data.dev_file={write_rows(rows[:3], 'own.jsonl')}"
+    _, folder = trained(*files, "training.max_steps=1", "training.per_device_train_batch_size=2")
+    assert "  columns     own: query, document\n" in capsys.readouterr().out  # the training rows' line has no name
+    value = evaluate(composed("eval", f"model.path={folder}/model", *files, "evaluation.intervals=50"))
+    summary = read_json(folder / "summary.json")
+    assert "3 queries, 8 passages (the rows' own and data.train_file's)" in capsys.readouterr().out
+    assert (summary["queries"], summary["passages"]) == (3, 8)
+    assert value == pytest.approx(summary["scores"]["after"]["metrics"]["ndcg@10"], abs=1e-9)
+
+
+def test_rows_to_train_on_are_no_test_set_and_the_sample_does_not_stand_in_for_one(run, composed, write_rows):
+    rows = write_rows([{"query": "a", "document": "b"}])
+    with pytest.raises(ConfigurationError, match=r"data\.dev_file: must name your test questions"):
+        evaluate(composed("eval", f"model.path={run}/model", f"data.train_file={rows}"))
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_data(planned, write_rows, capsys):
     assert "  columns     query, document" in told and "  first row   " in told
     good = [{"query": f"q{i}", "document": f"d{i}"} for i in range(72)]
     found = findings.check_data(planned(f"data.train_file={write_rows(good)}", "training.num_train_epochs=3"))
-    assert found == ok(f"{write_rows(good)}: 72 rows, 65 for training, 7 dev and 7 test queries; 3 steps of 64")
+    assert found == ok(f"{write_rows(good)}: 72 rows, 65 for training, 7 dev queries, the test set as well; 3 steps of 64")
     with pytest.raises(DataError, match=r"63 training rows do not fill one step of 64 rows .*; lower training.per_device"):
         findings.check_data(planned(f"data.train_file={write_rows(good[:70])}"))
     bad = write_rows([*good, {"query": "q", "document": " "}, {"query": "q"}])

@@ -66,6 +66,8 @@ def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
         "scores": scores,
         "data": {"source": source, "train_rows": 3},
         "test_set": test_set,
+        "queries": 1234,
+        "passages": 56789,
         "chosen_on_test": False,
         "training": {"steps": 1, "queries_per_step": 2},
         "best": {"step": 1},
@@ -95,6 +97,7 @@ def test_no_name_changes_what_the_card_is_made_of(label, source, test_set, keep,
     front = written.split("---\n", 2)[1]
     assert yaml.safe_load(front).keys() == {"library_name", "pipeline_tag", "tags"}
     body, shown = without_prefixes(written)
+    assert ", 1,234 queries among 56,789 passages, with 95 % intervals" in body
     assert shown == {"query": prefix, "document": "passage: "} and "<" not in body and "](" not in body
     # Line by line the same kind of line as in a card of harmless names.
     lines, expected = body.splitlines(), without_prefixes(HARMLESS)[0].splitlines()
