@@ -141,6 +141,7 @@ LONG = "x" * 900_000
         ("corpus", [*CORPUS, {"_id": f"{LONG} 1", "text": "x"}]),
         ("corpus", [*CORPUS, *({"_id": LONG, "text": "x"} for _ in range(2))]),
         ("corpus", [{"_id": "d1", LONG: "x"}]),
+        ("corpus", [{f"xxx{i}": {"text": "x"} for i in range(2000)}]),  # a JSON object of id -> text
         ("queries", [*QUERIES, {"_id": "q4", "text": {"text": LONG}}]),
         ("qrels", [*QRELS, f"q1\t{LONG} \t1"]),
         ("qrels", [*QRELS, f"q1\td2\t{LONG}"]),

@@ -111,6 +111,7 @@ class _Run:
         if not settings.resume:  # else only once it is known to be the same training
             self.folder.write_config(plain(settings))
         encoder = load_encoder(settings.model, self.arguments.device)
+        freeze(encoder.backbone, settings.model.freeze)  # now, as a layer that is not there must not be found after the scores
         self.definition = {**definition.of_settings(settings), **definition.of_model(encoder)}
         self.checkpoint = self._newest_checkpoint()
         data = self.data or load_training_data(plan(settings), settings)
@@ -169,7 +170,6 @@ class _Run:
         vectors = self.setup.side_vectors(encoder, data.train, cache, batch_tokens)
         if settings.lora is not None:  # only now: the base's vectors, of scores and sides, are found again under its own weights
             add_adapters(encoder, settings.lora, settings.seed)
-        freeze(encoder.backbone, settings.model.freeze)
         if training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
             compact(encoder, tokens.vocabulary())
         guide = vectors["guide"].digest if "guide" in vectors else None

@@ -63,8 +63,9 @@ def test_rows_are_ranked_among_the_corpus_file_without_copies_of_answers(run, co
     evaluate(
         composed("eval", f"model.path={run}/model", f"data.dev_file={write_rows(rows)}", f"data.corpus_file={corpus}", *options)
     )
-    told = "4 queries, 6 passages (the rows' own and data.corpus_file's); 1 near-copies of answers left out"
-    assert told in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "4 queries, 6 passages (the rows' own and data.corpus_file's)\n" in printed
+    assert "  note        rows: near-copies of answers: 1, left out, since nobody judged them\n" in printed
     assert read_json(tmp_path / "out/rows/model/metrics.json")["passages"] == 6
 
 
@@ -89,6 +90,7 @@ NOTES = [
 COUNTS = {
     "queries": 8,
     "left_out": 8,
+    "left_out_other": 0,
     "left_out_relevant": 0,
     "kept": 0,
     "absent_passages": 1,

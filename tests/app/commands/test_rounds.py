@@ -53,8 +53,9 @@ def lines(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch):
+def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch, capsys):
     score, _ = run()
+    assert "\nround  dev ndcg@10  dev ndcg@10, whole corpus  against the round's start\n" in capsys.readouterr().out
     folder = tmp_path / "outputs" / "test"
     record = read_json(folder / "rounds.json")
     summaries = [read_json(folder / f"round-{number}" / "summary.json") for number in (1, 2)]
