@@ -183,7 +183,7 @@ def test_the_next_command_ranks_the_dev_rows_among_the_same_corpus(job, write_ro
     """Without an evaluation folder the corpus is that of the rows before mining; with one it is the folder's."""
     corpus, folder = write_rows([{"text": f"w{i} w{i + 1}"} for i in range(30)], "모든 글.jsonl"), write_beir(tmp_path / "set")
     for given, kept in (([], True), ([f"data.eval_dir={folder}"], False)):
-        job("sources=[random]", f"data.corpus_file='{corpus}'", *given, name=f"kept-{kept}")
+        job("sources=[bm25]", f"data.corpus_file='{corpus}'", *given, name=f"kept-{kept}")
         *_, command = capsys.readouterr().out.splitlines()
         settings = composed("train", *map(quoted, shlex.split(command.removeprefix("next "))[2:]))
         assert (settings.data.corpus_file == corpus) == kept

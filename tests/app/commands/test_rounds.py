@@ -197,8 +197,8 @@ def test_no_round_trains_against_its_dev_or_evaluation_passages(run, rows, tmp_p
         metrics = {"metrics": {"ndcg@10": 0.5}}
         difference = {"ndcg@10": {"mean": 0.0, "low": 0.0, "high": 0.0}}
         write_json(folder / "summary.json", {
-            "best": {"score": 0.5}, "objective": "ndcg@10", "test_set": "dev", "scores": {"after": metrics},
-            "differences": difference, "keep": [], "data": {},
+            "best": {"score": 0.5}, "objective": "ndcg@10", "test_set": "dev", "chosen_on_test": True,
+            "scores": {"after": metrics}, "differences": difference, "keep": [], "data": {},
         })  # fmt: skip
 
     monkeypatch.setattr(rounds, "train", checked)
