@@ -22,6 +22,7 @@ from e5ft.app.settings.training import training_arguments
 from e5ft.app.telling import findings, report
 from e5ft.app.telling.report import say
 from e5ft.data.collator import TrainingRows, most_tokens
+from e5ft.data.sampler import StepSampler
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import ConfigurationError, TerminatedError
 from e5ft.files import read_json, write_json
@@ -75,7 +76,11 @@ def train(settings: TrainSettings, job: Job, data: TrainingData | None = None) -
 
     def passed() -> tuple[_Built, TrainingData | None]:
         built = build_run(settings, job.path)
-        return built, data or (None if settings.resume else load_training_data(plan(settings), settings))
+        read = data or (None if settings.resume else load_training_data(plan(settings), settings))
+        if read is not None and read.mix is None:  # a mix's sources are counted once they are tokenised
+            cut = built.arguments.per_device_train_batch_size, built.arguments.gradient_accumulation_steps
+            StepSampler(len(read.train.rows), *cut, world_size=built.arguments.world_size)
+        return built, read
 
     has_folder = settings.resume or job.in_sweep  # which records a refusal
     ready = None if has_folder else passed()

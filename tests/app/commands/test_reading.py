@@ -91,7 +91,8 @@ def test_rows_that_pass_are_read_without_torch_and_handed_on(tmp_path):
 
 
 def test_what_has_been_read_is_not_read_again(composed, monkeypatch, write_rows):
-    settings = composed("train", "tracking=off", f"data.train_file={write_rows([json.loads(x) for x in GOOD.splitlines()])}")
+    rows = f"data.train_file={write_rows([json.loads(x) for x in GOOD.splitlines()])}"
+    settings = composed("train", "tracking=off", rows, "training.per_device_train_batch_size=8")
     data, given = read_first("train", settings), []
 
     class Run:
@@ -112,20 +113,22 @@ def test_what_has_been_read_is_not_read_again(composed, monkeypatch, write_rows)
         ("data.train_file=nix.jsonl", DataError),
         ("optimizer._target_=torch.optim.Nix", ConfigurationError),
         ("training.fsdp=true", ConfigurationError),
+        ("data.max_train_rows=4", DataError),  # fewer than a step
     ],
 )
 def test_nothing_is_written_and_no_run_begun_until_settings_and_rows_have_passed(
     trained, monkeypatch, tmp_path, override, refusal
 ):
-    monkeypatch.setattr(training, "wandb_run", lambda *_: pytest.fail("W&B began"))
+    monkeypatch.setattr(training, "tracked", lambda *_: pytest.fail("W&B began"))
     with pytest.raises(refusal):
         trained(override)
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_fault_found_later_leaves_the_folder_with_status_failed(trained, tmp_path):
-    with pytest.raises(DataError, match="do not fill one step"):
-        trained("data.max_train_rows=4", "evaluation.bm25=null", "training.per_device_train_batch_size=64")
+def test_a_fault_found_later_leaves_the_folder_with_status_failed(trained, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "score_model", lambda *_: pytest.fail("the base was measured first"))
+    with pytest.raises(ConfigurationError, match="there is no layer 9"):
+        trained("model.freeze=[9]", "evaluation.bm25=null")
     assert json.loads((tmp_path / "outputs/test/status.json").read_text())["state"] == "failed"
 
 
