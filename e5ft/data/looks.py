@@ -14,7 +14,9 @@ _FEWEST = 3  # values that show what a column holds
 _NEARLY_ALL = 0.95
 
 
-def look(source: object, rows: Sequence[Mapping], layout: Layout, columns: Columns, reading: Reading) -> Layout:
+def look(
+    source: object, rows: Sequence[Mapping], layout: Layout, columns: Columns, reading: Reading, corpus_has_ids: bool
+) -> Layout:
     """Complete a layout by what its columns hold.
 
     Args:
@@ -22,7 +24,8 @@ def look(source: object, rows: Sequence[Mapping], layout: Layout, columns: Colum
         rows: the first ones, unchecked.
         layout: as the names say.
         columns: the ignored ones.
-        reading: whether there is a corpus, in which ids are looked up.
+        reading: whether the format was found by itself.
+        corpus_has_ids: whether there is a corpus in which ids can be looked up.
 
     Raises:
         DataError: ids stand where texts must, or queries are their own documents.
@@ -30,9 +33,9 @@ def look(source: object, rows: Sequence[Mapping], layout: Layout, columns: Colum
     passages = (layout.document, *layout.negatives)
     encoded = frozenset(name for name in passages if _is_encoded([row.get(name) for row in rows]))
     layout = dataclasses.replace(layout, encoded=encoded)
-    ids = {name: example for name in passages if (example := _id_in(name, rows, layout, reading)) is not None}
+    ids = {name: example for name in passages if (example := _id_in(name, rows, layout, corpus_has_ids)) is not None}
     for name, example in ids.items():
-        if reading.corpus_file is None:
+        if not corpus_has_ids:
             raise DataError(
                 f"{source}: {name} holds what looks like passage ids ({example!r}); the passages' texts are needed: "
                 "data.corpus_file=FILE, whose lines have _id and text"
@@ -57,13 +60,13 @@ def _is_encoded(values: Sequence[object]) -> bool:
     return bool(cells) and _share(cells, lambda cell: decoded(cell) is not None) >= 0.9
 
 
-def _id_in(name: str, rows: Sequence[Mapping], layout: Layout, reading: Reading) -> str | None:
+def _id_in(name: str, rows: Sequence[Mapping], layout: Layout, corpus_has_ids: bool) -> str | None:
     """An id in a column of ids; None of a column of texts."""
     if layout.format.name == "msmarco":
         return None
     values = [value for row in rows for value in _values(layout, name, row)]
-    enough = 1 if reading.corpus_file is not None or is_passage_id(name) else _FEWEST
-    shortest = 4 if reading.corpus_file is None else 2  # "d1" may be a text where nobody says that there are ids
+    enough = 1 if corpus_has_ids or is_passage_id(name) else _FEWEST
+    shortest = 2 if corpus_has_ids else 4  # "d1" may be a text where nobody says that there are ids
     if len(values) < enough or _share(values, lambda value: _may_be_id(value, shortest)) < _NEARLY_ALL:
         return None
     return next((identity for value in values if (identity := as_id(value)) is not None), None)

@@ -68,6 +68,12 @@ def passage_texts(path: str | os.PathLike, encoding: str | None = None) -> Itera
     return itertools.starmap(passage_text, read_passages(path, Reading(encoding=encoding)))
 
 
+def have_ids(path: str | os.PathLike, reading: Reading) -> bool:
+    """Whether the passages of a file have ids, as the first of them tells."""
+    first = next(read_passages(path, reading), None)
+    return first is not None and any(key in first[1] for key in ID_KEYS)
+
+
 def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
     if kind_of(path) != ".tsv":
         return False

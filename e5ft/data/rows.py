@@ -20,7 +20,7 @@ from e5ft.data.lines import BadLine, Location
 from e5ft.data.looks import look
 from e5ft.data.making import Row, RowMaker, Rows
 from e5ft.data.opening import OtherEncoding
-from e5ft.data.passages import Corpus
+from e5ft.data.passages import Corpus, have_ids
 from e5ft.data.settings import AS_IS, Columns, Reading
 from e5ft.data.shards import Names, display
 from e5ft.errors import ConfigurationError, DataError
@@ -65,11 +65,15 @@ def read_rows(
     if not first:  # each is a fault of its own, and so are all later ones with other names
         first = [dict.fromkeys((columns.query or "query", columns.document or "document"))]
     try:
-        layout = look(name, first, find_layout(name, first, columns, reading), columns, reading)
+        layout = find_layout(name, first, columns, reading)
+        corpus_reading = Reading(encoding=reading.encoding)
+        named = corpus_file or reading.corpus_file
+        has_ids = named is not None and have_ids(named, corpus_reading)
+        layout = look(name, first, layout, columns, reading, has_ids)
     except UnknownColumns as error:  # what else is wrong belongs into the same answer
         raise DataError("\n".join([str(error), *_further(source, error.ignoring, reading)])) from None
     notes.append(("columns", layout.described(tuple(dict.fromkeys(key for row in first for key in row)))))
-    corpus = Corpus(corpus_file or reading.corpus_file, Reading(encoding=reading.encoding)) if layout.ids else None
+    corpus = Corpus(named, corpus_reading) if layout.ids else None
     if corpus is not None:
         notes.append(("corpus", f"{len(corpus):,} passages of {corpus.path}, which the rows name by id"))
     maker = RowMaker(layout, columns, corpus)

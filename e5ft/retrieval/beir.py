@@ -5,6 +5,7 @@ The names of keys are BEIR's and MTEB's first, then Pyserini's (id, contents) an
 """
 
 import csv
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -44,13 +45,8 @@ def set_folder(folder: str | os.PathLike, split: str, cache: Path) -> Path | Fet
         return folder
     if is_url(folder):
         names = ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv", "qrels/dev.tsv")
-        others = (
-            "corpus.*",
-            "queries.*",
-            "qrels.*",
-            *(f"{part}/*.*" for part in ("corpus", "queries", "qrels", "data", "default")),
-        )
-        return fetch_folder(folder, cache, names, ("qrels/*.tsv",), others)
+        others = ("corpus.*", "queries.*", *(f"{part}/*.*" for part in ("corpus", "queries", "data", "default")))
+        return fetch_folder(folder, cache, names, ("qrels/*.*", "qrels.*"), others)
     owner, *rest = str(folder).split("/")
     if 0 < len(rest) < 3 and all(rest) and HUB_NAME.fullmatch(f"{owner}/{rest[0]}") and not Path(owner).exists():
         fetched = fetch_repository(f"{owner}/{rest[0]}")
@@ -177,4 +173,5 @@ def _id_of(location: Location, value: dict, keys: tuple[str, ...]) -> str:
 
 
 def _keys(value: dict) -> str:
-    return ", ".join(map(repr, value)) or "none"
+    """The first keys of an object; one that has an id for a key has as many as there are texts."""
+    return ", ".join(map(repr, itertools.islice(value, 8))) + (", ..." if len(value) > 8 else "") or "none"

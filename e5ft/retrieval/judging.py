@@ -23,7 +23,8 @@ class Counts:
 
     Attributes:
         queries: that are judged and there; 0 of a set made of rows.
-        left_out: queries that are passages themselves, by their id: left out of their own ranking.
+        left_out: queries whose id a passage has, too: it is left out of their ranking.
+        left_out_other: those of them where it has another text: ids that are merely numbered alike.
         left_out_relevant: those of them that are judged relevant to themselves: never found.
         kept: queries whose answer has their id and another text: ids that are numbered alike; it stays.
         absent_passages: relevant judgements whose passage the corpus lacks: never found.
@@ -34,6 +35,7 @@ class Counts:
 
     queries: int = 0
     left_out: int = 0
+    left_out_other: int = 0
     left_out_relevant: int = 0
     kept: int = 0
     absent_passages: int = 0
@@ -43,12 +45,13 @@ class Counts:
 
     def lines(self) -> list[str]:
         """What there is to be told, a line for each count that is not 0."""
-        own = (
-            f"{self.left_out:,} of {self.queries:,} queries are passages themselves: left out of their own ranking, as BEIR does"
-        )
+        themselves = self.left_out - self.left_out_other
+        own = f"{themselves:,} of {self.queries:,} queries are passages themselves: left out of their own ranking, as BEIR does"
+        other = f"{self.left_out_other:,} of {self.queries:,} queries have the id of a passage with another text"
         also = f"; {self.left_out_relevant:,} of them judged relevant: never found" if self.left_out_relevant else ""
         said = (
-            (self.left_out, own + also),
+            (themselves, own + also),
+            (self.left_out_other, f"{other}: it is left out of their ranking, as BEIR does"),
             (self.kept, f"answers with their query's id and another text: {self.kept:,}, kept in its ranking"),
             (
                 self.absent_passages,
@@ -129,14 +132,16 @@ def judge(
             groups.setdefault((query_id, name), []).append((passage_id, relevance))
         judged = qrels.setdefault(query_id, {})
         judged[name] = max(relevance, judged.get(name, relevance))
-    left_out, counted = {}, {"left_out_relevant": 0, "kept": 0}
+    left_out, counted = {}, {"left_out_other": 0, "left_out_relevant": 0, "kept": 0}
     for query_id in (name for name in query_at if name in passage_at):
         position = passage_at[query_id]
         name = query_id if standing is None else passage_ids[int(standing[position])]
         answers = {passage_id for passage_id, relevance in groups.get((query_id, name), ()) if relevance > 0}
-        own = query_id in answers and _same(queries[query_at[query_id]], passages[position])
+        same = _same(queries[query_at[query_id]], passages[position])
+        own = query_id in answers and same
         if not answers or (own and len(answers) == 1):
             left_out[query_id] = name
+            counted["left_out_other"] += not same
         counted["left_out_relevant"] += own and len(answers) == 1
         counted["kept"] += query_id in answers and not own
     counts = Counts(

@@ -71,8 +71,13 @@ def test_simlm_s_ids_with_a_corpus(write_bytes, tmp_path):
 
 
 def test_texts_stay_texts_beside_a_corpus(read, tmp_path):
-    """mine.py's candidates are in the same setting."""
-    assert len(read(TEXTS["korean words"], corpus_file=str(tmp_path / "never-opened.jsonl"))) == 5
+    """mine.py's candidates are in the same setting; without ids they can be nothing else."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"_id": "1", "text": "one"}\n')
+    assert len(read(TEXTS["korean words"], corpus_file=str(corpus))) == 5
+    corpus.write_text('{"text": "one"}\n')
+    rows = read([{"query": f"q{n}", "document": f"w{n}"} for n in range(5)], corpus_file=str(corpus))
+    assert [row.positives for row in rows] == [(f"w{n}",) for n in range(5)]
 
 
 def test_queries_that_are_ids_or_their_own_documents_are_refused(read):

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import gzip
 import http.server
 import sys
 import threading
@@ -167,6 +168,15 @@ def test_an_evaluation_set(put, tmp_path):
     put("ko/qrels/test.tsv", b"q1\td9\t1\n")
     with pytest.raises(DataError, match="memory://bucket/ko/qrels/test.tsv:1: passage 'd9'"):
         load_beir(set_folder("memory://bucket/ko/", "test", tmp_path), "test")
+
+
+@pytest.mark.parametrize("name", ["qrels.tsv", "qrels.test.txt", "qrels/test.txt", "qrels/test.tsv.gz"])
+def test_judgements_of_other_names_beside_an_archive_s_corpus(name, put, tmp_path):
+    for part in ("corpus.jsonl", "queries.jsonl"):
+        put(f"ko/{part}", SET[part])
+    judged = b"q1 0 d1 1\n"
+    put(f"ko/{name}", gzip.compress(judged) if name.endswith(".gz") else judged)
+    assert load_beir(set_folder("memory://bucket/ko", "test", tmp_path), "test").qrels == {"q1": {"d1": 1}}
 
 
 def test_an_evaluation_set_in_folders_of_a_storage_that_lists(put, tmp_path):

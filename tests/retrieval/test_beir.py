@@ -152,6 +152,7 @@ LONG = "x" * 900_000
         ("corpus", [*CORPUS, {"_id": f"{LONG} 1", "text": "x"}]),
         ("corpus", [*CORPUS, *({"_id": LONG, "text": "x"} for _ in range(2))]),
         ("corpus", [{"_id": "d1", LONG: "x"}]),
+        ("corpus", [{f"xxx{i}": {"text": "x"} for i in range(2000)}]),  # a JSON object of id -> text
         ("queries", [*QUERIES, {"_id": "q4", "text": {"text": LONG}}]),
         ("qrels", [*QRELS, f"q1\t{LONG} \t1"]),
         ("qrels", [*QRELS, f"q1\td2\t{LONG}"]),
@@ -161,7 +162,7 @@ LONG = "x" * 900_000
 )
 def test_a_fault_is_short_whatever_it_quotes(folder, part, content):
     root = folder(**{part: content})
-    with pytest.raises(DataError, match="xxx|the key 'text' is missing") as caught:
+    with pytest.raises(DataError, match="xxx|the key 'text' is missing|mappings of mappings") as caught:
         load_beir(root, "test")
     assert len(str(caught.value)) < len(str(root)) + 700
 

@@ -112,9 +112,10 @@ def load_evaluation_set(settings) -> RetrievalSet:
     source = evaluation_source(settings)
     if isinstance(source, BeirSplit):
         return load_set(source, settings)
-    data, named = settings.data, _named_rows(source, settings)
+    data = settings.data
     sources = row_files(settings) if data.train_file is not None or data.mix is not None else ()
-    documents = (StoredTexts(load_file(each, settings), "positives") for each in sources)
+    named = _named_rows(source, settings, bool(sources))
+    documents = (StoredTexts(load_file(each, settings, named=True), "positives") for each in sources)
     corpus = {data.corpus_file: data.encoding} if data.corpus_file else {}
     return from_rows(*named, chain(*documents, _passages(corpus, settings)))
 

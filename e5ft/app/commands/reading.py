@@ -13,12 +13,11 @@ from e5ft.app.commands.data import (
     load_set,
     load_training_data,
 )
-from e5ft.app.runs.folder import current_job
+from e5ft.app.runs.folder import check_free, current_job
 from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, TrainSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import locate_keep_sets, locate_set, plan
 from e5ft.app.telling.report import say
-from e5ft.app.telling.state import check_startable
 from e5ft.data.shards import display, find_shards
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
@@ -47,7 +46,7 @@ def _training_data(settings: TrainSettings) -> TrainingData | None:
     job = current_job(settings.name)
     if job.in_sweep:
         return None
-    check_startable(job.path, resume=False)
+    check_free(job.path)
     return training_data(settings)
 
 

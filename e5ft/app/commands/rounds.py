@@ -186,7 +186,8 @@ def _finish(summaries: list[dict], path: Path) -> float | None:
     reason = "the best on the dev set" if measured else "the last: nothing was measured on the dev set (training.eval_strategy)"
     first = summaries[0]
     metric = main_metric(headline(cutoffs_of(first["scores"]["after"]["metrics"])))
-    head = ["round", f"dev {first['objective']}", f"{first['test_set']} {metric}", "against the round's start"]
+    whole = ", whole corpus" if first["chosen_on_test"] else ""  # while training the dev set's is cut
+    head = ["round", f"dev {first['objective']}", f"{first['test_set']} {metric}{whole}", "against the round's start"]
     head += [f"{entry['set']} {metric}" for entry in first["keep"]]
     rows = [_line(number, summary, metric) for number, summary in enumerate(summaries, start=1)]
     if distributed.is_main():

@@ -22,6 +22,7 @@ from e5ft.app.settings.training import training_arguments
 from e5ft.app.telling import findings, report
 from e5ft.app.telling.report import say
 from e5ft.data.collator import TrainingRows, most_tokens
+from e5ft.data.sampler import StepSampler
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import ConfigurationError, TerminatedError
 from e5ft.files import read_json, write_json
@@ -76,7 +77,11 @@ def train(settings: TrainSettings, job: Job, data: TrainingData | None = None) -
 
     def passed() -> tuple[_Built, TrainingData | None]:
         built = build_run(settings, job.path)
-        return built, data or (None if settings.resume else training_data(settings))
+        read = data or (None if settings.resume else training_data(settings))
+        if read is not None and read.mix is None:  # a mix's sources are counted once they are tokenised
+            cut = built.arguments.per_device_train_batch_size, built.arguments.gradient_accumulation_steps
+            StepSampler(len(read.train.rows), *cut, world_size=built.arguments.world_size)
+        return built, read
 
     has_folder = settings.resume or job.in_sweep  # which records a refusal
     ready = None if has_folder else passed()
@@ -112,6 +117,7 @@ class _Run:
         if not settings.resume:  # else only once it is known to be the same training
             self.folder.write_config(plain(settings))
         encoder = load_encoder(settings.model, self.arguments.device)
+        freeze(encoder.backbone, settings.model.freeze)  # now, as a layer that is not there must not be found after the scores
         self.definition = {**definition.of_settings(settings), **definition.of_model(encoder)}
         self.checkpoint = self._newest_checkpoint()
         data = self.data or training_data(settings)
@@ -173,7 +179,6 @@ class _Run:
         vectors = self.setup.side_vectors(encoder, data.train, cache, batch_tokens)
         if settings.lora is not None:  # only now: the base's vectors, of scores and sides, are found again under its own weights
             add_adapters(encoder, settings.lora, settings.seed)
-        freeze(encoder.backbone, settings.model.freeze)
         if training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
             compact(encoder, tokens.vocabulary())
         guide = vectors["guide"].digest if "guide" in vectors else None

@@ -82,6 +82,21 @@ def hold(path: Path, complaint: str) -> FileLock:
     return lock
 
 
+def _held(path: Path) -> FileLock:
+    return hold(path / "run.lock", f"{path}: another process is running this name")
+
+
+def check_free(path: Path) -> None:
+    """Refuse to begin a run in a folder that another process runs in, or that holds a run.
+
+    Raises:
+        ConfigurationError: so it is.
+    """
+    if (path / "run.lock").exists():
+        _held(path).release()
+    check_startable(path, resume=False)
+
+
 def lasting(overrides: Sequence[str]) -> list[str]:
     """A job's overrides as its folder keeps them: without what only says how the multirun was started, and without secrets."""
     return without_secrets([override for override in overrides if not override.startswith("sweep.resume=")])
@@ -107,7 +122,7 @@ class RunFolder:
             check_startable(self.path, resume)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = hold(self.path / "run.lock", f"{self.path}: another process is running this name")
+            self._lock = _held(self.path)
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         try:

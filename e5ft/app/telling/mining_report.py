@@ -60,9 +60,10 @@ def mining_closing(summary: dict, selection: Selection, limits: Limits, output: 
     always = {"known_positive", "chosen", *(field for field, value in vars(limits).items() if value is not None)}
     rows, none, fewer = summary["rows"], summary["rows_with_none"], summary["rows_with_fewer"]
     seen = summary["candidates"]["seen"]
+    kind = "mined hard negatives" if selection.own_negatives == "keep" else "hard negatives"
     lines = [
         "",
-        f"{rows:,} rows: {rows - fewer:,} have {selection.per_query} hard negatives, {fewer - none:,} have fewer, {none:,} have none",
+        f"{rows:,} rows: {rows - fewer:,} have {selection.per_query} {kind}, {fewer - none:,} have fewer, {none:,} have none",
         *_without(summary.get("without"), none),
         f"{seen:,} candidates looked at:",
     ]
@@ -80,7 +81,7 @@ def mining_closing(summary: dict, selection: Selection, limits: Limits, output: 
     if summary.get("approximate"):
         lines.append("the search was approximate: some near passages were not seen")
     if none == rows:
-        lines.append("No row got a hard negative: widen the window, or loosen what removed most.")
+        lines.append(f"No row got a {kind.removesuffix('s')}: widen the window, or loosen what removed most.")
     if "seconds" in summary:
         lines.append(
             f"{relative(output)}, mining.json (examples of what was taken and of what each filter removed) and mining.png beside it "
@@ -134,6 +135,8 @@ def next_command(settings: Any, plan: DataPlan, output: Path, dev_file: Path | s
     said = {"train_file": relative(output), "dev_file": None if dev_file is None else str(dev_file)}
     if plan.evaluation is not None:
         said["eval_dir"] = settings.data.eval_dir or relative(Path(str(plan.evaluation.folder)))
+    else:  # then train.py ranks the dev rows among these, too
+        said["corpus_file"] = settings.data.corpus_file
     for name in _KEPT:
         value = getattr(settings.data, name)
         said[name] = None if (list(value) if isinstance(value, tuple) else value) == data_defaults()[name] else _said(value)

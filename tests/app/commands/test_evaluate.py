@@ -74,9 +74,10 @@ def test_rows_are_ranked_among_the_corpus_file_without_copies_of_answers(run, co
 def test_rows_are_ranked_among_the_documents_that_training_ranks_them_among(trained, composed, write_rows, capsys):
     """A model has one figure of one set: train.py's and eval.py's."""
     rows = [{"query": f"{place} 도서관은", "document": f"{place} {i}번지"} for i, place in enumerate("강춘원속삼태동화")]
-    files = f"data.train_file={write_rows(rows[3:], 'train.jsonl')}", f"data.dev_file={write_rows(rows[:3], 'own.jsonl')}"
+    own = write_rows(rows[:3], "own.jsonl")
+    files = f"data.train_file={write_rows(rows[3:], 'train.jsonl')}", f"data.dev_file={own}"
     _, folder = trained(*files, "training.max_steps=1", "training.per_device_train_batch_size=2")
-    assert "  columns     own: query, document\n" in capsys.readouterr().out  # the training rows' line has no name
+    assert f"  columns     {own}: query, document\n" in capsys.readouterr().out
     value = evaluate(composed("eval", f"model.path={folder}/model", *files, "evaluation.intervals=50"))
     summary = read_json(folder / "summary.json")
     assert "3 queries, 8 passages (the rows' own and data.train_file's)" in capsys.readouterr().out
@@ -111,6 +112,7 @@ NOTES = [
 COUNTS = {
     "queries": 8,
     "left_out": 8,
+    "left_out_other": 0,
     "left_out_relevant": 0,
     "kept": 0,
     "absent_passages": 1,

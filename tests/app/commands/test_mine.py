@@ -179,6 +179,17 @@ def test_the_next_command_trains_with_the_same_model_and_sets(job, tmp_path, com
     assert data.test.name == "평가 모음-test" and [kept.name for kept in data.keep] == ["keep-test"]
 
 
+def test_the_next_command_ranks_the_dev_rows_among_the_same_corpus(job, write_rows, composed, tmp_path, capsys):
+    """Without an evaluation folder the corpus is that of the rows before mining; with one it is the folder's."""
+    corpus, folder = write_rows([{"text": f"w{i} w{i + 1}"} for i in range(30)], "모든 글.jsonl"), write_beir(tmp_path / "set")
+    for given, kept in (([], True), ([f"data.eval_dir={folder}"], False)):
+        job("sources=[bm25]", f"data.corpus_file='{corpus}'", *given, name=f"kept-{kept}")
+        *_, command = capsys.readouterr().out.splitlines()
+        settings = composed("train", *map(quoted, shlex.split(command.removeprefix("next "))[2:]))
+        assert (settings.data.corpus_file == corpus) == kept
+        assert len(load_training_data(plan(settings), settings).test.passages) > 20 or not kept
+
+
 def test_the_sample_s_set_and_a_changed_dev_share_are_named(job, capsys):
     job("sources=[random]", "filters.percent=null", "data.max_train_rows=20", "data.dev_share=0.2", rows=None)
     words = shlex.split(capsys.readouterr().out.splitlines()[-1])
@@ -212,6 +223,7 @@ def test_own_negatives_stay_before_the_mined_ones(job, tmp_path, capsys):
     assert (before["own_negatives"], before["dropped_hard_negatives"], before["corpus"]) == (0, 21, summary["corpus"])
     told = capsys.readouterr().out
     assert "20 hard negatives that the rows had stay" in told and "21 hard negatives that the rows had are replaced" in told
+    assert "have 30 mined hard negatives" in told and "have 30 hard negatives" in told  # a row's own are not counted
 
 
 def test_the_cross_encoder_scores_own_negatives_too(job, model, tmp_path):

@@ -107,7 +107,8 @@ def test_the_title_comes_before_what_was_understood_of_rows(composed, write_rows
 
 
 def test_what_has_been_read_is_not_read_again(composed, monkeypatch, write_rows):
-    settings = composed("train", "tracking=off", f"data.train_file={write_rows([json.loads(x) for x in GOOD.splitlines()])}")
+    rows = f"data.train_file={write_rows([json.loads(x) for x in GOOD.splitlines()])}"
+    settings = composed("train", "tracking=off", rows, "training.per_device_train_batch_size=8")
     data, given = read_first("train", settings), []
 
     class Run:
@@ -128,6 +129,7 @@ def test_what_has_been_read_is_not_read_again(composed, monkeypatch, write_rows)
         ("data.train_file=nix.jsonl", DataError),
         ("optimizer._target_=torch.optim.Nix", ConfigurationError),
         ("training.fsdp=true", ConfigurationError),
+        ("data.max_train_rows=4", DataError),  # fewer than a step
     ],
 )
 def test_nothing_is_written_and_no_run_begun_until_settings_and_rows_have_passed(
@@ -139,9 +141,10 @@ def test_nothing_is_written_and_no_run_begun_until_settings_and_rows_have_passed
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_fault_found_later_leaves_the_folder_with_status_failed(trained, tmp_path):
-    with pytest.raises(DataError, match="do not fill one step"):
-        trained("data.max_train_rows=4", "evaluation.bm25=null", "training.per_device_train_batch_size=64")
+def test_a_fault_found_later_leaves_the_folder_with_status_failed(trained, monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "score_model", lambda *_: pytest.fail("the base was measured first"))
+    with pytest.raises(ConfigurationError, match="there is no layer 9"):
+        trained("model.freeze=[9]", "evaluation.bm25=null")
     assert json.loads((tmp_path / "outputs/test/status.json").read_text())["state"] == "failed"
 
 

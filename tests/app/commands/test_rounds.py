@@ -53,8 +53,9 @@ def lines(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch):
+def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch, capsys):
     score, _ = run()
+    assert "\nround  dev ndcg@10  dev ndcg@10, whole corpus  against the round's start\n" in capsys.readouterr().out
     folder = tmp_path / "outputs" / "test"
     record = read_json(folder / "rounds.json")
     summaries = [read_json(folder / f"round-{number}" / "summary.json") for number in (1, 2)]
@@ -196,8 +197,8 @@ def test_no_round_trains_against_its_dev_or_evaluation_passages(run, rows, tmp_p
         metrics = {"metrics": {"ndcg@10": 0.5}}
         difference = {"ndcg@10": {"mean": 0.0, "low": 0.0, "high": 0.0}}
         write_json(folder / "summary.json", {
-            "best": {"score": 0.5}, "objective": "ndcg@10", "test_set": "dev", "scores": {"after": metrics},
-            "differences": difference, "keep": [], "data": {},
+            "best": {"score": 0.5}, "objective": "ndcg@10", "test_set": "dev", "chosen_on_test": True,
+            "scores": {"after": metrics}, "differences": difference, "keep": [], "data": {},
         })  # fmt: skip
 
     monkeypatch.setattr(rounds, "train", checked)
