@@ -76,7 +76,7 @@ def test_texts_stay_texts_beside_a_corpus(read, tmp_path):
     corpus.write_text('{"_id": "1", "text": "one"}\n')
     assert len(read(TEXTS["korean words"], corpus_file=str(corpus))) == 5
     corpus.write_text('{"text": "one"}\n')
-    rows = read([{"query": f"q{n}", "document": f"w{n}"} for n in range(5)], corpus_file=str(corpus))
+    rows = read([f"w{n}" for n in range(5)], corpus_file=str(corpus))
     assert [row.positives for row in rows] == [(f"w{n}",) for n in range(5)]
 
 
