@@ -147,7 +147,7 @@ def test_a_few_broken_bytes_hide_no_encoding(write_bytes):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (gzip.compress(b"{}"), "gzip: add .gz"),
+        (gzip.compress(b"{}", mtime=0), "gzip: add .gz"),
         (b"PK\x03\x04\x14\x00", "a zip archive, as Excel writes: name a workbook .xlsx"),
         (b"PAR1\x15\x04", "Parquet: name it .parquet"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS: git lfs pull"),
