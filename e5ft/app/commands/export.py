@@ -7,9 +7,10 @@ from pathlib import Path
 from e5ft.app.commands.reading import sets_to_measure
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
-from e5ft.app.telling.report import inline, plain_card, relative, say, text_format
+from e5ft.app.telling.report import plain_card, relative, say, text_format
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, write_json
+from e5ft.formatting import inline
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import RECORD, load_encoder

@@ -20,10 +20,11 @@ from omegaconf import OmegaConf
 
 from e5ft import distributed
 from e5ft.app.settings.guard import OUTPUTS, folder_in, is_secret_field, without_secrets
-from e5ft.app.telling.report import duration, relative, say
+from e5ft.app.telling.report import relative, say
 from e5ft.app.telling.state import check_startable, record
 from e5ft.errors import ConfigurationError, DataError, E5ftError, ResumeRefusedError, StorageError, TerminatedError
 from e5ft.files import MANIFEST, clear_temporaries, disk_was_full, read_json, replace_link, write_json, write_text
+from e5ft.formatting import duration
 
 log = logging.getLogger("e5ft")
 

@@ -18,9 +18,9 @@ from transformers import TrainerCallback
 
 from e5ft import distributed
 from e5ft.app.settings.groups import TrackingSettings, has_wandb_key
-from e5ft.app.telling.report import duration
 from e5ft.errors import StorageError
 from e5ft.files import write_text
+from e5ft.formatting import duration
 from e5ft.training.trackers import FINISH, START, FurtherTracker, Trackers, TrackerThread
 
 # What trackers may see. They would take anything they are given, and configurations can carry secrets.

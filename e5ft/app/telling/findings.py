@@ -20,11 +20,12 @@ from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.telling import machine
 from e5ft.app.telling.data_checks import check_data, check_overlap
 from e5ft.app.telling.machine import Finding, fault, note, ok
-from e5ft.app.telling.report import duration, say, size
+from e5ft.app.telling.report import say
 from e5ft.app.telling.state import check_startable
 from e5ft.data.mixing import MixSampler
 from e5ft.data.store import TokenStore
 from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.formatting import duration, size
 from e5ft.modeling.compact import compacted
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_config, load_description, without_memory

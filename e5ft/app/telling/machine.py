@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from e5ft.app.settings.groups import has_wandb_key, wandb_server
-from e5ft.app.telling.report import size
 from e5ft.errors import ConfigurationError
+from e5ft.formatting import size
 from e5ft.training.fitting import StepCost
 
 _CACHE_ROOM = 1_000_000_000  # bytes that the caches of a data set of middling size take

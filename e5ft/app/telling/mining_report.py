@@ -7,7 +7,8 @@ from typing import Any
 
 from e5ft.app.settings.build import data_defaults
 from e5ft.app.settings.plan import DataPlan
-from e5ft.app.telling.report import duration, relative
+from e5ft.app.telling.report import relative
+from e5ft.formatting import duration
 from e5ft.retrieval.filters import fates
 from e5ft.retrieval.settings import Limits, Selection
 

@@ -5,14 +5,13 @@ import json
 import string
 from types import SimpleNamespace
 
-import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from e5ft.app.commands.export import _card_section
-from e5ft.app.telling.report import closing, duration, inline, model_card, plain_card, size
+from e5ft.app.telling.report import closing, model_card, plain_card
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import EncoderSpec
 from e5ft.retrieval.overlap import Overlap
@@ -124,22 +123,6 @@ def test_prefixes_copied_from_the_card_are_those_of_the_model(query, passage):
 def test_prefixes_are_shown_as_they_are_to_be_typed():
     for prefix, line in (("Find it\nQuery: ", r'{"query": "Find it\nQuery: ",'), ("<|query|>", '{"query": "<|query|>",')):
         assert line in card("a", "b", "c", "d", prefix)
-
-
-@pytest.mark.parametrize("text", NASTY)
-def test_a_value_is_one_harmless_line(text):
-    shown = inline(text)
-    assert shown.isprintable() and not set(shown) & set("<>`|\\") and "](" not in shown
-
-
-def test_durations_and_sizes():
-    assert [duration(s) for s in (12.4, 200, 7500)] == ["12 s", "3 min 20 s", "2 h 5 min"]
-    assert [size(count) for count in (35.2e6, 1.24e9)] == ["35 MB", "1.2 GB"]
-
-
-def test_korean_and_ordinary_names_stay_readable():
-    for name in ("ko-wiki-test", "intfloat/multilingual-e5-small", "전입신고는 언제까지 하나요?", "['query_passage']", "query: "):
-        assert inline(name) == name
 
 
 @given(texts, texts)

@@ -1,0 +1,26 @@
+"""Ground floor: numbers and texts as a person or a page shows them."""
+
+
+def duration(seconds: float) -> str:
+    """Return a time as 12 s, 3 min 20 s or 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as 1.2 GB or 35 MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+# Characters with a meaning in Markdown, HTML, a table or a code span, and the HTML entity that shows them.
+_ESCAPES = str.maketrans({character: f"&#{ord(character)};" for character in "&<>`|\\"})
+
+
+def inline(text: object) -> str:
+    """Return a value as one line that Markdown and HTML show as text: no markup, no link, no character that hides."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return line.translate(_ESCAPES).replace("](", "]&#40;")

@@ -1,0 +1,22 @@
+"""Numbers and texts as a person or a page shows them."""
+
+import pytest
+
+from e5ft.formatting import duration, inline, size
+from tests.app.telling.test_report import NASTY
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_value_is_one_harmless_line(text):
+    shown = inline(text)
+    assert shown.isprintable() and not set(shown) & set("<>`|\\") and "](" not in shown
+
+
+def test_durations_and_sizes():
+    assert [duration(s) for s in (12.4, 200, 7500)] == ["12 s", "3 min 20 s", "2 h 5 min"]
+    assert [size(count) for count in (35.2e6, 1.24e9)] == ["35 MB", "1.2 GB"]
+
+
+def test_korean_and_ordinary_names_stay_readable():
+    for name in ("ko-wiki-test", "intfloat/multilingual-e5-small", "전입신고는 언제까지 하나요?", "['query_passage']", "query: "):
+        assert inline(name) == name
