@@ -18,6 +18,11 @@ from e5ft.modeling.encoder import Encoder, EncoderSpec
 
 torch.set_num_threads(1)  # two threads on busy cores wait for each other: 20 times slower, seen
 WORDS = [f"w{i}" for i in range(200)]
+# fmt: off
+PLACES = [
+    "강릉", "춘천", "원주", "속초", "동해", "삼척", "태백", "홍천", "횡성", "영월", "평창", "정선", "철원", "화천", "양구", "인제", "고성", "양양", "수원", "성남",
+]
+# fmt: on
 # Whole jobs, processes of their own, injected faults: `make test-fast` leaves them out.
 SLOW = (
     *("app/commands/", "app/runs/test_stopping", "app/telling/test_findings", "benchmarks/", "chaos/", "training/test_fitting"),

@@ -62,7 +62,7 @@ def test_the_latest_run_is_used_by_the_other_commands(quick, script, setting, wo
     assert_quiet(done)
 
 
-def test_the_doctor_leaves_nothing_behind(tmp_path):
+def test_the_doctor_leaves_the_cache_alone_behind(tmp_path):
     well = call("train.py", "doctor=true", "training.use_cpu=true", "tracking=off", cwd=tmp_path, WANDB_MODE="offline")
     assert "WANDB" not in well.stdout  # transformers prints a line when it is imported
     assert well.returncode == 0 and well.stderr == "" and well.stdout.endswith("a run can start\n"), well.stderr

@@ -7,27 +7,12 @@ import warnings
 
 from e5ft.data.passages import text_key
 
-NULL_WORDS = frozenset(
-    (
-        "None",
-        "none",
-        "nan",
-        "NaN",
-        "NAN",
-        "NaT",
-        "NULL",
-        "null",
-        "<NA>",
-        "N/A",
-        "#N/A",
-        "nil",
-        "\\N",
-        "#REF!",
-        "#VALUE!",
-        "#NAME?",
-        "#DIV/0!",
-    )
-)
+# fmt: off
+NULL_WORDS = frozenset((
+    "None", "none", "nan", "NaN", "NAN", "NaT", "NULL", "null", "<NA>", "N/A",
+    "#N/A", "nil", "\\N", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!",
+))
+# fmt: on
 _LONGEST_NULL_WORD = 2 + max(map(len, NULL_WORDS))
 _QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
 # A list of quoted items as Python or numpy writes it; a text may begin with a bracket, too: "[공지] ... [끝]".

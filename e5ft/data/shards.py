@@ -72,8 +72,9 @@ def find_shards(source: Names, reading: Reading) -> tuple[str | os.PathLike, ...
         shards = [shard for name in source for shard in find_shards(name, reading)]
         if not shards:
             raise DataError("an empty list of files; must name at least one")
-        places = [shard if is_url(os.fspath(shard)) else os.path.realpath(shard) for shard in shards]
-        twice = next((shard for number, shard in enumerate(shards) if places[number] in places[:number]), None)
+        seen = set()
+        places = (shard if is_url(os.fspath(shard)) else os.path.realpath(shard) for shard in shards)
+        twice = next((shard for shard, place in zip(shards, places, strict=True) if place in seen or seen.add(place)), None)
         if twice is not None:
             raise DataError(f"{twice}: named twice; each row would be there twice")
         return tuple(shards)

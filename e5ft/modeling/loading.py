@@ -173,7 +173,7 @@ def _lower_case(tokenizer: PreTrainedTokenizerFast, place: str) -> None:
     """Let a tokenizer lower-case, as sentence-transformers 6 does under do_lower_case; saved with it, every loader does.
 
     Raises:
-        ConfigurationError: its class makes its normaliser anew when it is loaded, and would lose this one.
+        ConfigurationError: its class makes a normaliser of its own when it is loaded, and would lose this one.
     """
     own = tokenizer.backend_tokenizer.normalizer
     if own is not None and own.normalize_str("AB").islower():

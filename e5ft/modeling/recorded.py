@@ -93,6 +93,8 @@ def _recorded(source: ModelSource, config, given: Mapping[str, object]) -> Recor
         return theirs
     length = int(min(TextSpec().query_max_length, positions(config)))
     none = "E5's, since the model records none"
+    if not by_shape and source.path is None and not _is_known(source, "modules.json"):
+        none = "E5's, since the local cache has no record of the model's, and HF_HUB_OFFLINE is set"
     return Recorded(
         {"pooling": "mean", **dict.fromkeys(_LENGTHS, length)}, dict.fromkeys(("pooling", "prefixes", "length"), none)
     )
@@ -253,6 +255,11 @@ def _parsed(file: Path, place: str) -> object:
         return read_json(file)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{place}: not readable as JSON ({first_line(error)})") from error
+
+
+def _is_known(source: ModelSource, name: str) -> bool:
+    """Whether the hub, or the cache of an earlier answer of its, says that a file is there or is not."""
+    return not constants.HF_HUB_OFFLINE or try_to_load_from_cache(source.hub, name, revision=source.revision) is not None
 
 
 def _file(source: ModelSource, name: str, needed: bool = False) -> Path | None:

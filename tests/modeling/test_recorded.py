@@ -253,7 +253,13 @@ def test_a_hub_that_says_nothing_of_modules(tmp_path, monkeypatch):
     folder = write_model(tmp_path / "m", pooling=CLS, st=PROMPTS)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     config, source = AutoConfig.from_pretrained(folder), ModelSource(hub="acme/plain", revision=REVISION)
-    assert recorded.spec_of(source, config)[0].origin == "E5's, since the model records none"  # offline: by the cache alone
+    unknown = "E5's, since the local cache has no record of the model's, and HF_HUB_OFFLINE is set"
+    assert recorded.spec_of(source, config)[0].origin == unknown
+    known = tmp_path / "hub/models--acme--plain/.no_exist" / REVISION / "modules.json"  # of an earlier answer of the hub's
+    known.parent.mkdir(parents=True)
+    known.touch()
+    assert recorded.spec_of(source, config)[0].origin == "E5's, since the model records none"
+    known.unlink()
     asked = []
 
     def unreachable(name, file, **options):

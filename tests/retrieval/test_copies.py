@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from e5ft.retrieval import copies
 from e5ft.retrieval.copies import ALIKE, NGRAM, NearCopies
+from tests.conftest import PLACES
 
 texts = st.text(alphabet="가나다 b", max_size=14)
 
@@ -66,30 +67,6 @@ def test_a_template_that_many_texts_share_tells_nothing():
     made = [f"{place} 업무는 담당 부서에서 평일 아홉 시부터 처리합니다: 내선 {n}번" for n, place in enumerate(PLACES, start=3141)]
     assert NearCopies(made[:1]).pairs(made).tolist() == [[0, 0]]
     assert NearCopies(made[:1]).pairs(made[:2]).tolist() == [[0, 0], [1, 0]]  # of two texts nobody can tell a template
-
-
-PLACES = [
-    "강릉",
-    "춘천",
-    "원주",
-    "속초",
-    "동해",
-    "삼척",
-    "태백",
-    "홍천",
-    "횡성",
-    "영월",
-    "평창",
-    "정선",
-    "철원",
-    "화천",
-    "양구",
-    "인제",
-    "고성",
-    "양양",
-    "수원",
-    "성남",
-]
 
 
 def test_the_bounds_only_lose_pairs(monkeypatch):

@@ -7,10 +7,10 @@ from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
 from e5ft.retrieval.overlap import Overlap, overlaps
 from e5ft.retrieval.sets import from_rows
+from tests.conftest import PLACES
 
-PLACES = ["강릉", "춘천", "원주", "속초", "동해", "삼척", "태백", "홍천", "횡성", "영월"]
 TRAINED = [
-    (f"{place}에서 여권은 어디서 만드나요", f"여권은 {place} 시청 {n}층 민원실에서 만든다") for n, place in enumerate(PLACES)
+    (f"{place}에서 여권은 어디서 만드나요", f"여권은 {place} 시청 {n}층 민원실에서 만든다") for n, place in enumerate(PLACES[:10])
 ]
 
 

@@ -18,6 +18,7 @@ from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.training.trainer import ContrastiveTrainer
 from tests.app.conftest import TINY
+from tests.conftest import PLACES
 
 
 def rows(name: str, count: int) -> list[dict]:
@@ -171,28 +172,6 @@ def test_a_source_smaller_than_a_step_is_told_before_training(trained, two_files
 
 # -- what dev rows are ranked among ------------------------------------------------------------------------------------------
 
-PLACES = [
-    "강릉",
-    "춘천",
-    "원주",
-    "속초",
-    "동해",
-    "삼척",
-    "태백",
-    "홍천",
-    "횡성",
-    "영월",
-    "평창",
-    "정선",
-    "철원",
-    "화천",
-    "양구",
-    "인제",
-    "고성",
-    "양양",
-    "수원",
-    "성남",
-]
 KNOWN = [
     {
         "query": f"{place} 여권 창구는 어디인가",

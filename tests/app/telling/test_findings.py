@@ -80,7 +80,7 @@ def test_a_fault_is_exit_code_2_and_the_other_checks_still_run(monkeypatch, caps
     ]
 
 
-def test_the_quickstart_could_start_and_nothing_is_left_behind(composed, tmp_path, capsys, monkeypatch):
+def test_the_quickstart_could_start_and_the_cache_alone_is_left_behind(composed, tmp_path, capsys, monkeypatch):
     """Every real check, on the machine that runs the tests: none may crash or see a fault in the defaults."""
     monkeypatch.delenv("WANDB_MODE", raising=False)  # transformers prints a line where it is set
     examine(composed("train", "doctor=true", "tracking=off", "training.use_cpu=true", "evaluation.bm25=bigrams"))
