@@ -296,7 +296,7 @@ class _Run:
                 "steps": trainer.state.global_step,
                 "queries_per_step": trainer.sampler.step_rows,
                 "epochs": round(trainer.state.global_step / trainer.sampler.steps, 3),
-                "auto": [name for name, value in vars(self.asked.training).items() if value == schedule.AUTO],
+                "auto": sorted(name for name, value in vars(self.asked.training).items() if value == schedule.AUTO),
                 "without_negatives": trainer.without_negatives,
                 "seconds": round(runtime, 1),
                 "evaluation_seconds": round(trainer.evaluation_seconds, 1),
