@@ -17,10 +17,12 @@ from e5ft.data.settings import DataSettings, Mix  # noqa: E402
 from e5ft.modeling.settings import LoraSettings  # noqa: E402
 from e5ft.retrieval.settings import MiningSettings  # noqa: E402
 from e5ft.settings import hints, nested_settings, words  # noqa: E402
+from e5ft.training.schedule import number_of_epochs, queries_per_step  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
 _BLOCK = re.compile(r"(<!-- table: (\S+)(?: (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _LINE = re.compile(r"^(?P<indent> *)(?P<name>[\w@]+):(?P<value>(?: +(?:\"[^\"]*\"|[^#\s\"][^#]*?))?)\s*(?:# (?P<comment>.*))?$")
+_AUTO = re.compile(r"(<!-- auto: ([\d ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NOT_FIELDS = ("defaults", "hydra", "_target_")
 
 
@@ -83,8 +85,18 @@ def table(file: Path, prefix: str) -> str:
     return "\n".join(rows) + "\n"
 
 
+def auto_table(numbers: list[int]) -> str:
+    """What `auto` makes of numbers of rows."""
+    rows = ["| training rows | queries a step | epochs | steps |", "|---:|---:|---:|---:|"]
+    for number in numbers:
+        queries, epochs = queries_per_step(number), number_of_epochs(number)
+        rows.append(f"| {number:,} | {queries} | {epochs} | {number // queries * epochs:,} |")
+    return "\n".join(rows) + "\n"
+
+
 def page(text: str) -> str:
     """The page with every table between its markers written again."""
+    text = _AUTO.sub(lambda m: f"{m[1]}{auto_table(list(map(int, m[2].split())))}{m[3]}", text)
     return _BLOCK.sub(lambda m: f"{m[1]}{table(ROOT / 'conf' / m[2], m[3] or '')}{m[4]}", text)
 
 

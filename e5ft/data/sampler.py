@@ -47,9 +47,12 @@ class DistributedStepSampler(Sampler):
     @property
     def one_step(self) -> str:
         """Description of a step and how to make it smaller, for messages."""
+        fewer = "start fewer processes"
+        if self.step_rows > self.world_size:
+            fewer = "lower training.per_device_train_batch_size, or training.gradient_accumulation_steps=auto"
         return (
             f"one step of {self.step_rows:,} rows ({self.micro_batch} per device x {self.accumulation} accumulated x "
-            f"{self.world_size} processes); lower training.per_device_train_batch_size or training.gradient_accumulation_steps"
+            f"{self.world_size} processes); {fewer}"
         )
 
     @property

@@ -39,3 +39,8 @@ def join_rows(mix: Mix, stores: Sequence[RowStore], seed: int) -> RowStore:
     )
     # Chosen here and not before: a column cannot be added to a choice without writing all of it again.
     return rows.select(np.concatenate(chosen)) if any(source.cap is not None for source in mix.sources) else rows
+
+
+def rows_by_source(mix: Mix, joined: RowStore) -> list[int]:
+    """Count each source's rows among joined ones, or among a part of them."""
+    return np.bincount(joined.rows.with_format("numpy")["source"][:], minlength=len(mix.sources)).tolist()

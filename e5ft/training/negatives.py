@@ -31,6 +31,8 @@ def check_negatives(rows: TrainingRows, loss: torch.nn.Module, together: int) ->
             f"{rows.source}: no row shows a hard negative, and this loss learns from nothing else; mine them (python mine.py ...; "
             "see also data.negatives_per_query), or loss=infonce"
         )
+    if len(rows) == 1:
+        raise DataError(f"{rows.source}: one training row without a hard negative: its query would meet none; must be at least 2")
     if together == 1:
         raise DataError(
             "training.per_device_train_batch_size=1: no query would meet a negative, for no row shows a hard one; must be at least 2"

@@ -97,6 +97,9 @@ def test_fewer_rows_than_a_step_are_refused_with_both_numbers(micro_batch, accum
     with pytest.raises(DataError, match="^15 training rows do not fill one step of 16 rows") as caught:
         sampler(15, micro_batch, accumulation, world_size=world_size)
     assert f"{micro_batch} per device x {accumulation} accumulated x {world_size} processes" in str(caught.value)
+    assert str(caught.value).endswith("training.per_device_train_batch_size, or training.gradient_accumulation_steps=auto")
+    with pytest.raises(DataError, match="3 training rows do not fill one step of 4 rows .*; start fewer processes$"):
+        sampler(3, 1, 1, world_size=4)
     assert len(contents(steps(16, micro_batch, accumulation, world_size))) == 1
 
 

@@ -13,7 +13,7 @@ from e5ft.data.remote import local_file
 from e5ft.data.rows import Row
 from e5ft.data.settings import Mix
 from e5ft.data.shards import display, stem
-from e5ft.data.sources import join_rows
+from e5ft.data.sources import join_rows, rows_by_source
 from e5ft.data.split import split_rows
 from e5ft.data.store import RowStore, limited_rows, load_rows
 from e5ft.data.stored_texts import StoredTexts
@@ -50,6 +50,11 @@ class TrainingData:
     label: str
     corpus: str
     mix: Mix | None = None
+
+    @property
+    def smallest_source(self) -> int | None:
+        """Rows of the smallest source of a mix whose steps are of one source each; None: a step is of any rows."""
+        return None if self.mix is None or not self.mix.one_source else min(rows_by_source(self.mix, self.train))
 
     def overlaps(self) -> tuple[Overlap, ...]:
         """What the test set, the dev set and the keep sets share with the training rows."""

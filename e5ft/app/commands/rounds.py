@@ -95,10 +95,11 @@ def _compare(settings: TrainSettings, path: Path, data: TrainingData | None) -> 
         ResumeRefusedError: they are others, or nothing says which they are.
     """
     guide, device = build_run(settings, path).setup.guide, "cpu"
+    data = data or training_data(settings)
     now = {
-        **definition.of_settings(settings),
+        **definition.of_settings(settings.for_data(data)),
         **definition.of_model(load_encoder(settings.model, device)),
-        **definition.of_data(data or training_data(settings)),
+        **definition.of_data(data),
         "guide": None if guide is None else definition.of_model(load_encoder(guide, device)),
         "rounds": definition.of_rounds(settings),
     }

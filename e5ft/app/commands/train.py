@@ -36,7 +36,7 @@ from e5ft.modeling.packaged import located
 from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.training import checkpoint
+from e5ft.training import checkpoint, schedule
 from e5ft.training.evaluation_cost import planned_dev, tokens_of
 from e5ft.training.fitting import fit_micro_batch, measure_step
 from e5ft.training.loss_setup import LossSetup, loss_setup
@@ -80,7 +80,8 @@ def train(settings: TrainSettings, job: Job, data: TrainingData | None = None) -
         built = build_run(settings, job.path)
         read = data or (None if settings.resume else training_data(settings))
         if read is not None and read.mix is None:  # a mix's sources are counted once they are tokenised
-            cut = built.arguments.per_device_train_batch_size, built.arguments.gradient_accumulation_steps
+            training = settings.for_data(read).training
+            cut = training.per_device_train_batch_size, training.gradient_accumulation_steps
             StepSampler(len(read.train.rows), *cut, world_size=built.arguments.world_size)
         return built, read
 
@@ -107,7 +108,8 @@ class _Run:
     """One training run, from settings to summary; each method is one stage."""
 
     def __init__(self, settings: TrainSettings, folder: RunFolder, job: Job, built: _Built, data: TrainingData | None):
-        self.settings, self.folder, self.job, self.data = settings, folder, job, data
+        self.asked, self.folder, self.job, self.data = settings, folder, job, data
+        self.settings = settings  # with numbers in the place of `auto` once the rows are known
         self.arguments, self.optimizer, self.setup = built.arguments, built.optimizer, built.setup
         # The dev metric that chooses the checkpoint and that a sweep compares.
         self.metric = (self.arguments.metric_for_best_model or "ndcg@10").removeprefix("eval_")
@@ -116,12 +118,13 @@ class _Run:
         """Run every stage in order; return the summary."""
         settings, started = self.settings, time.monotonic()
         if not settings.resume:  # else only once it is known to be the same training
-            self.folder.write_config(plain(settings))
+            self.folder.write_config(plain(self.asked))
         encoder = load_encoder(settings.model, self.arguments.device)
         freeze(encoder.backbone, settings.model.freeze)  # now, as a layer that is not there must not be found after the scores
-        self.definition = {**definition.of_settings(settings), **definition.of_model(encoder)}
         self.checkpoint = self._newest_checkpoint()
         data = self.data or training_data(settings)
+        settings = self._with_numbers(data)
+        self.definition = {**definition.of_settings(settings), **definition.of_model(encoder)}
         if settings.resume:
             step = 0 if self.checkpoint is None else checkpoint.step_of(self.checkpoint)
             say(f"resuming from step {step:,}" if step else "no usable checkpoint; starting from step 0")
@@ -141,7 +144,7 @@ class _Run:
         used = self._fit(trainer) if settings.training.fit_micro_batch else settings
         with out_of_memory_explained(used):
             cost = measure_step(trainer)
-            findings.show(findings.run_facts(trainer, data, tokens, row_tokens, cost, evaluation, end))
+            findings.show(findings.run_facts(trainer, data, tokens, row_tokens, cost, evaluation, end, self.asked))
             self._train(trainer)
         best, encoder = self._best(trainer)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
@@ -157,6 +160,13 @@ class _Run:
             say(report.closing(summary, scores, self.folder.path, self.job.in_sweep))
         distributed.barrier()
         return summary
+
+    def _with_numbers(self, data: TrainingData) -> TrainSettings:
+        """Put numbers in the place of `auto`, in the settings and in the Trainer's arguments."""
+        self.settings = self.asked.for_data(data)
+        for name in schedule.FIELDS:
+            setattr(self.arguments, name, getattr(self.settings.training, name))
+        return self.settings
 
     def _tokens(self, encoder: Encoder, data: TrainingData) -> TokenStore:
         text = encoder.spec.text
@@ -217,7 +227,7 @@ class _Run:
             for folder in (self.checkpoint, checkpoint.best_of(self.checkpoint) or self.checkpoint):
                 definition.refuse_another(definition.of_checkpoint(folder), self.definition, folder)
         if self.settings.resume:
-            self.folder.write_config(plain(self.settings))
+            self.folder.write_config(plain(self.asked))
 
     def _fit(self, trainer: ContrastiveTrainer) -> TrainSettings:
         """Cut the step into the largest micro-batches that fit; return the settings with that cut."""
@@ -286,6 +296,8 @@ class _Run:
             "training": {
                 "steps": trainer.state.global_step,
                 "queries_per_step": trainer.sampler.step_rows,
+                "epochs": round(trainer.state.global_step / trainer.sampler.steps, 3),
+                "auto": sorted(name for name, value in vars(self.asked.training).items() if value == schedule.AUTO),
                 "without_negatives": trainer.without_negatives,
                 "seconds": round(runtime, 1),
                 "evaluation_seconds": round(trainer.evaluation_seconds, 1),

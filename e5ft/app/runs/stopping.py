@@ -17,6 +17,7 @@ from e5ft import distributed
 from e5ft.errors import E5ftError, OutOfMemoryError, TerminatedError
 from e5ft.modeling import cpu
 from e5ft.training.fitting import cuts, out_of_memory
+from e5ft.training.schedule import AUTO
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # SLURM sends the second where a job asks for it (--signal=USR1@180)
 _SAME_REQUEST = 5  # seconds
@@ -153,11 +154,13 @@ def advice(error: BaseException, settings: Any) -> str:
 def _of_training(settings: Any) -> Iterator[tuple[str, str]]:
     training = settings.training
     batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    is_auto = accumulation == AUTO  # the rows have not been read
+    queries = batch if is_auto else batch * accumulation
     if settings.step.negatives == "step" and batch > 1:
-        size, number = next(cut for cut in cuts(batch, accumulation) if cut[0] <= batch // 2)
+        size, number = (batch // 2, AUTO) if is_auto else next(cut for cut in cuts(batch, accumulation) if cut[0] <= batch // 2)
         yield (
             f"training.per_device_train_batch_size={size} training.gradient_accumulation_steps={number}",
-            f"the same step of {batch * accumulation} queries a process in smaller pieces",
+            f"the same step{'' if is_auto else f' of {queries} queries a process'} in smaller pieces",
         )
         if not training.fit_micro_batch:
             yield "training.fit_micro_batch=true", "the largest such piece that fits, found before training"
@@ -166,8 +169,8 @@ def _of_training(settings: Any) -> Iterator[tuple[str, str]]:
     if not (training.bf16 or training.fp16):
         yield "training.bf16=true", "half the activations, in bfloat16's precision; in a new run, not with resume=true"
     chunk = settings.loss.get("chunk_size")
-    if chunk is not None and min(chunk, batch * accumulation) > 1:
-        yield f"loss.chunk_size={min(chunk, batch * accumulation) // 2}", "fewer queries' scores at once"
+    if chunk is not None and min(chunk, queries) > 1:
+        yield f"loss.chunk_size={min(chunk, queries) // 2}", "fewer queries' scores at once"
 
 
 def _of_encoding(settings: Any) -> Iterator[tuple[str, str]]:

@@ -135,6 +135,10 @@ class TrainSettings(Settings):
     evaluation: EvaluationSettings
     tracking: TrackingSettings
 
+    def for_data(self, data: Any) -> "TrainSettings":
+        """These settings with numbers in the place of `auto`, for the TrainingData."""
+        return dataclasses.replace(self, training=self.training.for_rows(len(data.train.rows), data.smallest_source))
+
     def check(self) -> None:
         """Refuse frozen parts beside adapters, which freeze every weight."""
         if self.lora is not None and self.model.freeze:

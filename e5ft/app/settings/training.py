@@ -11,8 +11,10 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from e5ft import distributed
 from e5ft.errors import ConfigurationError
 from e5ft.settings import Settings, Word, number, whole
+from e5ft.training import schedule
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -81,8 +83,8 @@ _COUNT = whole(1, 1_000_000_000)
 _LOG_LEVEL = Literal["detail", "debug", "info", "warning", "error", "critical", "passive"]
 _NARROWED = {
     "per_device_train_batch_size": _COUNT,
-    "gradient_accumulation_steps": _COUNT,
-    "num_train_epochs": number(above=0, most=1e9),
+    "gradient_accumulation_steps": Literal["auto"] | _COUNT,
+    "num_train_epochs": Literal["auto"] | number(above=0, most=1e9),
     "max_steps": Literal[-1] | _COUNT,
     **dict.fromkeys(("warmup_steps", "max_grad_norm", "eval_delay"), number(least=0)),
     **dict.fromkeys(("logging_steps", "save_steps"), _ABOVE_ZERO),
@@ -114,6 +116,11 @@ class _TrainingGroup(Settings):
         """Refuse ways to shard a model that do not go together."""
         if self.fsdp and self.fit_micro_batch:
             self.refuse("fit_micro_batch", "must be false with training.fsdp: it measures a model that is not sharded yet")
+
+    def for_rows(self, rows: int, smallest_source: int | None = None) -> "TrainingSettings":
+        """These settings with numbers in the place of `auto`; see `e5ft.training.schedule`."""
+        numbers = schedule.numbers(vars(self), rows, distributed.world_size(), smallest_source)
+        return dataclasses.replace(self, **numbers)
 
 
 def _kind(described: str) -> Any:
@@ -163,7 +170,7 @@ def remedy(field: str) -> str | None:
 
 
 def training_arguments(settings: Any, folder: Path) -> "TrainingArguments":
-    """TrainingArguments from the `training` group and what other groups own.
+    """TrainingArguments from the `training` group and what other groups own; their default in the place of `auto`.
 
     Args:
         settings: of train.py.
@@ -176,7 +183,9 @@ def training_arguments(settings: Any, folder: Path) -> "TrainingArguments":
     from transformers import TrainingArguments
 
     training, defaults = settings.training, training_defaults()
-    changed = {name: value for name, default in defaults.items() if (value := getattr(training, name)) != default}
+    changed = {
+        name: value for name, default in defaults.items() if (value := getattr(training, name)) not in (default, schedule.AUTO)
+    }
     changed = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items() if name not in _OWN}
     _check_device(training, torch.cuda.is_available() and not training.use_cpu)
     changed.setdefault("use_cpu", not torch.accelerator.is_available())  # bf16 on a CPU is refused without it

@@ -14,6 +14,7 @@ from e5ft.data.rows import read_rows
 from e5ft.data.sampler import StepSampler
 from e5ft.data.shards import display, find_shards
 from e5ft.errors import DataError
+from e5ft.training import schedule
 
 _QUICK = 50_000_000  # bytes of all files together that are read whole
 _ROWS = 100_000  # read of each source where there is more
@@ -52,12 +53,12 @@ def _bytes(path: Path) -> int:
 
 def _all_rows(run) -> Finding:
     """Load what a run loads, and say how many rows and steps that makes."""
-    training = run.settings.training
     try:
         data = run.data
     except DataError as error:
         first, *more = str(error).splitlines()
         return fault("\n".join([first, *more] if len(more) < _MOST_LINES else [first, *more[:2], "...", *more[-2:]]))
+    training = run.settings.for_data(data).training
     batch, processes = training.per_device_train_batch_size, int(os.environ.get("WORLD_SIZE", 1))
     sampler = StepSampler(len(data.train.rows), batch, training.gradient_accumulation_steps, world_size=processes)
     steps = training.max_steps if training.max_steps > 0 else int(-(-training.num_train_epochs * sampler.steps // 1))
@@ -65,7 +66,7 @@ def _all_rows(run) -> Finding:
     queries = f"{test:,} dev queries, the test set as well" if data.dev_is_test else f"{dev:,} dev and {test:,} test queries"
     rejected = f" ({data.rows.rejected:,} rejected)" if data.rows.rejected else ""
     text = f"{data.label}: {data.rows.read:,} rows{rejected}, {len(data.train.rows):,} for training, {queries}"
-    text += f"; {steps:,} steps of {sampler.step_rows:,}"
+    text += f"; {steps:,} steps of {sampler.step_rows:,}{schedule.reasons(vars(run.settings.training), len(data.train.rows), data.smallest_source)[0]}"
     return note(text, "data.on_bad_row=skip leaves the rejected out") if data.rows.rejected else ok(text)
 
 

@@ -32,6 +32,7 @@ from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.lora import added_parameters
 from e5ft.modeling.packaged import is_here, why_absent
 from e5ft.modeling.settings import ModelSource
+from e5ft.training import schedule
 from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
 
@@ -67,7 +68,7 @@ class PlannedRun:
 
     @property
     def step_rows(self) -> int:
-        """Rows of one optimizer step over all processes."""
+        """Rows of one optimizer step over all processes, where the settings alone say it."""
         training, processes = self.settings.training, int(os.environ.get("WORLD_SIZE", 1))
         return training.per_device_train_batch_size * training.gradient_accumulation_steps * processes
 
@@ -163,7 +164,8 @@ def check_settings(run: PlannedRun) -> Finding:
     folder = folder_in(OUTPUTS, run.settings.name)
     run.build(run.settings, folder)
     check_startable(folder, run.settings.resume)
-    return ok(f"{run.step_rows:,} queries a step")
+    is_auto = run.settings.training.gradient_accumulation_steps == schedule.AUTO
+    return ok("queries a step by the number of rows (auto)" if is_auto else f"{run.step_rows:,} queries a step")
 
 
 def check_model(run: PlannedRun) -> Finding:
@@ -252,7 +254,14 @@ CHECKS = {
 
 
 def run_facts(
-    trainer: ContrastiveTrainer, data, tokens: TokenStore, row_tokens: float, cost: StepCost, evaluation, end: float
+    trainer: ContrastiveTrainer,
+    data,
+    tokens: TokenStore,
+    row_tokens: float,
+    cost: StepCost,
+    evaluation,
+    end: float,
+    asked: TrainSettings,
 ) -> Findings:
     """Give what the run will do and what that takes, one finding a fact.
 
@@ -264,6 +273,7 @@ def run_facts(
         cost: of a step, measured a moment ago.
         evaluation: the EvaluationPlan; None where nothing is measured while training.
         end: tokens that are embedded after training.
+        asked: the settings with `auto` where the user left it.
 
     Raises:
         ConfigurationError: the disk cannot hold the checkpoints.
@@ -283,7 +293,11 @@ def run_facts(
         for number, (name, rows, share) in enumerate(sources):
             times = f"each about {share * drawn / len(rows):.3g} times an epoch"
             yield "" if number else "sources", ok(f"{name:{width}} {len(rows):,} rows, {share:.1%} of the rows drawn: {times}")
-    yield "steps", ok(f"{steps:,} of {sampler.step_rows:,} queries ({cut}); {epochs:.3g} epochs")
+    auto = schedule.reasons(vars(asked.training), sampler.rows, data.smallest_source)
+    named = asked.training.per_device_train_batch_size * args.world_size
+    larger = f"{named:,} a step: training.gradient_accumulation_steps=1" if sampler.step_rows < named <= sampler.rows else ""
+    length = f"{epochs:.3g} epoch{'' if epochs == 1 else 's'}{auto[1]}"
+    yield "steps", ok(f"{steps:,} of {sampler.step_rows:,} queries ({cut}{auto[0]}); {length}", larger)
     yield "texts", ok(f"{tokens.texts:,}, of which {tokens.truncated / max(tokens.texts, 1):.1%} are cut to the model's length")
     weights, trained = (sum(p.numel() for p in trainer.model.parameters() if p.requires_grad >= least) for least in (0, 1))
     if trained < weights:

@@ -1,6 +1,7 @@
 """Rows, dev sets and evaluation sets as planned: a mix from rows to its record, what mining holds out."""
 
 import json
+import re
 
 import pytest
 
@@ -164,10 +165,16 @@ def test_grouping_a_mix_by_length_is_refused(trained, two_files):
         trained("data=mix", BOTH, "training.group_by_length=true", "training.max_steps=1")
 
 
-def test_a_source_smaller_than_a_step_is_told_before_training(trained, two_files):
+def test_a_source_smaller_than_a_step_is_told_before_training_and_auto_fits_it(trained, two_files, capsys):
     sources = "data.sources={laws: laws.jsonl, web: {train_file: web.jsonl, cap: 10}}"
     with pytest.raises(DataError, match=r"data\.sources\.web: its \d+ training rows do not fill one step of 16 rows"):
         trained("data=mix", sources, "training.max_steps=1")
+    auto = ("training.gradient_accumulation_steps=auto", "training.max_steps=1")
+    _, folder = trained("data=mix", sources, *auto, run_dir="outputs/auto")
+    assert read_json(folder / "summary.json")["training"]["queries_per_step"] == 8
+    assert re.search(r"of 8 queries \(8 x 1, auto for \d+ rows, (8|9|10) in the smallest source\)", capsys.readouterr().out)
+    _, folder = trained("data=mix", sources, *auto, "data.mix.one_source=false", run_dir="outputs/together")
+    assert read_json(folder / "summary.json")["training"]["queries_per_step"] == 16
 
 
 # -- what dev rows are ranked among ------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def lines(path) -> list[dict]:
 
 
 def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch, capsys):
-    score, _ = run()
+    score, _ = run("training.gradient_accumulation_steps=auto")  # which each round finds from its own rows
     assert "\nround  dev ndcg@10  dev ndcg@10, whole corpus  against the round's start\n" in capsys.readouterr().out
     folder = tmp_path / "outputs" / "test"
     record = read_json(folder / "rounds.json")

@@ -1,16 +1,18 @@
 """The whole job in one process: what it writes, what it says, resuming, and what happens when it goes wrong."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import AutoModel
 
 from e5ft.app.settings.build import shipped
-from e5ft.errors import ConfigurationError, DataError, NonFiniteError, TerminatedError
+from e5ft.errors import ConfigurationError, DataError, NonFiniteError, ResumeRefusedError, TerminatedError
 from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
@@ -188,6 +190,48 @@ def test_resuming_with_another_cut_of_the_step_is_allowed(trained):
     assert read_json(folder / "status.json")["state"] == "finished"
 
 
+AUTO = ("training.gradient_accumulation_steps=auto", "training.num_train_epochs=auto", "evaluation.bm25=null")
+
+
+def test_auto_is_the_same_training_whatever_the_cut_and_its_record_says_both(trained, capsys, monkeypatch):
+    """60 rows: 3 steps of 16 an epoch, 4 epochs. Cut short in the second, resumed with the step in pieces and as numbers."""
+    from e5ft.training.trainer import ContrastiveTrainer
+
+    rows = ("data.max_train_rows=60", "training.save_steps=4", "training.eval_steps=4", *AUTO)
+    plain_loss = ContrastiveTrainer.compute_loss
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == stop:
+            raise KeyboardInterrupt
+        return plain_loss(self, *args, **kwargs)
+
+    monkeypatch.setattr(ContrastiveTrainer, "compute_loss", interrupted)
+    pieces = ("training.per_device_train_batch_size=4",)
+    as_numbers = (*pieces, "training.gradient_accumulation_steps=4", "training.num_train_epochs=4")
+    for stop, cut in ((6, ()), (10, (*pieces, "resume=true")), (None, (*as_numbers, "resume=true"))):
+        with pytest.raises(KeyboardInterrupt) if stop else contextlib.nullcontext():
+            _, folder = trained(*rows, *cut)
+        printed = capsys.readouterr().out
+        run = Path("outputs/test/config.yaml").read_text()
+        if stop:
+            size = "4 x 4" if cut else "16 x 1"
+            assert f"  steps       12 of 16 queries ({size}, auto for 60 rows); 4 epochs (auto)\n" in printed
+            assert "gradient_accumulation_steps: auto\n" in run and "num_train_epochs: auto\n" in run
+    assert "  steps       12 of 16 queries (4 x 4); 4 epochs\n" in printed and "num_train_epochs: 4\n" in run
+    summary = read_json(folder / "summary.json")["training"]
+    assert (summary["steps"], summary["queries_per_step"], summary["epochs"], summary["auto"]) == (12, 16, 4.0, [])
+
+
+def test_auto_gives_way_to_a_number_of_steps_and_names_what_a_larger_micro_batch_takes(trained, capsys):
+    _, folder = trained("data.max_train_rows=60", *AUTO, "training.max_steps=1", "training.per_device_train_batch_size=50")
+    said = "  steps       1 of 16 queries (16 x 1, auto for 60 rows); 0.333 epochs; 50 a step: training.gradient_accumulation_steps=1\n"
+    assert said in capsys.readouterr().out
+    summary = read_json(folder / "summary.json")["training"]
+    assert summary["steps"] == 1 and summary["auto"] == ["gradient_accumulation_steps", "num_train_epochs"]
+    with pytest.raises(ResumeRefusedError, match="queries per step: 16 then, 32 now"):
+        trained("data.max_train_rows=1100", *AUTO, "training.max_steps=1", "resume=true")
+
+
 def test_a_name_is_used_once(trained):
     trained("training.max_steps=1")
     with pytest.raises(ConfigurationError, match="holds a run already"):
@@ -264,8 +308,10 @@ def test_bad_rows(trained, write_rows):
 
 def test_too_few_rows_for_a_step(trained, write_rows):
     path = write_rows([{"query": f"q{i}", "document": f"d{i}"} for i in range(12)])
-    with pytest.raises(DataError, match="11 training rows do not fill one step of 16"):
+    with pytest.raises(DataError, match=r"11 training rows do not fill one step of 16 .*gradient_accumulation_steps=auto$"):
         trained(f"data.train_file={path}")
+    _, folder = trained(f"data.train_file={path}", *AUTO)
+    assert read_json(folder / "summary.json")["training"]["queries_per_step"] == 8
 
 
 def test_non_finite_training_is_told_and_recorded(trained, monkeypatch):

@@ -135,6 +135,8 @@ def test_what_is_on_already_or_changes_the_meaning_is_not_named(composed):
     odd = advice_for(composed("train", "training.per_device_train_batch_size=15", "training.gradient_accumulation_steps=2"))
     assert "per_device_train_batch_size=6 training.gradient_accumulation_steps=5" in odd
     assert "loss.chunk_size" not in advice_for(composed("train", "loss=triplet"))
+    auto = advice_for(composed("train", "training.gradient_accumulation_steps=auto"))  # mini's micro-batch is 64
+    assert "  training.per_device_train_batch_size=32 training.gradient_accumulation_steps=auto  the same step in smaller" in auto
 
 
 @pytest.mark.parametrize(("script", "field"), [("eval", "evaluation.batch_tokens=2048"), ("mine", "batch_tokens=2048")])

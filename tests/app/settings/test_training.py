@@ -13,6 +13,7 @@ import e5ft.app.settings.training as module
 from e5ft.errors import ConfigurationError
 from e5ft.settings import build
 from e5ft.training import trainer
+from e5ft.training.schedule import FIELDS as FIELDS_OF_STEP
 
 FIELDS = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
 # What TrainingArguments does itself, when it is made or asked for the device.
@@ -56,6 +57,9 @@ def test_every_field_is_used_or_refused_or_pinned(field):
     ("values", "message"),
     [
         ({"per_device_train_batch_size": 0}, "from 1 to"),
+        ({"num_train_epochs": "three"}, "training.num_train_epochs='three': must be auto, or above 0"),
+        ({"gradient_accumulation_steps": "Auto"}, "='Auto': must be auto, or a whole number from 1"),
+        ({"per_device_train_batch_size": "auto"}, "must be a whole number from 1"),
         ({"max_steps": 0}, "must be -1, or a whole number"),
         ({"bf16": "yes"}, "true or false"),
         ({"eval_stepz": 1}, "did you mean training.eval_steps?"),
@@ -65,3 +69,32 @@ def test_every_field_is_used_or_refused_or_pinned(field):
 def test_values_are_refused(values, message):
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         build(module.TrainingSettings, values)
+
+
+@pytest.mark.parametrize(("processes", "cut"), [(1, (32, 1)), (2, (16, 1)), (3, (10, 1)), (8, (4, 1))])
+def test_auto_becomes_numbers_by_rows_and_processes(composed, monkeypatch, processes, cut):
+    """1,024 rows: 32 queries a step. Until the rows are known TrainingArguments has its own defaults."""
+    settings = composed("train", "model=e5_small")
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    made = settings.training.for_rows(1_024)
+    assert (made.per_device_train_batch_size, made.gradient_accumulation_steps, made.num_train_epochs) == (*cut, 2)
+    assert dataclasses.replace(made, **{name: getattr(settings.training, name) for name in FIELDS_OF_STEP}) == settings.training
+    monkeypatch.delenv("WORLD_SIZE")
+    arguments = module.training_arguments(settings, "outputs/test")
+    assert (arguments.gradient_accumulation_steps, arguments.num_train_epochs) == (1, 3.0)
+
+
+@pytest.mark.parametrize("model", ["e5_small", "e5_base", "e5_large", "e5_large_instruct", "folder model.path=."])
+def test_models_of_any_size_of_data_have_auto_and_numbers_win(composed, model):
+    def of(*overrides):
+        training = composed("train", *f"model={model}".split(), *overrides).training
+        return training.gradient_accumulation_steps, training.num_train_epochs
+
+    assert of() == ("auto", "auto")
+    assert of("experiment=large_step") == (32, "auto")
+    assert of("experiment=large_step", "training.num_train_epochs=3", "training.gradient_accumulation_steps=2") == (2, 3)
+
+
+def test_the_sample_s_mini_model_keeps_its_numbers(composed):
+    training = composed("train").training
+    assert training.for_rows(300) == training

@@ -24,6 +24,8 @@ from tests.app.conftest import TINY
 from tests.conftest import make_encoder
 from tests.weights_file import overrides
 
+AUTO = ("training.gradient_accumulation_steps=auto", "training.num_train_epochs=auto")
+
 
 @pytest.fixture
 def planned(composed, monkeypatch):
@@ -176,6 +178,7 @@ def test_advice_on_bfloat16_is_by_the_processor_s_flags(planned, monkeypatch, tm
 
 def test_settings(planned):
     assert "64 queries a step" in findings.check_settings(planned()).text
+    assert findings.check_settings(planned(*AUTO)) == ok("queries a step by the number of rows (auto)")
     for refused in ("loss.temperature=-1", "optimizer.lr=0", "model.lora.rank=0", "training.warmup_steps=-1"):
         with pytest.raises(ConfigurationError, match=refused.partition("=")[0]):
             findings.check_settings(planned(refused))
@@ -203,6 +206,8 @@ def test_data(planned, write_rows, capsys):
     good = [{"query": f"q{i}", "document": f"d{i}"} for i in range(72)]
     found = findings.check_data(planned(f"data.train_file={write_rows(good)}", "training.num_train_epochs=3"))
     assert found == ok(f"{write_rows(good)}: 72 rows, 65 for training, 7 dev queries, the test set as well; 3 steps of 64")
+    auto = findings.check_data(planned(f"data.train_file={write_rows(good)}", *AUTO))
+    assert auto.text.endswith("the test set as well; 16 steps of 16, auto for 65 rows")
     with pytest.raises(DataError, match=r"63 training rows do not fill one step of 64 rows .*; lower training.per_device"):
         findings.check_data(planned(f"data.train_file={write_rows(good[:70])}"))
     bad = write_rows([*good, {"query": "q", "document": " "}, {"query": "q"}])
