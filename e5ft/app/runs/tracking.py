@@ -91,13 +91,13 @@ class ProgressLines(TrainerCallback):
             when = " (before training)" if state.global_step == 0 else f"  at step {state.global_step}"
             self._print(f"  dev {self.metric} {logs[key]:.3f}{when}")
         elif "loss" in logs:
-            text = f"loss {logs['loss']:.4f}  lr {logs['learning_rate']:.1e}"
+            # A step is logged before it is evaluated and saved.
+            left = () if self.left is None else self.left.parts(state.global_step, state.global_step - 1).values()
+            text = f"loss {logs['loss']:.4f}  lr {logs['learning_rate']:.1e}  {duration(sum(left))} left"
             if self.bar is not None:
                 self.bar.set_postfix_str(text)
             else:
-                # A step is logged before it is evaluated and saved.
-                left = () if self.left is None else self.left.parts(state.global_step, state.global_step - 1).values()
-                self._print(f"  step {state.global_step:,}/{state.max_steps:,}  {text}  {duration(sum(left))} left")
+                self._print(f"  step {state.global_step:,}/{state.max_steps:,}  {text}")
 
     def on_train_end(self, args, state, control, **kwargs):
         """Close the bar."""
