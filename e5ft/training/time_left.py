@@ -5,6 +5,7 @@ import math
 import os
 import tempfile
 import time
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from e5ft.modeling.encoder import Encoder
     from e5ft.training.trainer import ContrastiveTrainer
 
+_LOADS = 4  # that the export's check by a library is worth: it reads the model and embeds probes, for both roles (docs/log.md)
 _WRITTEN = 2**24  # bytes by which saving is measured
 
 
@@ -32,7 +34,7 @@ def time_left(
         cost: of its steps.
         evaluation: what is evaluated while training; None: nothing.
         end_tokens: tokens that are embedded after training.
-        load_seconds: to read the model; the export reads it again, twice.
+        load_seconds: to read the model, which the export does again.
     """
     args, epoch_steps = trainer.args, trainer.make_sampler().steps
     steps, speed = steps_of(args, epoch_steps), cost.encoded_per_second * args.world_size
@@ -45,7 +47,8 @@ def time_left(
     between = {"steps": math.ceil(steps * args.save_steps) if args.save_steps < 1 else int(args.save_steps), "epoch": epoch_steps}
     if args.save_strategy.value in between:
         seconds["checkpoint"], every["checkpoint"] = saving * (4 * weights + 8 * trained), between[args.save_strategy.value]
-    end = end_tokens / speed + 2 * load_seconds + saving * 4 * weights
+    libraries = 1 + (util.find_spec("sentence_transformers") is not None)
+    end = end_tokens / speed + _LOADS * libraries * load_seconds + saving * 4 * weights
     return TimeLeft(steps, seconds, every, base, end)
 
 
