@@ -190,11 +190,26 @@ def score_bm25(retrieval_set: RetrievalSet, evaluation, *, seed: int = 0) -> Eva
     return evaluate_run(retrieval_set, run, list(evaluation.cutoffs), label, samples=evaluation.intervals, seed=seed)
 
 
-def evaluator(retrieval_set: RetrievalSet, evaluation) -> Callable[[Encoder], dict[str, float]]:
-    """The function that `ContrastiveTrainer` calls at each evaluation: it returns the means only and writes no file."""
+def kept_vectors(encoder: Encoder, part: RetrievalSet, whole: RetrievalSet, evaluation, cache: Path) -> np.ndarray:
+    """(P, D): vectors of the passages of a part of a set that `score_model` has scored and kept in the cache."""
+    passages = encode_collection(encoder, whole.passages, "passage", batch_tokens=evaluation.batch_tokens, cache=cache)
+    positions = whole.passage_ids.positions_of(part.passage_ids)
+    return np.array(passages[[positions[passage_id] for passage_id in part.passage_ids]])
+
+
+def evaluator(
+    retrieval_set: RetrievalSet, evaluation, first_passages: np.ndarray | None = None
+) -> Callable[[Encoder], dict[str, float]]:
+    """The function that `ContrastiveTrainer` calls at each evaluation: it returns the means only and writes no file.
+
+    Args:
+        retrieval_set: the set.
+        evaluation: the settings of the `evaluation` group.
+        first_passages: (P, D), vectors of the passages by the model of the first call, where they are there already.
+    """
     judgements = Judgements(retrieval_set, list(evaluation.cutoffs))
     queries = RepeatedTexts(retrieval_set.queries, "query", evaluation.batch_tokens)
-    passages = RepeatedTexts(retrieval_set.passages, "passage", evaluation.batch_tokens)
+    passages = RepeatedTexts(retrieval_set.passages, "passage", evaluation.batch_tokens, first_passages)
 
     def evaluate(encoder: Encoder) -> dict[str, float]:
         vectors, measured = (queries.vectors(encoder), passages.vectors(encoder)), {}

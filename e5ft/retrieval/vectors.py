@@ -133,14 +133,18 @@ class RepeatedTexts:
         texts: raw texts.
         role: "query" or "passage".
         batch_tokens: tokens of one forward pass.
+        first: (n, D) float32, vectors of the model at the first call, where they are there already.
     """
 
-    def __init__(self, texts: Sequence[str], role: str, batch_tokens: int):
+    def __init__(self, texts: Sequence[str], role: str, batch_tokens: int, first: np.ndarray | None = None):
         self.texts, self.role, self.batch_tokens = texts, role, batch_tokens
-        self._tokens = None
+        self._tokens, self._first = None, first
 
     def vectors(self, encoder: Encoder) -> np.ndarray:
         """(n, D) float32 in every process, of the model as it is now; its tokenizer must be the first call's."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
         if self._tokens is None:
             self._tokens = [np.array(ids, dtype=np.int32) for ids in encoder.tokenize(_local_slice(self.texts), self.role)]
         return _gathered(encoder.encode_tokens(self._tokens, batch_tokens=self.batch_tokens), len(self.texts), encoder)

@@ -1,4 +1,4 @@
-"""What a training step takes, measured by trying: its time, its memory, and the largest micro-batch that fits.
+"""What training takes, measured by trying: a step's time and memory, encoding's time, and the largest micro-batch that fits.
 
 With exact accumulation a step of B x k queries has one loss however it is divided, so its division may follow the memory. The trial
 is the worst case of the sampler: the longest rows, no text shared, and the vectors and scores of a whole step.
@@ -7,9 +7,10 @@ is the worst case of the sampler: the longest rows, no text shared, and the vect
 import contextlib
 import dataclasses
 import gc
+import itertools
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,9 @@ if TYPE_CHECKING:  # commands that do not train import this module too
 
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 _OPTIMIZER_STATE = 2  # numbers a trained weight: AdamW's two moments
-
-
+_QUICK = 1.0  # seconds; what takes less is timed once more, without what libraries do once
+_TRIED_WEIGHTS = 2**23  # of which the time of the optimizer's step is measured, at most
+_ENCODED_TOKENS = 16_384  # by which encoding is measured, at most
 _HOLES = 1.1  # of a process's memory on a CPU: what freed memory leaves unused until it is given back (docs/log.md)
 
 
@@ -39,12 +41,14 @@ class StepCost:
     """What training takes on this process.
 
     Attributes:
-        tokens_per_second: of a forward and backward pass, by a micro-batch of rows of all lengths.
+        seconds: of a step of rows of all lengths: its passes, and the optimizer's step.
+        encoded_per_second: tokens of texts that are embedded for ranking.
         memory: the most bytes that the process, on a GPU its tensors, will hold, the optimizer's state included; None if unknown.
         growth: bytes of it that are still to be taken.
     """
 
-    tokens_per_second: float
+    seconds: float
+    encoded_per_second: float
     memory: int | None
     growth: int = 0
 
@@ -98,6 +102,8 @@ def fit_micro_batch(trainer: "ContrastiveTrainer") -> tuple[int, int]:
 def measure_step(trainer: "ContrastiveTrainer") -> StepCost:
     """Run the passes of the largest micro-batch and of a usual one; neither weights nor gradients nor random states change.
 
+    A step of k micro-batches embeds all but the first twice (see accumulation.py): once without gradient, once with.
+
     Args:
         trainer: before `train()`.
     """
@@ -105,26 +111,82 @@ def measure_step(trainer: "ContrastiveTrainer") -> StepCost:
     cut = args.per_device_train_batch_size, args.gradient_accumulation_steps
     by_length, count = np.argsort(-trainer.train_dataset.most_tokens, kind="stable"), cut[0] * cut[1]
     usual = _micro_batches(trainer, by_length[(2 * np.arange(count) + 1) * len(by_length) // (2 * count)], cut[1])
+    rows, first = trainer.train_dataset, usual[0]
     with _untouched(trainer):
-        ends = []
-        for micro_batches in (worst_step(trainer, *cut), usual):  # the largest first: it pays for what libraries do once
-            _run(trainer, micro_batches)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            ends.append(time.perf_counter())
-        speed = len(usual[0].input_ids) / (ends[1] - ends[0])
+        _run(trainer, worst_step(trainer, *cut))  # the largest first: it pays for what libraries do once
+        passes = cut[1] * _seconds(lambda: _run(trainer, usual), device)
+        if cut[1] > 1 and trainer.negatives == "step":
+            passes += (cut[1] - 1) * _seconds(lambda: _embed_only(trainer, first), device)
+    memory = _memory(trainer)
+    passes *= rows.most_tokens.mean() * cut[0] / len(first.input_ids)
+    return StepCost(passes + _optimizer_seconds(trainer), _encoding_speed(trainer, usual), *memory)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return how long work takes; what is quick is done twice, and the second time counts."""
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+        if seconds > _QUICK:
+            break
+    return seconds
+
+
+def _embed_only(trainer: "ContrastiveTrainer", batch: MicroBatch) -> None:
+    with torch.no_grad(), trainer.accelerator.autocast():
+        trainer._embed(batch.to(trainer.args.device), 0)
+
+
+def _optimizer_seconds(trainer: "ContrastiveTrainer") -> float:
+    """Measure clipping and the optimizer's step on weights like the model's, where these are many on some for all."""
+    kind, options = trainer.optimizer_cls_and_kwargs or (torch.optim.AdamW, {})
+    sizes = [parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad]
+    tried = np.diff(np.minimum(np.cumsum([0, *sizes]), _TRIED_WEIGHTS)).tolist()
+    copies = [torch.zeros(count, device=trainer.args.device, requires_grad=True) for count in tried if count]
+    for copy in copies:
+        copy.grad = torch.ones_like(copy)
+    optimizer = kind(copies, **options)
+
+    def step() -> None:
+        """Clip and step."""
+        torch.nn.utils.clip_grad_norm_(copies, 1.0)
+        optimizer.step()
+
+    step()  # makes the state
+    return _seconds(step, trainer.args.device) * sum(sizes) / sum(tried)
+
+
+def _encoding_speed(trainer: "ContrastiveTrainer", micro_batches: Sequence[MicroBatch]) -> float:
+    """Measure how many tokens a second are embedded for ranking, by texts of a step."""
+    pieces = [ids for batch in micro_batches for ids in torch.as_tensor(batch.input_ids).cpu().split(list(batch.lengths))]
+    limit = cpu.max_concurrent_tokens(_ENCODED_TOKENS) if trainer.args.device.type == "cpu" else _ENCODED_TOKENS
+    texts, total = [], 0
+    for ids in itertools.cycle(pieces):
+        texts.append(ids.numpy())
+        total += len(ids)
+        if total >= limit:
+            break
+    return total / _seconds(lambda: trainer.model.encode_tokens(texts), trainer.args.device)
+
+
+def _memory(trainer: "ContrastiveTrainer") -> tuple[int | None, int]:
+    """Return the most bytes that the process will hold, None if unknown, and how many of them are still to be taken."""
+    device = trainer.args.device
     if device.type == "cuda":
         peak, held = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
-        return StepCost(speed, peak, peak - held)  # the trial took room for the optimizer's state too
+        return peak, peak - held  # the trial took room for the optimizer's state too
     state = 4 * _OPTIMIZER_STATE * sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     cpu.release_freed_memory()
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         peak, held = (int(re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024 for name in ("VmHWM", "VmRSS"))
     except (OSError, TypeError):  # not Linux; some sandboxes tell no peak
-        return StepCost(speed, None)
+        return None, 0
     memory = int(_HOLES * (peak + state))  # the trial's room for the optimizer's state was never written to
-    return StepCost(speed, memory, memory - held)
+    return memory, memory - held
 
 
 def worst_step(trainer: "ContrastiveTrainer", batch: int, accumulation: int) -> list[MicroBatch]:

@@ -8,8 +8,8 @@ import pytest
 
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.columns import StringColumn
-from e5ft.retrieval.evaluation import dimensions, evaluate_run, evaluator, score_bm25, score_model, score_sizes
-from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.evaluation import dimensions, evaluate_run, evaluator, kept_vectors, score_bm25, score_model, score_sizes
+from e5ft.retrieval.sets import RetrievalSet, subsample
 from e5ft.retrieval.significance import mean_intervals
 from tests.conftest import WORDS, make_encoder
 from tests.retrieval.conftest import make_run, make_set
@@ -82,6 +82,17 @@ def test_at_the_end_and_while_training_the_figures_are_the_same(words, tmp_path)
     assert list(cuts) == [8] and measured == expected and set(whole.values[:, 1]) == {0.0, 1.0}
     assert cuts[8].label == "model, first 8 dimensions" and cuts[8].metrics != whole.metrics
     assert score_model(encoder, words, SETTINGS, "model").metrics == whole.metrics
+
+
+def test_vectors_that_scores_have_kept_serve_a_part_of_the_set(words, tmp_path, monkeypatch):
+    encoder, part = make_encoder(), subsample(words, 3, 4)
+    score_model(encoder, words, SETTINGS, "model", cache=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(encoder), "encode", None)  # nothing is encoded again
+        vectors = kept_vectors(encoder, part, words, SETTINGS, tmp_path)
+    assert 4 <= len(part.passages) < len(words.passages)
+    np.testing.assert_allclose(vectors, encoder.encode(part.passages, "passage"), rtol=0, atol=1e-6)
+    assert evaluator(part, SETTINGS, vectors)(encoder) == evaluator(part, SETTINGS)(encoder)
 
 
 def test_the_lexical_reference(words):

@@ -210,3 +210,7 @@ def test_repeated_texts_are_cut_into_tokens_once_and_follow_the_weights(encoder,
     after = texts.vectors(encoder)
     assert cuts == [len(TEXTS)] and not np.allclose(before, after)
     np.testing.assert_allclose(after, encoder.encode(TEXTS, "passage", batch_tokens=40), atol=1e-6)
+    there = RepeatedTexts(TEXTS, "passage", 40, first=before)
+    cuts.clear()
+    assert there.vectors(encoder) is before and not cuts
+    np.testing.assert_array_equal(there.vectors(encoder), after)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from e5ft.app.runs.tracking import MetricsFile, ProgressLines, tracked
 from e5ft.app.settings.build import make_loss, optimizer_class, plain
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.app.settings.plan import plan
-from e5ft.app.settings.training import training_arguments
+from e5ft.app.settings.training import AUTO, training_arguments
 from e5ft.app.telling import findings, report
 from e5ft.app.telling.report import say
 from e5ft.data.collator import TrainingRows, most_tokens
@@ -34,12 +35,13 @@ from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.modeling.packaged import located
 from e5ft.retrieval.comparison import Scores, keep_record
-from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
+from e5ft.retrieval.evaluation import evaluator, kept_vectors, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training import checkpoint, schedule
-from e5ft.training.evaluation_cost import planned_dev, tokens_of
+from e5ft.training.evaluation_cost import EvaluationPlan, planned_dev, tokens_of
 from e5ft.training.fitting import fit_micro_batch, measure_step
 from e5ft.training.loss_setup import LossSetup, loss_setup
+from e5ft.training.time_left import time_left
 from e5ft.training.trainer import ContrastiveTrainer
 
 
@@ -113,6 +115,9 @@ class _Run:
         self.arguments, self.optimizer, self.setup = built.arguments, built.optimizer, built.setup
         # The dev metric that chooses the checkpoint and that a sweep compares.
         self.metric = (self.arguments.metric_for_best_model or "ndcg@10").removeprefix("eval_")
+        self.progress = ProgressLines(self.metric)
+        # The base's vectors are kept: the next run from the same model finds them. Random weights' never come again.
+        self.cache = None if settings.model.init == "random" else Path(settings.cache_dir)
 
     def run(self, mirror: TrainerCallback) -> dict:
         """Run every stage in order; return the summary."""
@@ -120,6 +125,7 @@ class _Run:
         if not settings.resume:  # else only once it is known to be the same training
             self.folder.write_config(plain(self.asked))
         encoder = load_encoder(settings.model, self.arguments.device)
+        load_seconds = time.monotonic() - started
         freeze(encoder.backbone, settings.model.freeze)  # now, as a layer that is not there must not be found after the scores
         self.checkpoint = self._newest_checkpoint()
         data = self.data or training_data(settings)
@@ -133,22 +139,28 @@ class _Run:
         positives = 1 if settings.step.positives == "sample" else None
         most = most_tokens(tokens.tokens, positives=positives, negatives=settings.data.negatives_per_query)
         row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
-        size, rows = settings.data.eval_corpus_size, len(data.train.rows)
-        dev, evaluation = planned_dev(data.dev, size, self.arguments, encoder, rows, row_tokens, settings.seed)
-        end = tokens_of([data.test, *data.keep], encoder)
+        scored = (data.test, *data.keep)
+        dev, evaluation, same_corpus = self._plan_evaluation(encoder, data, scored, row_tokens)
+        end = tokens_of(scored, encoder)
         data = dataclasses.replace(data, dev=dev)
         say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
-        scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
-        trainer = self._trainer(encoder, data, tokens, mirror)
+        scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in scored)
+        trainer = self._trainer(encoder, data, tokens, mirror, same_corpus)
         used = self._fit(trainer) if settings.training.fit_micro_batch else settings
         with out_of_memory_explained(used):
             cost = measure_step(trainer)
-            findings.show(findings.run_facts(trainer, data, tokens, row_tokens, cost, evaluation, end, self.asked))
+            self.progress.left = left = time_left(trainer, cost, evaluation, end, load_seconds)
+            done = 0 if self.checkpoint is None else checkpoint.step_of(self.checkpoint)
+            findings.show(findings.run_facts(trainer, data, tokens, cost, evaluation, left, done, self.asked))
+            trainer.add_callback(left)
             self._train(trainer)
         best, encoder = self._best(trainer)
-        for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
-            measured.after, measured.cuts = score_sizes(encoder, retrieval_set, settings.evaluation, "after", seed=settings.seed)
+        cache = None if best["step"] else self.cache  # the base's vectors are there
+        for measured, of in zip([scores, *keep], scored, strict=True):
+            measured.after, measured.cuts = score_sizes(
+                encoder, of, settings.evaluation, "after", seed=settings.seed, cache=cache
+            )
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
         summary["keep"] = [keep_record(measured, settings.seed) for measured in keep]
         summary["overlap"] = [dataclasses.asdict(overlap) for overlap in overlaps]
@@ -173,21 +185,46 @@ class _Run:
         texts = text if data.mix is None else [source.text(text) for source in data.mix.sources]
         return tokenize_rows(data.train, encoder.tokenizer, texts, Path(self.settings.cache_dir))
 
+    def _plan_evaluation(
+        self, encoder: Encoder, data: TrainingData, scored: Sequence[RetrievalSet], row_tokens: float
+    ) -> tuple[RetrievalSet, EvaluationPlan | None, RetrievalSet | None]:
+        """What is evaluated while training, and how often; the scored set, if any, whose kept vectors the base's evaluation takes."""
+        settings, arguments = self.settings, self.arguments
+        exact = self.cache is not None and not (arguments.bf16 or arguments.fp16)  # evaluations run under autocast, scores do not
+        same_corpus = next((each for each in scored if exact and each.passages == data.dev.passages), None)
+        choose = settings.training.eval_steps == AUTO and arguments.eval_strategy == "steps"
+        dev, evaluation = planned_dev(
+            data.dev,
+            settings.data.eval_corpus_size,
+            arguments,
+            encoder,
+            len(data.train.rows),
+            row_tokens,
+            settings.seed,
+            choose_times=choose,
+            base_is_known=same_corpus is not None,
+        )
+        if choose:
+            arguments.eval_steps = evaluation.every
+        return dev, evaluation, same_corpus
+
     def _score_base(self, encoder: Encoder, retrieval_set: RetrievalSet) -> Scores:
-        settings, is_random = self.settings, self.settings.model.init == "random"
-        # The base's vectors are kept: the next run from the same model finds them. Random weights' never come again.
-        cache = None if is_random else Path(settings.cache_dir)
-        label = "before (random weights)" if is_random else "before"
-        before = score_model(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=cache)
+        settings = self.settings
+        label = "before (random weights)" if settings.model.init == "random" else "before"
+        before = score_model(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=self.cache)
         return Scores(before, score_bm25(retrieval_set, settings.evaluation, seed=settings.seed))
 
-    def _trainer(self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback) -> ContrastiveTrainer:
+    def _trainer(
+        self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback, same_corpus: RetrievalSet | None
+    ) -> ContrastiveTrainer:
         settings, training, arguments = self.settings, self.settings.training, self.arguments
         cache, batch_tokens = Path(settings.cache_dir), settings.evaluation.batch_tokens
         if self.setup.needs & {"guide", "base"}:
             name = (self.setup.guide or settings.model).label
             say(f"  vectors     of all training texts by {name}, made once, kept in {cache}")
-        vectors = self.setup.side_vectors(encoder, data.train, cache, batch_tokens)
+        vectors, first = self.setup.side_vectors(encoder, data.train, cache, batch_tokens), None
+        if same_corpus is not None and arguments.eval_on_start:
+            first = kept_vectors(encoder, data.dev, same_corpus, settings.evaluation, cache)
         if settings.lora is not None:  # only now: the base's vectors, of scores and sides, are found again under its own weights
             add_adapters(encoder, settings.lora, settings.seed)
         if training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
@@ -197,7 +234,7 @@ class _Run:
         self.definition |= {**definition.of_data(data), "guide": guide, "trained token embeddings": trained}
         self._compare()
         logged_before = None if self.checkpoint is None else read_json(self.checkpoint / checkpoint.STATE)["log_history"]
-        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", logged_before), ProgressLines(self.metric), mirror]
+        callbacks = [MetricsFile(self.folder.path / "metrics.jsonl", logged_before), self.progress, mirror]
         if training.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         positives, negatives = settings.step.positives, settings.data.negatives_per_query
@@ -208,7 +245,7 @@ class _Run:
                 arguments,
                 rows,
                 self.setup.loss,
-                evaluator(data.dev, settings.evaluation) if arguments.eval_strategy != "no" else None,
+                evaluator(data.dev, settings.evaluation, first) if arguments.eval_strategy != "no" else None,
                 negatives=settings.step.negatives,
                 group_by_length=training.group_by_length,
                 mix=data.mix,

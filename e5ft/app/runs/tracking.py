@@ -9,7 +9,6 @@ import math
 import numbers
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +20,7 @@ from e5ft.app.settings.groups import TrackingSettings, has_wandb_key
 from e5ft.errors import StorageError
 from e5ft.files import write_text
 from e5ft.formatting import duration
+from e5ft.training.time_left import TimeLeft
 from e5ft.training.trackers import FINISH, START, FurtherTracker, Trackers, TrackerThread
 
 # What trackers may see. They would take anything they are given, and configurations can carry secrets.
@@ -60,17 +60,18 @@ class ProgressLines(TrainerCallback):
 
     Args:
         metric: of the dev set, without "eval_".
+
+    Attributes:
+        left: what is still to do, set before training.
     """
 
     def __init__(self, metric: str):
         self.metric = metric
+        self.left: TimeLeft | None = None
         self.bar = None
-        self.started = time.monotonic()
-        self.first_step = 0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Start the clock and, on a terminal, the bar."""
-        self.started, self.first_step = time.monotonic(), state.global_step
+        """On a terminal, start the bar."""
         if state.is_world_process_zero and sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -90,13 +91,13 @@ class ProgressLines(TrainerCallback):
             when = " (before training)" if state.global_step == 0 else f"  at step {state.global_step}"
             self._print(f"  dev {self.metric} {logs[key]:.3f}{when}")
         elif "loss" in logs:
-            seconds = time.monotonic() - self.started
-            left = seconds / max(state.global_step - self.first_step, 1) * (state.max_steps - state.global_step)
-            text = f"loss {logs['loss']:.4f}  lr {logs['learning_rate']:.1e}"
+            # A step is logged before it is evaluated and saved.
+            left = () if self.left is None else self.left.parts(state.global_step, state.global_step - 1).values()
+            text = f"loss {logs['loss']:.4f}  lr {logs['learning_rate']:.1e}  {duration(sum(left))} left"
             if self.bar is not None:
                 self.bar.set_postfix_str(text)
             else:
-                self._print(f"  step {state.global_step:,}/{state.max_steps:,}  {text}  {duration(left)} left")
+                self._print(f"  step {state.global_step:,}/{state.max_steps:,}  {text}")
 
     def on_train_end(self, args, state, control, **kwargs):
         """Close the bar."""

@@ -34,10 +34,10 @@ from e5ft.modeling.packaged import is_here, why_absent
 from e5ft.modeling.settings import ModelSource
 from e5ft.training import schedule
 from e5ft.training.fitting import StepCost
+from e5ft.training.time_left import TimeLeft, saved_weights
 from e5ft.training.trainer import ContrastiveTrainer
 
 _CACHED = "is in the local cache"
-_SMALL = 0.1  # share of a run's time below which its end is not told by itself
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 Findings = Iterable[tuple[str, Finding]]
 
@@ -257,10 +257,10 @@ def run_facts(
     trainer: ContrastiveTrainer,
     data,
     tokens: TokenStore,
-    row_tokens: float,
     cost: StepCost,
     evaluation,
-    end: float,
+    left: TimeLeft,
+    done: int,
     asked: TrainSettings,
 ) -> Findings:
     """Give what the run will do and what that takes, one finding a fact.
@@ -269,17 +269,17 @@ def run_facts(
         trainer: with its data.
         data: the TrainingData.
         tokens: of the training rows' texts.
-        row_tokens: tokens that a row shows in an epoch, on average.
         cost: of a step, measured a moment ago.
         evaluation: the EvaluationPlan; None where nothing is measured while training.
-        end: tokens that are embedded after training.
+        left: how long it will take.
+        done: steps that an earlier attempt has done.
         asked: the settings with `auto` where the user left it.
 
     Raises:
         ConfigurationError: the disk cannot hold the checkpoints.
     """
     args, sampler, table = trainer.args, trainer.make_sampler(), compacted(trainer.model)
-    steps = args.max_steps if args.max_steps > 0 else int(-(-args.num_train_epochs * sampler.steps // 1))
+    steps = left.steps
     epochs = args.num_train_epochs if args.max_steps < 0 else steps / sampler.steps
     processes = f" x {args.world_size} processes" if args.world_size > 1 else ""
     cut = f"{args.per_device_train_batch_size} x {args.gradient_accumulation_steps}{processes}"
@@ -311,13 +311,7 @@ def run_facts(
         share = f"about {evaluation.share:.1%} of training's work"
         yield "evaluation", ok(f"{times} while training, {sizes}: {share}", evaluation.reason)
     yield "memory", machine.measured_memory(cost, args.device)
-    if table is not None:
-        weights += table.rest.numel() - table.weight.numel()
-    yield "disk", machine.disk(weights, trained, args, Path(args.output_dir), max(1, steps))
-    accumulation = args.gradient_accumulation_steps
-    passes = 4 - 1 / accumulation if accumulation > 1 else 3  # that a step is worth; exact accumulation embeds twice
-    seconds = passes / 3 * row_tokens * sampler.step_rows * steps / args.world_size / cost.tokens_per_second
-    seconds *= 1 if evaluation is None else 1 + evaluation.share
-    ranking = end / 3 / args.world_size / cost.tokens_per_second  # a step is worth three forward passes
-    last = f", {duration(ranking)} of it for the scores after training" if ranking > _SMALL * (seconds + ranking) else ""
-    yield "time", ok(f"about {duration(seconds + ranking)} on {args.device}{last}, by a step just tried")
+    yield "disk", machine.disk(*saved_weights(trainer.model), args, Path(args.output_dir), max(1, steps))
+    parts = left.parts(done, done)
+    named = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if round(seconds))
+    yield "time", ok(f"about {duration(sum(parts.values()))} left on {args.device}{f': {named}' if named else ''}")

@@ -14,6 +14,7 @@ from transformers import AutoModel
 from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, DataError, NonFiniteError, ResumeRefusedError, TerminatedError
 from e5ft.files import read_json
+from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from e5ft.training.checkpoint import definition_of
@@ -72,6 +73,26 @@ def test_when_nothing_beats_the_base_it_is_the_model(trained, composed, capsys):
     assert "Nothing beat the model before training" in capsys.readouterr().out
     scores = read_json(folder / "summary.json")["scores"]
     assert scores["after"]["metrics"] == scores["before"]["metrics"]
+
+
+def test_vectors_that_the_base_s_scores_have_made_are_made_once(trained, monkeypatch):
+    """The dev set's passages are the test set's: the base's dev score takes their vectors, and so do the scores of a base kept."""
+    _, base = trained("training.max_steps=1", "evaluation.bm25=null", run_dir="outputs/base")
+    encoded, plain, given = [], Encoder.encode_tokens, []
+    monkeypatch.setattr(
+        Encoder, "encode_tokens", lambda self, tokens, **k: encoded.append(len(tokens)) or plain(self, tokens, **k)
+    )
+    start = ("model=folder", f"model.path={base}", "optimizer.lr=1.0", "training.warmup_steps=0", "training.max_steps=2")
+    small = (*start, "data.max_train_rows=200", "training.per_device_train_batch_size=16", "evaluation.bm25=null", "tracking=off")
+    for name in ("fresh", "cached"):
+        encoded.clear()
+        _, folder = trained(*small, "data.eval_corpus_size=256", run_dir=f"outputs/{name}", tiny=False)
+        summary = read_json(folder / "summary.json")
+        assert summary["best"]["step"] == 0 and summary["scores"]["after"]["metrics"] == summary["scores"]["before"]["metrics"]
+        # 256 passages: of the base's scores, unless kept by an earlier run, and of the one evaluation after a step.
+        assert encoded.count(256) == (2 if name == "fresh" else 1)
+        given.append([entry["eval_ndcg@10"] for entry in lines(folder / "metrics.jsonl") if "eval_ndcg@10" in entry])
+    assert given[0] == given[1] and len(given[0]) == 2
 
 
 def test_early_stopping(trained):

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import os
+import re
 import socket
 import threading
 import types
@@ -117,7 +118,8 @@ def test_a_run_prints_its_notes_and_facts_once_and_a_note_does_not_stop_it(train
     table, layer = (8000 + 512 + 2 + 2) * 32, 4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 4 * 32
     assert text["trained"] == f"{layer:,} of {table + layer:,} parameters"
     # So few rows: the evaluation costs more than its twentieth, and the line says why.
-    assert "above 5%, because fewer than" in text["evaluation"]
+    assert "above 5%, because fewer than" in text["evaluation"] and "training.eval_steps=auto" in text["evaluation"]
+    assert re.fullmatch(r"about .* left on cpu(: .*)?", text["time"])
 
 
 def test_what_a_run_cannot_survive_stops_it_before_training(trained, composed, monkeypatch, tmp_path):
@@ -398,16 +400,16 @@ def test_memory(monkeypatch, planned, free, overrides, state):
     ("cost", "processes", "expected"),
     [
         (
-            StepCost(100.0, 3 * 10**9, 10**9),
+            StepCost(1.0, 100.0, 3 * 10**9, 10**9),
             "1",
             ok("at most about 3.0 GB; 2.5 GB free"),
         ),  # what is taken already need not be free
         (
-            StepCost(100.0, 3 * 10**9, 10**9),
+            StepCost(1.0, 100.0, 3 * 10**9, 10**9),
             "3",
             note("at most about 3.0 GB in each of 3 processes; 2.5 GB free", "fit_micro_batch"),
         ),
-        (StepCost(100.0, None), "1", ok("unknown here")),
+        (StepCost(1.0, 100.0, None), "1", ok("unknown here")),
     ],
 )
 def test_measured_memory(monkeypatch, cost, processes, expected):
