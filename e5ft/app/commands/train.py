@@ -32,6 +32,7 @@ from e5ft.modeling.export import export_model
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
+from e5ft.retrieval import hybrid
 from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
@@ -131,11 +132,13 @@ class _Run:
         row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
         size, rows = settings.data.eval_corpus_size, len(data.train.rows)
         dev, evaluation = planned_dev(data.dev, size, self.arguments, encoder, rows, row_tokens, settings.seed)
-        end = tokens_of([data.test, *data.keep], encoder)
         data = dataclasses.replace(data, dev=dev)
+        weighting = hybrid.weighting(settings.evaluation, None if data.dev_is_test else dev)
+        end = tokens_of([data.test, *data.keep, *hybrid.sets_beside(data.test, weighting)], encoder)
         say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
-        scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
+        scores = self._score_base(encoder, data.test, weighting)
+        keep = [self._score_base(encoder, retrieval_set, hybrid.weight_of(scores.before)) for retrieval_set in data.keep]
         trainer = self._trainer(encoder, data, tokens, mirror)
         used = self._fit(trainer) if settings.training.fit_micro_batch else settings
         with out_of_memory_explained(used):
@@ -144,7 +147,10 @@ class _Run:
             self._train(trainer)
         best, encoder = self._best(trainer)
         for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
-            measured.after, measured.cuts = score_sizes(encoder, retrieval_set, settings.evaluation, "after", seed=settings.seed)
+            mixed = {"bm25": measured.bm25, "weight": weighting if measured is scores else hybrid.weight_of(scores.after)}
+            measured.after, measured.cuts = score_sizes(
+                encoder, retrieval_set, settings.evaluation, "after", seed=settings.seed, **mixed
+            )
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
         summary["keep"] = [keep_record(measured, settings.seed) for measured in keep]
         summary["overlap"] = [dataclasses.asdict(overlap) for overlap in overlaps]
@@ -162,13 +168,14 @@ class _Run:
         texts = text if data.mix is None else [source.text(text) for source in data.mix.sources]
         return tokenize_rows(data.train, encoder.tokenizer, texts, Path(self.settings.cache_dir))
 
-    def _score_base(self, encoder: Encoder, retrieval_set: RetrievalSet) -> Scores:
+    def _score_base(self, encoder: Encoder, retrieval_set: RetrievalSet, weight: hybrid.Weight | hybrid.DevSet | None) -> Scores:
         settings, is_random = self.settings, self.settings.model.init == "random"
         # The base's vectors are kept: the next run from the same model finds them. Random weights' never come again.
         cache = None if is_random else Path(settings.cache_dir)
         label = "before (random weights)" if is_random else "before"
-        before = score_model(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=cache)
-        return Scores(before, score_bm25(retrieval_set, settings.evaluation, seed=settings.seed))
+        bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
+        how = {"seed": settings.seed, "cache": cache, "bm25": bm25, "weight": weight}
+        return Scores(score_model(encoder, retrieval_set, settings.evaluation, label, **how), bm25)
 
     def _trainer(self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback) -> ContrastiveTrainer:
         settings, training, arguments = self.settings, self.settings.training, self.arguments
@@ -293,6 +300,7 @@ class _Run:
             },
             "scores": scores.record(),
             "differences": scores.differences(self.settings.seed),
+            "hybrid": scores.hybrid_record(self.settings.seed),
         }
 
     def _write(self, encoder: Encoder, summary: dict, measured: list[Scores]) -> None:
