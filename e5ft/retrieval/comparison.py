@@ -92,6 +92,8 @@ class Scores:
         """The evaluations there are, in the order of the tables."""
         cuts = {f"after_{dimension}d": cut for dimension, cut in self.cuts.items()}
         hybrids = {"hybrid": self.after and self.after.hybrid, "hybrid_before": self.before.hybrid}
+        if self.before.hybrid is not None:
+            hybrids["hybrid_before"] = dataclasses.replace(self.before.hybrid, label=f"before, {self.before.hybrid.label}")
         evaluations = {"before": self.before, "bm25": self.bm25, "after": self.after, **hybrids, **cuts}
         return {name: evaluation for name, evaluation in evaluations.items() if evaluation is not None}
 
