@@ -123,7 +123,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
 
 def hybrid_line(summary: dict, metric: str) -> list[str]:
     """The hybrid's paired difference to the model alone, and who chose its weight; empty where there is none."""
-    if summary["hybrid"] is None:
+    if summary.get("hybrid") is None:
         return []
     difference = summary["hybrid"]["differences"][metric]
     change = difference_text(*(difference[end] for end in ("mean", "low", "high")))
