@@ -38,7 +38,9 @@ def main(rows_file: str, model: str, output: str, **arguments) -> None:
     train_rows, dev_rows = split_rows(load_rows(rows_file, Columns(), cache), share=0.1, seed=42)
     dev = from_rows("dev", dev_rows)
     tokens = tokenize_rows(train_rows, encoder.tokenizer, encoder.spec.text, cache)
-    settings = EvaluationSettings(cutoffs=(1, 10), bm25="auto", batch_tokens=16_384, intervals=2000, dimensions=None)
+    settings = EvaluationSettings(
+        cutoffs=(1, 10), bm25="auto", hybrid_weight=None, batch_tokens=16_384, intervals=2000, dimensions=None
+    )
     before = score_model(encoder, dev, settings, "before")
     defaults = {
         "per_device_train_batch_size": 32,  # queries of one forward pass

@@ -8,6 +8,7 @@ import numpy as np
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.evaluation import Evaluation
 from e5ft.retrieval.significance import mean_intervals, sign_flip_p
+from e5ft.retrieval.tables import headline
 
 RULE = (
     "of the alphas whose score on every keep set is not below the lower end of the base's (alpha 0) 95 % interval there, "
@@ -77,7 +78,10 @@ def paired_differences(
 
 @dataclasses.dataclass
 class Scores:
-    """One set's evaluations; bm25 and after may be missing. `cuts` are those of vectors cut to fewer dimensions."""
+    """One set's evaluations; bm25 and after may be missing. `cuts` are those of vectors cut to fewer dimensions.
+
+    Those of a model may hold a hybrid with BM25, which has a name here as well.
+    """
 
     before: Evaluation
     bm25: Evaluation | None
@@ -87,13 +91,19 @@ class Scores:
     def named(self) -> dict[str, Evaluation]:
         """The evaluations there are, in the order of the tables."""
         cuts = {f"after_{dimension}d": cut for dimension, cut in self.cuts.items()}
-        evaluations = {"before": self.before, "bm25": self.bm25, "after": self.after, **cuts}
+        hybrids = {"hybrid": self.after and self.after.hybrid, "hybrid_before": self.before.hybrid}
+        if self.before.hybrid is not None:
+            hybrids["hybrid_before"] = dataclasses.replace(self.before.hybrid, label=f"before, {self.before.hybrid.label}")
+        evaluations = {"before": self.before, "bm25": self.bm25, "after": self.after, **hybrids, **cuts}
         return {name: evaluation for name, evaluation in evaluations.items() if evaluation is not None}
 
     @property
     def files(self) -> dict[str, Evaluation]:
         """The same by the name of their folders below eval/<set>/."""
-        return {{"before": "base", "after": "final"}.get(name, name): evaluation for name, evaluation in self.named().items()}
+        return {
+            {"before": "base", "after": "final", "hybrid_before": "hybrid_base"}.get(name, name): evaluation
+            for name, evaluation in self.named().items()
+        }
 
     def record(self) -> dict:
         """Labels, metrics and intervals, as the summary holds them."""
@@ -105,6 +115,19 @@ class Scores:
             name: dataclasses.asdict(difference)
             for name, difference in paired_differences(self.after, self.before, seed=seed).items()
         }
+
+    def hybrid_record(self, seed: int) -> dict | None:
+        """The hybrid's weight and its paired differences to the model alone and to the hybrid before training; None: no hybrid."""
+        hybrid, before = self.after.hybrid, self.before.hybrid
+        if hybrid is None:
+            return None
+        rivals = {"differences": self.after, "differences_to_hybrid_before": before}
+        weights = {"weight": hybrid.weight, "weight_before": before.weight}
+        record, metrics = {name: dataclasses.asdict(weight) for name, weight in weights.items()}, headline(hybrid.cutoffs)
+        for name, rival in rivals.items():
+            found = paired_differences(hybrid, rival, metrics, seed=seed)
+            record[name] = {metric: dataclasses.asdict(difference) for metric, difference in found.items()}
+        return record
 
 
 def keep_record(scores: Scores, seed: int) -> dict:

@@ -1,6 +1,7 @@
 """Evaluation: a model or BM25 on a retrieval set -> metrics of every query, means, intervals and files."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -11,10 +12,13 @@ import numpy as np
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import new_folder, write_json
 from e5ft.modeling.encoder import Encoder
+from e5ft.retrieval.hybrid import GRID, DevSet, Weight, best_weight, depth, hybrid_runs
 from e5ft.retrieval.metrics import check_cutoffs, means, metric_values
 from e5ft.retrieval.runs import Run, bm25_run, dense_run, write_trec
 from e5ft.retrieval.sets import RetrievalSet, pair_keys
+from e5ft.retrieval.shards import Shards
 from e5ft.retrieval.significance import LEVEL, mean_intervals
+from e5ft.retrieval.tables import headline, main_metric
 from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 
 _CUT_ROWS = 65_536  # rows of which the components that are cut off stand in memory
@@ -71,7 +75,9 @@ class Evaluation:
         intervals: name@K -> (low, high), the interval at 95 %.
         scored: (Q',) indices of the scored queries: those that have a relevant passage.
         values: (Q', M), float64, a row a scored query, a column a metric in the order of `metrics`.
-        run: scores and indices (Q, K) of all queries.
+        run: scores and indices (Q, K) of all queries, K being at least the largest cutoff, or the size of the corpus.
+        hybrid: the same model together with BM25; None where that was not asked for.
+        weight: a hybrid's; None of any other system.
     """
 
     retrieval_set: RetrievalSet
@@ -82,6 +88,8 @@ class Evaluation:
     scored: np.ndarray
     values: np.ndarray
     run: Run
+    hybrid: "Evaluation | None" = None
+    weight: Weight | None = None
 
     @property
     def set_name(self) -> str:
@@ -112,7 +120,8 @@ class Evaluation:
                 for query_id, values in zip(query_ids, self.values.tolist(), strict=True):
                     line = {"query": query_id, **dict(zip(self.metrics, values, strict=True))}
                     file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-            write_trec(temporary / "run.trec", self.retrieval_set, self.run, self.label)
+            run = tuple(part[:, : self.cutoffs[-1]] for part in self.run)
+            write_trec(temporary / "run.trec", self.retrieval_set, run, self.label)
 
 
 def evaluate_run(
@@ -140,15 +149,21 @@ def evaluate_run(
     return Evaluation(retrieval_set, label, judgements.cutoffs, metrics, intervals, judgements.queries, values, run)
 
 
-def score_model(
-    encoder: Encoder, retrieval_set: RetrievalSet, evaluation, label: str, *, seed: int = 0, cache: Path | None = None
-) -> Evaluation:
+def score_model(encoder: Encoder, retrieval_set: RetrievalSet, evaluation, label: str, **options) -> Evaluation:
     """Rank the set's whole corpus for each query and score it; see `score_sizes` for the arguments."""
-    return _scored(encoder, retrieval_set, evaluation, label, [None], seed, cache)[0]
+    return _scored(encoder, retrieval_set, evaluation, label, [None], **options)[0]
 
 
 def score_sizes(
-    encoder: Encoder, retrieval_set: RetrievalSet, evaluation, label: str, *, seed: int = 0, cache: Path | None = None
+    encoder: Encoder,
+    retrieval_set: RetrievalSet,
+    evaluation,
+    label: str,
+    *,
+    seed: int = 0,
+    cache: Path | None = None,
+    bm25: Evaluation | None = None,
+    weight: Weight | DevSet | None = None,
 ) -> tuple[Evaluation, dict[int, Evaluation]]:
     """Score a model, and the same with vectors cut to each of `evaluation.dimensions`; the texts are encoded once.
 
@@ -159,12 +174,16 @@ def score_sizes(
         label: the model's name in tables.
         seed: of the bootstrap.
         cache: where the passages' vectors are kept; None keeps them in memory, once.
+        bm25: BM25 on the set.
+        weight: of a hybrid of the two, or what it is chosen on; None: there is none.
 
     Returns:
         The evaluation of whole vectors, and those of the cuts by dimension.
     """
     sizes = dimensions(evaluation, encoder.dimension)
-    whole, *cuts = _scored(encoder, retrieval_set, evaluation, label, [None, *sizes], seed, cache)
+    whole, *cuts = _scored(
+        encoder, retrieval_set, evaluation, label, [None, *sizes], seed=seed, cache=cache, bm25=bm25, weight=weight
+    )
     return whole, dict(zip(sizes, cuts, strict=True))
 
 
@@ -185,7 +204,7 @@ def score_bm25(retrieval_set: RetrievalSet, evaluation, *, seed: int = 0) -> Eva
     """Score the lexical reference; None when `evaluation.bm25` switches it off."""
     if evaluation.bm25 is None:
         return None
-    run = bm25_run(retrieval_set, max(evaluation.cutoffs), evaluation.bm25)
+    run = bm25_run(retrieval_set, depth(evaluation.cutoffs), evaluation.bm25)
     label = f"BM25 ({evaluation.bm25})"
     return evaluate_run(retrieval_set, run, list(evaluation.cutoffs), label, samples=evaluation.intervals, seed=seed)
 
@@ -214,7 +233,8 @@ def evaluator(
     def evaluate(encoder: Encoder) -> dict[str, float]:
         vectors, measured = (queries.vectors(encoder), passages.vectors(encoder)), {}
         for size in [None, *dimensions(evaluation, encoder.dimension)]:
-            values = judgements.values(_run(*vectors, size, retrieval_set, evaluation, encoder))
+            run = _run(*vectors, size, retrieval_set, max(evaluation.cutoffs), encoder)
+            values = judgements.values(run)
             prefix = "" if size is None else f"{size}d_"
             measured.update({prefix + name: mean for name, mean in means(values, judgements.cutoffs).items()})
         return measured
@@ -222,23 +242,48 @@ def evaluator(
     return evaluate
 
 
-def _scored(encoder, retrieval_set, evaluation, label, sizes, seed, cache) -> list[Evaluation]:
-    """An evaluation for each size of the vectors; None is the whole."""
+def _scored(encoder, retrieval_set, evaluation, label, sizes, *, seed=0, cache=None, bm25=None, weight=None) -> list[Evaluation]:
+    """An evaluation for each size of the vectors; None is the whole, the first."""
     tokens, evaluations = evaluation.batch_tokens, []
+    scored = functools.partial(
+        evaluate_run, retrieval_set, cutoffs=list(evaluation.cutoffs), samples=evaluation.intervals, seed=seed
+    )
     passages = encode_collection(encoder, retrieval_set.passages, "passage", batch_tokens=tokens, cache=cache)
     queries = encode_collection(encoder, retrieval_set.queries, "query", batch_tokens=tokens)
     for size in sizes:
-        run = _run(queries, passages, size, retrieval_set, evaluation, encoder)
-        name = label if size is None else f"{label}, first {size} dimensions"
-        cutoffs = list(evaluation.cutoffs)
-        evaluations.append(evaluate_run(retrieval_set, run, cutoffs, name, samples=evaluation.intervals, seed=seed))
+        run = _run(queries, passages, size, retrieval_set, depth(evaluation.cutoffs), encoder)
+        evaluations.append(scored(run, label=label if size is None else f"{label}, first {size} dimensions"))
+    if weight is not None:
+        whole = evaluations[0]
+        if isinstance(weight, DevSet):
+            rows = weight.rows_in(retrieval_set)
+            weight = _chosen(encoder, weight, evaluation, None if rows is None else passages[rows])
+        (run,) = hybrid_runs(whole.run, bm25.run, queries, passages, [weight.value], max(evaluation.cutoffs))
+        hybrid = dataclasses.replace(scored(run, label=weight.label), weight=weight)
+        evaluations[0] = dataclasses.replace(whole, hybrid=hybrid)
     return evaluations
 
 
-def _run(queries, passages, size: int | None, retrieval_set: RetrievalSet, evaluation, encoder: Encoder) -> Run:
+def _chosen(encoder: Encoder, dev: DevSet, evaluation, passages: np.ndarray | Shards | None) -> Weight:
+    """The weight with the best main metric on a dev set; its passages are encoded unless their vectors are given."""
+    each, tokens = dev.retrieval_set, evaluation.batch_tokens
+    queries = encode_collection(encoder, each.queries, "query", batch_tokens=tokens)
+    if passages is None:
+        passages = encode_collection(encoder, each.passages, "passage", batch_tokens=tokens)
+    metric = main_metric(headline(list(evaluation.cutoffs)))
+    cutoff = int(metric.rpartition("@")[2])
+    judgements = Judgements(each, [cutoff])
+    dense = dense_run(queries, passages, each, depth(evaluation.cutoffs), device=encoder.device)
+    runs = hybrid_runs(dense, dev.bm25, queries, passages, GRID, cutoff)
+    values = (means(judgements.values(run), judgements.cutoffs)[metric] for run in runs)
+    curve = dict(zip(GRID, values, strict=True))
+    return Weight(best_weight(curve), f"chosen on {each.name}", curve)
+
+
+def _run(queries, passages, size: int | None, retrieval_set: RetrievalSet, k: int, encoder: Encoder) -> Run:
     if size is not None:
         queries, passages = (_first_components(vectors, size) for vectors in (queries, passages))
-    return dense_run(queries, passages, retrieval_set, max(evaluation.cutoffs), device=encoder.device)
+    return dense_run(queries, passages, retrieval_set, k, device=encoder.device)
 
 
 def _first_components(vectors: np.ndarray, size: int) -> np.ndarray:

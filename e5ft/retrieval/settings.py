@@ -15,6 +15,7 @@ class EvaluationSettings(Settings):
     Attributes:
         cutoffs: the ranks K of Recall@K, hit@K, MRR@K, nDCG@K and MAP@K.
         bm25: how the lexical reference cuts texts; None: no reference.
+        hybrid_weight: the share of the dense scores in the hybrid of model and BM25; "auto": chosen on the dev set; None: no hybrid.
         batch_tokens: tokens that are encoded at once.
         intervals: bootstrap samples behind the 95 % intervals of 200 queries or more.
         dimensions: numbers of leading dimensions that are measured beside whole vectors.
@@ -23,6 +24,7 @@ class EvaluationSettings(Settings):
     PATH: ClassVar[str] = "evaluation"
     cutoffs: tuple[whole(1), ...]
     bm25: Tokenisation | None
+    hybrid_weight: Literal["auto"] | number(least=0, most=1) | None
     batch_tokens: whole(1)
     intervals: whole(1, 1_000_000)
     dimensions: tuple[whole(1), ...] | None

@@ -8,6 +8,7 @@ import pytest
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.comparison import Scores, choose_alpha, paired_differences
 from e5ft.retrieval.evaluation import evaluate_run
+from e5ft.retrieval.hybrid import Weight
 from e5ft.retrieval.significance import mean_intervals
 from tests.retrieval.conftest import make_run, make_set
 
@@ -55,6 +56,22 @@ def test_the_names_of_a_set_s_evaluations():
     assert list(scores.named()) == ["before", "after", "after_8d"] and list(scores.files) == ["base", "final", "after_8d"]
     assert scores.record()["after"] == {"label": "after", "metrics": after.metrics, "intervals": after.intervals}
     assert scores.differences(3)["hit@1"]["mean"] == 0.25
+
+
+def test_hybrids_have_names_and_their_differences():
+    before, after, worse, better = (evaluation(hits) for hits in ((0, 0, 1, 0), (1, 0, 1, 0), (1, 0, 1, 0), (1, 1, 1, 0)))
+    for_each = zip((before, after), (worse, better), (0.4, 0.6), strict=True)
+    before, after = (
+        dataclasses.replace(model, hybrid=dataclasses.replace(mixed, weight=Weight(value, "set")))
+        for model, mixed, value in for_each
+    )
+    scores = Scores(before, None, after)
+    assert list(scores.named()) == ["before", "after", "hybrid", "hybrid_before"]
+    assert scores.files["hybrid_base"].label == "before, x" and scores.files["hybrid"] is after.hybrid
+    record = scores.hybrid_record(0)
+    assert (record["weight"], record["weight_before"]["value"]) == ({"value": 0.6, "source": "set", "curve": {}}, 0.4)
+    assert [record[name]["hit@1"]["mean"] for name in ("differences", "differences_to_hybrid_before")] == [0.25, 0.25]
+    assert Scores(before, None, evaluation((1, 0, 1, 0))).hybrid_record(0) is None
 
 
 MANY = {f"q{i:02}": {"d1": 1} for i in range(40)}

@@ -1,5 +1,6 @@
 """Evaluations: what they hold and write, and models measured whole, cut and while training."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ import pytest
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.evaluation import dimensions, evaluate_run, evaluator, kept_vectors, score_bm25, score_model, score_sizes
+from e5ft.retrieval.hybrid import DevSet, Weight
+from e5ft.retrieval.runs import bm25_run
 from e5ft.retrieval.sets import RetrievalSet, subsample
 from e5ft.retrieval.significance import mean_intervals
 from tests.conftest import WORDS, make_encoder
@@ -16,7 +19,9 @@ from tests.retrieval.conftest import make_run, make_set
 
 QRELS = {"q1": {"d1": 1, "d2": 2}, "q2": {"d3": 1}, "q3": {"d4": 1}, "q4": {"d4": 0}}
 GOOD = {"q1": {"d2": 0.9, "d1": 0.8, "d3": 0.1}, "q2": {"d3": 0.5}, "q3": {"d1": 0.4, "d4": 0.4}, "q4": {"d1": 1.0}}
-SETTINGS = SimpleNamespace(cutoffs=[10, 1], bm25="words", batch_tokens=256, intervals=20, dimensions=[8, 32])
+SETTINGS = SimpleNamespace(
+    cutoffs=[10, 1], bm25="words", hybrid_weight="auto", batch_tokens=256, intervals=20, dimensions=[8, 32]
+)
 
 
 @pytest.fixture
@@ -99,6 +104,40 @@ def test_the_lexical_reference(words):
     evaluation = score_bm25(words, SETTINGS)
     assert evaluation.label == "BM25 (words)" and evaluation.metrics["hit@1"] == 1.0
     assert score_bm25(words, SimpleNamespace(bm25=None)) is None
+
+
+def test_a_model_together_with_bm25_at_the_weight_that_is_best_on_dev(words, monkeypatch):
+    """The dev set is a part of the set's passages: its queries alone are encoded. The words alone find everything."""
+    encoder, encoded = make_encoder(), []
+    plain = encoder.encode
+    monkeypatch.setattr(
+        encoder, "encode", lambda texts, role, **how: encoded.append((role, len(texts))) or plain(texts, role, **how)
+    )
+    bm25 = score_bm25(words, SETTINGS)
+    dev = dataclasses.replace(
+        words,
+        name="dev",
+        passage_ids=words.passage_ids.take(range(9)),
+        passages=words.passages.take(range(9)),
+    )
+    of_dev = DevSet(dev, bm25_run(dev, 100, "words"))
+    whole, cuts = score_sizes(encoder, words, SETTINGS, "model", bm25=bm25, weight=of_dev)
+    assert encoded == [("passage", 10), ("query", 10), ("query", 10)]
+    weight = whole.hybrid.weight
+    assert weight.source == "chosen on dev" and list(weight.curve) == [tenth / 10 for tenth in range(11)]
+    assert weight.value == max((w for w in weight.curve if weight.curve[w] == 1.0), key=lambda w: (-abs(w - 0.7), w)) < 1
+    for given in weight.curve:
+        fixed = score_model(encoder, dev, SETTINGS, "m", bm25=score_bm25(dev, SETTINGS), weight=Weight(given, "given")).hybrid
+        assert fixed.metrics["ndcg@10"] == weight.curve[given] and fixed.weight.value == given
+    assert whole.hybrid.label == weight.label and whole.hybrid.metrics["hit@1"] == 1.0 > whole.metrics["hit@1"]
+    assert whole.metrics == score_model(encoder, words, SETTINGS, "model").metrics and cuts[8].hybrid is None
+
+
+def test_of_a_run_that_is_deeper_the_file_holds_what_is_measured(words, tmp_path):
+    evaluation = score_bm25(words, SimpleNamespace(**{**vars(SETTINGS), "cutoffs": [1]}))
+    assert evaluation.run[1].shape == (10, 10)
+    evaluation.save(tmp_path / "bm25")
+    assert {line.split()[3] for line in (tmp_path / "bm25/run.trec").read_text().splitlines()} == {"1"}
 
 
 @pytest.mark.parametrize("chosen", [[0], [33], [True], [8.0]])

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from e5ft.app.settings.plan import BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source, row_files
+from e5ft.app.settings.plan import DEV_SPLIT, BeirSplit, DataPlan, DevShare, RowsFile, evaluation_source, row_files
 from e5ft.app.telling.report import header_line, say
 from e5ft.data.passages import passage_texts
 from e5ft.data.remote import local_file
@@ -21,8 +21,10 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.candidates import MiningIndex, make_index
 from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.held_out import AUTO, JUDGED, document_ids, held_out_passages, rows_of_set
+from e5ft.retrieval.hybrid import MOST_QUERIES
+from e5ft.retrieval.layouts import splits_of
 from e5ft.retrieval.overlap import Overlap, overlaps
-from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir
+from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir, subsample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +125,21 @@ def load_evaluation_set(settings) -> RetrievalSet:
     documents = (StoredTexts(load_file(each, settings, named=True), "positives") for each in sources)
     corpus = {data.corpus_file: data.encoding} if data.corpus_file else {}
     return from_rows(*named, chain(*documents, _passages(corpus, settings)))
+
+
+def load_dev_beside(settings) -> RetrievalSet | None:
+    """Load queries that choose the hybrid's weight for eval.py: of the folder's dev split; None where there is none, or no need."""
+    source = evaluation_source(settings)
+    is_needed = settings.evaluation.bm25 is not None and settings.evaluation.hybrid_weight == "auto"
+    if (
+        not is_needed
+        or not isinstance(source, BeirSplit)
+        or source.split == DEV_SPLIT
+        or DEV_SPLIT not in splits_of(source.folder)
+    ):
+        return None
+    dev = load_set(dataclasses.replace(source, split=DEV_SPLIT), settings)
+    return subsample(dev, MOST_QUERIES, len(dev.passages), seed=settings.seed)
 
 
 def load_file(source: RowsFile, settings, named: bool = False) -> RowStore:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from e5ft.app.commands.data import load_dev_beside
 from e5ft.app.commands.reading import evaluation_set
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import EvalSettings
@@ -13,6 +14,7 @@ from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_sizes
+from e5ft.retrieval.hybrid import weighting
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.tables import difference_text, few_queries, format_table, headline, main_metric
 
@@ -34,17 +36,22 @@ def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) 
     _check_free(folder)
     counts = f"{len(retrieval_set.queries):,} queries, {len(retrieval_set.passages):,} passages"
     say("\n".join([header_line("set", f"{retrieval_set.name}: {counts}{_corpus(settings)}"), *set_notes([retrieval_set])]))
-    model, cuts = _score(settings, source, retrieval_set)
-    evaluations = {"model": model, **{f"model_{dimension}d": cut for dimension, cut in cuts.items()}}
+    weight = weighting(settings.evaluation, load_dev_beside(settings))
     bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
+    model, cuts = _score(settings, source, retrieval_set, bm25=bm25, weight=weight)
+    evaluations = {"model": model, **{f"model_{dimension}d": cut for dimension, cut in cuts.items()}}
     if bm25 is not None:
         evaluations["bm25"] = bm25
+    if model.hybrid is not None:
+        evaluations["hybrid"] = model.hybrid
     if other is not None:
         evaluations["compare"] = _score(settings, other, retrieval_set)[0]
     for name, evaluation in evaluations.items():
         evaluation.save(folder / name)
     metrics = headline(list(settings.evaluation.cutoffs))
     say("\n" + format_table(list(evaluations.values()), metrics))
+    if model.hybrid is not None:
+        say(f"hybrid: its weight is {model.hybrid.weight.source}")
     for name, rival in evaluations.items():
         if name != "model":
             _compare(model, rival, metrics, folder / f"difference_{name}.json", settings.seed)
@@ -52,12 +59,14 @@ def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) 
     return model.metrics[main_metric(metrics)]
 
 
-def _score(settings: EvalSettings, source: ModelSource, retrieval_set: RetrievalSet) -> tuple[Evaluation, dict[int, Evaluation]]:
+def _score(
+    settings: EvalSettings, source: ModelSource, retrieval_set: RetrievalSet, **mixed
+) -> tuple[Evaluation, dict[int, Evaluation]]:
     encoder = load_encoder(source, device_of(settings.device))
     say(text_format(encoder, "" if source is settings.model else source.label))
     label = source.label + (" (random weights)" if source.init == "random" and "random" not in source.label else "")
     cache = Path(settings.cache_dir)
-    return score_sizes(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=cache)
+    return score_sizes(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=cache, **mixed)
 
 
 def _corpus(settings: EvalSettings) -> str:

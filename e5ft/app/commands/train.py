@@ -34,6 +34,7 @@ from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.modeling.packaged import located
+from e5ft.retrieval import hybrid
 from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, kept_vectors, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
@@ -141,11 +142,13 @@ class _Run:
         row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
         scored = (data.test, *data.keep)
         dev, evaluation, same_corpus = self._plan_evaluation(encoder, data, scored, row_tokens)
-        end = tokens_of(scored, encoder)
         data = dataclasses.replace(data, dev=dev)
+        weighting = hybrid.weighting(settings.evaluation, None if data.dev_is_test else dev)
+        end = tokens_of([data.test, *data.keep, *hybrid.sets_beside(data.test, weighting)], encoder)
         say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
-        scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in scored)
+        scores = self._score_base(encoder, data.test, weighting)
+        keep = [self._score_base(encoder, retrieval_set, hybrid.weight_of(scores.before)) for retrieval_set in data.keep]
         trainer = self._trainer(encoder, data, tokens, mirror, same_corpus)
         used = self._fit(trainer) if settings.training.fit_micro_batch else settings
         with out_of_memory_explained(used):
@@ -158,8 +161,9 @@ class _Run:
         best, encoder = self._best(trainer)
         cache = None if best["step"] else self.cache  # the base's vectors are there
         for measured, of in zip([scores, *keep], scored, strict=True):
+            mixed = {"bm25": measured.bm25, "weight": weighting if measured is scores else hybrid.weight_of(scores.after)}
             measured.after, measured.cuts = score_sizes(
-                encoder, of, settings.evaluation, "after", seed=settings.seed, cache=cache
+                encoder, of, settings.evaluation, "after", seed=settings.seed, cache=cache, **mixed
             )
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
         summary["keep"] = [keep_record(measured, settings.seed) for measured in keep]
@@ -208,11 +212,12 @@ class _Run:
             arguments.eval_steps = evaluation.every
         return dev, evaluation, same_corpus
 
-    def _score_base(self, encoder: Encoder, retrieval_set: RetrievalSet) -> Scores:
+    def _score_base(self, encoder: Encoder, retrieval_set: RetrievalSet, weight: hybrid.Weight | hybrid.DevSet | None) -> Scores:
         settings = self.settings
         label = "before (random weights)" if settings.model.init == "random" else "before"
-        before = score_model(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=self.cache)
-        return Scores(before, score_bm25(retrieval_set, settings.evaluation, seed=settings.seed))
+        bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
+        how = {"seed": settings.seed, "cache": self.cache, "bm25": bm25, "weight": weight}
+        return Scores(score_model(encoder, retrieval_set, settings.evaluation, label, **how), bm25)
 
     def _trainer(
         self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback, same_corpus: RetrievalSet | None
@@ -343,6 +348,7 @@ class _Run:
             },
             "scores": scores.record(),
             "differences": scores.differences(self.settings.seed),
+            "hybrid": scores.hybrid_record(self.settings.seed),
         }
 
     def _write(self, encoder: Encoder, summary: dict, measured: list[Scores]) -> None:

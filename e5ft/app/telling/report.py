@@ -79,7 +79,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     """
     training, data, run = summary["training"], summary["data"], relative(folder)
     metrics = headline(cutoffs_of(scores.after.metrics))
-    rows = list(scores.named().values())
+    rows = [row for name, row in scores.named().items() if name != "hybrid_before"]
     main = main_metric(metrics)
     difference = summary["differences"][main]
     change = difference_text(difference["mean"], difference["low"], difference["high"])
@@ -92,6 +92,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         format_table(rows, metrics),
         "",
         f"{main}: {change} after against before, p = {difference['p_value']:.2g}",
+        *hybrid_line(summary, main),
     ]
     if summary["keep"]:
         lines += ["", gain_and_loss(summary), ""]
@@ -118,6 +119,16 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     if summary["random_weights"]:
         lines.append(f"            a real model: {_REAL_RUN}")
     return "\n".join(lines)
+
+
+def hybrid_line(summary: dict, metric: str) -> list[str]:
+    """The hybrid's paired difference to the model alone, and who chose its weight; empty where there is none."""
+    if summary.get("hybrid") is None:
+        return []
+    difference = summary["hybrid"]["differences"][metric]
+    change = difference_text(*(difference[end] for end in ("mean", "low", "high")))
+    source = summary["hybrid"]["weight"]["source"]
+    return [f"{metric}: {change} hybrid against after, p = {difference['p_value']:.2g}; its weight: {source}"]
 
 
 def leaks(summary: dict) -> list[str]:

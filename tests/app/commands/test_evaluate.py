@@ -29,7 +29,14 @@ def test_eval_repeats_the_run_s_own_figures(run, composed, capsys):
     assert value == pytest.approx(summary["scores"]["after"]["metrics"]["ndcg@10"], abs=1e-9)
     written = read_json(run / "eval/sample-test/model/metrics.json")["metrics"]
     assert written == pytest.approx(summary["scores"]["after"]["metrics"])
-    assert "paired over queries" in capsys.readouterr().out
+    printed, saved = capsys.readouterr().out, run / "eval/sample-test/hybrid/metrics.json"
+    assert f"against {read_json(saved)['label']}, paired over queries" in printed
+    assert "\nhybrid: its weight is chosen on sample-dev\n" in printed
+    weight = summary["hybrid"]["weight"]["value"]  # chosen on the part of the dev set that was ranked while training
+    evaluate(composed("eval", f"model.path={run}/model", "evaluation.intervals=50", f"evaluation.hybrid_weight={weight}"))
+    assert read_json(saved)["label"] == summary["scores"]["hybrid"]["label"]
+    assert read_json(saved)["metrics"] == pytest.approx(summary["scores"]["hybrid"]["metrics"])
+    assert "as set by evaluation.hybrid_weight" in capsys.readouterr().out
 
 
 def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_path, capsys):
@@ -50,6 +57,7 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     assert difference["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}  # a model against itself
     assert (out / "mine/model/run.trec").is_file()
     printed = capsys.readouterr().out
+    assert "hybrid (.7 dense + .3 BM25)" in printed and "the default, as no dev set stands beside the one reported" in printed
     told = "  set         mine: 8 queries, 16 passages (the rows' own alone; name all there are with data.corpus_file=FILE, or "
     assert told in printed
     assert "\nmine, 8 queries: differences below .42 (ndcg@10) cannot be seen" in printed

@@ -33,10 +33,11 @@ def test_the_run_measures_what_it_cost(trained, keep, capsys):
     summary, printed = read_json(folder / "summary.json"), capsys.readouterr().out
     assert [(entry["set"], entry["passages"]) for entry in summary["keep"]] == [("wiki-test", 256), ("law-test", 256)]
     for entry in summary["keep"]:
-        for name, saved in (("before", "base"), ("bm25", "bm25"), ("after", "final")):
+        for name, saved in (("before", "base"), ("bm25", "bm25"), ("after", "final"), ("hybrid", "hybrid")):
             written = read_json(folder / "eval" / entry["set"] / saved / "metrics.json")
             assert entry["scores"][name]["metrics"] == written["metrics"] and entry["queries"] == written["queries"]
             assert entry["scores"][name]["intervals"] == written["intervals"]
+        assert entry["scores"]["hybrid"]["label"] == summary["scores"]["hybrid"]["label"]  # the weight is the target's
         metrics = [entry["scores"][when]["metrics"]["ndcg@10"] for when in ("before", "after")]
         assert entry["differences"]["ndcg@10"]["mean"] == pytest.approx(metrics[1] - metrics[0])
     for text in (printed, (folder / "model/README.md").read_text()):

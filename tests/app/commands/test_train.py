@@ -17,6 +17,7 @@ from e5ft.files import read_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
+from e5ft.retrieval.hybrid import Weight
 from e5ft.training.checkpoint import definition_of
 from tests.conftest import make_rows
 
@@ -36,11 +37,20 @@ def test_a_run_leaves_its_record(trained, capsys):
     metrics = lines(folder / "metrics.jsonl")
     assert [entry["step"] for entry in metrics if "loss" in entry] == [1, 2, 3, 4]
     assert metrics[0]["step"] == 0 and "eval_ndcg@10" in metrics[0]  # the base is measured first
-    assert set(os.listdir(folder / "eval" / "sample-test")) == {"base", "bm25", "final"}
+    assert set(os.listdir(folder / "eval" / "sample-test")) == {"base", "bm25", "final", "hybrid", "hybrid_base"}
     # The table's figures are those of the files, and what is in model/ scores what the table says.
     final = read_json(folder / "eval/sample-test/final/metrics.json")["metrics"]
     assert final == summary["scores"]["after"]["metrics"]
-    printed = capsys.readouterr().out
+    hybrid = summary["hybrid"]["weight"]
+    assert hybrid["source"] == "chosen on sample-dev" and max(hybrid["curve"].values()) == hybrid["curve"][str(hybrid["value"])]
+    printed, card = capsys.readouterr().out, (folder / "model/README.md").read_text()
+    label = summary["scores"]["hybrid"]["label"]
+    assert label == Weight(hybrid["value"], "").label and label in printed and label in card
+    assert read_json(folder / "eval/sample-test/hybrid/metrics.json")["metrics"] == summary["scores"]["hybrid"]["metrics"]
+    before = summary["scores"]["hybrid_before"]["label"]
+    assert before.startswith("before, hybrid (") and before in card and before not in printed
+    change = summary["hybrid"]["differences"]["ndcg@10"]["mean"]
+    assert f"ndcg@10: {change:+.3f} [" in printed and "hybrid against after" in printed
     for words in (
         "before (random weights)",
         "BM25 (auto)",
@@ -112,6 +122,7 @@ def test_rows_alone_are_enough(trained, capsys):
     _, folder = trained(f"data.train_file={shipped('data')}/sample/train.jsonl", "training.max_steps=2", "evaluation.bm25=null")
     summary = read_json(folder / "summary.json")
     assert summary["chosen_on_test"] and summary["test_set"] == "dev" and "bm25" not in summary["scores"]
+    assert "hybrid" not in summary["scores"] and summary["hybrid"] is None
     assert summary["data"]["train_rows"] < 200
     assert summary["corpus"] == "dev and training documents" and summary["counts"]["near_copies"] == 0
     printed = capsys.readouterr().out

@@ -48,6 +48,7 @@ def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_p
             "training": {"steps": 1, "seconds": 1, "tokens_per_second": None, "without_negatives": 300 - keep},
             "best": {"step": 1},
             "keep": [{"set": "wiki-dev", "queries": keep, **both}],
+            "hybrid": {"weight": {"source": "chosen on law"}, "differences": DIFFERENCE} if target == 8 else None,
             "overlap": [LEAK, {**LEAK, "set": "wiki-dev", "role": "wiki-dev", "shared_queries": 0}, {**LEAK, "set": "other-dev"}],
             **both,
         }
@@ -55,6 +56,8 @@ def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_p
         notes = [line.split(":")[0] for line in printed.splitlines() if "below .10 (ndcg@10) cannot be seen" in line]
         assert notes == (["law-dev, 8 queries", "wiki-dev, 299 queries"] if target == 8 else [])
         assert [line for line in printed.splitlines() if line.startswith("overlap")] == [f"overlap: {Overlap(**LEAK).sentence}"]
+        told = "ndcg@10: +0.100 [+0.000, +0.200] hybrid against after, p = 0.1; its weight: chosen on law"
+        assert (told in printed.splitlines()) == (target == 8) and ("hybrid" in printed) == (target == 8)
         assert ("Without any negative, and so without effect: 1 steps" in printed) == (keep == 299)
 
 
