@@ -11,6 +11,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from e5ft import distributed
 from e5ft.app.commands import definition
 from e5ft.app.commands.data import TrainingData, load_training_data
+from e5ft.app.commands.ending import Guard
 from e5ft.app.commands.reading import training_data
 from e5ft.app.runs.folder import Job, RunFolder
 from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
@@ -32,9 +33,11 @@ from e5ft.modeling.export import export_model
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
-from e5ft.retrieval.comparison import Scores, keep_record
+from e5ft.retrieval.comparison import Scores, keep_record, paired_values
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.tables import headline, main_metric
+from e5ft.retrieval.verdict import keep_results, overall_verdict
 from e5ft.training import checkpoint
 from e5ft.training.evaluation_cost import planned_dev, tokens_of
 from e5ft.training.fitting import fit_micro_batch, measure_step
@@ -131,11 +134,12 @@ class _Run:
         row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
         size, rows = settings.data.eval_corpus_size, len(data.train.rows)
         dev, evaluation = planned_dev(data.dev, size, self.arguments, encoder, rows, row_tokens, settings.seed)
-        end = tokens_of([data.test, *data.keep], encoder)
+        end = tokens_of([data.test, *data.keep, *filter(None, data.choice)], encoder)
         data = dataclasses.replace(data, dev=dev)
         say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
         scores, *keep = (self._score_base(encoder, retrieval_set) for retrieval_set in (data.test, *data.keep))
+        guard = Guard(settings, data, encoder, keep)
         trainer = self._trainer(encoder, data, tokens, mirror)
         used = self._fit(trainer) if settings.training.fit_micro_batch else settings
         with out_of_memory_explained(used):
@@ -143,10 +147,12 @@ class _Run:
             findings.show(findings.run_facts(trainer, data, tokens, row_tokens, cost, evaluation, end))
             self._train(trainer)
         best, encoder = self._best(trainer)
-        for measured, retrieval_set in zip([scores, *keep], [data.test, *data.keep], strict=True):
-            measured.after, measured.cuts = score_sizes(encoder, retrieval_set, settings.evaluation, "after", seed=settings.seed)
+        encoder, best, guarded = guard.end(encoder, best, self.metric)
+        scores.after, scores.cuts = score_sizes(encoder, data.test, settings.evaluation, "after", seed=settings.seed)
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
         summary["keep"] = [keep_record(measured, settings.seed) for measured in keep]
+        summary["guard"] = guarded
+        summary["verdict"] = self._verdict(summary, scores, keep)
         summary["overlap"] = [dataclasses.asdict(overlap) for overlap in overlaps]
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
@@ -294,6 +300,17 @@ class _Run:
             "scores": scores.record(),
             "differences": scores.differences(self.settings.seed),
         }
+
+    def _verdict(self, summary: dict, scores: Scores, keep: list[Scores]) -> dict:
+        metric, best = main_metric(headline(list(self.settings.evaluation.cutoffs))), summary["best"]
+        values = {measured.after.set_name: paired_values(measured.after, measured.before, [metric]) for measured in keep}
+        results = keep_results(values, seed=self.settings.seed)
+        base_kept = not (best["step"] and best["alpha"])
+        seen = summary["chosen_on_test"] and (best["score"] is not None or best["alpha"] < 1)
+        verdict = overall_verdict(
+            summary["differences"][metric], len(scores.after.scored), results, base_kept=base_kept, chosen_on_test=seen
+        )
+        return {**verdict, "metric": metric, "set": scores.after.set_name, "against": scores.before.label}
 
     def _write(self, encoder: Encoder, summary: dict, measured: list[Scores]) -> None:
         path = self.folder.path
