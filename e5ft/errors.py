@@ -1,4 +1,7 @@
-"""The errors a person can mend, and the exit code that each becomes (the scripts' wrapper reads `exit_code`)."""
+"""The errors a person can mend, and the exit code that each becomes (the scripts' wrapper reads `exit_code`).
+
+This is the codes' one home; docs/configuration.md has them as a table.
+"""
 
 
 class E5ftError(Exception):
@@ -45,3 +48,9 @@ class StorageError(E5ftError):
     """The disk did not take what had to be written; what was complete before is still there."""
 
     exit_code = 6
+
+
+class VerdictError(E5ftError):
+    """The run is complete, but its verdict is not the one that `require` demands."""
+
+    exit_code = 7

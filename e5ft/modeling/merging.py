@@ -7,6 +7,7 @@ import torch
 
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.lora import merged_state
 
 # Fields of a configuration that no tensor's shape shows and that decide what the weights compute.
 _SAME_FIELDS = ("model_type", "num_attention_heads", "hidden_act", "layer_norm_eps", "position_embedding_type", "pad_token_id")
@@ -39,6 +40,21 @@ def merge(base: Encoder, tuned: Encoder, alpha: float) -> Encoder:
         for name, tensor in ours.items():  # the tensors of a state dict share their memory with the module
             tensor.copy_(_between(theirs[name].to(tensor.device), tensor, alpha))
     return merged
+
+
+def plain(tuned: Encoder, base: Encoder) -> Encoder:
+    """A model with the weights of another and the structure of its base: adapters are merged in, a compact table is whole.
+
+    Args:
+        tuned: what fine-tuning made of the base.
+        base: of the plain structure.
+
+    Returns:
+        A new encoder on the base's device, in eval mode.
+    """
+    made = copy.deepcopy(base).eval()
+    made.backbone.load_state_dict(merged_state(tuned) or tuned.backbone.state_dict())
+    return made
 
 
 def check_mergeable(base: Encoder, tuned: Encoder) -> None:

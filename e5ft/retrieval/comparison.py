@@ -1,19 +1,14 @@
-"""Comparisons of evaluations: paired differences, scores before and after training, and which merger of two models is best."""
+"""Comparisons of evaluations: paired differences, and scores before and after training."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.retrieval.evaluation import Evaluation
+from e5ft.retrieval.evaluation import Evaluation, of_queries
 from e5ft.retrieval.significance import mean_intervals, sign_flip_p
 from e5ft.retrieval.tables import headline
-
-RULE = (
-    "of the alphas whose score on every keep set is not below the lower end of the base's (alpha 0) 95 % interval there, "
-    "the one with the largest score on the target; of equal ones the smallest. Alpha 0 always qualifies"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +47,22 @@ def paired_differences(
         ConfigurationError: one of them lacks a metric.
     """
     metrics = list(a.metrics if metrics is None else metrics)
+    values = paired_values(a, b, metrics)
+    rows = zip(
+        metrics, np.ascontiguousarray(values.T).mean(axis=1).tolist(),
+        mean_intervals(values, least=-1.0, samples=samples, seed=seed).tolist(),
+        sign_flip_p(values, permutations=5 * samples, seed=seed).tolist(), strict=True,
+    )  # fmt: skip
+    return {metric: Difference(mean, low, high, p_value) for metric, mean, (low, high), p_value in rows}
+
+
+def paired_values(a: Evaluation, b: Evaluation, metrics: Sequence[str]) -> np.ndarray:
+    """(Q', M) float64: a's value minus b's, a row a scored query in ascending order of ids, a column a metric.
+
+    Raises:
+        DataError: set, corpus or queries differ.
+        ConfigurationError: one of them lacks a metric.
+    """
     for field in ("set_name", "passages"):
         values = getattr(a, field), getattr(b, field)
         if values[0] != values[1]:
@@ -67,13 +78,7 @@ def paired_differences(
             known = ", ".join(evaluation.metrics)
             raise ConfigurationError(f"{evaluation.label!r} has no metric {absent[0]!r}; it has {known}")
         columns.append(evaluation.values[:, [list(evaluation.metrics).index(metric) for metric in metrics]])
-    values = columns[0] - columns[1]  # (Q', M): both in ascending order of the queries' ids
-    rows = zip(
-        metrics, np.ascontiguousarray(values.T).mean(axis=1).tolist(),
-        mean_intervals(values, least=-1.0, samples=samples, seed=seed).tolist(),
-        sign_flip_p(values, permutations=5 * samples, seed=seed).tolist(), strict=True,
-    )  # fmt: skip
-    return {metric: Difference(mean, low, high, p_value) for metric, mean, (low, high), p_value in rows}
+    return columns[0] - columns[1]
 
 
 @dataclasses.dataclass
@@ -109,6 +114,16 @@ class Scores:
         """Labels, metrics and intervals, as the summary holds them."""
         return {name: {"label": e.label, "metrics": e.metrics, "intervals": e.intervals} for name, e in self.named().items()}
 
+    def of_queries(self, queries: np.ndarray, *, samples: int, seed: int) -> "Scores":
+        """The same of some of the set's queries alone; the arguments are those of `evaluation.of_queries`."""
+
+        def cut(value):
+            if isinstance(value, dict):
+                return {key: cut(each) for key, each in value.items()}
+            return of_queries(value, queries, samples=samples, seed=seed) if isinstance(value, Evaluation) else value
+
+        return Scores(**{field.name: cut(getattr(self, field.name)) for field in dataclasses.fields(self)})
+
     def differences(self, seed: int) -> dict:
         """Metric -> after against before, paired over queries."""
         return {
@@ -140,22 +155,3 @@ def keep_record(scores: Scores, seed: int) -> dict:
         "scores": scores.record(),
         "differences": scores.differences(seed),
     }
-
-
-def choose_alpha(
-    target: Mapping[float, float], keep: Mapping[str, Mapping[float, float]], floors: Mapping[str, float]
-) -> tuple[float, list[float]]:
-    """Apply `RULE`.
-
-    Args:
-        target: alpha -> score on the target; alpha 0 is among them.
-        keep: keep set -> alpha -> score there.
-        floors: keep set -> the score below which it counts as lost.
-
-    Returns:
-        The chosen alpha, and the ones that qualify in ascending order.
-    """
-    qualifying = [
-        alpha for alpha in sorted(target) if alpha == 0 or all(keep[name][alpha] >= floor for name, floor in floors.items())
-    ]
-    return max(qualifying, key=lambda alpha: (target[alpha], -alpha)), qualifying

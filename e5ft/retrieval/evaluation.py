@@ -15,7 +15,7 @@ from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.hybrid import GRID, DevSet, Weight, best_weight, depth, hybrid_runs
 from e5ft.retrieval.metrics import check_cutoffs, means, metric_values
 from e5ft.retrieval.runs import Run, bm25_run, dense_run, write_trec
-from e5ft.retrieval.sets import RetrievalSet, pair_keys
+from e5ft.retrieval.sets import RetrievalSet, pair_keys, with_queries
 from e5ft.retrieval.shards import Shards
 from e5ft.retrieval.significance import LEVEL, mean_intervals
 from e5ft.retrieval.tables import headline, main_metric
@@ -147,6 +147,21 @@ def evaluate_run(
     ends = mean_intervals(values, level=LEVEL, samples=samples, seed=seed).tolist()  # (M, 2)
     intervals = {name: (low, high) for name, (low, high) in zip(metrics, ends, strict=True)}
     return Evaluation(retrieval_set, label, judgements.cutoffs, metrics, intervals, judgements.queries, values, run)
+
+
+def of_queries(evaluation: Evaluation, queries: np.ndarray, *, samples: int = 2000, seed: int = 0) -> Evaluation:
+    """The evaluation of some of a set's queries alone, with its hybrid; nothing is ranked again.
+
+    Args:
+        evaluation: of all of them.
+        queries: (n,) indices of queries of the set, ascending; one of them at least is scored.
+        samples: bootstrap resamples for the intervals, at least 1.
+        seed: fixes the resamples.
+    """
+    part, run = with_queries(evaluation.retrieval_set, queries), (evaluation.run[0][queries], evaluation.run[1][queries])
+    cut = evaluate_run(part, run, evaluation.cutoffs, evaluation.label, samples=samples, seed=seed)
+    hybrid = evaluation.hybrid and of_queries(evaluation.hybrid, queries, samples=samples, seed=seed)
+    return dataclasses.replace(cut, hybrid=hybrid, weight=evaluation.weight)
 
 
 def score_model(encoder: Encoder, retrieval_set: RetrievalSet, evaluation, label: str, **options) -> Evaluation:

@@ -13,6 +13,7 @@ from e5ft.data.remote import Fetched
 from e5ft.data.rows import Row
 from e5ft.data.text import normalise
 from e5ft.errors import ConfigurationError, DataError
+from e5ft.files import digest_of
 from e5ft.retrieval import beir
 from e5ft.retrieval.bm25 import BM25
 from e5ft.retrieval.columns import DistinctTexts, StringColumn
@@ -175,15 +176,43 @@ def subsample(retrieval_set: RetrievalSet, queries: int, passages: int, *, seed:
     """
     total = len(retrieval_set.queries)
     if queries < total:
-        chosen = np.sort(np.random.default_rng(seed).permutation(total)[:queries]).tolist()
-        ids = retrieval_set.query_ids.take(chosen)
-        retrieval_set = dataclasses.replace(
-            retrieval_set,
-            query_ids=ids,
-            queries=retrieval_set.queries.take(chosen),
-            qrels={query_id: retrieval_set.qrels[query_id] for query_id in ids},
-        )
+        retrieval_set = with_queries(retrieval_set, np.sort(np.random.default_rng(seed).permutation(total)[:queries]))
     return shrink_corpus(retrieval_set, passages, seed=seed)
+
+
+def with_queries(retrieval_set: RetrievalSet, queries: np.ndarray) -> RetrievalSet:
+    """The set with some of its queries, (n,) indices in ascending order, and the whole corpus."""
+    chosen = queries.tolist()
+    ids = retrieval_set.query_ids.take(chosen)
+    qrels = {query_id: retrieval_set.qrels[query_id] for query_id in ids}
+    return dataclasses.replace(retrieval_set, query_ids=ids, queries=retrieval_set.queries.take(chosen), qrels=qrels)
+
+
+def halves(retrieval_set: RetrievalSet) -> tuple[np.ndarray, np.ndarray]:
+    """Divide a set's queries in two: by the first half a choice may be made, the second half is for the report alone.
+
+    The order is that of a digest of the ids, with a seed of its own and not the run's: runs with other seeds are reported on
+    the same queries, so that their scores compare, and what one run's choice saw is not reported by another. A question
+    that several languages' sets hold under one id is in the same half of each.
+
+    Args:
+        retrieval_set: with two scored queries at least, those that have a relevant passage.
+
+    Returns:
+        Indices of queries, ascending: half of the scored ones, rounded down, and all others.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    ids = list(retrieval_set.query_ids)
+    scored = [i for i, query_id in enumerate(ids) if any(value > 0 for value in retrieval_set.qrels[query_id].values())]
+    if len(scored) < 2:
+        raise DataError(
+            f"{retrieval_set.name}: {len(scored)} scored queries; a keep set must have 2 at least, or a dev split to choose by; "
+            "or keep.guard=false"
+        )
+    first = np.sort(sorted(scored, key=lambda i: digest_of("half", ids[i]))[: len(scored) // 2])
+    return first, np.setdiff1d(np.arange(len(ids)), first)
 
 
 def _named(texts: DistinctTexts, letter: str) -> tuple[StringColumn, StringColumn]:

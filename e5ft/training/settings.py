@@ -48,16 +48,18 @@ class MatryoshkaSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class KeepSettings(Settings):
-    """The pull towards how the model before training saw the step.
+    """Holding on to what the model before training knew: a pull to how it saw the step, and a guard at the end.
 
     Attributes:
         weight: of the KL divergence beside the loss; 0: none.
         temperature: of both distributions; None: the loss's.
+        guard: end on a merger with the base where a keep set refutes the trained weights.
     """
 
     PATH: ClassVar[str] = "keep"
     weight: Weight
     temperature: Scale | None
+    guard: bool = True
 
     def check(self) -> None:
         """Refuse a temperature of nothing."""

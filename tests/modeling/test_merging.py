@@ -8,10 +8,12 @@ import torch
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
+from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.loading import load_encoder, save_encoder
-from e5ft.modeling.merging import check_mergeable, merge
-from e5ft.modeling.settings import ModelSource
+from e5ft.modeling.lora import add_adapters
+from e5ft.modeling.merging import check_mergeable, merge, plain
+from e5ft.modeling.settings import LoraSettings, ModelSource
 from tests.conftest import make_encoder, make_tokenizer
 
 FAMILIES = ("bert", "xlm-roberta")
@@ -29,6 +31,27 @@ def pair(family: str = "bert") -> tuple[Encoder, Encoder]:
 
 def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+
+
+@pytest.mark.parametrize("how", ["compact", "adapters"])
+def test_the_plain_model_of_another_structure_gives_its_vectors(how):
+    base, tuned = make_encoder().eval(), make_encoder().eval()
+    if how == "compact":
+        assert compact(tuned, range(60))
+    else:
+        add_adapters(tuned, LoraSettings(rank=2, alpha=4, dropout=0.0, target_modules=("value", "dense")), seed=0)
+    with torch.no_grad():
+        for name, parameter in tuned.backbone.named_parameters():
+            if how == "compact" or "lora_B" in name:
+                parameter.add_(0.1)
+    before = base.encode(TEXTS, "query")
+    made = plain(tuned, base)
+    np.testing.assert_allclose(made.encode(TEXTS, "query"), tuned.encode(TEXTS, "query"), atol=1e-6)
+    assert not np.allclose(made.encode(TEXTS, "query"), before, atol=1e-3)
+    np.testing.assert_array_equal(base.encode(TEXTS, "query"), before)
+    half = merge(base, made, 0.5)  # and can be merged
+    for name, tensor in tensors(half).items():
+        torch.testing.assert_close(tensor, (tensors(base)[name] + tensors(made)[name]) / 2)
 
 
 @pytest.mark.parametrize("alpha", [0, 1, 0.0, 1.0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.retrieval.comparison import Scores, choose_alpha, paired_differences
+from e5ft.retrieval.comparison import Scores, paired_differences
 from e5ft.retrieval.evaluation import evaluate_run
 from e5ft.retrieval.hybrid import Weight
 from e5ft.retrieval.significance import mean_intervals
@@ -74,6 +74,13 @@ def test_hybrids_have_names_and_their_differences():
     assert Scores(before, None, evaluation((1, 0, 1, 0))).hybrid_record(0) is None
 
 
+def test_scores_of_some_queries_alone():
+    before, after = evaluation((0, 0, 1, 0), "before"), evaluation((1, 0, 1, 0), "after")
+    part = Scores(before, None, after, {8: after}).of_queries(np.array([0, 2]), samples=10, seed=0)
+    assert [part.after.metrics["hit@1"], part.before.metrics["hit@1"], part.cuts[8].metrics["hit@1"]] == [1.0, 0.5, 1.0]
+    assert part.bm25 is None and part.differences(0)["hit@1"]["mean"] == 0.5
+
+
 MANY = {f"q{i:02}": {"d1": 1} for i in range(40)}
 
 
@@ -89,34 +96,3 @@ def test_p_rests_on_five_patterns_of_signs_a_resample():
     """Forty gains, which no pattern that is drawn reaches: p counts the observed one alone."""
     better, worse = evaluation([1] * 40, qrels=MANY), evaluation([0] * 40, qrels=MANY)
     assert paired_differences(better, worse, samples=19)["hit@1"].p_value == 1 / (5 * 19 + 1)
-
-
-TARGET = {0.0: 0.50, 0.25: 0.55, 0.5: 0.60, 0.75: 0.62, 1.0: 0.61}
-WIKI = {0.0: 0.80, 0.25: 0.80, 0.5: 0.78, 0.75: 0.77, 1.0: 0.60}
-LAW = {0.0: 0.40, 0.25: 0.41, 0.5: 0.37, 0.75: 0.39, 1.0: 0.20}
-
-
-@pytest.mark.parametrize(
-    ("target", "keep", "floors", "chosen", "qualifying"),
-    [
-        # Wiki alone, bound .775: .75 falls below it and the largest target left is .60 at .5.
-        (TARGET, {"wiki": WIKI}, {"wiki": 0.775}, 0.5, [0.0, 0.25, 0.5]),
-        # Exactly at the bound qualifies.
-        (TARGET, {"wiki": WIKI}, {"wiki": 0.77}, 0.75, [0.0, 0.25, 0.5, 0.75]),
-        # Every keep set must hold: law excludes .5, which wiki lets pass, and wiki excludes .75.
-        (TARGET, {"wiki": WIKI, "law": LAW}, {"wiki": 0.775, "law": 0.38}, 0.25, [0.0, 0.25]),
-        # None but the base.
-        (TARGET, {"wiki": WIKI | {0.0: 0.9}}, {"wiki": 0.85}, 0.0, [0.0]),
-        # A base below its own bound, as few bootstrap samples can have it, is still the base.
-        (TARGET, {"wiki": WIKI}, {"wiki": 0.9}, 0.0, [0.0]),
-        # Nothing to keep: the target alone, where .75 is above 1.
-        (TARGET, {}, {}, 0.75, [0.0, 0.25, 0.5, 0.75, 1.0]),
-        # Of equal scores the smaller alpha, in whatever order they were measured.
-        ({1.0: 0.6, 0.5: 0.6, 0.0: 0.5}, {}, {}, 0.5, [0.0, 0.5, 1.0]),
-        ({1.0: 0.5, 0.5: 0.5, 0.0: 0.5}, {}, {}, 0.0, [0.0, 0.5, 1.0]),
-        # Fine-tuning that only harmed.
-        ({0.0: 0.5, 0.5: 0.4, 1.0: 0.3}, {}, {}, 0.0, [0.0, 0.5, 1.0]),
-    ],
-)
-def test_the_rule_for_mergers_worked_by_hand(target, keep, floors, chosen, qualifying):
-    assert choose_alpha(target, keep, floors) == (chosen, qualifying)

@@ -9,7 +9,16 @@ import pytest
 
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.columns import StringColumn
-from e5ft.retrieval.evaluation import dimensions, evaluate_run, evaluator, kept_vectors, score_bm25, score_model, score_sizes
+from e5ft.retrieval.evaluation import (
+    dimensions,
+    evaluate_run,
+    evaluator,
+    kept_vectors,
+    of_queries,
+    score_bm25,
+    score_model,
+    score_sizes,
+)
 from e5ft.retrieval.hybrid import DevSet, Weight
 from e5ft.retrieval.runs import bm25_run
 from e5ft.retrieval.sets import RetrievalSet, subsample
@@ -40,6 +49,16 @@ def words():
         StringColumn(f"d{i}" for i in range(10)), StringColumn(passages),
         {name: {f"d{i}": int(i < 9)} for i, name in enumerate(ids)},
     )  # fmt: skip
+
+
+def test_the_evaluation_of_some_queries_is_that_of_a_set_with_them_alone(good):
+    part = of_queries(good, np.array([0, 2, 3]))
+    qrels = {query: QRELS[query] for query in ("q1", "q3", "q4")}
+    smaller = make_set(qrels)
+    alone = evaluate_run(smaller, make_run(smaller, {query: GOOD[query] for query in qrels}), [10, 1], "기본 모델")
+    assert (part.metrics, part.intervals, part.passages) == (alone.metrics, alone.intervals, 4)
+    assert list(part.retrieval_set.query_ids) == ["q1", "q3", "q4"] and part.scored.tolist() == [0, 1]
+    np.testing.assert_array_equal(part.run[1], alone.run[1])
 
 
 def test_what_an_evaluation_holds(good):

@@ -7,7 +7,7 @@ import pytest
 from e5ft.data.rows import Row
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.columns import StringColumn
-from e5ft.retrieval.sets import RetrievalSet, from_rows, shrink_corpus, subsample
+from e5ft.retrieval.sets import RetrievalSet, from_rows, halves, shrink_corpus, subsample
 from tests.conftest import PLACES
 
 ROWS = [
@@ -106,6 +106,30 @@ def test_a_sample_has_fewer_queries_and_the_passages_judged_for_them(whole):
     assert one == subsample(whole, 1, 5, seed=1)
     assert {tuple(subsample(whole, 1, 5, seed=seed).query_ids) for seed in range(8)} == {("q1",), ("q2",)}
     assert subsample(whole, 2, 40) is whole
+
+
+def queries_of(name: str, count: int, start: int = 0) -> RetrievalSet:
+    ids = sorted(f"q{i}" for i in range(start, start + count))
+    qrels = {query: {"d": int(query != "q3")} for query in ids}  # q3 has no relevant passage
+    return RetrievalSet(name, StringColumn(ids), StringColumn(ids), StringColumn(["d"]), StringColumn(["d"]), qrels)
+
+
+def test_halves_are_of_the_queries_ids_alone():
+    one = queries_of("en", 41)
+    first, second = halves(one)
+    assert len(first) == 20 and sorted([*first, *second]) == list(range(41)) and list(first) == sorted(first)
+    assert list(one.query_ids).index("q3") in second
+    for half, again in zip(halves(one), halves(queries_of("zh", 41)), strict=True):
+        assert half.tolist() == again.tolist()
+    assert first.tolist() not in ([*range(20)], [*range(0, 40, 2)])  # neighbours, of one text often, go either way
+    both = {one.query_ids[i] for i in first} & {queries_of("en", 60).query_ids[i] for i in halves(queries_of("en", 60))[0]}
+    assert len(both) >= 14  # a set that grows keeps most of them
+
+
+def test_what_cannot_be_halved_is_refused():
+    assert [part.tolist() for part in halves(queries_of("law", 2))] in ([[0], [1]], [[1], [0]])
+    with pytest.raises(DataError, match="law: 1 scored queries; a keep set must have 2 at least.* keep.guard=false"):
+        halves(queries_of("law", 2, start=3))
 
 
 ANSWERED = [

@@ -24,7 +24,8 @@ from e5ft.retrieval.held_out import AUTO, JUDGED, document_ids, held_out_passage
 from e5ft.retrieval.hybrid import MOST_QUERIES
 from e5ft.retrieval.layouts import splits_of
 from e5ft.retrieval.overlap import Overlap, overlaps
-from e5ft.retrieval.sets import RetrievalSet, from_rows, load_beir, subsample
+from e5ft.retrieval.sets import RetrievalSet, from_rows, halves, load_beir, shrink_corpus, subsample
+from e5ft.training.evaluation_cost import LARGEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,9 @@ class TrainingData:
         train: the training rows.
         dev: the set that chooses the best checkpoint; `planned_dev` bounds it.
         test: the set reported before and after, whole.
-        keep: further sets reported before and after, whole, whose scores training must not lower.
+        keep: further sets reported before and after, whose scores training must not lower.
+        choice: for each of them the set by which it may refute the result, its dev split, bounded; None: a half of its
+            queries. Empty where it may not: then all of its queries are reported.
         dev_is_test: whether dev and test are the same queries, so that the report says its scores are optimistic.
         label: the display name of the source.
         corpus: what the test set is ranked among, in words.
@@ -52,6 +55,7 @@ class TrainingData:
     label: str
     corpus: str
     mix: Mix | None = None
+    choice: tuple[RetrievalSet | None, ...] = ()
 
     @property
     def smallest_source(self) -> int | None:
@@ -111,7 +115,15 @@ def load_training_data(plan: DataPlan, settings) -> TrainingData:
         dev = from_rows("dev", dev_rows)
     test = dev if plan.dev_is_test else load_set(plan.evaluation, settings)
     keep = tuple(load_set(source, settings) for source in plan.keep)
-    return TrainingData(rows, train, dev, test, keep, plan.dev_is_test, plan.display_name, corpus, plan.mix)
+    choice = tuple(_choice(source, loaded, settings) for source, loaded in zip(plan.keep, keep, strict=True) if settings.guarded)
+    return TrainingData(rows, train, dev, test, keep, plan.dev_is_test, plan.display_name, corpus, plan.mix, choice)
+
+
+def _choice(source: BeirSplit, loaded: RetrievalSet, settings) -> RetrievalSet | None:
+    if source.split == DEV_SPLIT or DEV_SPLIT not in splits_of(source.folder):
+        halves(loaded)  # refuses a set that cannot be divided before anything slow begins
+        return None
+    return shrink_corpus(load_set(BeirSplit(source.folder, DEV_SPLIT), settings), LARGEST, seed=settings.seed)
 
 
 def load_evaluation_set(settings) -> RetrievalSet:

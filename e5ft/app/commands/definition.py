@@ -35,7 +35,9 @@ def of_settings(settings: TrainSettings) -> dict:
     training = values["training"]
     rows = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] * distributed.world_size()
     return {
-        **{group: values[group] for group in ("matryoshka", "keep", "optimizer", "seed")},
+        **{group: values[group] for group in ("matryoshka", "optimizer", "seed")},
+        # The guard looks at finished weights, and each time anew.
+        "keep": {name: value for name, value in values["keep"].items() if name != "guard"},
         "loss": {name: value for name, value in values["loss"].items() if name != "chunk_size"},
         "step": {name: value for name, value in values["step"].items() if name != "guide"},
         "lora": None if settings.lora is None else settings.lora.to_dict(),

@@ -16,10 +16,11 @@ from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import RECORD, load_encoder
 from e5ft.modeling.merging import check_mergeable, merge
 from e5ft.modeling.settings import ModelSource, model_folder
-from e5ft.retrieval.comparison import RULE, choose_alpha, paired_differences
+from e5ft.retrieval.comparison import paired_differences, paired_values
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
+from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
 _EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)")
@@ -95,7 +96,9 @@ def sweep_table(record: dict) -> str:
     marks = [taken if entry["alpha"] == record["alpha"] else "" for entry in record["alphas"]]
     cells = [[*head, ""], *([*row, mark] for row, mark in zip(rows, marks, strict=True))]
     lines = [f"split {record['split']}, 95 % intervals; an alpha is the fine-tuned model's share", "", aligned(cells), ""]
-    lines += [f"{name}: below {low:.3f} an alpha does not qualify" for name, low in record["floors"].items()]
+    for entry in record["alphas"]:
+        lost = [f"{name} {result_text(result)}" for name, result in entry["keep"].items() if result["lost"]]
+        lines += [f"alpha {entry['alpha']:g} does not qualify: a loss on {', '.join(lost)}"] if lost else []
     for name, figures in record["alphas"][-1]["sets"].items():  # the fine-tuned model against its base
         lines += few_queries(name, figures["queries"], record["metric"], figures["difference_to_base"])
     if record["rule"]:
@@ -143,15 +146,17 @@ def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) 
     """The chosen alpha and every figure, for merge.json, the table and the model card."""
     metric = main_metric(headline(list(settings.evaluation.cutoffs)))
     target, *keep = measured[0.0]
-    floors = {e.set_name: e.intervals[metric][0] for e in keep}
-    scores = {
-        e.set_name: {alpha: found[i].metrics[metric] for alpha, found in measured.items()} for i, e in enumerate([target, *keep])
-    }
-    chosen, qualifying = choose_alpha(scores[target.set_name], scores, floors)
+    results = {}
+    for alpha, (_, *found) in measured.items():
+        values = {e.set_name: paired_values(e, base, [metric]) for e, base in zip(found, keep, strict=True)}
+        results[alpha] = keep_results(values, seed=settings.seed)
+    refuted = {alpha for alpha, kept in results.items() if any(result.lost for result in kept.values())}
+    chosen = choose_alpha({alpha: found[0].metrics[metric] for alpha, found in measured.items()}, refuted.__contains__)
     entries = [
         {
             "alpha": alpha,
-            "qualifies": alpha in qualifying,
+            "qualifies": alpha not in refuted,
+            "keep": {name: dataclasses.asdict(result) for name, result in results[alpha].items()},
             "sets": {e.set_name: _figures(e, base, metric, settings.seed) for e, base in zip(found, measured[0.0], strict=True)},
         }
         for alpha, found in measured.items()
@@ -161,8 +166,7 @@ def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) 
         "split": settings.data.eval_split,
         "metric": metric,
         "target": target.set_name,
-        "keep": list(floors),
-        "floors": floors,
+        "keep": [e.set_name for e in keep],
         "alphas": entries,
     }
 
@@ -225,9 +229,15 @@ def _card(source: ModelSource, encoder: Encoder) -> str:
     run = Path(source.path).resolve().parent if source.path is not None else None
     if run is not None and (run / "summary.json").is_file() and (run / "model" / "README.md").is_file():
         step = Path(source.path).name.removeprefix("checkpoint-")
-        if Path(source.path).name == "model" or step == str(read_json(run / "summary.json").get("best", {}).get("step")):
+        if Path(source.path).name == "model" or step == _whole_step(read_json(run / "summary.json")):
             return (run / "model" / "README.md").read_text(encoding="utf-8")
     return plain_card(source.label, encoder)
+
+
+def _whole_step(summary: dict) -> str | None:
+    """The step whose weights a run's model has, where it has them unmixed."""
+    best = summary.get("best", {})
+    return str(best.get("step")) if best.get("alpha", 1) == 1 else None
 
 
 def _push(folder: Path, name: str, private: bool) -> None:

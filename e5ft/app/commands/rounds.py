@@ -27,6 +27,7 @@ from e5ft.files import read_json, replace_link, write_json, write_lines
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, headline, main_metric
+from e5ft.retrieval.verdict import check_verdict, verdict_line
 
 
 def train_rounds(settings: TrainSettings, data: TrainingData | None = None) -> float | None:
@@ -41,6 +42,7 @@ def train_rounds(settings: TrainSettings, data: TrainingData | None = None) -> f
 
     Raises:
         ConfigurationError: what rounds or a resumed sweep cannot do.
+        VerdictError: everything is written, and the verdict is not the one that `require` demands. A sweep's end tells of its own.
     """
     job = current_job(settings.name)
     if settings.doctor:
@@ -54,9 +56,12 @@ def train_rounds(settings: TrainSettings, data: TrainingData | None = None) -> f
             say(f"job {job.path.name}: finished already, {relative(job.path)}")
             return read_json(job.path / "summary.json")["best"]["score"]
         settings = dataclasses.replace(settings, resume=before is not None)
-    score = train(settings, job, data) if settings.rounds.count == 1 else _in_rounds(settings, job, data)
+    several = settings.rounds.count > 1
+    score = _in_rounds(settings, job, data) if several else train(settings, job, data)
     if not job.in_sweep:
         _offer(settings, job)
+        verdict = read_json(job.path / ("rounds.json" if several else "summary.json"))["verdict"]
+        check_verdict(settings.require, verdict["word"], relative(job.path))
     return score
 
 
@@ -185,7 +190,7 @@ def _finish(summaries: list[dict], path: Path) -> float | None:
     measured = [i for i, score in enumerate(scores) if score is not None]
     taken = max(measured, key=scores.__getitem__) if measured else len(scores) - 1
     reason = "the best on the dev set" if measured else "the last: nothing was measured on the dev set (training.eval_strategy)"
-    first = summaries[0]
+    first, verdict = summaries[0], summaries[taken]["verdict"]
     metric = main_metric(headline(cutoffs_of(first["scores"]["after"]["metrics"])))
     whole = ", whole corpus" if first["chosen_on_test"] else ""  # while training the dev set's is cut
     head = ["round", f"dev {first['objective']}", f"{first['test_set']} {metric}{whole}", "against the round's start"]
@@ -193,14 +198,16 @@ def _finish(summaries: list[dict], path: Path) -> float | None:
     rows = [_line(number, summary, metric) for number, summary in enumerate(summaries, start=1)]
     if distributed.is_main():
         replace_link(path / "model", path / f"round-{taken + 1}" / "model")
-        names = ("best", "scores", "differences", "keep", "data")
+        names = ("best", "scores", "differences", "keep", "verdict", "data")
         records = [{name: summary[name] for name in names} for summary in summaries]
         file = path / "rounds.json"
-        write_json(file, {**read_json(file), "best": taken + 1 if measured else None, "rounds": records})
+        write_json(file, {**read_json(file), "best": taken + 1 if measured else None, "verdict": verdict, "rounds": records})
     say(
         f"\n{aligned([head, *rows])}\n\nmodel       {relative(path)}/model is that of round {taken + 1}, {reason}"
         f"\nrecord      {relative(path)}/rounds.json, round-*/summary.json, round-*/mined/"
+        f"\n\n{verdict_line(verdict)}"
     )
+    distributed.barrier()
     return scores[taken]
 
 

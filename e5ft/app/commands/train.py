@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from e5ft import distributed
 from e5ft.app.commands import definition
 from e5ft.app.commands.data import TrainingData, load_training_data
+from e5ft.app.commands.ending import Guard
 from e5ft.app.commands.reading import training_data
 from e5ft.app.runs.folder import Job, RunFolder
 from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
@@ -35,9 +36,11 @@ from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.modeling.packaged import located
 from e5ft.retrieval import hybrid
-from e5ft.retrieval.comparison import Scores, keep_record
+from e5ft.retrieval.comparison import Scores, keep_record, paired_values
 from e5ft.retrieval.evaluation import evaluator, kept_vectors, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.tables import headline, main_metric
+from e5ft.retrieval.verdict import keep_results, overall_verdict
 from e5ft.training import checkpoint, schedule
 from e5ft.training.evaluation_cost import EvaluationPlan, planned_dev, tokens_of
 from e5ft.training.fitting import fit_micro_batch, measure_step
@@ -144,11 +147,12 @@ class _Run:
         dev, evaluation, same_corpus = self._plan_evaluation(encoder, data, scored, row_tokens)
         data = dataclasses.replace(data, dev=dev)
         weighting = hybrid.weighting(settings.evaluation, None if data.dev_is_test else dev)
-        end = tokens_of([data.test, *data.keep, *hybrid.sets_beside(data.test, weighting)], encoder)
+        end = tokens_of([data.test, *data.keep, *filter(None, data.choice), *hybrid.sets_beside(data.test, weighting)], encoder)
         say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
         scores = self._score_base(encoder, data.test, weighting)
         keep = [self._score_base(encoder, retrieval_set, hybrid.weight_of(scores.before)) for retrieval_set in data.keep]
+        guard = Guard(settings, data, encoder, keep)
         trainer = self._trainer(encoder, data, tokens, mirror, same_corpus)
         used = self._fit(trainer) if settings.training.fit_micro_batch else settings
         with out_of_memory_explained(used):
@@ -159,14 +163,15 @@ class _Run:
             trainer.add_callback(left)
             self._train(trainer)
         best, encoder = self._best(trainer)
-        cache = None if best["step"] else self.cache  # the base's vectors are there
-        for measured, of in zip([scores, *keep], scored, strict=True):
-            mixed = {"bm25": measured.bm25, "weight": weighting if measured is scores else hybrid.weight_of(scores.after)}
-            measured.after, measured.cuts = score_sizes(
-                encoder, of, settings.evaluation, "after", seed=settings.seed, cache=cache, **mixed
-            )
+        self._score_end(encoder, data.test, scores, weighting, best)
+        chosen = encoder
+        encoder, best, guarded = guard.end(encoder, best, self.metric, hybrid.weight_of(scores.after))
+        if encoder is not chosen:
+            self._score_end(encoder, data.test, scores, weighting, best)
         summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
         summary["keep"] = [keep_record(measured, settings.seed) for measured in keep]
+        summary["guard"] = guarded
+        summary["verdict"] = self._verdict(summary, scores, keep)
         summary["overlap"] = [dataclasses.asdict(overlap) for overlap in overlaps]
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
@@ -218,6 +223,11 @@ class _Run:
         bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
         how = {"seed": settings.seed, "cache": self.cache, "bm25": bm25, "weight": weight}
         return Scores(score_model(encoder, retrieval_set, settings.evaluation, label, **how), bm25)
+
+    def _score_end(self, encoder: Encoder, test: RetrievalSet, scores: Scores, weight, best: dict) -> None:
+        cache = None if best["step"] else self.cache  # the base's vectors are there
+        options = {"seed": self.settings.seed, "cache": cache, "bm25": scores.bm25, "weight": weight}
+        scores.after, scores.cuts = score_sizes(encoder, test, self.settings.evaluation, "after", **options)
 
     def _trainer(
         self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback, same_corpus: RetrievalSet | None
@@ -350,6 +360,17 @@ class _Run:
             "differences": scores.differences(self.settings.seed),
             "hybrid": scores.hybrid_record(self.settings.seed),
         }
+
+    def _verdict(self, summary: dict, scores: Scores, keep: list[Scores]) -> dict:
+        metric, best = main_metric(headline(list(self.settings.evaluation.cutoffs))), summary["best"]
+        values = {measured.after.set_name: paired_values(measured.after, measured.before, [metric]) for measured in keep}
+        results = keep_results(values, seed=self.settings.seed)
+        base_kept = not (best["step"] and best["alpha"])
+        seen = summary["chosen_on_test"] and (best["score"] is not None or best["alpha"] < 1)
+        verdict = overall_verdict(
+            summary["differences"][metric], len(scores.after.scored), results, base_kept=base_kept, chosen_on_test=seen
+        )
+        return {**verdict, "metric": metric, "set": scores.after.set_name, "against": scores.before.label}
 
     def _write(self, encoder: Encoder, summary: dict, measured: list[Scores]) -> None:
         path = self.folder.path

@@ -47,7 +47,7 @@ _ended_by: E5ftError | None = None  # what ended the one job of a plain run; pri
 
 
 def run(verb: str) -> None:
-    """Run a command under Hydra and exit: 0, 2 configuration, 3 data, 4 non-finite, 5 memory, 6 disk, 130, 143 stopped, 1 otherwise.
+    """Run a command under Hydra and exit with 0, an error's code (`e5ft.errors`), 130 where interrupted, 1 otherwise.
 
     Args:
         verb: a key of COMMANDS.
@@ -69,6 +69,8 @@ def run(verb: str) -> None:
         code = sweep.failures() and 1
         if _ended_by is not None:
             raise _ended_by
+        if not code:
+            sweep.check_verdict()
     except KeyboardInterrupt:
         code = 130
     except (sweep.EndOfSweep, Exception) as raised:

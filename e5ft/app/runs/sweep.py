@@ -15,13 +15,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from e5ft.app.runs.folder import hold, lasting
 from e5ft.app.telling.state import holds_work, status_of
-from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.errors import ConfigurationError, E5ftError, VerdictError
 from e5ft.files import read_json, replace_link, write_text
+from e5ft.retrieval import verdict
 from e5ft.retrieval.tables import HEADLINE, aligned, main_metric
 from e5ft.settings import shown
 
 MAIN = main_metric(HEADLINE)
 _failed = 0
+_short: VerdictError | None = None  # what the best job of this process's sweep lacks
 _held: tuple[int, FileLock] | None = None  # the process that started a multirun, and the lock of its folder
 
 
@@ -74,6 +76,12 @@ def failures() -> int:
     return _failed
 
 
+def check_verdict() -> None:
+    """Raise the error of a multirun whose best job ended without the verdict that was demanded (require)."""
+    if _short is not None:
+        raise _short
+
+
 def failed_objective() -> float:
     """What a failed job answers: NaN to Hydra's own sweeper, which compares nothing; the worst value to one that searches.
 
@@ -121,12 +129,17 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Called by Hydra after the last job."""
-        global _failed
+        global _failed, _short
         folder = Path(config.hydra.sweep.dir)
         (folder / "multirun.yaml").unlink(missing_ok=True)
         rows = write_table(folder)
         _failed += sum(row["state"] != "finished" for row in rows)
         replace_link(folder.parent / "latest", folder)
+        if rows and rows[0]["state"] == "finished":  # the best job, since failures come last
+            try:
+                verdict.check_verdict(config.require, rows[0].get("verdict", "").partition(",")[0], folder / rows[0]["job"])
+            except VerdictError as error:
+                _short = error
 
 
 def begin(folder: Path, resume: object) -> None:
@@ -192,6 +205,8 @@ def collect(folder: Path) -> list[dict]:
             row.update(
                 {f"{name} {MAIN} change": differences[MAIN]["mean"] for name, differences in changes if MAIN in differences}
             )
+            if "verdict" in summary:  # older ones have none
+                row["verdict"] = verdict.verdict_words(summary["verdict"])
             row["seconds"] = summary["training"]["seconds"]
         elif "error" in status:
             row["error"] = status["error"].splitlines()[0]

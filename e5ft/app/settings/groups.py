@@ -114,12 +114,14 @@ class TrainSettings(Settings):
         lora: adapters; None: all weights are trained.
         loss: `_target_`, the class, and its parameters.
         optimizer: `_target_`, the class, and its parameters.
+        require: the verdict without which the command's exit code is above 0.
     """
 
     name: Any
     resume: bool
     sweep: SweepSettings
     doctor: bool
+    require: Literal["better"] | None
     seed: Seed
     rounds: RoundsSettings
     cache_dir: FilePath
@@ -138,6 +140,11 @@ class TrainSettings(Settings):
     def for_data(self, data: Any) -> "TrainSettings":
         """These settings with numbers in the place of `auto`, for the TrainingData."""
         return dataclasses.replace(self, training=self.training.for_rows(len(data.train.rows), data.smallest_source))
+
+    @property
+    def guarded(self) -> bool:
+        """Whether keep sets may refute the result. Random weights are no base to go back to."""
+        return self.keep.guard and self.model.init == "pretrained"
 
     def check(self) -> None:
         """Refuse frozen parts beside adapters, which freeze every weight."""

@@ -9,6 +9,7 @@ from e5ft import distributed
 from e5ft.formatting import duration, inline
 from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.overlap import Overlap
+from e5ft.retrieval.sets import halves
 from e5ft.retrieval.tables import (
     cutoffs_of,
     difference_text,
@@ -19,6 +20,7 @@ from e5ft.retrieval.tables import (
     headline,
     main_metric,
 )
+from e5ft.retrieval.verdict import result_text, verdict_line
 
 if TYPE_CHECKING:
     from e5ft.modeling.encoder import Encoder
@@ -54,6 +56,13 @@ def opening(source: ModelSource, encoder: "Encoder", data, overlaps: Sequence[Ov
         lines.append("  No separate test set: the scores are of the dev set that chooses the checkpoint, so a little optimistic.")
         lines.append(f"  corpus      {data.corpus}: {len(data.test.passages):,} passages, all ranked before and after")
     lines += [f"  overlap     {overlap.sentence}" for overlap in overlaps if overlap.sentence]
+    for keep, choice in zip(data.keep, data.choice, strict=False):
+        if choice is None:
+            parts = " and ".join(f"{len(part):,}" for part in halves(keep))
+            who = f"its queries in halves ({parts}): the first may refute the result, the second is reported"
+        else:
+            who = f"{choice.name} ({len(choice.queries):,} queries, {len(choice.passages):,} passages) may refute the result"
+        lines.append(header_line("keep", f"{keep.name}: {who}"))
     return "\n".join([*lines, *set_notes([data.test, data.dev, *data.keep]), text_format(encoder)])
 
 
@@ -103,12 +112,10 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     if training["without_negatives"]:
         unit = "steps (with step.negatives=micro_batch: micro-batches)"
         lines.append(f"Without any negative, and so without effect: {training['without_negatives']:,} {unit}.")
-    if summary["best"]["step"] == 0:
-        lines.append("Nothing beat the model before training on the dev set: model/ is that model, unchanged.")
-    elif summary["best"]["step"] != training["steps"]:
-        lines.append(f"model/ is the checkpoint of step {summary['best']['step']:,}, the best on the dev set.")
+    lines += taken(summary)
+    last = verdict_line(summary["verdict"])
     if in_sweep:
-        return "\n".join(lines)
+        return "\n".join([*lines, last])
     lines += [
         "",
         f"model       {run}/model   (SentenceTransformer(...) and AutoModel load it)",
@@ -118,7 +125,34 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     ]
     if summary["random_weights"]:
         lines.append(f"            a real model: {_REAL_RUN}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", last])
+
+
+def taken(summary: dict) -> list[str]:
+    """Which weights model/ has and why, in one line; none where they are the last ones and no keep set was asked."""
+    best, guard = summary["best"], summary["guard"]
+    if best["step"] == 0:
+        return ["Nothing beat the model before training on the dev set: model/ is that model, unchanged."]
+    step = (
+        f"the checkpoint of step {best['step']:,}{', the best on the dev set' * (best['step'] != summary['training']['steps'])}"
+    )
+    if guard is None:
+        return [f"model/ is {step}."] if best["step"] != summary["training"]["steps"] else []
+    results = guard["tried"][0]["keep"]
+    if best["alpha"] == 1:
+        return [f"model/ is {step}; no keep set refutes it ({guard['metric']} on what chooses: {_results(results)})."]
+    lost = _results({name: result for name, result in results.items() if result["lost"]})
+    if not best["alpha"]:
+        return [
+            f"model/ is the model before training, unchanged: {step} is refuted by {lost}, and no merger is better on the dev set."
+        ]
+    return [
+        f"model/ is {best['alpha']:g} x {step} and {1 - best['alpha']:g} x the model before training: alpha 1 is refuted by {lost}."
+    ]
+
+
+def _results(results: dict) -> str:
+    return ", ".join(f"{name} {result_text(result)}" for name, result in results.items())
 
 
 def hybrid_line(summary: dict, metric: str) -> list[str]:
@@ -155,18 +189,23 @@ def model_card(settings: dict, summary: dict, encoder: "Encoder") -> str:
             for name in metrics
         ]
         table.append(f"| {inline(entry['label'])} | " + " | ".join(cells) + " |")
-    source = summary["data"]["source"]
+    source, alpha = summary["data"]["source"], summary["best"]["alpha"]
+    merged = (
+        "" if alpha == 1 else f", {alpha:g} x, and of the model before training, {1 - alpha:g} x (a keep set refuted alpha 1)"
+    )
     return f"""{plain_card(summary["model"], encoder)}
 ## Scores
 
 Of {inline(summary["test_set"])}, {summary["queries"]:,} queries among {summary["passages"]:,} passages, with 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
 
 {chr(10).join(table)}
+
+{inline(verdict_line(summary["verdict"]))}
 {"".join(f"{chr(10)}Trained on the test: {inline(sentence)}.{chr(10)}" for sentence in leaks(summary))}{_retention(summary)}
 ## Training
 
 - rows: {summary["data"]["train_rows"]:,} of {inline(Path(str(source)).name)}
-- steps: {summary["training"]["steps"]:,} of {summary["training"]["queries_per_step"]:,} queries; the weights are of step {summary["best"]["step"]:,}
+- steps: {summary["training"]["steps"]:,} of {summary["training"]["queries_per_step"]:,} queries; the weights are of step {summary["best"]["step"]:,}{merged}
 - loss: {inline(str(settings["loss"]))}
 - optimizer: {inline(str(settings["optimizer"]))}
 - seed: {settings["seed"]}

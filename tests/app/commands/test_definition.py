@@ -99,7 +99,7 @@ def test_paths_tracking_and_another_cut_of_the_step_are_free(composed, settings,
         "name=other", "tracking.project=other", "training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=2",
         "evaluation.bm25=null", "evaluation.intervals=7", f"model.path={tmp_path}", f"step.guide={tmp_path}", f"data.train_file={tmp_path}/x.jsonl",
         f"data.dev_file={tmp_path}/x.jsonl", f"data.eval_dir={tmp_path}", f"data.keep_dir={tmp_path}", "data.on_bad_row=skip",
-        "loss.chunk_size=8",
+        "loss.chunk_size=8", "keep.guard=false", "require=better",
     ]  # fmt: skip
     assert not changed(definition.of_settings(settings), definition.of_settings(composed("train", *TINY, *free)))
 

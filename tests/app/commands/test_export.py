@@ -16,7 +16,7 @@ from e5ft.files import read_json
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
-from e5ft.retrieval.comparison import choose_alpha
+from e5ft.retrieval.verdict import choose_alpha
 from tests.app.conftest import TINY
 from tests.conftest import make_encoder
 
@@ -94,14 +94,16 @@ def test_a_sweep_measures_every_alpha_and_writes_the_best(models, composed, keep
             found = read_json(tmp_path / "eval" / name / "model/metrics.json")
             assert entry["sets"][name]["metrics"] == pytest.approx(found["metrics"])
             assert entry["sets"][name]["intervals"]["ndcg@10"] == pytest.approx(found["intervals"]["ndcg@10"])
-    assert record["floors"] == {"law-dev": record["alphas"][0]["sets"]["law-dev"]["intervals"]["ndcg@10"][0]}
-    scores = {
-        name: {entry["alpha"]: entry["sets"][name]["metrics"]["ndcg@10"] for entry in record["alphas"]}
-        for name in ("sample-dev", "law-dev")
-    }
-    assert len(set(scores["sample-dev"].values())) > 1
-    chosen, qualifying = choose_alpha(scores["sample-dev"], {"law-dev": scores["law-dev"]}, record["floors"])
-    assert record["alpha"] == chosen and [e["alpha"] for e in record["alphas"] if e["qualifies"]] == qualifying
+    # One keep set: what refutes an alpha is its paired interval of the table.
+    for entry in record["alphas"]:
+        difference = entry["sets"]["law-dev"]["difference_to_base"]
+        assert entry["qualifies"] == (not difference["high"] < 0)
+        assert entry["keep"]["law-dev"]["high"] == pytest.approx(difference["high"])
+    scores = {entry["alpha"]: entry["sets"]["sample-dev"]["metrics"]["ndcg@10"] for entry in record["alphas"]}
+    assert len(set(scores.values())) > 1
+    refuted = {entry["alpha"] for entry in record["alphas"] if not entry["qualifies"]}
+    chosen = choose_alpha(scores, refuted.__contains__)
+    assert record["alpha"] == chosen
     # The model written is that alpha's.
     ours, theirs, merged = weights(base), weights(run / "model"), weights(out)
     for name, tensor in merged.items():
@@ -114,13 +116,17 @@ def test_a_sweep_measures_every_alpha_and_writes_the_best(models, composed, keep
 
 
 def test_when_every_mixture_loses_too_much_the_base_is_written(models, composed, keep, tmp_path, capsys, monkeypatch):
-    measured = commands.score_model
+    measured, base_values = commands.score_model, []
 
     def forgetful(encoder, retrieval_set, evaluation, label, **kwargs):
         found = measured(encoder, retrieval_set, evaluation, label, **kwargs)
         better = retrieval_set.name == "sample-dev" and label != "alpha 0"
-        worse = retrieval_set.name == "law-dev" and label != "alpha 0"
-        found.metrics["ndcg@10"] = 0.99 if better else 0.0 if worse else found.metrics["ndcg@10"]
+        found.metrics["ndcg@10"] = 0.99 if better else found.metrics["ndcg@10"]
+        if retrieval_set.name == "law-dev" and label != "alpha 0":  # far inside the base's own interval, and for certain
+            column = list(found.metrics).index("ndcg@10")
+            found.values[:, column] = base_values[0][:, column] - 0.001
+        elif retrieval_set.name == "law-dev":
+            base_values.append(found.values.copy())
         return found
 
     monkeypatch.setattr(commands, "score_model", forgetful)
@@ -128,7 +134,9 @@ def test_when_every_mixture_loses_too_much_the_base_is_written(models, composed,
     settings = (f"model.path={run}/model", f"merge.base={base}", "merge.alpha=[0.5]", f"data.eval_dir={SAMPLE}", *FAST)
     export(composed("export", *settings, f"data.keep_dir={keep}", f"output_dir={tmp_path / 'kept'}"))
     assert read_json(tmp_path / "kept/merge.json")["alpha"] == 0.0
-    assert "the model written is the base, unchanged" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "the model written is the base, unchanged" in printed
+    assert printed.count("does not qualify: a loss on law-dev -0.001 [-0.001, -0.001]") == 2
     ours, merged = weights(base), weights(tmp_path / "kept")
     assert all(torch.equal(merged[name], ours[name]) for name in ours)
     # Negative control: without the keep set nothing holds it back, and the smallest of the equal ones is taken.

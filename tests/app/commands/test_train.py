@@ -68,7 +68,7 @@ def test_the_best_checkpoint_is_the_model(trained):
     _, folder = trained("training.max_steps=6", "training.eval_steps=2", "training.save_steps=2")
     best = read_json(folder / "summary.json")["best"]
     scores = {entry["step"]: entry["eval_ndcg@10"] for entry in lines(folder / "metrics.jsonl") if "eval_ndcg@10" in entry}
-    assert best == {"score": max(scores.values()), "step": max(scores, key=scores.get)}
+    assert best == {"score": max(scores.values()), "step": max(scores, key=scores.get), "alpha": 1.0}
     model = load_encoder(ModelSource(path=str(folder / "model")))
     source = folder / f"checkpoint-{best['step']}" if best["step"] else None
     if source is not None:
@@ -296,7 +296,7 @@ def test_without_evaluation_the_last_weights_count(trained):
         "evaluation.bm25=null",
     )
     objective, folder = trained(*settings)
-    assert objective is None and read_json(folder / "summary.json")["best"] == {"score": None, "step": 2}
+    assert objective is None and read_json(folder / "summary.json")["best"] == {"score": None, "step": 2, "alpha": 1.0}
     from e5ft.app.runs.sweep import collect
 
     folder.rename(folder.parent / "0")

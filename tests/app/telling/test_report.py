@@ -5,13 +5,14 @@ import json
 import string
 from types import SimpleNamespace
 
+import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from e5ft.app.commands.export import _card_section
-from e5ft.app.telling.report import closing, model_card, plain_card
+from e5ft.app.telling.report import closing, model_card, plain_card, taken
 from e5ft.data.text import TextSpec
 from e5ft.modeling.encoder import EncoderSpec
 from e5ft.retrieval.overlap import Overlap
@@ -31,6 +32,15 @@ SETTINGS = {"evaluation": {"cutoffs": [10]}, "seed": 1, "optimizer": {"lr": 1}}
 SCORES = {"metrics": {"ndcg@10": 0.5}, "intervals": {"ndcg@10": [0.4, 0.6]}}
 LEAK = dataclasses.asdict(Overlap("law-dev", "test", 8, 8, 0, 8, 8, 0))
 DIFFERENCE = {"ndcg@10": {"mean": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.1}}
+VERDICT = {
+    "word": "BETTER",
+    "costs_elsewhere": False,
+    "base_kept": False,
+    "reason": None,
+    "metric": "ndcg@10",
+    "against": "before",
+}
+VERDICT |= {**DIFFERENCE["ndcg@10"], "p": 0.1, "keep": {}}
 texts = st.one_of(st.sampled_from(NASTY), st.text(max_size=30), st.text(string.punctuation + " \n가a", max_size=30))
 prefixes = texts.filter(lambda text: "\0" not in text and text.strip("~").lower() != "none")  # those that a setting may be
 
@@ -46,7 +56,9 @@ def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_p
             "test_set": "law-dev",
             "data": {"source": "s", "train_rows": 3},
             "training": {"steps": 1, "seconds": 1, "tokens_per_second": None, "without_negatives": 300 - keep},
-            "best": {"step": 1},
+            "best": {"step": 1, "alpha": 1.0},
+            "guard": None,
+            "verdict": {**VERDICT, "set": "law-dev"},
             "keep": [{"set": "wiki-dev", "queries": keep, **both}],
             "hybrid": {"weight": {"source": "chosen on law"}, "differences": DIFFERENCE} if target == 8 else None,
             "overlap": [LEAK, {**LEAK, "set": "wiki-dev", "role": "wiki-dev", "shared_queries": 0}, {**LEAK, "set": "other-dev"}],
@@ -61,6 +73,38 @@ def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_p
         assert ("Without any negative, and so without effect: 1 steps" in printed) == (keep == 299)
 
 
+RESULT = {"mean": -0.1, "low": -0.15, "high": -0.05, "level": 0.975}
+
+
+@pytest.mark.parametrize(
+    ("best", "lost", "line"),
+    [
+        ((0, 1.0), False, "Nothing beat the model before training on the dev set: model/ is that model, unchanged."),
+        ((9, 1.0), False, "model/ is the checkpoint of step 9; no keep set refutes it (ndcg@10 on what chooses: a -0.100"),
+        ((4, 1.0), False, "model/ is the checkpoint of step 4, the best on the dev set; no keep set refutes it"),
+        ((9, 0.0), True, "model/ is the model before training, unchanged: the checkpoint of step 9 is refuted by a -0.100"),
+        (
+            (9, 0.25),
+            True,
+            "model/ is 0.25 x the checkpoint of step 9 and 0.75 x the model before training: alpha 1 is refuted by a",
+        ),
+    ],
+)
+def test_one_line_says_what_was_taken_and_why(best, lost, line):
+    tried = [{"alpha": 1.0, "dev": None, "keep": {"a": {**RESULT, "lost": lost}, "b": {**RESULT, "lost": False}}}]
+    summary = {
+        "best": {"step": best[0], "alpha": best[1]},
+        "training": {"steps": 9},
+        "guard": {"metric": "ndcg@10", "tried": tried},
+    }
+    (said,) = taken(summary)
+    assert said.startswith(line) and (", b -0.100" in said) == (not lost and best[0] > 0) and " at 97.5 %" in said or not best[0]
+    assert taken({**summary, "best": {"step": 9, "alpha": 1.0}, "guard": None}) == []
+    assert taken({**summary, "best": {"step": 4, "alpha": 1.0}, "guard": None}) == [
+        "model/ is the checkpoint of step 4, the best on the dev set."
+    ]
+
+
 def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
     scores = {when: {**SCORES, "label": f"{when} {label}"} for when in ("before", "after")}
     summary = {
@@ -72,7 +116,8 @@ def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
         "passages": 56789,
         "chosen_on_test": False,
         "training": {"steps": 1, "queries_per_step": 2},
-        "best": {"step": 1},
+        "best": {"step": 1, "alpha": 1.0},
+        "verdict": {**VERDICT, "set": test_set},
         "differences": DIFFERENCE,
         "keep": [{"set": keep, "scores": scores, "differences": DIFFERENCE}],
         "overlap": [{**LEAK, "set": keep, "role": keep}],
@@ -131,7 +176,7 @@ def test_prefixes_are_shown_as_they_are_to_be_typed():
 @given(texts, texts)
 def test_the_section_on_merging_too(base, name):
     sets = {name: SCORES}
-    entry = {"alpha": 0.5, "sets": sets, "qualifies": True}
+    entry = {"alpha": 0.5, "keep": {}, "sets": sets, "qualifies": True}
     record = {"base": base, "fine_tuned": name, "alpha": 0.5, "rule": None, "metric": "ndcg@10", "target": name, "keep": []}
     written = _card_section({**record, "alphas": [entry], "split": base})
     harmless = _card_section(

@@ -1,0 +1,171 @@
+"""Whether training made a model better and what that cost elsewhere, and the rule by which a merger with the base is taken."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from e5ft.errors import VerdictError
+from e5ft.retrieval.significance import LEVEL, mean_intervals, sign_flip_p
+from e5ft.retrieval.tables import difference_text
+
+FEWEST = 30  # scored queries of the test set below which nothing is decided
+ALPHAS = (0.75, 0.5, 0.25)  # the fine-tuned model's share in the mergers that a run tries
+BETTER, SAME, WORSE, UNDECIDED = "BETTER", "NO DIFFERENCE", "WORSE", "UNDECIDED"
+COSTS = "COSTS ELSEWHERE"
+RULE = (
+    "of the alphas that no keep set refutes (its paired difference to alpha 0, the base, is a loss: the interval is wholly "
+    "below 0, at 95 % by Holm over the keep sets), the one with the largest score on the target; of equal ones the smallest. "
+    "Alpha 0 always qualifies"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepResult:
+    """What became of a keep set, on one metric.
+
+    Attributes:
+        queries: scored ones.
+        mean: mean over them of the value after, less the value before.
+        low, high: ends of the mean's interval at `level`.
+        level: the coverage that Holm's step asks for: .95 of one keep set, more of several.
+        p: two-sided p of the sign-flip test, not corrected.
+        lost: whether the interval is wholly below 0.
+    """
+
+    queries: int
+    mean: float
+    low: float
+    high: float
+    level: float
+    p: float
+    lost: bool
+
+
+def keep_results(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, KeepResult]:
+    """Find the keep sets on which one system is worse than another, all of them together at 95 %.
+
+    Holm's procedure in terms of intervals: with m sets undecided, a set is lost if its interval at 1 - .05 / m is wholly below
+    0; then the others are looked at again without it. If no set changed, the chance that any is called lost is 5 % at
+    most. With one set it is the 95 % interval of every table.
+
+    Args:
+        values: set -> (Q, 1), float64: a query's value after, less the one before (`comparison.paired_values`).
+        seed: of bootstrap and test.
+
+    Returns:
+        Set -> result, in the order given.
+
+    Source: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    results, found = {}, True
+    while found:
+        undecided = [name for name in values if name not in results or not results[name].lost]
+        found = False
+        for name in undecided:
+            level = 1 - (1 - LEVEL) / len(undecided)
+            # A higher level is farther out in the tails: as many resamples fall beyond it.
+            low, high = mean_intervals(values[name], least=-1.0, level=level, samples=2000 * len(undecided), seed=seed)[
+                0
+            ].tolist()
+            p_value = results[name].p if name in results else float(sign_flip_p(values[name], seed=seed)[0])
+            count, mean = len(values[name]), float(values[name].mean())
+            results[name] = KeepResult(count, mean, low, high, level, p_value, high < 0)
+            found |= high < 0
+    return {name: results[name] for name in values}
+
+
+def overall_verdict(
+    difference: Mapping[str, float],
+    queries: int,
+    keep: Mapping[str, KeepResult],
+    *,
+    base_kept: bool = False,
+    chosen_on_test: bool = False,
+) -> dict:
+    """The verdict on a training, as the summary holds it.
+
+    Better and worse: the paired 95 % interval on the target's test is wholly above or below 0. A cost: `keep_results`.
+
+    Args:
+        difference: of the headline's metric on the target's test, after less before: mean, low, high and p_value.
+        queries: of that test, scored ones.
+        keep: of each keep set, by queries that no choice has seen.
+        base_kept: the model is the one before training, unchanged: then there is no difference.
+        chosen_on_test: the test queries chose the weights: then nothing is decided.
+
+    Returns:
+        word, costs_elsewhere, base_kept, reason (None but where it is undecided), queries, mean, low, high, p, and keep: set ->
+        `KeepResult` as a mapping.
+    """
+    low, high = difference["low"], difference["high"]
+    reason = None
+    if not base_kept and chosen_on_test:
+        reason = "no test set of its own: these queries chose the weights (data.eval_dir=DIR)"
+    elif not base_kept and queries < FEWEST:
+        reason = f"{queries} test queries, fewer than {FEWEST}"
+    word = SAME if base_kept else UNDECIDED if reason else BETTER if low > 0 else WORSE if high < 0 else SAME
+    return {
+        "word": word,
+        "costs_elsewhere": any(result.lost for result in keep.values()),
+        "base_kept": base_kept,
+        "reason": reason,
+        "queries": queries,
+        **{name: difference[name] for name in ("mean", "low", "high")},
+        "p": difference["p_value"],
+        "keep": {name: dataclasses.asdict(result) for name, result in keep.items()},
+    }
+
+
+def verdict_line(verdict: Mapping) -> str:
+    """The verdict in one line: VERDICT: BETTER, COSTS ELSEWHERE (the figures).
+
+    Args:
+        verdict: as the summary holds it: of `overall_verdict`, with metric, set, and against (what the model is compared to).
+    """
+    words = verdict_words(verdict)
+    change = difference_text(verdict["mean"], verdict["low"], verdict["high"])
+    figures = [f"{verdict['metric']} {change} against {verdict['against']} on {verdict['set']}, p = {verdict['p']:.2g}"]
+    figures += [f"lost on {name}: {result_text(result)}" for name, result in verdict["keep"].items() if result["lost"]]
+    notes = [verdict["reason"]] if verdict["reason"] else ["the base is kept"] if verdict["base_kept"] else []
+    return f"VERDICT: {words} ({'; '.join([*notes, *figures])})"
+
+
+def check_verdict(required: str | None, word: str, place: str) -> None:
+    """Hold a verdict against the demanded one.
+
+    Args:
+        required: better, whatever it cost elsewhere; None: any will do.
+        word: of the verdict.
+        place: of the run, for the message.
+
+    Raises:
+        VerdictError: it is another.
+    """
+    if required is not None and word != required.upper():
+        raise VerdictError(f"require={required}: the verdict is {word}; the run is complete ({place}/summary.json)")
+
+
+def verdict_words(verdict: Mapping) -> str:
+    """The verdict without its figures, as BETTER, COSTS ELSEWHERE."""
+    return f"{verdict['word']}, {COSTS}" if verdict["costs_elsewhere"] else verdict["word"]
+
+
+def result_text(result: Mapping) -> str:
+    """What became of a keep set, as -0.034 [-0.051, -0.017], and the interval's level where it is not 95 %."""
+    level = "" if result["level"] <= LEVEL + 1e-9 else f" at {100 * result['level']:.4g} %"
+    return difference_text(result["mean"], result["low"], result["high"]) + level
+
+
+def choose_alpha(target: Mapping[float, float], refuted: Callable[[float], bool]) -> float:
+    """Apply `RULE`, and ask no more than it needs: the best on the target first.
+
+    Args:
+        target: alpha -> score on the target; alpha 0 is among them.
+        refuted: whether a keep set refutes an alpha; never asked of 0.
+
+    Returns:
+        The chosen alpha.
+    """
+    ordered = sorted(target, key=lambda alpha: (-target[alpha], alpha))
+    return next(alpha for alpha in ordered if alpha == 0 or not refuted(alpha))
