@@ -59,7 +59,7 @@ def soup(members: Iterable[tuple[str, Encoder]], *, spherical: bool = False) -> 
         spherical: each step along the arc (slerp). Of more than two models the result depends on their order, then.
 
     Returns:
-        A new encoder; of one model it is that one.
+        A new encoder, everything but the weights copied from the first; of one model it is that one.
 
     Raises:
         ConfigurationError: two do not belong together (`check_mergeable`).
@@ -69,7 +69,7 @@ def soup(members: Iterable[tuple[str, Encoder]], *, spherical: bool = False) -> 
     members = iter(members)
     first, mean = next(members)
     for count, (name, member) in enumerate(members, start=2):
-        mean = merge(mean, member, 1 / count, spherical=spherical, names=(first, name))
+        mean = merge(member, mean, 1 - 1 / count, spherical=spherical, names=(name, first))
     return mean
 
 

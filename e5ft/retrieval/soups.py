@@ -118,7 +118,7 @@ def soup_rows(record: Mapping) -> list[list[str]]:
 def soup_table(record: Mapping) -> str:
     """`soup_rows` in text, the soup against the best of its models on every set, and the rule."""
     lines = [aligned(soup_rows(record)), ""]
-    for name, figures in record["sets"].items():
+    for name, figures in record["sets"].items() if len(record["taken"]) > 1 else ():
         change = figures["difference_to_best"]
         lines.append(f"{name}: soup less {record['best']} {difference_text(change['mean'], change['low'], change['high'])}")
         lines += few_queries(name, figures["queries"], record["metric"], change)

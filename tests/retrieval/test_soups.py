@@ -103,6 +103,7 @@ def test_a_best_model_that_none_improves_is_taken_as_it_is():
     assert record["taken"] == ["a"] and bias_of(encoder) == 5
     assert measure.asked[6:] == [("soup of 2 models", "law")] * 2  # nothing is measured a second time
     assert record["sets"]["law"]["difference_to_best"]["mean"] == 0 and "this one is taken, unchanged" in soup_table(record)
+    assert "less a" not in soup_table(record)
 
 
 def test_without_a_set_nothing_is_measured():
@@ -114,7 +115,7 @@ def test_without_a_set_nothing_is_measured():
 def test_what_does_not_belong_together_is_told_before_anything_is_measured():
     measure = Measure()
     members = {**loaders(1, 2), "other": lambda: make_encoder("xlm-roberta")}
-    with pytest.raises(ConfigurationError, match="model_type is 'bert' in a, 'xlm-roberta' in other"):
+    with pytest.raises(ConfigurationError, match="model_type is 'xlm-roberta' in other, 'bert' in a"):
         make_soup(members, "greedy", SETS, measure, "hit@1")
     assert measure.asked == []
 

@@ -102,8 +102,7 @@ def merge_models(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[En
 def _soup(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, list[Evaluation], dict]:
     """The soup, its evaluations and its part of merge.json; its table is printed."""
     source, how = settings.model, settings.merge.how
-    paths = model_folders(settings.merge.models, "merge.models", source.path)
-    spec = load_description(source)[1]
+    paths, spec = model_folders(settings.merge.models, "merge.models", source.path), load_description(source)[1]
     sources = [source, *(_beside(source, path, spec) for path in paths)]
     say(header_line("soup", f"{how}, of {len(sources)} models: {', '.join(each.label for each in sources)}"))
     members = {each.label: partial(load_encoder, each) for each in sources}
@@ -258,12 +257,14 @@ def _target(path: Path, settings: ExportSettings) -> Path:
         raise ConfigurationError(
             f"output_dir={path}: holds other files ({', '.join(foreign[:3]) or 'a model'}); name a new folder"
         )
-    merge = settings.merge
-    others = [model_folder(merge.base, "merge.base")] if merge.base is not None else []
-    others += model_folders(merge.models, "merge.models", settings.model.path) if merge.models else []
-    for field, name in (("model.path", settings.model.path), *(("one of the merged models", other) for other in others)):
-        if name is not None and path.resolve() == Path(name).resolve():
-            raise ConfigurationError(f"output_dir={path}: this is {field}, which would be replaced; name a new folder")
+    first, merge = settings.model.path, settings.merge
+    taken = {} if first is None else {Path(first).resolve(): "model.path"}
+    for folder in model_folders(merge.models, "merge.models", first) if merge.models else ():
+        taken[Path(folder).resolve()] = "one of merge.models"
+    if merge.base is not None:
+        taken[Path(model_folder(merge.base, "merge.base")).resolve()] = "merge.base"
+    if field := taken.get(path.resolve()):
+        raise ConfigurationError(f"output_dir={path}: this is {field}, which would be replaced; name a new folder")
     return path
 
 

@@ -345,13 +345,13 @@ def test_the_base_is_mixed_into_the_soup(seeds, composed, tmp_path):
         (["merge.models=[{0}/tuned]"], "merge.models=.*/tuned: is a model that is named already"),
         (["merge.models=[{0}/base,{0}/base]"], "merge.models=.*/base: is a model that is named already"),
         (["merge.models=['{0}/tun*']"], r"merge.models=.*/tun\*: matches no model but model.path"),
-        (["merge.models=[{0}/xlm-r]"], "model_type is 'bert' in .*/tuned, 'xlm-roberta' in .*/xlm-r; all must be made from one model"),
+        (["merge.models=[{0}/xlm-r]"], "model_type is 'xlm-roberta' in .*/xlm-r, 'bert' in .*/tuned; all must be made from one model"),
         (["merge.models=[{0}/base]", "merge.how=greedy"], "merge.how='greedy': needs data.eval_dir=DIR"),
         (["merge.models=[{0}/base]", "merge.how=greedy", "data.keep_dir=x"], "merge.how='greedy': needs data.eval_dir=DIR"),
         (["merge.models=[{0}/base]", "data.keep_dir=x"], "data.keep_dir: needs the target"),
         (["merge.models=[{0}/base]", "merge.alpha=[0.5]"], r"merge.alpha=\(0.5,\): needs the models' base"),
-        (["merge.models=[{0}/base]", "output_dir={0}/base"], "output_dir=.*: this is one of the merged models"),
-        (["merge.base={0}/base", "output_dir={0}/base"], "output_dir=.*: this is one of the merged models"),
+        (["merge.models=[{0}/base]", "output_dir={0}/base"], "output_dir=.*: this is one of merge.models, which would be replaced"),
+        (["merge.base={0}/base", "output_dir={0}/base"], "output_dir=.*: this is merge.base, which would be replaced"),
     ],
 )  # fmt: skip
 def test_what_a_soup_refuses(pair, composed, tmp_path, settings, message):
