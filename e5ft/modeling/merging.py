@@ -1,7 +1,9 @@
-"""Two models of one shape into one: their weights, interpolated."""
+"""Models of one shape into one: the weights of two, interpolated, and the mean of several (a soup)."""
 
 import copy
 import json
+import math
+from collections.abc import Iterable
 
 import torch
 
@@ -14,7 +16,10 @@ _SAME_FIELDS = ("model_type", "num_attention_heads", "hidden_act", "layer_norm_e
 _TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "model", "post_processor")
 
 
-def merge(base: Encoder, tuned: Encoder, alpha: float) -> Encoder:
+_TWO = ("the base", "the fine-tuned model")
+
+
+def merge(base: Encoder, tuned: Encoder, alpha: float, *, spherical: bool = False, names: tuple[str, str] = _TWO) -> Encoder:
     """Weights between a model and what fine-tuning made of it: (1 - alpha) * base + alpha * tuned, tensor by tensor.
 
     Computed in float64 and rounded once, so that a tensor that training did not change stays as it is, bit for bit; at
@@ -24,6 +29,8 @@ def merge(base: Encoder, tuned: Encoder, alpha: float) -> Encoder:
         base: the model before fine-tuning.
         tuned: the model after it; everything but the weights (settings, tokenizer, text format) is copied from it.
         alpha: the fine-tuned model's share, 0 to 1.
+        spherical: along the arc between two tensors instead of the straight line (slerp).
+        names: of the two, for messages.
 
     Returns:
         A third encoder, on the device of `tuned` and in eval mode; the two given ones are left as they were.
@@ -31,14 +38,15 @@ def merge(base: Encoder, tuned: Encoder, alpha: float) -> Encoder:
     Raises:
         ConfigurationError: the two do not belong together (`check_mergeable`).
 
-    Source: Wortsman et al. 2022 (WiSE-FT), arXiv:2109.01903, equation 1; Xiao et al. 2023 (LM-Cocktail), arXiv:2311.13534.
+    Source: Wortsman et al. 2022 (WiSE-FT), arXiv:2109.01903, equation 1; Xiao et al. 2023 (LM-Cocktail), arXiv:2311.13534;
+    Shoemake 1985, Animating rotation with quaternion curves (slerp).
     """
-    check_mergeable(base, tuned)
+    check_mergeable(base, tuned, names)
     merged = copy.deepcopy(tuned).eval()
     ours, theirs = _tensors(merged), _tensors(base)
     with torch.no_grad():
         for name, tensor in ours.items():  # the tensors of a state dict share their memory with the module
-            tensor.copy_(_between(theirs[name].to(tensor.device), tensor, alpha))
+            tensor.copy_(_between(theirs[name].to(tensor.device), tensor, alpha, spherical))
     return merged
 
 
@@ -57,8 +65,36 @@ def plain(tuned: Encoder, base: Encoder) -> Encoder:
     return made
 
 
-def check_mergeable(base: Encoder, tuned: Encoder) -> None:
+def soup(members: Iterable[tuple[str, Encoder]], *, spherical: bool = False) -> Encoder:
+    """The mean of several models' weights, tensor by tensor; the k-th is merged with the mean of those before it, share 1/k.
+
+    Of the models only the one that was last asked for is held, beside the mean. The mean is rounded once a model.
+
+    Args:
+        members: names, for messages, and models of one shape; at least one.
+        spherical: each step along the arc (slerp). Of more than two models the result depends on their order, then.
+
+    Returns:
+        A new encoder, everything but the weights copied from the first; of one model it is that one.
+
+    Raises:
+        ConfigurationError: two do not belong together (`check_mergeable`).
+
+    Source: Wortsman et al. 2022 (Model soups), arXiv:2203.05482 (uniform soup).
+    """
+    members = iter(members)
+    first, mean = next(members)
+    for count, (name, member) in enumerate(members, start=2):
+        mean = merge(member, mean, 1 - 1 / count, spherical=spherical, names=(name, first))
+    return mean
+
+
+def check_mergeable(base: Encoder, tuned: Encoder, names: tuple[str, str] = _TWO) -> None:
     """Refuse two models whose weights do not mean the same: numbers between them would mean nothing.
+
+    Args:
+        base, tuned: the two.
+        names: of the two, for messages.
 
     Raises:
         ConfigurationError: text format, tokenizer, settings, tensor names or shapes differ; the message names the first difference.
@@ -71,17 +107,31 @@ def check_mergeable(base: Encoder, tuned: Encoder) -> None:
     ):
         for key in [*ours, *(key for key in theirs if key not in ours)]:
             if key not in ours or key not in theirs:
-                raise _different(f"{what} {key} is in the {'base' if key in ours else 'fine-tuned model'} only")
+                raise _different(f"{what} {key} is in {names[key not in ours]} only", names)
             if ours[key] != theirs[key]:
-                raise _different(
-                    f"{what} {key} is {_short(ours[key])} in the base, {_short(theirs[key])} in the fine-tuned model"
-                )
+                values = (_short(ours[key]), _short(theirs[key]))
+                raise _different(f"{what} {key} is {values[0]} in {names[0]}, {values[1]} in {names[1]}", names)
 
 
-def _between(base: torch.Tensor, tuned: torch.Tensor, alpha: float) -> torch.Tensor:
+def _between(base: torch.Tensor, tuned: torch.Tensor, alpha: float, spherical: bool) -> torch.Tensor:
     if alpha in (0, 1) or not tuned.is_floating_point():  # positions and the like are no weights, and equal by shape
         return base if alpha == 0 else tuned
-    return base.double().mul_(1 - alpha).add_(tuned.double().mul_(alpha)).to(tuned.dtype)
+    dtype, base, tuned = tuned.dtype, base.double(), tuned.double()
+    shares = _arc_shares(base, tuned, alpha) if spherical else (1 - alpha, alpha)
+    return base.mul_(shares[0]).add_(tuned.mul_(shares[1])).to(dtype)
+
+
+def _arc_shares(base: torch.Tensor, tuned: torch.Tensor, alpha: float) -> tuple[float, float]:
+    """sin((1 - alpha) w) / sin w and sin(alpha w) / sin w for tensors at the angle w, each seen as one vector.
+
+    The straight line's shares, their limit, where there is no arc to tell: one tensor is zero, or they lie on one line.
+    """
+    norms = float(base.norm() * tuned.norm())
+    cosine = float(torch.dot(base.flatten(), tuned.flatten())) / norms if norms else 1.0
+    angle = math.acos(max(-1.0, min(1.0, cosine)))
+    if math.sin(angle) < 1e-7:
+        return 1 - alpha, alpha
+    return math.sin((1 - alpha) * angle) / math.sin(angle), math.sin(alpha * angle) / math.sin(angle)
 
 
 def _tensors(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -110,8 +160,10 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _different(difference: str) -> ConfigurationError:
+def _different(difference: str, names: tuple[str, str]) -> ConfigurationError:
+    remedy = (
+        "the base must be the model that the fine-tuned one was made from" if names == _TWO else "all must be made from one model"
+    )
     return ConfigurationError(
-        f"these two models cannot be merged: {difference}; "
-        "the base must be the model that the fine-tuned one was made from, with the same tokenizer and text format"
+        f"these two models cannot be merged: {difference}; {remedy}, with the same tokenizer and text format"
     )

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
+from glob import glob
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -186,3 +188,28 @@ def model_folder(path: str, field: str) -> str:
     if runs:
         raise ConfigurationError(f"{field}={path}: a folder of {len(runs)} runs; name one: {field}={runs[0]}")
     return str(folder)
+
+
+def model_folders(names: Iterable[str], field: str, first: str | None) -> list[str]:
+    """The models' folders that a setting names beside a first one: each once, those of a pattern in the order of their names.
+
+    Args:
+        names: folders, runs, or patterns of them ("outputs/seed-*"); a pattern may match the first one, too.
+        field: of the setting, for messages.
+        first: the first model's folder; None where it has none.
+
+    Raises:
+        ConfigurationError: one is no model, or is named twice; or there is none beside the first.
+    """
+    found = {} if first is None else {Path(first).resolve(): first}
+    for name in names:
+        matches = [name] if Path(name).exists() else sorted(glob(name))
+        for path in matches or [name]:
+            folder = model_folder(path, field)
+            if Path(folder).resolve() in found and path == name:
+                raise ConfigurationError(f"{field}={name}: is a model that is named already; each once, beside model.path")
+            found.setdefault(Path(folder).resolve(), folder)
+    others = list(found.values())[first is not None :]
+    if not others:
+        raise ConfigurationError(f"{field}={','.join(names)}: matches no model but model.path; must be at least one more")
+    return others

@@ -1,6 +1,8 @@
-"""Merging: its ends bit for bit, the middle against plain arithmetic, and models that do not belong together."""
+"""Merging two or several: ends bit for bit, the middle against plain arithmetic, and models that do not belong together."""
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.loading import load_encoder, save_encoder
 from e5ft.modeling.lora import add_adapters
-from e5ft.modeling.merging import check_mergeable, merge, plain
+from e5ft.modeling.merging import check_mergeable, merge, plain, soup
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from tests.conftest import make_encoder, make_tokenizer
 
@@ -190,3 +192,99 @@ def without_pooler(tuned):
 def test_models_that_do_not_belong_together(change, message):
     with pytest.raises(ConfigurationError, match=message):
         merge(*other(change), 0.5)
+
+
+def named(*encoders: Encoder):
+    return [(f"model {index}", encoder) for index, encoder in enumerate(encoders)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_a_soup_is_the_mean(count):
+    """Against numpy in float64; it is rounded once a model, so by at most half a unit in the last place each time."""
+    members = [make_encoder(seed=seed).eval() for seed in range(count)]
+    mean, parts = tensors(soup(named(*members))), [tensors(member) for member in members]
+    for name, tensor in mean.items():
+        values = np.stack([part[name].numpy().astype(np.float64) for part in parts])
+        bound = count / 2 * np.spacing(np.abs(values).max(axis=0).astype(np.float32))
+        assert (np.abs(tensor.numpy() - values.mean(axis=0)) <= bound).all(), name
+
+
+def test_what_all_members_share_stays_bit_for_bit():
+    """A hundred times the same, and a tensor that only some of them changed."""
+    base = make_encoder()
+    mean, before = tensors(soup(named(*[base] * 100))), tensors(base)
+    assert all(equal_bits(mean[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_of_a_soup_s_members_two_are_held_at_a_time(spherical):
+    """Beside the mean, the one that was asked for last and the one before it."""
+    alive, most = [], []
+
+    def members():
+        for seed in range(6):
+            gc.collect()
+            most.append(sum(reference() is not None for reference in alive))
+            encoder = make_encoder(seed=seed).eval()
+            alive.append(weakref.ref(encoder))
+            yield f"model {seed}", encoder
+            del encoder
+
+    soup(members(), spherical=spherical)
+    assert len(most) == 6 and max(most) <= 1
+
+
+def test_an_arc_worked_by_hand():
+    """Half way between (1, 0) and (0, 1) lies (r, r), r = sin 45 / sin 90; a third of the way sin 60 and sin 30; lengths stay raw."""
+    base, tuned = pair()
+    bias = [encoder.backbone.encoder.layer[0].output.dense.bias for encoder in (base, tuned)]
+    with torch.no_grad():
+        for tensor, place, value in zip(bias, (0, 1), (1.0, 2.0), strict=True):
+            tensor.zero_()
+            tensor[place] = value
+    for share, expected in ((0.5, (0.5**0.5, 2 * 0.5**0.5)), (1 / 3, (0.75**0.5, 2 * 0.5))):
+        merged = merge(base, tuned, share, spherical=True).backbone.encoder.layer[0].output.dense.bias
+        np.testing.assert_allclose(merged[:2].tolist(), expected, rtol=1e-6)
+        assert not merged[2:].any()
+
+
+def test_an_arc_keeps_the_length_where_a_line_loses_it():
+    """Every tensor of two unrelated models of equal length; the straight line is the negative control."""
+    base, tuned = pair()
+    with torch.no_grad():
+        for encoder in (base, tuned):
+            for tensor in encoder.backbone.parameters():
+                tensor.normal_().div_(tensor.norm())
+    for spherical in (True, False):
+        lengths = [float(tensor.norm()) for tensor in merge(base, tuned, 0.3, spherical=spherical).backbone.parameters()]
+        assert (np.abs(np.array(lengths) - 1) < 1e-5).all() == spherical
+
+
+@pytest.mark.parametrize("name", ["equal", "zero", "opposite", "longer"])
+def test_without_an_arc_it_is_the_straight_line(name):
+    base, tuned = pair()
+    with torch.no_grad():
+        for ours, theirs in zip(base.backbone.parameters(), tuned.backbone.parameters(), strict=True):
+            theirs.copy_(ours * {"equal": 1, "zero": 0, "opposite": -1, "longer": 3}[name])
+    arc, line = (tensors(merge(base, tuned, 0.3, spherical=spherical)) for spherical in (True, False))
+    for key in line:  # the poolers are of two models
+        assert key.startswith("pooler.") or equal_bits(arc[key], line[key]), key
+
+
+def test_a_soup_along_arcs_takes_one_after_another():
+    """Two alike: half way, from either side. Three: the third joins the first two's at a third."""
+    first, second, third = (make_encoder(seed=seed).eval() for seed in range(3))
+    there, back = (tensors(soup(named(*both), spherical=True)) for both in ((first, second), (second, first)))
+    for name, tensor in there.items():
+        torch.testing.assert_close(tensor, back[name], rtol=1e-6, atol=1e-7)
+    three = tensors(soup(named(first, second, third), spherical=True))
+    steps = tensors(merge(third, merge(first, second, 1 / 2, spherical=True), 2 / 3, spherical=True))
+    for name, tensor in three.items():
+        torch.testing.assert_close(tensor, steps[name], rtol=1e-6, atol=1e-7)
+
+
+def test_members_that_do_not_belong_together_are_named():
+    members = named(make_encoder(), make_encoder(seed=1), other(with_spec(pooling="cls"))[1])
+    told = r"pooling is 'cls' in model 2, 'mean' in model 0; all must be made from one model, with the same tokenizer"
+    with pytest.raises(ConfigurationError, match=told):
+        soup(members)

@@ -1,24 +1,27 @@
-"""The export command: any checkpoint, or a merger of two, as a checked sentence-transformers folder, and to the hub if asked."""
+"""The export command: any checkpoint, or a merger of several, as a checked sentence-transformers folder, and to the hub if asked."""
 
 import dataclasses
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from e5ft.app.commands.reading import sets_to_measure
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
-from e5ft.app.telling.report import plain_card, relative, say, text_format
+from e5ft.app.telling.report import header_line, plain_card, relative, say, text_format
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.files import read_json, write_json
 from e5ft.formatting import inline
-from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.export import export_model
-from e5ft.modeling.loading import RECORD, load_encoder
+from e5ft.modeling.loading import RECORD, load_description, load_encoder
 from e5ft.modeling.merging import check_mergeable, merge
-from e5ft.modeling.settings import ModelSource, model_folder
+from e5ft.modeling.settings import ModelSource, model_folder, model_folders
 from e5ft.retrieval.comparison import paired_differences, paired_values
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.soups import HOW, label, make_soup, soup_rows, soup_table
 from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
 from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
 
@@ -31,7 +34,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
 
     Args:
         settings: of export.py.
-        sets: what alphas are measured on, where it has been read already.
+        sets: what mergers are measured on, where it has been read already.
 
     Raises:
         ConfigurationError: no target, or one that is in use.
@@ -40,53 +43,76 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     if settings.output_dir is None:
         raise ConfigurationError("output_dir=null: must name the folder to write (output_dir=DIR)")
     source, record = settings.model, None
-    target = _target(Path(settings.output_dir), source)
-    if settings.merge.base is not None:
-        encoder, label, record = merge_models(settings, sets_to_measure(settings) if sets is None else sets)
-        card = plain_card(label, encoder) + _card_section(record)
+    target = _target(Path(settings.output_dir), settings)
+    if settings.merge.asked:
+        encoder, name, record = merge_models(settings, sets_to_measure(settings) if sets is None else sets)
+        card = plain_card(name, encoder) + (_soup_section(record) if "soup" in record else "")
+        card += _card_section(record) if "base" in record else ""
     elif settings.data.eval_dir is not None or settings.data.keep_dir:
         raise ConfigurationError(
-            "data.eval_dir, data.keep_dir: only merging measures (merge.base=DIR); to measure a model: eval.py"
+            "data.eval_dir, data.keep_dir: only merging measures (merge.base=DIR, merge.models=[DIR]); to measure a model: eval.py"
         )
     else:
-        encoder, label = load_encoder(source), source.label
+        encoder, name = load_encoder(source), source.label
         card = _card(source, encoder)
     say(text_format(encoder))
     difference = export_model(encoder, target, card)
     if record is not None:
         write_json(target / "merge.json", record)
-    say(f"{relative(target)}: {label}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
+    say(f"{relative(target)}: {name}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
     if settings.push is not None:
         _push(target, settings.push, settings.private)
 
 
 def merge_models(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, str, dict]:
-    """Merge `merge.base` and the `model` group's model; of several alphas take the best.
+    """Make a soup of `merge.models` with the `model` group's model, and merge that with `merge.base`, as far as they are named.
 
     Args:
         settings: of export.py.
         sets: to measure on, the target first.
 
     Returns:
-        The encoder, its name in tables, and the content of merge.json.
+        The encoder, its name in tables, and the content of merge.json; of several alphas it is the best.
 
     Raises:
         ConfigurationError: models that do not fit.
     """
-    asked, source = settings.merge.alpha, settings.model
-    tuned = load_encoder(source)
+    asked, name, soup, known = settings.merge.alpha, settings.model.label, {}, {}
+    if settings.merge.models:
+        tuned, known[1.0], record = _soup(settings, sets)
+        name, soup = label(record["taken"]), {"soup": record}
+        if settings.merge.base is None:
+            return tuned, name, soup
+    else:
+        tuned = load_encoder(settings.model)
     base_source = _base_source(settings, tuned)
     base = load_encoder(base_source)
     check_mergeable(base, tuned)
     shown_alpha = list(asked) if isinstance(asked, tuple) else float(asked)
-    record = {"base": base_source.label, "fine_tuned": source.label, "alpha": shown_alpha, "rule": None}
+    record = {"base": base_source.label, "fine_tuned": name, "alpha": shown_alpha, "rule": None, **soup}
     if sets:
         alphas = sorted({0.0, 1.0, *map(float, asked if isinstance(asked, tuple) else (asked,))})
-        measured = {alpha: _measure(settings, base, tuned, alpha, sets) for alpha in alphas}
+        measured = {
+            alpha: known.get(alpha) or _measure(settings, merge(base, tuned, alpha), f"alpha {alpha:g}", sets) for alpha in alphas
+        }
         record.update(_outcome(measured, settings))
         say("\n" + sweep_table(record))
-    label = f"{source.label} and {base_source.label} merged, alpha {record['alpha']:g}"
-    return merge(base, tuned, record["alpha"]), label, record
+    return merge(base, tuned, record["alpha"]), f"{name} and {base_source.label} merged, alpha {record['alpha']:g}", record
+
+
+def _soup(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, list[Evaluation], dict]:
+    """The soup, its evaluations and its part of merge.json; its table is printed."""
+    source, how = settings.model, settings.merge.how
+    paths, spec = model_folders(settings.merge.models, "merge.models", source.path), load_description(source)[1]
+    sources = [source, *(_beside(source, path, spec) for path in paths)]
+    say(header_line("soup", f"{how}, of {len(sources)} models: {', '.join(each.label for each in sources)}"))
+    members = {each.label: partial(load_encoder, each) for each in sources}
+    metric = main_metric(headline(list(settings.evaluation.cutoffs)))
+    encoder, found, record = make_soup(members, how, sets, partial(_measure, settings), metric, settings.seed)
+    if sets:
+        record["split"] = settings.data.eval_split
+        say(f"\nsplit {record['split']}, 95 % intervals\n\n{soup_table(record)}")
+    return encoder, found, record
 
 
 def sweep_table(record: dict) -> str:
@@ -127,18 +153,21 @@ def _base_source(settings: ExportSettings, tuned: Encoder) -> ModelSource:
     source, path = settings.model, model_folder(settings.merge.base, "merge.base")
     if source.path is not None and Path(path).resolve() == Path(source.path).resolve():
         settings.merge.refuse("base", "this is model.path itself; must be the model before fine-tuning")
-    lengths = {field: getattr(tuned.spec.text, field) for field in ("query_max_length", "passage_max_length")}
+    return _beside(source, path, tuned.spec)
+
+
+def _beside(source: ModelSource, path: str, spec: EncoderSpec) -> ModelSource:
+    lengths = {field: getattr(spec.text, field) for field in ("query_max_length", "passage_max_length")}
     text = dataclasses.replace(source.text, **lengths)
     return dataclasses.replace(source, path=path, hub=None, revision=None, init="pretrained", shape=None, text=text)
 
 
-def _measure(settings: ExportSettings, base: Encoder, tuned: Encoder, alpha: float, sets: list[RetrievalSet]) -> list[Evaluation]:
-    """Score one alpha on every set; its vectors are used once, and not kept."""
-    encoder = merge(base, tuned, alpha).to(device_of(settings.device))
-    label = f"alpha {alpha:g}"
-    evaluations = [score_model(encoder, each, settings.evaluation, label, seed=settings.seed) for each in sets]
+def _measure(settings: ExportSettings, encoder: Encoder, name: str, sets: Sequence[RetrievalSet]) -> list[Evaluation]:
+    """Score one model on every set; its vectors are used once, and not kept."""
+    encoder = encoder.to(device_of(settings.device))
+    evaluations = [score_model(encoder, each, settings.evaluation, name, seed=settings.seed) for each in sets]
     metric = main_metric(headline(list(settings.evaluation.cutoffs)))
-    say(f"  {label}: {metric} " + ", ".join(f"{e.metrics[metric]:.3f} on {e.set_name}" for e in evaluations))
+    say(f"  {name}: {metric} " + ", ".join(f"{e.metrics[metric]:.3f} on {e.set_name}" for e in evaluations))
     return evaluations
 
 
@@ -195,18 +224,31 @@ def _card_section(record: dict) -> str:
 """
     if "alphas" not in record:
         return text
-    head, *rows = _rows(record)
-    table = ["| " + " | ".join(map(inline, head)) + " |", "|---|" + "---:|" * (len(head) - 2) + "---|"]
+    return text + _scores(_rows(record), record["split"])
+
+
+def _soup_section(record: dict) -> str:
+    """What a reader of the model card must know: which models are in it, how they became one, and the scores."""
+    soup = record["soup"]
+    lines = [f"- {inline(name)}{'' if name in soup['taken'] else ' (not taken)'}" for name in soup["members"]]
+    text = f"\n## Soup\n\nSeveral models as one: {HOW[soup['how']]}.\n\n" + "\n".join(lines) + "\n"
+    text += f"\nTaken: {soup['rule']}.\n" if soup["rule"] else ""
+    return text + (_scores(soup_rows(soup), soup["split"]) if "sets" in soup else "")
+
+
+def _scores(rows: list[list[str]], split: str) -> str:
+    """A table's rows in Markdown, under a line that says what is in it."""
+    head, *rows = [[inline(cell) for cell in row] for row in rows]
+    table = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 2) + "---|"]
     table += ["| " + " | ".join(row) + " |" for row in rows]
-    intro = f"The target first, then the keep sets, split {inline(record['split'])}, 95 % intervals:"
-    return f"{text}\n{intro}\n\n" + "\n".join(table) + "\n"
+    return f"\nThe target first, then the keep sets, split {inline(split)}, 95 % intervals:\n\n" + "\n".join(table) + "\n"
 
 
-def _target(path: Path, source: ModelSource) -> Path:
+def _target(path: Path, settings: ExportSettings) -> Path:
     """The folder to write: a new or empty one, or an earlier export, which is replaced whole.
 
     Raises:
-        ConfigurationError: it holds anything that an export did not write, or it is the model itself.
+        ConfigurationError: it holds anything that an export did not write, or it is one of the models.
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise ConfigurationError(f"output_dir={path}: is a link or a file; name a new folder")
@@ -219,8 +261,14 @@ def _target(path: Path, source: ModelSource) -> Path:
         raise ConfigurationError(
             f"output_dir={path}: holds other files ({', '.join(foreign[:3]) or 'a model'}); name a new folder"
         )
-    if source.path is not None and path.resolve() == Path(source.path).resolve():
-        raise ConfigurationError(f"output_dir={path}: this is model.path, which would be replaced; name a new folder")
+    first, merge = settings.model.path, settings.merge
+    taken = {} if first is None else {Path(first).resolve(): "model.path"}
+    for folder in model_folders(merge.models, "merge.models", first) if merge.models else ():
+        taken[Path(folder).resolve()] = "one of merge.models"
+    if merge.base is not None:
+        taken[Path(model_folder(merge.base, "merge.base")).resolve()] = "merge.base"
+    if field := taken.get(path.resolve()):
+        raise ConfigurationError(f"output_dir={path}: this is {field}, which would be replaced; name a new folder")
     return path
 
 

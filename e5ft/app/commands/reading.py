@@ -145,10 +145,12 @@ def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
     """The target and the keep sets of a merger; empty where nothing is to be measured.
 
     Raises:
-        ConfigurationError: several alphas without data.eval_dir.
+        ConfigurationError: several alphas, or a greedy soup, without data.eval_dir.
         DataError: an evaluation folder, or its split, is not there.
     """
     data, cache = settings.data, Path(settings.cache_dir)
+    if data.eval_dir is None and settings.merge.how == "greedy":
+        settings.merge.refuse("how", "needs data.eval_dir=DIR to choose by; all without choosing: merge.how=uniform")
     if data.eval_dir is None and isinstance(settings.merge.alpha, tuple):
         settings.merge.refuse("alpha", "needs data.eval_dir=DIR to choose by (and data.keep_dir=[DIR]), or one number")
     if data.eval_dir is None:
@@ -159,7 +161,7 @@ def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
         target = locate_set(data.eval_dir, data.eval_split, cache)
         sources = [target, *locate_keep_sets(data.keep_dir, data.eval_split, cache, target.name)]
     except DataError as error:
-        reason = "what alphas are measured on, so that the test split stays unseen"
+        reason = "what mergers are measured on, so that the test split stays unseen"
         raise DataError(f"{error} (data.eval_split={data.eval_split}: {reason})") from error
     size = LARGEST if data.eval_corpus_size == AUTO else data.eval_corpus_size
     return [shrink_corpus(load_set(source, settings), size, seed=settings.seed) for source in sources]
@@ -169,5 +171,5 @@ _READERS = {
     "train": _training_data,
     "eval": evaluation_set,
     "mine": _mining_data,
-    "export": lambda settings: None if settings.merge.base is None else sets_to_measure(settings),
+    "export": lambda settings: sets_to_measure(settings) if settings.merge.asked else None,
 }

@@ -1,4 +1,4 @@
-"""Merging as a stage of export.py: the rule by hand, the sweep against single measurements, and what is refused."""
+"""Merging as a stage of export.py: soups and sweeps against single measurements, and what is refused."""
 
 import shutil
 from pathlib import Path
@@ -16,6 +16,7 @@ from e5ft.files import read_json
 from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
+from e5ft.retrieval.soups import soup_table
 from e5ft.retrieval.verdict import choose_alpha
 from tests.app.conftest import TINY
 from tests.conftest import make_encoder
@@ -236,6 +237,136 @@ def test_models_that_do_not_belong_together(pair, composed, tmp_path):
         export(composed("export", f"model.path={pair}/tuned", f"merge.base={pair}/tuned", out))
     with pytest.raises(ConfigurationError, match="only merging measures"):
         export(composed("export", f"model.path={pair}/tuned", f"data.eval_dir={SAMPLE}", out))
+
+
+@pytest.fixture
+def seeds(models, trained):
+    """The base, and what two seeds made of it; of the first there is a checkpoint on the way, too."""
+    base, run = models
+    steps = ("training.max_steps=6", "training.save_steps=3", "optimizer.lr=0.002", "training.load_best_model_at_end=false")
+    for seed in (1, 2):
+        trained("model=folder", f"model.path={base}", f"seed={seed}", *steps, "training.eval_strategy=no", "evaluation.bm25=null",
+                "training.per_device_train_batch_size=16", "data.max_train_rows=200", "evaluation.intervals=50",
+                "tracking=off", tiny=False, run_dir=f"outputs/seed-{seed}")  # fmt: skip
+    return base, [Path(f"outputs/seed-{seed}") for seed in (1, 2)]
+
+
+def mean_of(folders) -> dict[str, torch.Tensor]:
+    parts = [weights(folder) for folder in folders]
+    return {name: torch.stack([part[name].double() for part in parts]).mean(0) for name in parts[0]}
+
+
+def assert_weights(folder: Path, expected: dict[str, torch.Tensor]):
+    for name, tensor in weights(folder).items():
+        torch.testing.assert_close(tensor.double(), expected[name].double(), rtol=1e-6, atol=1e-7)
+
+
+def test_a_soup_of_runs_and_checkpoints_loads_like_any_other_model(seeds, composed, tmp_path, capsys):
+    """By folder, run and pattern, which may match model.path, too; nothing is measured."""
+    from sentence_transformers import SentenceTransformer
+
+    base, (first, second) = seeds
+    named = (f"model.path={first}", f"merge.models=[{second},{first}/checkpoint-3]")
+    export(composed("export", *named, f"output_dir={tmp_path / 'soup'}"))
+    members = [first / "model", second / "model", first / "checkpoint-3"]
+    assert not torch.equal(*(weights(member)["encoder.layer.0.output.dense.weight"] for member in members[:2]))
+    assert_weights(tmp_path / "soup", mean_of(members))
+    names = list(map(str, members))
+    record = {"how": "uniform", "rule": None, "members": names, "taken": names}
+    assert read_json(tmp_path / "soup/merge.json") == {"soup": record}
+    assert f"uniform, of 3 models: {', '.join(names)}\n" in capsys.readouterr().out
+    card = (tmp_path / "soup/README.md").read_text()
+    assert "# soup of 3 models" in card and all(f"- {name}\n" in card for name in names) and "ndcg" not in card
+    vectors = SentenceTransformer(str(tmp_path / "soup"), device="cpu").encode(["질문"], prompt_name="query")
+    np.testing.assert_allclose(
+        vectors, load_encoder(ModelSource(path=str(tmp_path / "soup"))).encode(["질문"], "query"), atol=1e-5
+    )
+    export(composed("export", f"model.path={first}", "merge.models=outputs/seed-*", f"output_dir={tmp_path / 'two'}"))
+    assert read_json(tmp_path / "two/merge.json")["soup"]["members"] == names[:2]
+    assert_weights(tmp_path / "two", mean_of(members[:2]))
+
+
+def test_a_soup_of_adapted_models_is_of_their_merged_weights(seeds, trained, composed, tmp_path):
+    pytest.importorskip("peft")
+    base, (first, _) = seeds
+    trained("model=folder", f"model.path={base}", "model.lora.rank=4", "training.max_steps=2", "optimizer.lr=1e-2", "tracking=off",
+            "training.save_steps=2", "training.eval_strategy=no", "training.load_best_model_at_end=false", "evaluation.bm25=null",
+            "training.per_device_train_batch_size=16", "data.max_train_rows=200", tiny=False, run_dir="outputs/lora")  # fmt: skip
+    out = f"output_dir={tmp_path / 'soup'}"
+    export(composed("export", f"model.path={first}", "merge.models=outputs/lora/checkpoint-2", out))
+    assert_weights(tmp_path / "soup", mean_of([first / "model", "outputs/lora/model"]))
+    with pytest.raises(ConfigurationError, match="outputs/lora/adapter: a run's adapter"):
+        export(composed("export", f"model.path={first}", "merge.models=outputs/lora/adapter", out))
+
+
+def test_greedy_chooses_on_the_target_s_dev_and_the_base_comes_after_it(seeds, composed, keep, tmp_path, capsys, monkeypatch):
+    """Scores as said below, by the model's label; the rest is as measured. Alpha 1 of the sweep is the soup, not measured again."""
+    base, (first, second) = seeds
+    third, asked = first / "checkpoint-3", []
+    said = {f"{first}/model": 0.5, f"{second}/model": 0.6, str(third): 0.4, "soup of 2 models": 0.61, "soup of 3 models": 0.6}
+    measured = commands.score_model
+
+    def as_said(encoder, retrieval_set, evaluation, name, **kwargs):
+        asked.append((name, retrieval_set.name))
+        found = measured(encoder, retrieval_set, evaluation, name, **kwargs)
+        if retrieval_set.name == "sample-dev":
+            found.metrics["ndcg@10"] = said.get(name, 0.3)
+        return found
+
+    monkeypatch.setattr(commands, "score_model", as_said)
+    settings = (f"model.path={first}", f"merge.models=[{second},{third}]", "merge.how=greedy", f"data.eval_dir={SAMPLE}",
+                f"data.keep_dir={keep}", *FAST)  # fmt: skip
+    export(composed("export", *settings, f"output_dir={tmp_path / 'soup'}"))
+    record, printed = read_json(tmp_path / "soup/merge.json")["soup"], capsys.readouterr().out
+    assert record["taken"] == [f"{second}/model", f"{first}/model"] and record["split"] == "dev"
+    assert record["with_it"] == {f"{first}/model": 0.61, str(third): 0.6} and record["best"] == f"{second}/model"
+    assert_weights(tmp_path / "soup", mean_of([first / "model", second / "model"]))
+    assert soup_table(record) in printed and "no, .600 with it" in printed
+    card = (tmp_path / "soup/README.md").read_text()
+    assert f"- {third} (not taken)\n" in card and record["rule"] in card and "law-dev ndcg@10" in card
+    assert f"| {first}/model |" in card and "Merged weights" not in card
+    asked.clear()
+    export(composed("export", *settings, f"merge.base={base}", "merge.alpha=[0.5]", f"output_dir={tmp_path / 'both'}"))
+    both = read_json(tmp_path / "both/merge.json")
+    assert both["soup"]["taken"] == record["taken"] and [entry["alpha"] for entry in both["alphas"]] == [0.0, 0.5, 1.0]
+    assert both["fine_tuned"] == "soup of 2 models" and both["base"] == str(base) and both["alpha"] == 1.0
+    assert both["alphas"][-1]["sets"]["sample-dev"]["metrics"]["ndcg@10"] == 0.61
+    assert [name for name, where in asked if where == "sample-dev"][-2:] == ["alpha 0", "alpha 0.5"]
+    card = (tmp_path / "both/README.md").read_text()
+    assert card.index("## Soup") < card.index("## Merged weights") and "- fine-tuned: soup of 2 models" in card
+
+
+def test_the_base_is_mixed_into_the_soup(seeds, composed, tmp_path):
+    base, (first, second) = seeds
+    settings = (f"model.path={first}", f"merge.models=[{second}]", f"merge.base={base}", "merge.alpha=0.25")
+    export(composed("export", *settings, f"output_dir={tmp_path / 'm'}"))
+    soup, before = mean_of([first / "model", second / "model"]), weights(base)
+    assert_weights(tmp_path / "m", {name: 0.75 * before[name].double() + 0.25 * soup[name] for name in soup})
+    assert read_json(tmp_path / "m/merge.json")["soup"]["how"] == "uniform"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["merge.models=[nowhere]"], "merge.models=nowhere: no such folder; must be a model or a run"),
+        (["merge.models=['no*where']"], r"merge.models=no\*where: no such folder"),
+        (["merge.models=[{0}/tuned]"], "merge.models=.*/tuned: is a model that is named already"),
+        (["merge.models=[{0}/base,{0}/base]"], "merge.models=.*/base: is a model that is named already"),
+        (["merge.models=['{0}/tun*']"], r"merge.models=.*/tun\*: matches no model but model.path"),
+        (["merge.models=[{0}/xlm-r]"], "model_type is 'xlm-roberta' in .*/xlm-r, 'bert' in .*/tuned; all must be made from one model"),
+        (["merge.models=[{0}/base]", "merge.how=greedy"], "merge.how='greedy': needs data.eval_dir=DIR"),
+        (["merge.models=[{0}/base]", "merge.how=greedy", "data.keep_dir=x"], "merge.how='greedy': needs data.eval_dir=DIR"),
+        (["merge.models=[{0}/base]", "data.keep_dir=x"], "data.keep_dir: needs the target"),
+        (["merge.models=[{0}/base]", "merge.alpha=[0.5]"], r"merge.alpha=\(0.5,\): needs the models' base"),
+        (["merge.models=[{0}/base]", "output_dir={0}/base"], "output_dir=.*: this is one of merge.models, which would be replaced"),
+        (["merge.base={0}/base", "output_dir={0}/base"], "output_dir=.*: this is merge.base, which would be replaced"),
+    ],
+)  # fmt: skip
+def test_what_a_soup_refuses(pair, composed, tmp_path, settings, message):
+    with pytest.raises(ConfigurationError, match=message):
+        given = [setting.format(pair) for setting in settings]
+        export(composed("export", f"model.path={pair}/tuned", f"output_dir={tmp_path / 'm'}", *given))
+    assert not (tmp_path / "m").exists() and (pair / "base/README.md").read_text() == "card"
 
 
 def test_without_a_base_nothing_is_merged(pair, composed, tmp_path):

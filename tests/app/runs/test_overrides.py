@@ -46,7 +46,13 @@ NAMES = [
     ("verb", "field"),
     [
         *(("train", f) for f in ("data.train_file", "+data.sources.laws", "model.path", "cache_dir", "step.guide")),
-        *(("eval", "compare"), ("mine", "rows_dir"), ("mine", "cross_encoder.path"), ("export", "merge.base")),
+        *(
+            ("eval", "compare"),
+            ("mine", "rows_dir"),
+            ("mine", "cross_encoder.path"),
+            ("export", "merge.base"),
+            ("export", "merge.models"),
+        ),
     ],
 )
 def test_a_name_is_itself_in_every_path_field(name, verb, field):

@@ -176,6 +176,8 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, tmp_path, ov
         ("export", "merge.alpha=half", "merge.alpha='half': must be"),
         ("export", "merge.alpha=[]", "merge.alpha=(): must be a number, or a list"),
         ("export", "merge.alpha=[0.5,0.5]", "merge.alpha=(0.5, 0.5): must be a number, or a list of different"),
+        ("export", "merge.how=mean", "merge.how='mean': must be uniform, greedy or slerp"),
+        ("export", "merge.how=slerp", "merge.how='slerp': needs the models that are to be one with model.path, merge.models=["),
         ("export", "push=--help", "push='--help': must be a name on the hub"),
     ],
 )
