@@ -2,14 +2,14 @@
 
 They follow from the rows and from nothing else, so that another machine, cut or number of processes is the same training.
 
-A step: the power of two next to the square root of the rows, from 16 to 256 queries. More queries a step are more negatives for
-each and a steadier gradient, but fewer updates; by the square root both grow alike, and 128 rows or more make at least 30 steps in
-all. Published: 128 of 59,000 rows (DPR, Karpukhin et al. 2020, and Tevatron's example for the same data); 32 by default in
-opensearch-py-ml's and 10 in LlamaIndex's training of sentence-transformers, which are made for small data.
+A step: the power of two next to the square root of the rows, from 16 to 256 queries. More queries a step are more negatives
+for each and a steadier gradient, but fewer updates; by the square root both grow alike, and 128 rows or more make at least 30
+steps in all. Published: 128 of 59,000 rows (DPR, Karpukhin et al. 2020, and Tevatron's example for the same data); 32 by default
+in opensearch-py-ml's and 10 in LlamaIndex's training of sentence-transformers, which are made for small data.
 
 Epochs: as many as show 2,000 rows, at most 4. Shown more often, a few hundred rows are learnt by heart, and what the model knew
-before is lost. Published in the same form: the default of OpenAI's fine-tuning, by its cookbook, is 3 epochs, more where these show below 100
-examples and fewer where they show above 25,000; LlamaIndex has 2.
+before is lost. Published in the same form: the default of OpenAI's fine-tuning, by its cookbook, is 3 epochs, more where these
+show below 100 examples and fewer where they show above 25,000; LlamaIndex has 2.
 """
 
 import math
