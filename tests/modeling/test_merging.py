@@ -256,7 +256,7 @@ def test_an_arc_keeps_the_length_where_a_line_loses_it():
             for tensor in encoder.backbone.parameters():
                 tensor.normal_().div_(tensor.norm())
     for spherical in (True, False):
-        lengths = [float(tensor.norm()) for tensor in merge(base, tuned, 0.3, spherical=spherical).backbone.parameters()]
+        lengths = [float(tensor.detach().norm()) for tensor in merge(base, tuned, 0.3, spherical=spherical).backbone.parameters()]
         assert (np.abs(np.array(lengths) - 1) < 1e-5).all() == spherical
 
 

@@ -39,7 +39,6 @@ def test_what_can_have_no_negative_is_refused_before_the_first_step(write_rows, 
 def test_one_row_is_told_as_such(write_rows, tmp_path):
     with pytest.raises(DataError, match="rows.jsonl: one training row without a hard negative.*must be at least 2"):
         make_trainer(write_rows(make_rows(1, negatives=False)), tmp_path, batch=1, accumulation=1).make_sampler()
-    make_trainer(write_rows(make_rows(1)), tmp_path, batch=1, accumulation=1).make_sampler()
 
 
 def test_rows_that_meet_in_a_step_need_no_hard_negatives(write_rows, tmp_path):
