@@ -14,6 +14,7 @@ from e5ft.app.commands import definition
 from e5ft.app.commands.data import TrainingData, load_training_data
 from e5ft.app.commands.ending import Guard
 from e5ft.app.commands.reading import training_data
+from e5ft.app.commands.summary import summarise
 from e5ft.app.runs.folder import Job, RunFolder
 from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
 from e5ft.app.runs.tracking import MetricsFile, ProgressLines, tracked
@@ -36,11 +37,9 @@ from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.modeling.packaged import located
 from e5ft.retrieval import hybrid
-from e5ft.retrieval.comparison import Scores, keep_record, paired_values
+from e5ft.retrieval.comparison import Scores
 from e5ft.retrieval.evaluation import evaluator, kept_vectors, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.tables import headline, main_metric
-from e5ft.retrieval.verdict import keep_results, overall_verdict
 from e5ft.training import checkpoint, schedule
 from e5ft.training.evaluation_cost import EvaluationPlan, planned_dev, tokens_of
 from e5ft.training.fitting import fit_micro_batch, measure_step
@@ -168,11 +167,9 @@ class _Run:
         encoder, best, guarded = guard.end(encoder, best, self.metric, hybrid.weight_of(scores.after))
         if encoder is not chosen:
             self._score_end(encoder, data.test, scores, weighting, best)
-        summary = self._summary(trainer, data, tokens, scores, best, time.monotonic() - started)
-        summary["keep"] = [keep_record(measured, settings.seed) for measured in keep]
+        seconds = time.monotonic() - started
+        summary = summarise(self.asked, data, tokens, trainer, self.metric, best, scores, keep, overlaps, seconds)
         summary["guard"] = guarded
-        summary["verdict"] = self._verdict(summary, scores, keep)
-        summary["overlap"] = [dataclasses.asdict(overlap) for overlap in overlaps]
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
             mirror.send({f"test/{name}": value for name, value in scores.after.metrics.items()})
@@ -320,57 +317,6 @@ class _Run:
             return best, trainer.trained() if best["step"] else load_encoder(self.settings.model, self.arguments.device)
         scores = [entry[f"eval_{self.metric}"] for entry in state.log_history if f"eval_{self.metric}" in entry]
         return {"score": scores[-1] if scores else None, "step": state.global_step}, trainer.trained()
-
-    def _summary(
-        self, trainer: ContrastiveTrainer, data: TrainingData, tokens: TokenStore, scores: Scores, best: dict, seconds: float
-    ) -> dict:
-        runtime = next((entry["train_runtime"] for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), 0.0)
-        tokens_seen = trainer.tokens_seen * self.arguments.world_size
-        return {
-            "state": "finished",
-            "model": self.settings.model.label,
-            "random_weights": self.settings.model.init == "random",
-            "data": {
-                "source": data.label,
-                "read": data.rows.read,
-                "rejected": data.rows.rejected,
-                "train_rows": len(data.train.rows),
-            },
-            "truncated_share": tokens.truncated / max(tokens.texts, 1),
-            "test_set": data.test.name,
-            "queries": len(scores.after.scored),
-            "passages": scores.after.passages,
-            "counts": dataclasses.asdict(data.test.counts),
-            "chosen_on_test": data.dev_is_test,
-            "corpus": data.corpus,
-            "objective": self.metric,
-            "best": best,
-            "training": {
-                "steps": trainer.state.global_step,
-                "queries_per_step": trainer.sampler.step_rows,
-                "epochs": round(trainer.state.global_step / trainer.sampler.steps, 3),
-                "auto": sorted(name for name, value in vars(self.asked.training).items() if value == schedule.AUTO),
-                "without_negatives": trainer.without_negatives,
-                "seconds": round(runtime, 1),
-                "evaluation_seconds": round(trainer.evaluation_seconds, 1),
-                "tokens_per_second": round(tokens_seen / runtime) if runtime else None,
-                "seconds_in_all": round(seconds, 1),
-            },
-            "scores": scores.record(),
-            "differences": scores.differences(self.settings.seed),
-            "hybrid": scores.hybrid_record(self.settings.seed),
-        }
-
-    def _verdict(self, summary: dict, scores: Scores, keep: list[Scores]) -> dict:
-        metric, best = main_metric(headline(list(self.settings.evaluation.cutoffs))), summary["best"]
-        values = {measured.after.set_name: paired_values(measured.after, measured.before, [metric]) for measured in keep}
-        results = keep_results(values, seed=self.settings.seed)
-        base_kept = not (best["step"] and best["alpha"])
-        seen = summary["chosen_on_test"] and (best["score"] is not None or best["alpha"] < 1)
-        verdict = overall_verdict(
-            summary["differences"][metric], len(scores.after.scored), results, base_kept=base_kept, chosen_on_test=seen
-        )
-        return {**verdict, "metric": metric, "set": scores.after.set_name, "against": scores.before.label}
 
     def _write(self, encoder: Encoder, summary: dict, measured: list[Scores]) -> None:
         path = self.folder.path
