@@ -11,6 +11,7 @@ MODULES = sorted(path.relative_to(ROOT / "e5ft") for path in (ROOT / "e5ft").rgl
 MOST_LINES = 360
 TESTED_ELSEWHERE = {
     "__main__.py": "started below",
+    "app/commands/summary.py": "what a training writes: tests/app/commands/test_train.py, test_ending.py",
     "app/settings/groups.py": "annotations, read by tests/app/settings/test_build.py",
     "app/telling/data_checks.py": "checks that tests/app/telling/test_findings.py runs",
     "app/telling/machine.py": "checks that tests/app/telling/test_findings.py runs",

@@ -127,7 +127,7 @@ def verdict_line(verdict: Mapping) -> str:
     change = difference_text(verdict["mean"], verdict["low"], verdict["high"])
     figures = [f"{verdict['metric']} {change} against {verdict['against']} on {verdict['set']}, p = {verdict['p']:.2g}"]
     figures += [f"lost on {name}: {result_text(result)}" for name, result in verdict["keep"].items() if result["lost"]]
-    notes = [verdict["reason"]] if verdict["reason"] else ["the base is kept"] if verdict["base_kept"] else []
+    notes = [verdict["reason"]] if verdict["reason"] else ["the model is the base, unchanged"] if verdict["base_kept"] else []
     return f"VERDICT: {words} ({'; '.join([*notes, *figures])})"
 
 

@@ -144,7 +144,7 @@ def taken(summary: dict) -> list[str]:
     lost = _results({name: result for name, result in results.items() if result["lost"]})
     if not best["alpha"]:
         return [
-            f"model/ is the model before training, unchanged: {step} is refuted by {lost}, and no merger is better on the dev set."
+            f"model/ is the model before training, unchanged: {step} is refuted by {lost}, and no merger that holds is better on the dev set."
         ]
     return [
         f"model/ is {best['alpha']:g} x {step} and {1 - best['alpha']:g} x the model before training: alpha 1 is refuted by {lost}."

@@ -15,6 +15,7 @@ from e5ft.data.text import text_id
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json, write_json
 from e5ft.modeling.loading import save_encoder
+from e5ft.retrieval.verdict import overall_verdict, verdict_line
 from tests.app.conftest import TINY
 from tests.conftest import make_encoder
 
@@ -55,11 +56,14 @@ def lines(path) -> list[dict]:
 
 def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch, capsys):
     score, _ = run("training.gradient_accumulation_steps=auto")  # which each round finds from its own rows
-    assert "\nround  dev ndcg@10  dev ndcg@10, whole corpus  against the round's start\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "\nround  dev ndcg@10  dev ndcg@10, whole corpus  against the round's start\n" in printed
     folder = tmp_path / "outputs" / "test"
     record = read_json(folder / "rounds.json")
     summaries = [read_json(folder / f"round-{number}" / "summary.json") for number in (1, 2)]
     assert score == max(summary["best"]["score"] for summary in summaries)
+    assert record["verdict"] == summaries[record["best"] - 1]["verdict"]
+    assert printed.rstrip().splitlines()[-1] == verdict_line(record["verdict"])
     assert (folder / "model").resolve() == (folder / f"round-{record['best']}" / "model").resolve()
     assert (tmp_path / "outputs" / "latest").resolve() == folder.resolve()
 
@@ -196,9 +200,11 @@ def test_no_round_trains_against_its_dev_or_evaluation_passages(run, rows, tmp_p
             assert negatives and protected and not negatives & protected
         metrics = {"metrics": {"ndcg@10": 0.5}}
         difference = {"ndcg@10": {"mean": 0.0, "low": 0.0, "high": 0.0}}
+        verdict = overall_verdict({**difference["ndcg@10"], "p_value": 1.0}, 9, {}, chosen_on_test=True)
+        verdict |= {"metric": "ndcg@10", "set": "dev", "against": "before"}
         write_json(folder / "summary.json", {
             "best": {"score": 0.5}, "objective": "ndcg@10", "test_set": "dev", "chosen_on_test": True,
-            "scores": {"after": metrics}, "differences": difference, "keep": [], "data": {},
+            "scores": {"after": metrics}, "differences": difference, "keep": [], "data": {}, "verdict": verdict,
         })  # fmt: skip
 
     monkeypatch.setattr(rounds, "train", checked)

@@ -1,6 +1,7 @@
 """What every script does around its command: overrides made readable, errors made one line and an exit code."""
 
 import errno
+import re
 import sys
 import types
 
@@ -9,8 +10,9 @@ from hydra._internal.utils import get_args
 from hydra.types import RunMode
 
 from e5ft.app.runs import script
-from e5ft.errors import ConfigurationError
+from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.training import trackers
+from tests.test_cli import ROOT
 
 
 @pytest.mark.parametrize("hangs", [True, False])
@@ -146,3 +148,13 @@ def test_what_runs_in_one_process_is_not_told_to_take_a_name_under_torchrun(monk
         script.run(verb)
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {verb} under torchrun: it runs in one process; start it with python\n"
+
+
+def test_the_table_of_exit_codes_has_every_error():
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    table = page.partition("### Exit codes")[2].partition("###")[0]
+    kinds = [E5ftError]
+    for kind in kinds:
+        kinds += [sub for sub in kind.__subclasses__() if sub not in kinds]
+    codes = {kind.exit_code for kind in kinds if kind.__module__.startswith("e5ft.")}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == codes | {0, 130} and len(codes) == 8

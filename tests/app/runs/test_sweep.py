@@ -19,8 +19,8 @@ from e5ft.app.runs.folder import hold
 from e5ft.app.runs.stopping import StopAtStepEnd, stopping_at_once
 from e5ft.app.runs.sweep import AnotherSweepError, EndOfSweep, begin, collect, state_before
 from e5ft.app.settings.build import shipped
-from e5ft.errors import ConfigurationError, DataError, TerminatedError
-from e5ft.files import write_json, write_text
+from e5ft.errors import ConfigurationError, DataError, TerminatedError, VerdictError
+from e5ft.files import read_json, write_json, write_text
 
 
 def job(folder, number, *, dev=None, test=0.5, change=None, error=None, test_set="law-test"):
@@ -55,6 +55,26 @@ def test_gain_and_loss_stand_side_by_side(tmp_path):
     assert [row["job"] for row in rows] == ["2", "0", "1"]
     assert [row.get("wiki-test ndcg@10 change") for row in rows] == [0.01, -0.02, None]
     assert rows[0]["law-test ndcg@10"] == 0.7 and rows[2]["error"] == "no rows" and rows[2]["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("require", "words", "code"),
+    [("better", "NO DIFFERENCE", 7), ("better", "BETTER", None), ("better", "WORSE", 7), (None, "WORSE", None)],
+)
+def test_the_best_job_s_verdict_is_the_sweep_s(tmp_path, monkeypatch, require, words, code):
+    """The other job is better on the test, and worse on the dev set; costs elsewhere change nothing."""
+    monkeypatch.setattr(sweep, "_short", None)
+    for number, (dev, word) in enumerate([(0.6, words), (0.4, "BETTER" if code else "WORSE")]):
+        job(tmp_path / "s", number, dev=dev)
+        file = tmp_path / "s" / str(number) / "summary.json"
+        write_json(file, {**read_json(file), "verdict": {"word": word, "costs_elsewhere": True}})
+    assert [row["verdict"] for row in collect(tmp_path / "s")][0] == f"{words}, COSTS ELSEWHERE"
+    sweep.SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "s")}}, "require": require}))
+    if code is None:
+        return sweep.check_verdict()
+    with pytest.raises(VerdictError, match=f"the verdict is {words}; .*s/0/summary.json") as raised:
+        sweep.check_verdict()
+    assert raised.value.exit_code == code
 
 
 def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path):
