@@ -132,8 +132,9 @@ class _Run:
         row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
         size, rows = settings.data.eval_corpus_size, len(data.train.rows)
         dev, evaluation = planned_dev(data.dev, size, self.arguments, encoder, rows, row_tokens, settings.seed)
+        choosing = None if data.dev_is_test else hybrid.choosing_set(data.dev, dev, data.test, seed=settings.seed)
         data = dataclasses.replace(data, dev=dev)
-        weighting = hybrid.weighting(settings.evaluation, None if data.dev_is_test else dev)
+        weighting = hybrid.weighting(settings.evaluation, choosing)
         end = tokens_of([data.test, *data.keep, *hybrid.sets_beside(data.test, weighting)], encoder)
         say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
