@@ -13,7 +13,7 @@ import numpy as np
 
 from e5ft.retrieval.runs import Run, bm25_run
 from e5ft.retrieval.search import merge, rescore
-from e5ft.retrieval.sets import RetrievalSet, pair_keys
+from e5ft.retrieval.sets import RetrievalSet, pair_keys, subsample
 from e5ft.retrieval.shards import Shards
 
 if TYPE_CHECKING:
@@ -84,6 +84,15 @@ def weighting(evaluation, dev: RetrievalSet | None) -> Weight | DevSet | None:
     if scored < FEWEST_QUERIES:
         return Weight(DEFAULT_WEIGHT, f"the default, as {dev.name} has fewer than {FEWEST_QUERIES} queries")
     return DevSet(dev, bm25_run(dev, depth(evaluation.cutoffs), evaluation.bm25))
+
+
+def choosing_set(dev: RetrievalSet, bounded: RetrievalSet, reported: RetrievalSet, *, seed: int = 0) -> RetrievalSet:
+    """The set to choose a weight on: at most `MOST_QUERIES` of the whole dev set where its passages are the reported set's, whose
+    vectors are there already; else the one that was bounded for training. On few passages BM25 looks better than it is.
+    """
+    if DevSet(dev, None).rows_in(reported) is None:
+        return bounded
+    return subsample(dev, MOST_QUERIES, len(dev.passages), seed=seed)
 
 
 def sets_beside(reported: RetrievalSet, weighting: "Weight | DevSet | None") -> list[RetrievalSet]:

@@ -10,7 +10,7 @@ import pytrec_eval
 from e5ft.retrieval import hybrid
 from e5ft.retrieval.bm25 import BM25
 from e5ft.retrieval.columns import StringColumn
-from e5ft.retrieval.hybrid import DevSet, Weight, best_weight, hybrid_runs, sets_beside, weighting
+from e5ft.retrieval.hybrid import DevSet, Weight, best_weight, choosing_set, hybrid_runs, sets_beside, weighting
 from e5ft.retrieval.runs import bm25_run, dense_run, write_trec
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.shards import Shards
@@ -179,6 +179,18 @@ def test_a_dev_set_of_the_same_passages_needs_no_vectors_of_its_own():
     assert same.rows_in(whole) == slice(None) and cut.rows_in(whole).tolist() == [3, 8]
     assert texts.rows_in(whole) is None and ids.rows_in(whole) is None
     assert [sets_beside(whole, each) for each in (same, cut, texts, Weight(0.5, ""), None)] == [[], [], [other], [], []]
+
+
+def test_a_weight_is_chosen_on_the_whole_dev_set_where_its_vectors_are_there_already(monkeypatch):
+    """On the bounded one of few passages BM25 looks better than it is."""
+    whole = random_set(30, 40)
+    bounded = dataclasses.replace(whole, passage_ids=whole.passage_ids.take([3, 8]), passages=whole.passages.take([3, 8]))
+    alien = dataclasses.replace(whole, passages=StringColumn(f"{text} x" for text in whole.passages))
+    assert choosing_set(whole, bounded, whole).passages == whole.passages
+    assert choosing_set(whole, bounded, alien) is bounded
+    monkeypatch.setattr(hybrid, "MOST_QUERIES", 5)
+    chosen = choosing_set(whole, bounded, whole, seed=1)
+    assert (len(chosen.queries), len(chosen.passages)) == (5, 40)
 
 
 def test_the_run_file_scores_the_same_in_pytrec_eval(tmp_path):

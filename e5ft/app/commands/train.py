@@ -144,9 +144,10 @@ class _Run:
         row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
         scored = (data.test, *data.keep)
         dev, evaluation, same_corpus = self._plan_evaluation(encoder, data, scored, row_tokens)
+        choosing = None if data.dev_is_test else hybrid.choosing_set(data.dev, dev, data.test, seed=settings.seed)
         data = dataclasses.replace(data, dev=dev)
-        weighting = hybrid.weighting(settings.evaluation, None if data.dev_is_test else dev)
-        end = tokens_of([data.test, *data.keep, *filter(None, data.choice), *hybrid.sets_beside(data.test, weighting)], encoder)
+        weighting = hybrid.weighting(settings.evaluation, choosing)
+        end = tokens_of([*scored, *filter(None, data.choice), *hybrid.sets_beside(data.test, weighting)], encoder)
         say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
         scores = self._score_base(encoder, data.test, weighting)

@@ -32,7 +32,8 @@ def test_eval_repeats_the_run_s_own_figures(run, composed, capsys):
     printed, saved = capsys.readouterr().out, run / "eval/sample-test/hybrid/metrics.json"
     assert f"against {read_json(saved)['label']}, paired over queries" in printed
     assert "\nhybrid: its weight is chosen on sample-dev\n" in printed
-    weight = summary["hybrid"]["weight"]["value"]  # chosen on the part of the dev set that was ranked while training
+    assert read_json(saved)["label"] == summary["scores"]["hybrid"]["label"]  # on the same dev queries and passages
+    weight = summary["hybrid"]["weight"]["value"]
     evaluate(composed("eval", f"model.path={run}/model", "evaluation.intervals=50", f"evaluation.hybrid_weight={weight}"))
     assert read_json(saved)["label"] == summary["scores"]["hybrid"]["label"]
     assert read_json(saved)["metrics"] == pytest.approx(summary["scores"]["hybrid"]["metrics"])
