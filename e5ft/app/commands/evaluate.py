@@ -1,5 +1,6 @@
 """The evaluation command: one model, or two, and BM25 on a retrieval set."""
 
+import re
 from pathlib import Path
 
 from e5ft.app.commands.reading import evaluation_set
@@ -77,7 +78,7 @@ def _output(settings: EvalSettings, source: ModelSource) -> Path:
     if source.path is not None:
         model = Path(source.path).resolve()
         return (model.parent if model.name == "model" else model) / "eval"
-    return Path("outputs") / "eval" / source.label.replace("/", "_")
+    return Path("outputs") / "eval" / re.sub(r"[/, ]+", "_", source.label)
 
 
 def _check_free(folder: Path) -> None:

