@@ -21,6 +21,7 @@ from benchmarks.study import contenders
 from benchmarks.study.factors import ALPHAS, FACTORS, FINAL_SEEDS, SIZES, Recipe
 from benchmarks.study.measuring import METRIC, choosing_sets, difference, lexical, measure, reporting_sets
 from e5ft.files import write_json, write_text
+from e5ft.retrieval.sets import load_beir
 
 PROJECT = Path(__file__).resolve().parents[2]
 MINED = {"bm25": ["sources=[bm25]"], "dense": []}
@@ -185,7 +186,11 @@ def explore(study: Study, recipe: Recipe) -> None:
 def report(study: Study, recipe: Recipe) -> None:
     """Finalists and contenders on the test queries, three seeds each, and the table."""
     sets = reporting_sets(study.target / "eval", study.keep)
-    take = lambda name, model: measure(model, sets, study.report_pairs, study.output / "reporting" / f"{name}.json", study.bf16)  # noqa: E731
+    dev = load_beir(study.target / "eval", "dev", name="target")
+
+    def take(name: str, model: Path) -> dict:
+        return measure(model, sets, study.report_pairs, study.output / "reporting" / f"{name}.json", study.bf16, dev)
+
     before = take("base", study.base)
     systems = {"base": [before], "BM25": [lexical(sets)], "e5ft": []}
     for seed in FINAL_SEEDS:
@@ -193,12 +198,21 @@ def report(study: Study, recipe: Recipe) -> None:
         systems["e5ft"].append(take(f"e5ft-{seed}", study.train(tried)))
         for name in contenders.NAMES:
             systems.setdefault(name, []).append(take(f"{name}-{seed}", study.contender(name, tried)))
+    for name in ("base", "e5ft"):
+        systems[f"{name} + BM25"] = [{"sets": found["hybrid"], "pairs": {}} for found in systems[name]]
     mean = {name: _mean_of(found) for name, found in systems.items()}
     lines = ["| system | seeds | target | against base | against e5ft | keep, against base |", "|---|---:|---:|---|---|---|"]
     for name, found in mean.items():
         target, keep = study.gains(found, before)
         ours, _ = study.gains(found, mean["e5ft"])
         lines.append(f"| {name} | {len(systems[name])} | {np.mean(found['sets']['target']):.4f} | {target} | {ours} | {keep} |")
+    lines += ["", "| set | " + " | ".join(mean) + " |", "|---|" + "---:|" * len(mean)]
+    for each in sets:
+        lines.append(
+            f"| {each.name} | " + " | ".join(f"{np.mean(found['sets'][each.name]):.4f}" for found in mean.values()) + " |"
+        )
+    weights = {name: [found["weight"] for found in systems[name]] for name in ("base", "e5ft")}
+    lines.append(f"\nweight of the dense scores in + BM25, chosen on dev: {weights}")
     for file in study.report_pairs:
         values = {name: np.mean([f["pairs"][file.stem] for f in found]) for name, found in systems.items() if found[0]["pairs"]}
         lines.append(f"\n{file.stem}, Spearman: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))

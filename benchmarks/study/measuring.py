@@ -13,13 +13,17 @@ from e5ft.files import write_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
-from e5ft.retrieval.evaluation import evaluate_run
-from e5ft.retrieval.runs import bm25_run, dense_run
-from e5ft.retrieval.sets import RetrievalSet, load_beir, shrink_corpus, subsample
-from e5ft.retrieval.vectors import encode_collection
+from e5ft.retrieval import hybrid
+from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_model
+from e5ft.retrieval.sets import RetrievalSet, load_beir, shrink_corpus, subsample, with_queries
+from e5ft.retrieval.settings import EvaluationSettings
+from e5ft.retrieval.vectors import BATCH_TOKENS, encode_collection
 
 METRIC = "ndcg@10"
 SAMPLES = 4000
+SETTINGS = EvaluationSettings(
+    cutoffs=(10,), bm25="auto", hybrid_weight="auto", batch_tokens=BATCH_TOKENS, intervals=1, dimensions=None
+)
 
 
 def choosing_sets(target: Path, keep: list[Path]) -> list[RetrievalSet]:
@@ -51,13 +55,12 @@ def _name(folder: Path) -> str:
 def _half(whole: RetrievalSet, first: bool) -> RetrievalSet:
     order = np.random.default_rng(0).permutation(len(whole.queries))
     middle = len(order) // 2
-    chosen = np.sort(order[:middle] if first else order[middle:]).tolist()
-    ids = whole.query_ids.take(chosen)
-    qrels = {query_id: whole.qrels[query_id] for query_id in ids}
-    return dataclasses.replace(whole, query_ids=ids, queries=whole.queries.take(chosen), qrels=qrels)
+    return with_queries(whole, np.sort(order[:middle] if first else order[middle:]))
 
 
-def measure(model: Path, sets: list[RetrievalSet], pairs: list[Path], record: Path, bf16: bool) -> dict:
+def measure(
+    model: Path, sets: list[RetrievalSet], pairs: list[Path], record: Path, bf16: bool, dev: RetrievalSet | None = None
+) -> dict:
     """Score one model, or read what was scored before.
 
     Args:
@@ -66,33 +69,37 @@ def measure(model: Path, sets: list[RetrievalSet], pairs: list[Path], record: Pa
         pairs: files of sentence pairs, {sentence1, sentence2, score}.
         record: the JSON of the result, which is read where it is there.
         bf16: whether texts are encoded under bfloat16, all models alike.
+        dev: the target's dev set, which chooses the weight of hybrids with BM25; None: there are none.
 
     Returns:
-        {"sets": set -> METRIC of every query in the order of their ids, "pairs": file -> correlation}
+        {"sets": set -> METRIC of every query in the order of their ids, "hybrid": the same with BM25, "weight": of the dense
+        scores in it, "pairs": file -> correlation}
     """
     if record.is_file():
         return json.loads(record.read_text(encoding="utf-8"))
     encoder = load_encoder(ModelSource(path=str(model)))
+    weight = None if dev is None else hybrid.weighting(SETTINGS, dev)
+    found = {"sets": {}, "hybrid": {}, "weight": None, "pairs": {}}
     with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
-        values = {each.name: _values(encoder, each) for each in sets}
-        correlations = {file.stem: _spearman(encoder, file) for file in pairs}
-    found = {"sets": values, "pairs": correlations}
+        for each in sets:
+            lexical = None if weight is None else score_bm25(each, SETTINGS)
+            scored = score_model(encoder, each, SETTINGS, "dense", bm25=lexical, weight=weight)
+            found["sets"][each.name] = _values(scored)
+            if weight is not None:
+                found["hybrid"][each.name] = _values(scored.hybrid)
+                weight = hybrid.weight_of(scored)  # the target's, for the others too
+                found["weight"] = weight.value
+        found["pairs"] = {file.stem: _spearman(encoder, file) for file in pairs}
     write_json(record, found)
     return found
 
 
 def lexical(sets: list[RetrievalSet]) -> dict:
     """BM25's scores, in the form of `measure`."""
-    return {"sets": {each.name: _ndcg(each, bm25_run(each, 10, "auto"), "BM25") for each in sets}, "pairs": {}}
+    return {"sets": {each.name: _values(score_bm25(each, SETTINGS)) for each in sets}, "pairs": {}}
 
 
-def _values(encoder: Encoder, each: RetrievalSet) -> list[float]:
-    vectors = [encode_collection(encoder, each.queries, "query"), encode_collection(encoder, each.passages, "passage")]
-    return _ndcg(each, dense_run(*vectors, each, 10), "dense")
-
-
-def _ndcg(each: RetrievalSet, run, label: str) -> list[float]:
-    evaluation = evaluate_run(each, run, [10], label, samples=1)
+def _values(evaluation: Evaluation) -> list[float]:
     return evaluation.values[:, list(evaluation.metrics).index(METRIC)].tolist()
 
 

@@ -1,0 +1,82 @@
+"""The study's own arithmetic, and that what it tries are settings of train.py: nothing is trained."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.study.__main__ import best_of
+from benchmarks.study.factors import FACTORS, SIZES, Recipe
+from benchmarks.study.measuring import choosing_sets, difference, reporting_sets
+from tests.app.conftest import composed  # noqa: F401, a fixture
+
+VALUES = [(factor, value) for factor, values in FACTORS.items() for value in values]
+
+
+@pytest.mark.parametrize(("factor", "value"), VALUES, ids=[f"{factor}-{i}" for i, (factor, _) in enumerate(VALUES)])
+def test_every_value_is_a_setting(factor, value, composed):  # noqa: F811
+    recipe = replace(Recipe(), **value)
+    settings = composed("train", "model=e5_small", *recipe.settings())
+    training = settings.training
+    assert training.per_device_train_batch_size * training.gradient_accumulation_steps == recipe.queries
+    assert settings.loss["temperature"] == recipe.temperature and settings.optimizer["lr"] == recipe.lr
+
+
+def test_names_are_folders_and_each_recipe_has_its_own():
+    recipes = [replace(Recipe(), **value) for _, value in VALUES] + [Recipe(rows=size) for size in SIZES]
+    names = {recipe.name for recipe in recipes}
+    assert len(names) == len(set(recipes)) and not any("/" in name for name in names)
+
+
+def test_a_difference_is_the_mean_over_sets_with_the_bootstrap_s_interval():
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.random(300), rng.random(300)
+    alone = difference([ours.tolist()], [theirs.tolist()])
+    scipy = stats.bootstrap((ours - theirs,), np.mean, method="percentile", rng=1).confidence_interval
+    assert alone.mean == pytest.approx((ours - theirs).mean())
+    assert (alone.low, alone.high) == pytest.approx((scipy.low, scipy.high), abs=0.004)
+    both = difference([ours.tolist(), [1.0] * 10], [theirs.tolist(), [0.0] * 10])  # sets weigh the same, whatever their size
+    assert both.mean == pytest.approx((alone.mean + 1) / 2) and both.high - both.low < 0.6 * (alone.high - alone.low)
+
+
+def test_what_chooses_and_what_is_reported_share_no_query(tmp_path):
+    target, keep = tmp_path / "target" / "eval", tmp_path / "keep"
+    for folder, splits in ((target, ("dev", "test")), (keep, ("test",))):
+        (folder / "qrels").mkdir(parents=True)
+        (folder / "corpus.jsonl").write_text("".join(f'{{"_id": "d{i}", "text": "text {i}"}}\n' for i in range(20)))
+        (folder / "queries.jsonl").write_text("".join(f'{{"_id": "q{i}", "text": "query {i}"}}\n' for i in range(20)))
+        for number, split in enumerate(splits):
+            judged = range(number * 10, number * 10 + 10) if len(splits) == 2 else range(20)
+            lines = ["query-id\tcorpus-id\tscore", *(f"q{i}\td{i}\t1" for i in judged)]
+            (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    chosen, reported = choosing_sets(target, [keep]), reporting_sets(target, [keep])
+    for one, other in zip(chosen, reported, strict=True):
+        assert one.name == other.name and not {*one.query_ids} & {*other.query_ids}
+    assert len(chosen[1].queries) + len(reported[1].queries) == 20
+
+
+class FakeStudy:
+    """Scores made up: target and keep by learning rate."""
+
+    before = {"sets": {"target": [0.5] * 40, "other": [0.5] * 40}, "pairs": {}}
+
+    def __init__(self, scores: dict[float, tuple[float, float]]):
+        self.scores = scores
+
+    def train(self, recipe: Recipe) -> Path:
+        return Path(recipe.name)
+
+    def choose(self, name: str, model: Path) -> dict:
+        target, other = next(scores for lr, scores in self.scores.items() if f"lr={lr:g}," in name)
+        return {"sets": {"target": [target] * 40, "other": [other] * 40}, "pairs": {}}
+
+    def gains(self, found: dict, before: dict):
+        return tuple(difference([found["sets"][name]], [before["sets"][name]]) for name in ("target", "other"))
+
+
+def test_the_best_target_is_chosen_among_those_that_lost_nothing():
+    values = [{"lr": lr} for lr in (1e-5, 2e-5, 3e-5)]
+    assert best_of(FakeStudy({1e-5: (0.6, 0.5), 2e-5: (0.7, 0.5), 3e-5: (0.8, 0.4)}), Recipe(), values).lr == 2e-5
+    assert best_of(FakeStudy({1e-5: (0.6, 0.4), 2e-5: (0.7, 0.4), 3e-5: (0.8, 0.3)}), Recipe(), values).lr == 3e-5
