@@ -105,6 +105,8 @@ def measure_step(trainer: "ContrastiveTrainer") -> StepCost:
     cut = args.per_device_train_batch_size, args.gradient_accumulation_steps
     by_length, count = np.argsort(-trainer.train_dataset.most_tokens, kind="stable"), cut[0] * cut[1]
     usual = _micro_batches(trainer, by_length[(2 * np.arange(count) + 1) * len(by_length) // (2 * count)], cut[1])
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # a larger micro-batch may have been tried before
     with _untouched(trainer):
         ends = []
         for micro_batches in (worst_step(trainer, *cut), usual):  # the largest first: it pays for what libraries do once
