@@ -1,0 +1,228 @@
+"""What must be right: attention, fp16's scaler, exact accumulation, the fitted micro-batch, the memory that is announced."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+from benchmarks.bench.lines import Line
+from benchmarks.gpu.setting import Setting, gradient_of, relative, short
+from e5ft.modeling.attention import unpadded_attention
+from e5ft.training.accumulation import first_pass, surrogate, whole_step
+from e5ft.training.fitting import fit_micro_batch, measure_step
+from e5ft.training.trainer import ContrastiveTrainer
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_EXACT = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}  # relative, of a gradient through all layers
+_GIB = 2**30
+
+
+def attention(setting: Setting) -> Iterator[Line]:
+    """Texts end to end against padded ones in float32: vectors and gradients; with dropout, what holds of any mask."""
+    shape = setting.pick("e5_small", "e5_small", "mini")
+    lengths = tuple(setting.pick((1, 3, 17, 64, 64, 65, 128, 200, 511, 512), (1, 3, 64, 64, 200, 512), (1, 3, 3, 20, 64)))
+    encoder, oracle = (setting.encoder(shape, padded=padded) for padded in (False, True))
+    encoder.train(), oracle.train()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, encoder.config.vocab_size, (sum(lengths),), generator=generator).to(setting.device)
+    weight = torch.randn(len(lengths), encoder.dimension, generator=generator).to(setting.device)
+
+    def passes(model, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        scale = 1024.0 if dtype is torch.float16 else 1.0  # as a scaler would
+        with setting.autocast(dtype):
+            vectors = model(ids, lengths)
+        (scale * (vectors * weight).sum()).backward()
+        return vectors.detach(), gradient_of(model) / scale
+
+    expected = passes(oracle, torch.float32)
+    for dtype in _dtypes(setting):
+        found, padded = passes(encoder, dtype), passes(oracle, dtype)
+        for number, what in enumerate(("vectors", "gradient")):
+            case = f"{shape}, {short(dtype)}, no dropout: {what} against padded fp32"
+            note = f"padded {short(dtype)}: {relative(padded[number], expected[number]):.1e}"
+            yield _at_most("Attention", case, relative(found[number], expected[number]), _EXACT[dtype], note)
+        yield from _dropped(setting, dtype)
+
+
+def _dtypes(setting: Setting) -> tuple[torch.dtype, ...]:
+    return tuple(dtype for dtype in DTYPES if dtype is not torch.bfloat16 or setting.half is torch.bfloat16)
+
+
+def _dropped(setting: Setting, dtype: torch.dtype, dropout: float = 0.1) -> Iterator[Line]:
+    """Values of 1 give each token the sum of its kept weights, 1 on average; the output is linear in the values, by the same mask."""
+    lengths = setting.pick((3, 40, 130, 512), (3, 40, 130, 512), (3, 40, 64))
+    starts = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32, device=setting.device)
+    layer = torch.nn.Identity().train()
+    query, key, value, probe = torch.randn(4, 1, 12, sum(lengths), 32, generator=torch.Generator().manual_seed(1)).to(
+        setting.device, dtype
+    )
+
+    def attend(values: torch.Tensor, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        options = {"cu_seq_lens_q": starts, "max_length_q": max(lengths), "text_lengths": lengths, "dropout": dropout}
+        return unpadded_attention(layer, query, key, values, None, **options)[0].float()
+
+    with torch.no_grad():
+        kept, again = (attend(torch.ones_like(value), 2) for _ in range(2))
+        output = attend(value, 2)
+    leaf = value.clone().requires_grad_()
+    with_gradient = attend(leaf, 2)
+    (with_gradient * probe.transpose(1, 2).float()).sum().backward()
+    # <out(v), g> = <v, d/dv>: forward and backward dropped the same weights.
+    terms = with_gradient.detach().double() * probe.transpose(1, 2).double()
+    ours, theirs, size = float((leaf.grad.double() * value.double()).sum()), float(terms.sum()), float(terms.norm())
+    case, tolerance = f"{short(dtype)}, dropout {dropout}", {torch.float32: 1e-3}.get(dtype, 0.05)
+    error = 6 * float(kept[..., 0].std()) / math.sqrt(kept[..., 0].numel()) + 0.005  # of a mean, and of rounding
+    yield _at_most("Attention", f"{case}: mean of the kept weights' sums from 1", abs(float(kept.mean()) - 1), error)
+    yield Line("Attention", f"{case}: spread of these sums", "", (float(kept[..., 0].std()),), kind="at_least", goal=0.01)
+    yield _at_most("Attention", f"{case}: the same seed again", float((kept - again).abs().max()), 0.0)
+    yield _at_most("Attention", f"{case}: with gradient from without", float((output - with_gradient).abs().max()), tolerance)
+    yield _at_most("Attention", f"{case}: backward's mask from forward's", abs(ours - theirs) / size, tolerance)
+
+
+def scaler(setting: Setting) -> Iterator[Line]:
+    """A scale far too high: steps are skipped and counted, the scale falls, training goes on; a resumed run keeps the scale."""
+    place, _ = setting.prepared("mini", "short", 12, 16)
+    start = setting.pick(2.0**34, 2.0**34, 2.0**127)  # a CPU's arithmetic stays float32, which overflows later
+
+    def run(name: str, resume: str | None = None) -> ContrastiveTrainer:
+        saved = {"save_strategy": "steps", "save_steps": 1, "fp16": setting.device == "cuda"}
+        trainer = setting.trainer(place, name, 16, steps=24, **saved)
+        trainer.accelerator.scaler = torch.amp.GradScaler(setting.device, init_scale=start)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    before = torch.cat([p.detach().flatten() for p in setting.trainer(place, "scaler", 16).model.parameters()])
+    whole = run("scaler")
+    skipped, scale = whole._log_sums.skipped, whole.accelerator.scaler.get_scale()
+    weights = torch.cat([p.detach().flatten() for p in whole.model.parameters()])
+    losses = [entry["loss"] for entry in whole.state.log_history if "loss" in entry]
+    yield Line("fp16's scaler", "mini: steps of 24 skipped and counted", "steps", (skipped,), kind="at_least", goal=1)
+    yield _at_most("fp16's scaler", "the same: the scale's powers of two that it fell beside the steps skipped",
+                   abs(math.log2(start / scale) - skipped), 0)  # fmt: skip
+    yield Line("fp16's scaler", "the same: steps taken after that", "steps", (24 - skipped,), kind="at_least", goal=1)
+    moved = float((weights != before.to(weights)).float().mean()) if math.isfinite(sum(losses)) else math.nan
+    yield Line("fp16's scaler", "the same: share of weights that moved", "", (moved,), kind="at_least", goal=0.01)
+    resumed = run("scaler", str(setting.folder / "scaler/checkpoint-2"))
+    difference = abs(resumed.accelerator.scaler.get_scale() / scale - 1) + abs(resumed._log_sums.skipped - skipped)
+    yield _at_most("fp16's scaler", "resumed from step 2: scale and count beside the uninterrupted run's", difference, 0)
+
+
+def accumulation(setting: Setting) -> Iterator[Line]:
+    """k x b is the gradient of 1 x kb: against one pass over all rows, and with dropout against all graphs kept at once."""
+    k, rows = setting.pick((8, 32), (8, 32), (4, 4))
+    place, _ = setting.prepared("mini", "short", 1, k * rows)
+    for dropout in (0.0, 0.1):
+        trainer = setting.trainer(place, "accumulation", rows, k, dropout=dropout)
+        batches = _on_device(trainer)
+        whole = [_on_device(setting.trainer(place, "accumulation", k * rows))[0]] if not dropout else batches
+        trainer.model.train()
+        for dtype in (torch.float32, setting.half):
+
+            def embed(batch, number, dtype=dtype):
+                with setting.autocast(dtype):
+                    return trainer._embed(batch, number)
+
+            found = _accumulated(trainer, batches, embed)
+            again, expected = _plain(trainer, whole, embed), _plain(trainer, whole, embed)
+            against = f"1 x {k * rows}" if not dropout else "all graphs kept"
+            case = f"mini, {short(dtype)}, dropout {dropout}: gradient of {k} x {rows} against {against}"
+            note = f"the latter against itself {relative(again, expected):.1e}"
+            yield _at_most("Exact accumulation", case, relative(found, expected), _EXACT[dtype] / 2, note)
+
+
+def _on_device(trainer: ContrastiveTrainer) -> list:
+    return [batch.to(trainer.args.device) for batch in trainer.get_train_dataloader()][: trainer.args.gradient_accumulation_steps]
+
+
+def _accumulated(trainer: ContrastiveTrainer, batches: list, embed: Callable) -> torch.Tensor:
+    cached, _ = first_pass(batches, embed, trainer.loss)
+    for part in cached:
+        vectors = embed(part.micro_batch, part.number) if part.embeddings is None else part.embeddings
+        surrogate(vectors, part).backward()
+    return gradient_of(trainer.model)
+
+
+def _plain(trainer: ContrastiveTrainer, batches: list, embed: Callable) -> torch.Tensor:
+    vectors = torch.cat([embed(batch, number) for number, batch in enumerate(batches)])
+    trainer.loss(vectors, whole_step([batch.step for batch in batches])).backward()
+    return gradient_of(trainer.model)
+
+
+def fit(setting: Setting) -> Iterator[Line]:
+    """A memory into which the step does not fit in one piece: the largest piece is found, and training runs in it."""
+    shape, rows, least = setting.pick(("e5_small", 128, 16), ("e5_small", 64, 16), ("mini", 16, 4))
+    place, _ = setting.prepared(shape, setting.pick("ko-wiki", "ko-wiki", "short"), 1, rows)
+    with _memory_for(setting, place, rows, least) as (trainer, room):
+        before = torch.cuda.memory_allocated() if setting.device == "cuda" else 0
+        found, k = fit_micro_batch(trainer)
+        held = (torch.cuda.memory_allocated() if setting.device == "cuda" else 0) - before
+        case = f"{shape}, {rows} rows, {room}"
+        yield Line(
+            "fit_micro_batch", f"{case}: micro-batch found (x {k}, {least} fits)", "rows", (found,), kind="at_least", goal=least
+        )
+        yield _at_most("fit_micro_batch", f"{case}: smaller than what did not fit", found, rows - 1)
+        yield _at_most("fit_micro_batch", f"{case}: memory left behind by what did not fit", held / 2**20, 1, unit="MB")
+        trainer.train()
+        yield Line(
+            "fit_micro_batch", f"{case}: steps trained with it", "steps", (trainer.state.global_step,), kind="at_least", goal=2
+        )
+
+
+@contextlib.contextmanager
+def _memory_for(setting: Setting, place, rows: int, least: int) -> Iterator[tuple[ContrastiveTrainer, str]]:
+    """A trainer of one micro-batch of `rows`, in a memory for about `least` of them."""
+    if setting.device == "cpu":
+
+        class Small(ContrastiveTrainer):
+            """As if the memory held what a quarter of the rows takes."""
+
+            room = 0
+
+            def _embed(self, batch, number, model=None):
+                if len(batch.input_ids) > self.room:
+                    raise torch.OutOfMemoryError("out of memory")
+                return super()._embed(batch, number, model)
+
+        trainer = setting.trainer(place, "fit", rows, steps=2, cls=Small)
+        Small.room = least * int(max(trainer.train_dataset.most_tokens))
+        yield trainer, f"room for {Small.room} tokens"
+        return
+    smaller = setting.trainer(place, "fit", least, rows // least, bf16=setting.half is torch.bfloat16)
+    setting.reset_peak()
+    needed = 1.4 * measure_step(smaller).memory
+    del smaller
+    setting.reset_peak()
+    trainer = setting.trainer(place, "fit", rows, steps=2, bf16=setting.half is torch.bfloat16)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, needed / total))
+    try:
+        yield trainer, f"{needed / _GIB:.1f} GiB"
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def memory(setting: Setting) -> Iterator[Line]:
+    """What a run's header says of its memory, beside the most that it then held; every step is the largest one."""
+    for shape in setting.pick(("e5_small", "e5_base"), ("e5_small",), ("mini",)):
+        rows = setting.pick(16, 8, 4)
+        place, _ = setting.prepared(shape, setting.pick("ko-wiki", "ko-wiki", "short"), 1, rows)
+        for k in (1, 4):
+            setting.reset_peak()
+            trainer = setting.trainer(place, "memory", rows // k, k, steps=4, bf16=setting.half is torch.bfloat16)
+            said = measure_step(trainer).memory
+            setting.reset_peak()
+            trainer.train()
+            held, case = setting.peak_bytes(), f"{shape}, {rows // k} x {k} rows, {short(setting.half)}: peak while training"
+            del trainer
+            if said is not None:  # some sandboxes do not tell a process's peak
+                note = f"held to said {held / said:.2f}x"
+                yield Line(
+                    "Memory", case, "GiB", (held / _GIB,), "what was said", (said / _GIB,), kind="cost", goal=1.15, note=note
+                )
+                yield Line("Memory", f"{case}, of what was said", "", (held / said,), kind="at_least", goal=0.7)
+
+
+def _at_most(section: str, case: str, value: float, goal: float, note: str = "", unit: str = "") -> Line:
+    return Line(section, case, unit, (value,), kind="at_most", goal=goal, note=note)
