@@ -24,8 +24,8 @@ from e5ft.files import write_json, write_text
 
 # Each has a process of its own: after some errors CUDA is of no use to a process. Seconds at most, full and quick.
 BUDGETS = {
-    "attention": (150, 50), "scaler": (120, 40), "accumulation": (120, 40), "fit": (180, 60), "memory": (180, 60),
-    "small": (210, 60), "base": (240, 0), "large": (300, 0),
+    "attention": (150, 90), "scaler": (120, 90), "accumulation": (120, 90), "fit": (180, 90), "memory": (180, 90),
+    "small": (210, 90), "base": (240, 0), "large": (300, 0),
 }  # fmt: skip
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "flash-attn")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}

@@ -1,6 +1,7 @@
 """What must be right: attention, fp16's scaler, exact accumulation, the fitted micro-batch, the memory that is announced."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,14 @@ from e5ft.training.trainer import ContrastiveTrainer
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _EXACT = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}  # relative, of a gradient through all layers
 _GIB = 2**30
+
+
+def bound(
+    section: str, case: str, value: float, *, most: float | None = None, least: float | None = None, note: str = ""
+) -> Line:
+    """A figure that must not be above `most`, or below `least`; NaN is neither."""
+    kind, goal = ("at_least", least) if most is None else ("at_most", most)
+    return Line(section, case, "", (value,), kind=kind, goal=goal, note=note)
 
 
 def attention(setting: Setting) -> Iterator[Line]:
@@ -41,7 +50,7 @@ def attention(setting: Setting) -> Iterator[Line]:
         for number, what in enumerate(("vectors", "gradient")):
             case = f"{shape}, {short(dtype)}, no dropout: {what} against padded fp32"
             note = f"padded {short(dtype)}: {relative(padded[number], expected[number]):.1e}"
-            yield _at_most("Attention", case, relative(found[number], expected[number]), _EXACT[dtype], note)
+            yield bound("Attention", case, relative(found[number], expected[number]), most=_EXACT[dtype], note=note)
         yield from _dropped(setting, dtype)
 
 
@@ -72,13 +81,16 @@ def _dropped(setting: Setting, dtype: torch.dtype, dropout: float = 0.1) -> Iter
     # <out(v), g> = <v, d/dv>: forward and backward dropped the same weights.
     terms = with_gradient.detach().double() * probe.transpose(1, 2).double()
     ours, theirs, size = float((leaf.grad.double() * value.double()).sum()), float(terms.sum()), float(terms.norm())
-    case, tolerance = f"{short(dtype)}, dropout {dropout}", {torch.float32: 1e-3}.get(dtype, 0.05)
-    error = 6 * float(kept[..., 0].std()) / math.sqrt(kept[..., 0].numel()) + 0.005  # of a mean, and of rounding
-    yield _at_most("Attention", f"{case}: mean of the kept weights' sums from 1", abs(float(kept.mean()) - 1), error)
-    yield Line("Attention", f"{case}: spread of these sums", "", (float(kept[..., 0].std()),), kind="at_least", goal=0.01)
-    yield _at_most("Attention", f"{case}: the same seed again", float((kept - again).abs().max()), 0.0)
-    yield _at_most("Attention", f"{case}: with gradient from without", float((output - with_gradient).abs().max()), tolerance)
-    yield _at_most("Attention", f"{case}: backward's mask from forward's", abs(ours - theirs) / size, tolerance)
+    spread, tolerance = float(kept[..., 0].std()), {torch.float32: 1e-3}.get(dtype, 0.05)
+    error = 6 * spread / math.sqrt(kept[..., 0].numel()) + 0.005  # of a mean, and of rounding
+    for case, value, limit in (
+        ("mean of the kept weights' sums from 1", abs(float(kept.mean()) - 1), {"most": error}),
+        ("spread of these sums", spread, {"least": 0.01}),
+        ("the same seed again", float((kept - again).abs().max()), {"most": 0.0}),
+        ("with gradient from without", float((output - with_gradient).abs().max()), {"most": tolerance}),
+        ("backward's mask from forward's", abs(ours - theirs) / size, {"most": tolerance}),
+    ):
+        yield bound("Attention", f"{short(dtype)}, dropout {dropout}: {case}", value, **limit)
 
 
 def scaler(setting: Setting) -> Iterator[Line]:
@@ -98,15 +110,17 @@ def scaler(setting: Setting) -> Iterator[Line]:
     skipped, scale = whole._log_sums.skipped, whole.accelerator.scaler.get_scale()
     weights = torch.cat([p.detach().flatten() for p in whole.model.parameters()])
     losses = [entry["loss"] for entry in whole.state.log_history if "loss" in entry]
-    yield Line("fp16's scaler", "mini: steps of 24 skipped and counted", "steps", (skipped,), kind="at_least", goal=1)
-    yield _at_most("fp16's scaler", "the same: the scale's powers of two that it fell beside the steps skipped",
-                   abs(math.log2(start / scale) - skipped), 0)  # fmt: skip
-    yield Line("fp16's scaler", "the same: steps taken after that", "steps", (24 - skipped,), kind="at_least", goal=1)
     moved = float((weights != before.to(weights)).float().mean()) if math.isfinite(sum(losses)) else math.nan
-    yield Line("fp16's scaler", "the same: share of weights that moved", "", (moved,), kind="at_least", goal=0.01)
     resumed = run("scaler", str(setting.folder / "scaler/checkpoint-2"))
     difference = abs(resumed.accelerator.scaler.get_scale() / scale - 1) + abs(resumed._log_sums.skipped - skipped)
-    yield _at_most("fp16's scaler", "resumed from step 2: scale and count beside the uninterrupted run's", difference, 0)
+    for case, value, limit in (
+        ("steps of 24 skipped and counted", skipped, {"least": 1}),
+        ("powers of two that the scale fell, beside steps skipped", abs(math.log2(start / scale) - skipped), {"most": 0}),
+        ("steps taken after that", 24 - skipped, {"least": 1}),
+        ("share of weights that moved", moved, {"least": 0.01}),
+        ("resumed from step 2: scale and count beside the uninterrupted run's", difference, {"most": 0}),
+    ):
+        yield bound("fp16's scaler", f"mini: {case}", value, **limit)
 
 
 def accumulation(setting: Setting) -> Iterator[Line]:
@@ -119,21 +133,22 @@ def accumulation(setting: Setting) -> Iterator[Line]:
         whole = [_on_device(setting.trainer(place, "accumulation", k * rows))[0]] if not dropout else batches
         trainer.model.train()
         for dtype in (torch.float32, setting.half):
-
-            def embed(batch, number, dtype=dtype):
-                with setting.autocast(dtype):
-                    return trainer._embed(batch, number)
-
+            embed = functools.partial(_embed, trainer, setting.autocast(dtype))
             found = _accumulated(trainer, batches, embed)
             again, expected = _plain(trainer, whole, embed), _plain(trainer, whole, embed)
             against = f"1 x {k * rows}" if not dropout else "all graphs kept"
             case = f"mini, {short(dtype)}, dropout {dropout}: gradient of {k} x {rows} against {against}"
             note = f"the latter against itself {relative(again, expected):.1e}"
-            yield _at_most("Exact accumulation", case, relative(found, expected), _EXACT[dtype] / 2, note)
+            yield bound("Exact accumulation", case, relative(found, expected), most=_EXACT[dtype] / 2, note=note)
 
 
 def _on_device(trainer: ContrastiveTrainer) -> list:
     return [batch.to(trainer.args.device) for batch in trainer.get_train_dataloader()][: trainer.args.gradient_accumulation_steps]
+
+
+def _embed(trainer: ContrastiveTrainer, precision: torch.autocast, batch, number: int) -> torch.Tensor:
+    with precision:
+        return trainer._embed(batch, number)
 
 
 def _accumulated(trainer: ContrastiveTrainer, batches: list, embed: Callable) -> torch.Tensor:
@@ -155,19 +170,17 @@ def fit(setting: Setting) -> Iterator[Line]:
     shape, rows, least = setting.pick(("e5_small", 128, 16), ("e5_small", 64, 16), ("mini", 16, 4))
     place, _ = setting.prepared(shape, setting.pick("ko-wiki", "ko-wiki", "short"), 1, rows)
     with _memory_for(setting, place, rows, least) as (trainer, room):
-        before = torch.cuda.memory_allocated() if setting.device == "cuda" else 0
+        before = setting.held_bytes()
         found, k = fit_micro_batch(trainer)
-        held = (torch.cuda.memory_allocated() if setting.device == "cuda" else 0) - before
-        case = f"{shape}, {rows} rows, {room}"
-        yield Line(
-            "fit_micro_batch", f"{case}: micro-batch found (x {k}, {least} fits)", "rows", (found,), kind="at_least", goal=least
-        )
-        yield _at_most("fit_micro_batch", f"{case}: smaller than what did not fit", found, rows - 1)
-        yield _at_most("fit_micro_batch", f"{case}: memory left behind by what did not fit", held / 2**20, 1, unit="MB")
+        left = (setting.held_bytes() - before) / 2**20
         trainer.train()
-        yield Line(
-            "fit_micro_batch", f"{case}: steps trained with it", "steps", (trainer.state.global_step,), kind="at_least", goal=2
-        )
+        for case, value, limit in (
+            (f"micro-batch found (of {rows}; {least} fits)", found, {"least": least}),
+            ("steps are still of as many rows", found * k, {"least": rows}),
+            ("MB left behind by what did not fit", left, {"most": 64}),
+            ("steps trained with it", trainer.state.global_step, {"least": 2}),
+        ):
+            yield bound("fit_micro_batch", f"{shape}, {rows} rows, {room}: {case}", value, **limit)
 
 
 @contextlib.contextmanager
@@ -217,12 +230,5 @@ def memory(setting: Setting) -> Iterator[Line]:
             held, case = setting.peak_bytes(), f"{shape}, {rows // k} x {k} rows, {short(setting.half)}: peak while training"
             del trainer
             if said is not None:  # some sandboxes do not tell a process's peak
-                note = f"held to said {held / said:.2f}x"
-                yield Line(
-                    "Memory", case, "GiB", (held / _GIB,), "what was said", (said / _GIB,), kind="cost", goal=1.15, note=note
-                )
-                yield Line("Memory", f"{case}, of what was said", "", (held / said,), kind="at_least", goal=0.7)
-
-
-def _at_most(section: str, case: str, value: float, goal: float, note: str = "", unit: str = "") -> Line:
-    return Line(section, case, unit, (value,), kind="at_most", goal=goal, note=note)
+                yield Line("Memory", case, "GiB", (held / _GIB,), "what was said", (said / _GIB,), kind="cost", goal=1.15)
+                yield bound("Memory", f"{case}, of what was said", held / said, least=0.7)

@@ -76,6 +76,10 @@ class Setting:
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
+    def held_bytes(self) -> int:
+        """The bytes of a GPU's tensors; 0 on a CPU."""
+        return torch.cuda.memory_allocated() if self.device == "cuda" else 0
+
     def reset_peak(self) -> None:
         """Begin to count the peak anew, where that can be done."""
         gc.collect()

@@ -1,6 +1,6 @@
 """Tokens a second, share of the card's own matrix rate, and memory of a training step, beside sentence-transformers."""
 
-import statistics
+import math
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,25 +27,25 @@ def speed(setting: Setting, shape: str) -> Iterator[Line | str]:
     # A product that is large enough for any card: its own best, without a table of names.
     rate = matmul_rate(*setting.pick((8192, 4096), (8192, 4096), (256, 64)), setting.half, 20, setting.device)
     yield Line("The card", f"{short(setting.half)} matrix product", "TFLOP/s", (rate / 1e12,), kind="at_least")
-    section, ours = f"Training, {shape}, {short(setting.half)}", None
+    section, found = f"Training, {shape}, {short(setting.half)}", {}
     for name, kernel in _KERNELS.items():
         if kernel == FLASH and (find_spec("flash_attn") is None or setting.device == "cpu"):
-            yield f"{section}: {name}: not run: pip install flash-attn"
+            yield f"{section}, {name}: not run, for want of a GPU and `pip install flash-attn`"
             continue
         try:
-            found = _largest(setting, place, name, kernel, steps, made["rows"])
+            found[name] = _largest(setting, place, name, kernel, steps, made["rows"])
         except Exception as error:  # one contender's failure is a row; the others go on
-            yield f"FAILED {section}: {name}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+            yield f"FAILED {section}, {name}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             continue
-        ours = ours or found
-        case, beside = f"{name}, {found['rows']} rows a step", name != OURS and ours["name"] == OURS
-        against = {"against": OURS, "theirs": tuple(ours["tokens"])} if beside else {}
-        yield Line(
-            section, f"{case}: tokens", "tokens/s", tuple(found["tokens"]), kind="cost" if beside else "at_least", **against
-        )
-        yield Line(section, f"{case}: share of the card's rate", "", tuple(f / rate for f in found["flops"]), kind="at_least")
-        peaks = {"against": OURS, "theirs": (ours["peak"],)} if beside and found["rows"] == ours["rows"] else {}
-        yield Line(section, f"{case}: peak memory", "GiB", (found["peak"],), kind="cost" if peaks else "at_most", **peaks)
+        own, ours = found[name], found.get(OURS)
+        case, peak = f"{name}, {own['rows']} rows a step", (own["peak"],)
+        yield Line(section, f"{case}: share of the card's rate", "", tuple(f / rate for f in own["flops"]), kind="at_least")
+        if name == OURS or ours is None:
+            yield Line(section, f"{case}: tokens", "tokens/s", tuple(own["tokens"]), kind="at_least")
+            yield Line(section, f"{case}: peak memory", "GiB", peak, kind="at_most")
+        else:  # a quotient of ours by theirs, as everywhere
+            yield Line(section, "tokens", "tokens/s", tuple(ours["tokens"]), case, tuple(own["tokens"]), kind="cost")
+            yield Line(section, "peak memory", "GiB", (ours["peak"],), case, peak, kind="cost")
 
 
 def _largest(setting: Setting, place: Path, name: str, kernel: str | None, steps: int, rows: int) -> dict:
@@ -63,10 +63,7 @@ def _largest(setting: Setting, place: Path, name: str, kernel: str | None, steps
                 raise
         rows //= 2
     costs = costs_of_steps(place, steps, rows)[WARMUP:]
-    seconds = clock["wall"]
-    tokens = [cost["tokens"] / s for cost, s in zip(costs, seconds, strict=True)]
-    flops = [cost["flops"] / s for cost, s in zip(costs, seconds, strict=True)]
-    middle = statistics.median(clock["losses"])
-    if not middle < float("inf"):
-        raise RuntimeError(f"its loss is {middle}")
-    return {"name": name, "rows": rows, "tokens": tokens, "flops": flops, "peak": setting.peak_bytes() / 2**30}
+    if not math.isfinite(sum(clock["losses"])):
+        raise RuntimeError(f"its losses are {clock['losses']}")
+    rates = {of: [cost[of] / s for cost, s in zip(costs, clock["wall"], strict=True)] for of in ("tokens", "flops")}
+    return {"rows": rows, "peak": setting.peak_bytes() / 2**30, **rates}
