@@ -90,13 +90,12 @@ def contender(
 
 def our_trainer(
     place: Path, common: dict, callbacks: list, *, dropouts: tuple[float, float] = (0.1, 0.1), negatives: str = "step",
-    cls: type[ContrastiveTrainer] = ContrastiveTrainer,
 ) -> ContrastiveTrainer:  # fmt: skip
     """Our trainer of what `prepare` wrote, with transformers' arguments `common`."""
     encoder, (dataset, vocabulary) = our_encoder(place / "model", *dropouts, "cpu" if common["use_cpu"] else "cuda"), _rows(place)
     # As train.py does. The shipped tokenizer has few pieces; a tenth of mE5's is what a Korean training set meets.
     compact(encoder, {*vocabulary, *range(encoder.config.vocab_size // 10)})
-    return cls(
+    return ContrastiveTrainer(
         encoder,
         TrainingArguments(**common, remove_unused_columns=False),
         dataset,

@@ -27,7 +27,7 @@ BUDGETS = {
     "attention": (150, 90), "scaler": (120, 90), "accumulation": (120, 90), "fit": (180, 90), "memory": (180, 90),
     "small": (210, 90), "base": (240, 0), "large": (300, 0),
 }  # fmt: skip
-_PACKAGES = ("torch", "transformers", "sentence-transformers", "flash-attn")
+_PACKAGES = ("torch", "transformers", "sentence-transformers", "flash-attn", "flash_attn")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_MODE": "disabled"}
 
 
@@ -42,9 +42,7 @@ def no_gpu() -> str | None:
     """Why there is nothing to measure, and what to do; None where there is a GPU."""
     if torch.version.cuda is None and torch.version.hip is None:
         plain = torch.__version__.partition("+")[0]
-        return (
-            f"torch {torch.__version__} is a build without CUDA: pip install --force-reinstall torch=={plain} (PyPI's, on Linux)"
-        )
+        return f"torch {torch.__version__}: a build without CUDA: pip install --force-reinstall torch=={plain} (PyPI's, on Linux)"
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} sees no GPU: look at nvidia-smi (driver) and CUDA_VISIBLE_DEVICES"
     return None
@@ -52,30 +50,23 @@ def no_gpu() -> str | None:
 
 def machine(device: str) -> dict[str, str]:
     """What the figures depend on."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
-    head = {"date": datetime.date.today().isoformat(), "commit": commit.stdout.strip() or "unknown", "device": device}
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
-        head["device"] = f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB"
-        head["CUDA"] = str(torch.version.cuda or torch.version.hip)
-    return head | {"versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)}
+        device = f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}, {gpu.total_memory / 2**30:.0f} GiB"
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+    installed = {d.name: d.version for d in importlib.metadata.distributions() if d.name in _PACKAGES}
+    versions = ", ".join(f"{name} {version}" for name, version in {"CUDA": torch.version.cuda, **installed}.items())
+    today = datetime.date.today().isoformat()
+    return {"date": today, "commit": commit.stdout.strip() or "unknown", "device": device, "versions": versions}
 
 
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
-
-
-def write_lines(name: str, device: str, size: str, folder: Path, file: Path) -> None:
+def write_lines(name: str, device: str, size: str, folder: str) -> None:
     """In a section's process: write every line as soon as it is known, one JSON value each."""
     from benchmarks.gpu.setting import Setting
 
-    with open(file, "a", encoding="utf-8") as lines:
-        for line in section(name)(Setting(device, size, folder)):
+    with open(Path(folder) / "lines.jsonl", "a", encoding="utf-8", buffering=1) as lines:
+        for line in section(name)(Setting(device, size, Path(folder))):
             lines.write(json.dumps(line if isinstance(line, str) else dataclasses.asdict(line)) + "\n")
-            lines.flush()
 
 
 def measured(name: str, device: str, size: str, seconds: float) -> tuple[list[Line], list[str], list[str]]:
@@ -84,42 +75,21 @@ def measured(name: str, device: str, size: str, seconds: float) -> tuple[list[Li
     environment = {**os.environ, **_OFFLINE, "CUDA_VISIBLE_DEVICES": first_gpu}
     with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
         file, errors = Path(folder) / "lines.jsonl", Path(folder) / "errors.txt"
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.gpu",
-            "--section",
-            name,
-            "--device",
-            device,
-            "--size",
-            size,
-            "--folder",
-            folder,
-        ]
-        reason = None
+        command = [sys.executable, "-m", "benchmarks.gpu", "--section", json.dumps([name, device, size, folder])]
+        options = {"cwd": ROOT, "env": environment, "timeout": seconds, "check": False}
         with open(errors, "w", encoding="utf-8") as log:
             try:
-                status = subprocess.run(
-                    command, cwd=ROOT, env=environment, stdout=log, stderr=log, timeout=seconds, check=False
-                ).returncode
-                reason = None if not status else f"exit status {status}"
+                status = subprocess.run(command, stdout=log, stderr=log, **options).returncode
+                reason = f"exit status {status}" if status else None
             except subprocess.TimeoutExpired:
                 reason = f"ended after {seconds:.0f} s, its budget"
         if reason is not None:
             said = [line.strip() for line in errors.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
             reason = f"{name}: {reason}: {said[-1][:300] if said else 'it said nothing'}"
         found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
-    lines = [
-        Line(**{**f, **{n: tuple(f[n]) for n in ("ours", "theirs", "ours_cpu", "theirs_cpu")}})
-        for f in found
-        if isinstance(f, dict)
-    ]
-    notes = [note for note in found if isinstance(note, str)]
+    lines, notes = [Line(**f) for f in found if isinstance(f, dict)], [f for f in found if isinstance(f, str)]
     failed = [note.removeprefix("FAILED ") for note in notes if note.startswith("FAILED ")] + ([reason] if reason else [])
-    failed += [
-        f"{line.section}: {line.case}: {line.ours[0]:.3g}, not within {line.goal:.3g}" for line in lines if line.met is False
-    ]
+    failed += [f"{line.section}: {line.case}: {line.ours[0]:.3g}, goal {line.goal:.3g}" for line in lines if line.met is False]
     return lines, [note for note in notes if not note.startswith("FAILED ")], failed
 
 
@@ -153,15 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller, about three minutes")
     parser.add_argument("--only", nargs="+", choices=list(BUDGETS), metavar="NAME", help=", ".join(BUDGETS))
     parser.add_argument("--output", type=Path, default=Path("outputs/gpu"))
-    parser.add_argument(
-        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to test the benchmark itself, with --tiny"
-    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to test the benchmark, with --tiny")
     parser.add_argument("--tiny", action="store_true", help="the mini model, a few rows")
-    for hidden in ("--section", "--size", "--folder"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--section", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.section:
-        write_lines(given.section, given.device, given.size, Path(given.folder), Path(given.folder) / "lines.jsonl")
+        write_lines(*given.section)
         return 0
     if given.device == "cuda" and no_gpu():
         print(f"error: {no_gpu()}", file=sys.stderr)

@@ -14,7 +14,6 @@ from e5ft.training.accumulation import first_pass, surrogate, whole_step
 from e5ft.training.fitting import fit_micro_batch, measure_step
 from e5ft.training.trainer import ContrastiveTrainer
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _EXACT = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}  # relative, of a gradient through all layers
 _GIB = 2**30
 
@@ -45,7 +44,7 @@ def attention(setting: Setting) -> Iterator[Line]:
         return vectors.detach(), gradient_of(model) / scale
 
     expected = passes(oracle, torch.float32)
-    for dtype in _dtypes(setting):
+    for dtype in sorted({torch.float32, torch.float16, setting.half}, key=_EXACT.get):
         found, padded = passes(encoder, dtype), passes(oracle, dtype)
         for number, what in enumerate(("vectors", "gradient")):
             case = f"{shape}, {short(dtype)}, no dropout: {what} against padded fp32"
@@ -54,32 +53,28 @@ def attention(setting: Setting) -> Iterator[Line]:
         yield from _dropped(setting, dtype)
 
 
-def _dtypes(setting: Setting) -> tuple[torch.dtype, ...]:
-    return tuple(dtype for dtype in DTYPES if dtype is not torch.bfloat16 or setting.half is torch.bfloat16)
-
-
 def _dropped(setting: Setting, dtype: torch.dtype, dropout: float = 0.1) -> Iterator[Line]:
     """Values of 1 give each token the sum of its kept weights, 1 on average; the output is linear in the values, by the same mask."""
     lengths = setting.pick((3, 40, 130, 512), (3, 40, 130, 512), (3, 40, 64))
     starts = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32, device=setting.device)
     layer = torch.nn.Identity().train()
-    query, key, value, probe = torch.randn(4, 1, 12, sum(lengths), 32, generator=torch.Generator().manual_seed(1)).to(
-        setting.device, dtype
-    )
+    random = torch.randn(4, 1, 12, sum(lengths), 32, generator=torch.Generator().manual_seed(1))
+    query, key, value, probe = random.to(setting.device, dtype)
 
-    def attend(values: torch.Tensor, seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
+    def attend(values: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(2)
         options = {"cu_seq_lens_q": starts, "max_length_q": max(lengths), "text_lengths": lengths, "dropout": dropout}
         return unpadded_attention(layer, query, key, values, None, **options)[0].float()
 
     with torch.no_grad():
-        kept, again = (attend(torch.ones_like(value), 2) for _ in range(2))
-        output = attend(value, 2)
+        kept, again = (attend(torch.ones_like(value)) for _ in range(2))
+        output = attend(value)
     leaf = value.clone().requires_grad_()
-    with_gradient = attend(leaf, 2)
-    (with_gradient * probe.transpose(1, 2).float()).sum().backward()
+    with_gradient, probe = attend(leaf), probe.transpose(1, 2)
+    (with_gradient * probe.float()).sum().backward()
     # <out(v), g> = <v, d/dv>: forward and backward dropped the same weights.
-    terms = with_gradient.detach().double() * probe.transpose(1, 2).double()
+    with_gradient = with_gradient.detach()
+    terms = with_gradient.double() * probe.double()
     ours, theirs, size = float((leaf.grad.double() * value.double()).sum()), float(terms.sum()), float(terms.norm())
     spread, tolerance = float(kept[..., 0].std()), {torch.float32: 1e-3}.get(dtype, 0.05)
     error = 6 * spread / math.sqrt(kept[..., 0].numel()) + 0.005  # of a mean, and of rounding
@@ -187,20 +182,16 @@ def fit(setting: Setting) -> Iterator[Line]:
 def _memory_for(setting: Setting, place, rows: int, least: int) -> Iterator[tuple[ContrastiveTrainer, str]]:
     """A trainer of one micro-batch of `rows`, in a memory for about `least` of them."""
     if setting.device == "cpu":
+        trainer = setting.trainer(place, "fit", rows, steps=2)
+        right, room = trainer._embed, least * int(max(trainer.train_dataset.most_tokens))
 
-        class Small(ContrastiveTrainer):
-            """As if the memory held what a quarter of the rows takes."""
+        def embed(batch, number, model=None):
+            if len(batch.input_ids) > room:
+                raise torch.OutOfMemoryError("out of memory")
+            return right(batch, number, model)
 
-            room = 0
-
-            def _embed(self, batch, number, model=None):
-                if len(batch.input_ids) > self.room:
-                    raise torch.OutOfMemoryError("out of memory")
-                return super()._embed(batch, number, model)
-
-        trainer = setting.trainer(place, "fit", rows, steps=2, cls=Small)
-        Small.room = least * int(max(trainer.train_dataset.most_tokens))
-        yield trainer, f"room for {Small.room} tokens"
+        trainer._embed = embed
+        yield trainer, f"room for {room} tokens"
         return
     smaller = setting.trainer(place, "fit", least, rows // least, bf16=setting.half is torch.bfloat16)
     setting.reset_peak()

@@ -15,9 +15,6 @@ from benchmarks.bench.training import COMMON, our_trainer, prepare
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
-from e5ft.training.trainer import ContrastiveTrainer
-
-SIZES = ("full", "quick", "tiny")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +50,17 @@ class Setting:
         )  # fmt: skip
         return load_encoder(source, self.device)
 
+    @functools.cache  # noqa: B019 - a process has one
     def prepared(self, shape: str, data: str, steps: int, rows: int) -> tuple[Path, dict]:
-        """Weights and rows on disk, made once a folder, and what `prepare` says of them."""
-        return _prepared(self.folder / f"{shape}-{data}-{steps}-{rows}", shape, data, steps, rows)
+        """Weights and rows on disk, made once, and what `prepare` says of them."""
+        place = self.folder / f"{shape}-{data}-{steps}-{rows}"
+        return place, prepare(place, target=str(place), shape=shape, data=data, steps=steps, rows=rows)
 
-    def trainer(
-        self, place: Path, folder: str, rows: int, k: int = 1, steps: int = 1, dropout: float = 0.1, cls=ContrastiveTrainer, **more
-    ):  # fmt: skip
+    def trainer(self, place: Path, folder: str, rows: int, k: int = 1, steps: int = 1, dropout: float = 0.1, **more):
         """Our trainer over what `prepared` wrote: k micro-batches of `rows` rows a step."""
         cut = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": k, "max_steps": steps}
         common = {**COMMON, **cut, "output_dir": str(self.folder / folder), "use_cpu": self.device == "cpu", **more}
-        return our_trainer(place, common, [], dropouts=(dropout, dropout), cls=cls)
+        return our_trainer(place, common, [], dropouts=(dropout, dropout))
 
     def autocast(self, dtype: torch.dtype) -> torch.autocast:
         """The context in which a pass computes in this precision."""
@@ -86,11 +83,6 @@ class Setting:
         if self.device == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-
-
-@functools.lru_cache(maxsize=8)
-def _prepared(place: Path, shape: str, data: str, steps: int, rows: int) -> tuple[Path, dict]:
-    return place, prepare(place, target=str(place), shape=shape, data=data, steps=steps, rows=rows)
 
 
 def short(dtype: torch.dtype) -> str:

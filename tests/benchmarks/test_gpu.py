@@ -91,9 +91,9 @@ def test_a_step_is_made_smaller_until_it_fits_and_one_contender_s_failure_is_a_r
         assert products < share < 1.1 * products  # short texts: attention's own are few
 
 
-def test_a_section_has_a_process_of_its_own_and_its_end_is_told(capfd):
+def test_a_section_has_a_process_of_its_own_and_its_end_is_told():
     lines, notes, failed = command.measured("accumulation", "cpu", "tiny", 300)
-    assert len(lines) == 4 and notes == failed == []
+    assert (len(lines), notes, failed) == (4, [], [])
     assert command.measured("nowhere", "cpu", "quick", 300)[2][0].startswith("nowhere: exit status 1: FileNotFoundError")
     assert command.measured("attention", "cpu", "tiny", 0.1)[2] == ["attention: ended after 0 s, its budget: it said nothing"]
 
@@ -117,7 +117,7 @@ def test_table_and_json_are_written_and_the_exit_status_tells_of_a_failure(monke
 def test_without_a_gpu_one_line_says_what_to_do(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert command.main([]) == 2 and "a build without CUDA: pip install" in capsys.readouterr().err
+    assert command.main([]) == 2 and ": a build without CUDA: pip install" in capsys.readouterr().err
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert command.main([]) == 2 and "sees no GPU: look at nvidia-smi" in capsys.readouterr().err
 
