@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 
 import torch
 
@@ -56,15 +57,15 @@ def attention(setting: Setting) -> Iterator[Line]:
 def _dropped(setting: Setting, dtype: torch.dtype, dropout: float = 0.1) -> Iterator[Line]:
     """Values of 1 give each token the sum of its kept weights, 1 on average; the output is linear in the values, by the same mask."""
     lengths = setting.pick((3, 40, 130, 512), (3, 40, 130, 512), (3, 40, 64))
-    starts = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32, device=setting.device)
+    starts = torch.tensor([0, *accumulate(lengths)], device=setting.device)
     layer = torch.nn.Identity().train()
     random = torch.randn(4, 1, 12, sum(lengths), 32, generator=torch.Generator().manual_seed(1))
     query, key, value, probe = random.to(setting.device, dtype)
 
     def attend(values: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(2)
-        options = {"cu_seq_lens_q": starts, "max_length_q": max(lengths), "text_lengths": lengths, "dropout": dropout}
-        return unpadded_attention(layer, query, key, values, None, **options)[0].float()
+        texts = {"cu_seq_lens_q": starts.int(), "max_length_q": max(lengths), "text_lengths": lengths, "text_borders": starts}
+        return unpadded_attention(layer, query, key, values, None, dropout=dropout, **texts)[0].float()
 
     with torch.no_grad():
         kept, again = (attend(torch.ones_like(value)) for _ in range(2))
@@ -212,13 +213,15 @@ def memory(setting: Setting) -> Iterator[Line]:
     for shape in setting.pick(("e5_small", "e5_base"), ("e5_small",), ("mini",)):
         rows = setting.pick(16, 8, 4)
         place, _ = setting.prepared(shape, setting.pick("ko-wiki", "ko-wiki", "short"), 1, rows)
-        for k in (1, 4):
+        for k, again in ((1, False), (1, True), (4, False)):
             setting.reset_peak()
-            trainer = setting.trainer(place, "memory", rows // k, k, steps=4, bf16=setting.half is torch.bfloat16)
+            more = {"bf16": setting.half is torch.bfloat16, "activation_checkpointing": again}
+            trainer = setting.trainer(place, "memory", rows // k, k, steps=4, **more)
             said = measure_step(trainer).memory
             setting.reset_peak()
             trainer.train()
-            held, case = setting.peak_bytes(), f"{shape}, {rows // k} x {k} rows, {short(setting.half)}: peak while training"
+            held, how = setting.peak_bytes(), ", activation checkpointing" * again
+            case = f"{shape}, {rows // k} x {k} rows, {short(setting.half)}{how}: peak while training"
             del trainer
             if said is not None:  # some sandboxes do not tell a process's peak
                 yield Line("Memory", case, "GiB", (held / _GIB,), "what was said", (said / _GIB,), kind="cost", goal=1.15)

@@ -119,8 +119,8 @@ def test_under_autocast_query_key_and_value_are_made_of_one_cast(monkeypatch):
 
 def on_gpu(query, key, value, **options):
     """The GPU's way, (H, T, d) three times -> (T, H, d); it works on a CPU too, but for the kernel of half precision."""
-    borders = torch.tensor([0, *accumulate(LENGTHS)], dtype=torch.int32)
-    return _cuda(*(x.unsqueeze(0) for x in (query, key, value)), borders, LENGTHS, **options)[0]
+    borders = torch.tensor([0, *accumulate(LENGTHS)])
+    return _cuda(*(x.unsqueeze(0) for x in (query, key, value)), borders.int(), borders, LENGTHS, **options)[0]
 
 
 def test_a_gpu_s_way_equals_the_plain_formula_and_drops_with_torch_s_seed():

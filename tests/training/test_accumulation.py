@@ -1,6 +1,7 @@
 """Exact accumulation: a step has one loss however it is cut, and both passes over a micro-batch see the same dropout."""
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,17 +181,22 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize(("loss", "dropout"), [*((name, 0.1) for name in LOSSES), ("blocks", 0.0)])
-def test_nothing_on_the_host_meets_what_is_on_a_gpu(rows_file, tmp_path, monkeypatch, loss, dropout):
+@pytest.mark.parametrize(
+    ("loss", "dropout", "again"), [*((name, 0.1, False) for name in LOSSES), ("blocks", 0.0, False), ("blocks", 0.1, True)]
+)
+def test_nothing_on_the_host_meets_what_is_on_a_gpu(rows_file, tmp_path, monkeypatch, loss, dropout, again):
     """A step on a second device that is not there: shapes and places alone are followed ("lazy" is one that needs no build)."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which this device does not have
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+    monkeypatch.setattr(torch, "lazy", SimpleNamespace(), raising=False)  # a module of random states, which are not kept here
     monkeypatch.setattr(sdpa, "_select_sdp_backend", lambda *_: sdpa.SDPBackend.FLASH_ATTENTION)  # the one of half precision
     nested_tensor._nt_view_dummy()  # made once in a process, and not as a fake
     loss = LOSSES[loss]()
     trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=2, dropout=dropout, loss=loss, guide_seed=3)
     batches, encoder = micro_batches_of(trainer), trainer.model.train()
     compact(encoder, range(20))
+    if again:
+        encoder.activation_checkpointing_enable({"preserve_rng_state": False})
     with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()):
         encoder.to_empty(device="lazy")
         cached, _ = first_pass([b.to(encoder.device) for b in batches], lambda b, _: encoder(b.input_ids, b.lengths), loss)
