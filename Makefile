@@ -16,7 +16,7 @@ OLDEST := .venv-oldest
 KERNEL_TESTS := $(patsubst %,tests/modeling/test_%.py,cpu attention dropout encoder) tests/retrieval/test_search.py
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: help setup setup-dev train test test-fast test-kernels test-oldest eval mine sweep export bench chaos mutants lint format ddp doctor docs lock audit-deps clean
+.PHONY: help setup setup-dev train test test-fast test-kernels test-oldest eval mine sweep export bench gpu chaos mutants lint format ddp doctor docs lock audit-deps clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -58,6 +58,9 @@ ddp: $(VENV)/.installed  ## the quickstart in 2 processes that share each step's
 
 bench: $(VENV)/.installed-dev  ## time and memory beside sentence-transformers (half an hour; ARGS=--quick: three minutes)
 	$(PY) -m benchmarks.bench $(ARGS)
+
+gpu: $(VENV)/.installed-dev  ## what only a GPU can show: its kernels, memory, speed (25 minutes; ARGS=--quick: three)
+	$(PY) -m benchmarks.gpu $(ARGS)
 
 doctor: $(VENV)/.installed  ## check machine, settings, data and model in seconds, with remedies
 	@$(PY) train.py doctor=true $(ARGS)

@@ -21,13 +21,15 @@ def training_flops(weights: int, layers: int, hidden: int, lengths: Sequence[int
     return 6 * weights * sum(lengths) + 12 * layers * hidden * sum(length * length for length in lengths)
 
 
-def product_of(tokens: int, hidden: int, dtype: torch.dtype, flops: float = 1e11) -> tuple[Callable[[], None], int]:
+def product_of(
+    tokens: int, hidden: int, dtype: torch.dtype, flops: float = 1e11, device: str = "cpu"
+) -> tuple[Callable[[], None], int]:
     """The model's largest matrix product, (tokens, H) x (H, 4H), as often as it takes to do about so many operations.
 
     Returns:
         The call, and its operations.
     """
-    left, right = torch.randn(tokens, hidden).to(dtype), torch.randn(hidden, 4 * hidden).to(dtype)
+    left, right = (torch.randn(*shape).to(device, dtype) for shape in ((tokens, hidden), (hidden, 4 * hidden)))
     one = 8 * tokens * hidden * hidden
     rounds = max(1, round(flops / one))
 
@@ -38,12 +40,19 @@ def product_of(tokens: int, hidden: int, dtype: torch.dtype, flops: float = 1e11
     return call, rounds * one
 
 
-def matmul_rate(tokens: int, hidden: int, dtype: torch.dtype, repetitions: int = 5) -> float:
+def wait() -> None:
+    """Until the GPU has done what it was given; nothing where none is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def matmul_rate(tokens: int, hidden: int, dtype: torch.dtype, repetitions: int = 5, device: str = "cpu") -> float:
     """FLOP/s of this machine at the model's largest product: the median, after one to warm up."""
-    call, flops = product_of(tokens, hidden, dtype, 2e10)
+    call, flops = product_of(tokens, hidden, dtype, 2e10, device)
     times = []
     for _ in range(repetitions + 1):
         start = time.perf_counter()
         call()
+        wait()
         times.append(time.perf_counter() - start)
     return flops / statistics.median(times[1:])

@@ -21,14 +21,17 @@ def write_model(name: str, folder: Path) -> Path:
     return folder / "model"
 
 
-def our_encoder(folder: Path, dropout: float = 0.0, attention_dropout: float = 0.0) -> Encoder:
+def our_encoder(folder: Path, dropout: float = 0.0, attention_dropout: float = 0.0, device: str = "cpu") -> Encoder:
     """The folder's model for e5ft."""
-    return load_encoder(ModelSource(path=str(folder), dropout=dropout, attention_dropout=attention_dropout))
+    return load_encoder(ModelSource(path=str(folder), dropout=dropout, attention_dropout=attention_dropout), device)
 
 
-def their_model(folder: Path, dropout: float = 0.0, attention_dropout: float = 0.0):
+def their_model(
+    folder: Path, dropout: float = 0.0, attention_dropout: float = 0.0, device: str = "cpu", kernel: str | None = None
+):  # fmt: skip
     """The folder's model for sentence-transformers."""
     from sentence_transformers import SentenceTransformer  # a process that measures ours does not pay for the import
 
     config = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": attention_dropout}
-    return SentenceTransformer(str(folder), device="cpu", local_files_only=True, config_kwargs=config)
+    attention = {} if kernel is None else {"attn_implementation": kernel}
+    return SentenceTransformer(str(folder), device=device, local_files_only=True, config_kwargs=config, model_kwargs=attention)

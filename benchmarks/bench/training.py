@@ -17,6 +17,7 @@ from e5ft.data.sampler import StepSampler
 from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.data.text import TextSpec
+from e5ft.files import read_json, write_json
 from e5ft.modeling.compact import compact
 from e5ft.training.losses import InfoNCE
 from e5ft.training.trainer import ContrastiveTrainer
@@ -24,8 +25,8 @@ from e5ft.training.trainer import ContrastiveTrainer
 TEMPERATURE = 0.01  # E5's
 OURS, PLAIN, CACHED = "e5ft", "MNRL", "cached MNRL"
 _ADAMW = {"lr": 2e-5, "weight_decay": 0.01}
-_COMMON = {
-    "use_cpu": True, "seed": 0, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
+COMMON = {
+    "seed": 0, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
     "learning_rate": _ADAMW["lr"], "weight_decay": _ADAMW["weight_decay"], "max_grad_norm": 1.0, "optim": "adamw_torch_fused",
 }  # fmt: skip
 
@@ -34,20 +35,27 @@ def prepare(folder: Path, *, target: str, shape: str, data: str, steps: int, row
     """Write weights and rows for several processes.
 
     Returns:
-        {"flops": of each step of `rows` rows, "tokens": of a step on average, "hidden": the model's width}.
+        {"flops": of each step of `rows` rows, "tokens": of a step on average, "hidden": the model's width, "rows": as given}.
     """
     place = Path(target)
     place.mkdir(parents=True, exist_ok=True)
     encoder = our_encoder(write_model(shape, place))
     write_rows(place / "rows.jsonl", encoder.tokenizer, steps * rows, data)
-    dataset = _dataset(place)
     dense = sum(p.numel() for name, p in encoder.named_parameters() if "embeddings" not in name)
-    order = _order(dataset, rows).reshape(steps, rows)
+    shape_of = {"weights": dense, "layers": encoder.config.num_hidden_layers, "hidden": encoder.config.hidden_size}
+    write_json(place / "shape.json", shape_of)
+    costs = costs_of_steps(place, steps, rows)
+    tokens = int(np.mean([cost["tokens"] for cost in costs]))
+    return {"flops": [cost["flops"] for cost in costs], "tokens": tokens, "hidden": shape_of["hidden"], "rows": rows}
+
+
+def costs_of_steps(place: Path, steps: int, rows: int) -> list[dict]:
+    """{"flops", "tokens"} of the first steps of `rows` rows over what `prepare` wrote."""
+    dataset, shape = _dataset(place), read_json(place / "shape.json")
+    order = _order(dataset, rows)[: steps * rows].reshape(steps, rows)
     tokens = [[dataset.tokens[int(row)] for row in step] for step in order]
     lengths = [[len(t) for row in step for t in (row["query"], *row["positives"], *row["negatives"])] for step in tokens]
-    config = encoder.config
-    flops = [training_flops(dense, config.num_hidden_layers, config.hidden_size, step) for step in lengths]
-    return {"flops": flops, "tokens": int(np.mean([sum(step) for step in lengths])), "hidden": config.hidden_size}
+    return [{"flops": training_flops(**shape, lengths=step), "tokens": sum(step)} for step in lengths]
 
 
 def rate(folder: Path, *, tokens: int, hidden: int, bf16: bool, turns: int) -> dict:
@@ -61,23 +69,30 @@ def rate(folder: Path, *, tokens: int, hidden: int, bf16: bool, turns: int) -> d
 
 def contender(
     folder: Path, *, target: str, name: str, steps: int, rows: int, k: int = 1, negatives: str = "step", bf16: bool = False,
-    dropout: float = 0.1, attention_dropout: float = 0.1,
+    fp16: bool = False, dropout: float = 0.1, attention_dropout: float = 0.1, device: str = "cpu", kernel: str | None = None,
 ) -> dict:  # fmt: skip
-    """Train with one trainer on what `prepare` wrote, a turn a step; `rows` of one forward pass, k of them a step."""
+    """Train with one trainer on what `prepare` wrote, a turn a step; `rows` of one forward pass, k of them a step.
+
+    `kernel` is the other side's attention, by transformers' name.
+    """
     clock, place = Clock(), Path(target)
-    common = {**_COMMON, "output_dir": str(folder), "max_steps": steps, "bf16": bf16}
+    common = {**COMMON, "output_dir": str(folder), "max_steps": steps, "bf16": bf16, "fp16": fp16, "use_cpu": device == "cpu"}
     common |= {"per_device_train_batch_size": rows, "gradient_accumulation_steps": k}
     if name == OURS:
-        trainer = _ours(place, common, negatives, clock, (dropout, attention_dropout))
+        trainer = our_trainer(place, common, [clock], dropouts=(dropout, attention_dropout), negatives=negatives)
     else:
-        trainer = _theirs(place, common, name, clock, (dropout, attention_dropout))
+        model = their_model(place / "model", dropout, attention_dropout, device, kernel)
+        trainer = _theirs(place, common, name, clock, model)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return clock.record()
 
 
-def _ours(place: Path, common: dict, negatives: str, clock: Clock, dropouts: tuple[float, float]) -> ContrastiveTrainer:
-    encoder, (dataset, vocabulary) = our_encoder(place / "model", *dropouts), _rows(place)
+def our_trainer(
+    place: Path, common: dict, callbacks: list, *, dropouts: tuple[float, float] = (0.1, 0.1), negatives: str = "step",
+) -> ContrastiveTrainer:  # fmt: skip
+    """Our trainer of what `prepare` wrote, with transformers' arguments `common`."""
+    encoder, (dataset, vocabulary) = our_encoder(place / "model", *dropouts, "cpu" if common["use_cpu"] else "cuda"), _rows(place)
     # As train.py does. The shipped tokenizer has few pieces; a tenth of mE5's is what a Korean training set meets.
     compact(encoder, {*vocabulary, *range(encoder.config.vocab_size // 10)})
     return ContrastiveTrainer(
@@ -86,17 +101,17 @@ def _ours(place: Path, common: dict, negatives: str, clock: Clock, dropouts: tup
         dataset,
         InfoNCE(temperature=TEMPERATURE),
         negatives=negatives,
-        callbacks=[clock],
+        callbacks=callbacks,
         optimizer_cls_and_kwargs=(torch.optim.AdamW, {**_ADAMW, "fused": True}),
     )
 
 
-def _theirs(place: Path, common: dict, name: str, clock: Clock, dropouts: tuple[float, float]):
+def _theirs(place: Path, common: dict, name: str, clock: Clock, model):
     import datasets
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 
-    model, text, dataset = their_model(place / "model", *dropouts), TextSpec(), _dataset(place)
+    text, dataset = TextSpec(), _dataset(place)
     store = load_rows(str(place / "rows.jsonl"), Columns(), place / "cache").rows
     rows = [store[int(row)] for row in _order(dataset, common["per_device_train_batch_size"])]
     columns = {

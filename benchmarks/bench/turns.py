@@ -5,6 +5,7 @@ import time
 
 from transformers import TrainerCallback
 
+from benchmarks.bench.flops import wait
 from benchmarks.bench.processes import hand_over
 
 # First steps that are not timed: they touch memory for the first time, which costs a virtual machine up to 1.5 s a GB.
@@ -29,6 +30,7 @@ class Clock(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         """Note the step; give the turn away and take it again."""
+        wait()
         now = _now()
         if state.global_step > WARMUP:
             self.wall.append(now[0] - self._start[0])

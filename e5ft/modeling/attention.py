@@ -34,6 +34,7 @@ def unpadded_attention(
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
     text_lengths: tuple[int, ...] | None = None,
+    text_borders: torch.Tensor | None = None,
     dropout: float = 0.0,
     scaling: float | None = None,
     **_: object,
@@ -47,6 +48,7 @@ def unpadded_attention(
         cu_seq_lens_q: (N + 1,) int32, where each text begins, and T.
         max_length_q: tokens of the longest text.
         text_lengths: the N lengths as Python ints, so that a CPU loop needs no tensor arithmetic.
+        text_borders: on a GPU, the same as int64; one tensor for all layers, also where they are computed again.
         dropout: probability in [0, 1) with which an attention weight is dropped.
         scaling: factor on the scores; None means 1 / sqrt(d).
 
@@ -61,8 +63,8 @@ def unpadded_attention(
         raise ValueError(f"{UNPADDED} needs cu_seq_lens_q, max_length_q and text_lengths; call Encoder, not the bare model")
     if attention_mask is not None:
         raise ValueError(f"{UNPADDED} takes no attention_mask: texts are told apart by cu_seq_lens_q")
-    if query.device.type == "cuda":
-        output = _cuda(query, key, value, cu_seq_lens_q, max_length_q, dropout, scaling)
+    if query.device.type != "cpu":
+        output = _cuda(query, key, value, cu_seq_lens_q, text_borders, text_lengths, dropout, scaling)
         return output, None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if module.training or (torch.is_grad_enabled() and query.requires_grad):
@@ -212,15 +214,17 @@ def _bounded(query: torch.Tensor, key: torch.Tensor, scale: float) -> bool:
     return abs(scale) * float((longest[0] * longest[1]).amax()) <= SAFE_SCORE
 
 
-def _cuda(query, key, value, cu_seq_lens, max_length, dropout, scaling):
+def _cuda(query, key, value, cu_seq_lens, borders, text_lengths, dropout, scaling):
     q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))  # (1, H, T, d) -> (T, H, d)
     if dropout == 0.0 and q.dtype in (torch.float16, torch.bfloat16):
         from torch.nn.attention.varlen import varlen_attn  # flash only: half precision, no dropout
 
-        scale = {} if scaling is None else {"scale": scaling}
-        return varlen_attn(q, k, v, cu_seq_lens, cu_seq_lens, max_length, max_length, **scale).unsqueeze(0)
-    offsets = cu_seq_lens.to(torch.int64)
-    q, k, v = (torch.nested.nested_tensor_from_jagged(x, offsets, max_seqlen=max_length).transpose(1, 2) for x in (q, k, v))
+        longest, scale = max(text_lengths), {} if scaling is None else {"scale": scaling}
+        return varlen_attn(q, k, v, cu_seq_lens, cu_seq_lens, longest, longest, **scale).unsqueeze(0)
+    # A nested tensor's shape is known by its borders' tensor: with another one activation checkpointing refuses what it computes.
+    # Both bounds, or the kernel's choice would wait for the GPU to tell them, three times a layer.
+    bounds = {"min_seqlen": min(text_lengths), "max_seqlen": max(text_lengths)}
+    q, k, v = (torch.nested.nested_tensor_from_jagged(x, borders, **bounds).transpose(1, 2) for x in (q, k, v))
     output = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
     return output.transpose(1, 2).values().unsqueeze(0)  # (1, T, H, d)
 

@@ -148,7 +148,8 @@ class Encoder(nn.Module):
         device = input_ids.device
         starts = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) + self._first_position
-        borders = torch.from_numpy(starts.astype(np.int32)).to(device, non_blocking=True)
+        wide = torch.from_numpy(starts).to(device, non_blocking=True)
+        borders = wide.int()
         output = self.backbone(
             input_ids=input_ids.unsqueeze(0),
             position_ids=torch.from_numpy(positions).to(device, non_blocking=True).unsqueeze(0),
@@ -157,6 +158,7 @@ class Encoder(nn.Module):
             max_length_q=max(lengths),
             max_length_k=max(lengths),
             text_lengths=lengths,
+            text_borders=wide,
         )
         return output.last_hidden_state[0]  # (1, T, D) -> (T, D)
 

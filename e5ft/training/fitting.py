@@ -112,6 +112,8 @@ def measure_step(trainer: "ContrastiveTrainer") -> StepCost:
     by_length, count = np.argsort(-trainer.train_dataset.most_tokens, kind="stable"), cut[0] * cut[1]
     usual = _micro_batches(trainer, by_length[(2 * np.arange(count) + 1) * len(by_length) // (2 * count)], cut[1])
     rows, first = trainer.train_dataset, usual[0]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # a larger micro-batch may have been tried before
     with _untouched(trainer):
         _run(trainer, worst_step(trainer, *cut))  # the largest first: it pays for what libraries do once
         passes = cut[1] * _seconds(lambda: _run(trainer, usual), device)

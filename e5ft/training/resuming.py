@@ -1,6 +1,7 @@
 """Atomic checkpoints and exact resume: what `ContrastiveTrainer` builds upon."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class ResumableTrainer(TrainerInternals):
         self.saving = False
         self.definition: dict | None = None
         self._log_sums = LogSums()
+        self._scale = math.inf  # fp16's, after the last step
         self._resumed: Path | None = None  # the checkpoint from which train() resumes, until its sums are read
         self.is_over = False  # whether it was resumed from the last step
         self._saved: int | None = None  # the last step of which this process wrote a checkpoint
@@ -117,6 +119,7 @@ class ResumableTrainer(TrainerInternals):
 
     def _resume(self) -> None:
         """Read what Trainer does not restore: the sums of the next log line, and the counter of early stopping."""
+        self._scale = self.accelerator.scaler.get_scale() if self._scaled else math.inf
         if self._resumed is None:
             return
         self._log_sums, self._resumed = LogSums.load(self._resumed, self.args.process_index), None
@@ -137,7 +140,9 @@ class ResumableTrainer(TrainerInternals):
         return getattr(self.accelerator, "scaler", None) is not None
 
     def _count_skipped(self) -> None:
-        in_a_row = self._log_sums.step_done(self._scaled and self.accelerator.optimizer_step_was_skipped)
+        # By the scale: accelerate says whether step() was called, and torch calls a fused optimizer's also to skip.
+        before, self._scale = self._scale, self.accelerator.scaler.get_scale() if self._scaled else math.inf
+        in_a_row = self._log_sums.step_done(self._scale < before)
         if in_a_row > SKIPPED_IN_A_ROW:
             raise NonFiniteError(
                 f"step {self.state.global_step}: fp16 gave no finite gradient in {in_a_row} steps, however low its scale. The "

@@ -4,8 +4,9 @@ from itertools import accumulate
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
-from e5ft.modeling.attention import unpadded_attention
+from e5ft.modeling.attention import _cuda, unpadded_attention
 from tests.conftest import make_encoder
 
 HEADS, SIZE, LENGTHS = 2, 4, (3, 3, 1, 5, 2, 2, 2)
@@ -114,3 +115,34 @@ def test_under_autocast_query_key_and_value_are_made_of_one_cast(monkeypatch):
     assert vectors_and_inputs(torch.float32)[1][0].dtype == torch.float32
     monkeypatch.setattr("e5ft.modeling.encoder.with_one_cast", lambda model: None)
     assert torch.equal(vectors_and_inputs(torch.bfloat16)[0], vectors), "the same vectors as with a cast each"
+
+
+def on_gpu(query, key, value, **options):
+    """The GPU's way, (H, T, d) three times -> (T, H, d); it works on a CPU too, but for the kernel of half precision."""
+    borders = torch.tensor([0, *accumulate(LENGTHS)])
+    return _cuda(*(x.unsqueeze(0) for x in (query, key, value)), borders.int(), borders, LENGTHS, **options)[0]
+
+
+def test_a_gpu_s_way_equals_the_plain_formula_and_drops_with_torch_s_seed():
+    inputs, weight = random_inputs(torch.float32), torch.randn(sum(LENGTHS), HEADS, SIZE)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    found = with_gradients(on_gpu(*inputs, dropout=0.0, scaling=0.5), inputs, weight)
+    for ours, theirs in zip(found, with_gradients(plain(*exact), exact, weight), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=2e-5, atol=2e-5)
+    dropped = []
+    for gradient, seed in ((True, 5), (False, 5), (False, 6)):  # as in the two passes of exact accumulation
+        torch.manual_seed(seed)
+        with torch.set_grad_enabled(gradient):
+            dropped.append(on_gpu(*inputs, dropout=0.3, scaling=None))
+    assert torch.equal(dropped[0], dropped[1]) and not torch.allclose(dropped[1], dropped[2], atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gpu_s_kernel_of_half_precision_takes_these_arguments(dtype):
+    """Shapes alone: the kernel itself is for GPUs."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        inputs = random_inputs(dtype)
+        output = on_gpu(*inputs, dropout=0.0, scaling=0.5)
+        gradients = torch.autograd.grad(output.sum(), inputs)
+    assert output.shape == (sum(LENGTHS), HEADS, SIZE) and {x.dtype for x in (output, *gradients)} == {dtype}
+    assert {x.shape for x in gradients} == {(HEADS, sum(LENGTHS), SIZE)}

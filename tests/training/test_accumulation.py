@@ -1,10 +1,18 @@
 """Exact accumulation: a step has one loss however it is cut, and both passes over a micro-batch see the same dropout."""
 
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.nested._internal import nested_tensor, sdpa
 
 from e5ft.data.step import join
+from e5ft.modeling.compact import compact
 from e5ft.training.accumulation import CachedMicroBatch, first_pass, surrogate
+from e5ft.training.distillation import Distillation
 from e5ft.training.losses import BLOCKS, InfoNCE
 from e5ft.training.trainer import ContrastiveTrainer
 from tests.training import two_processes
@@ -163,3 +171,38 @@ def test_the_losses_of_the_micro_batches_add_up_to_the_loss(rows_file, tmp_path)
     assert [each.number for each in cached] == [0, 1, 2, 3]
     assert [each.embeddings is not None for each in cached] == [True, False, False, False]
     assert all(each.gradient.shape == (len(each), 32) for each in cached)
+
+
+LOSSES = {
+    "blocks": lambda: InfoNCE(0.05, BLOCKS),
+    "margin": lambda: InfoNCE(0.05, false_negatives="margin"),
+    "guide": lambda: InfoNCE(0.05, false_negatives="guide"),
+    "distillation": lambda: Distillation(0.05, teacher="guide", candidates="step"),
+}
+
+
+@pytest.mark.parametrize(
+    ("loss", "dropout", "again"), [*((name, 0.1, False) for name in LOSSES), ("blocks", 0.0, False), ("blocks", 0.1, True)]
+)
+def test_nothing_on_the_host_meets_what_is_on_a_gpu(rows_file, tmp_path, monkeypatch, loss, dropout, again):
+    """A step on a second device that is not there: shapes and places alone are followed ("lazy" is one that needs no build)."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which this device does not have
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
+    monkeypatch.setattr(torch, "lazy", SimpleNamespace(), raising=False)  # a module of random states, which are not kept here
+    monkeypatch.setattr(sdpa, "_select_sdp_backend", lambda *_: sdpa.SDPBackend.FLASH_ATTENTION)  # the one of half precision
+    nested_tensor._nt_view_dummy()  # made once in a process, and not as a fake
+    loss = LOSSES[loss]()
+    trainer = make_trainer(rows_file, tmp_path, batch=4, accumulation=2, dropout=dropout, loss=loss, guide_seed=3)
+    batches, encoder = micro_batches_of(trainer), trainer.model.train()
+    compact(encoder, range(20))
+    if again:
+        encoder.activation_checkpointing_enable({"preserve_rng_state": False})
+    with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv()):
+        encoder.to_empty(device="lazy")
+        cached, _ = first_pass([b.to(encoder.device) for b in batches], lambda b, _: encoder(b.input_ids, b.lengths), loss)
+        for part in cached:
+            batch = part.micro_batch
+            embeddings = encoder(batch.input_ids, batch.lengths) if part.embeddings is None else part.embeddings
+            surrogate(embeddings, part).backward()
+    places = {parameter.grad.device.type for parameter in encoder.parameters() if parameter.grad is not None}
+    assert embeddings.device.type == "lazy" and places == {"lazy"}

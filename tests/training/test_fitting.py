@@ -1,6 +1,8 @@
 """The largest micro-batch that fits: found on the worst that can come, and nothing but the cut is changed."""
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,6 +159,25 @@ def test_the_memory_of_a_step_is_the_process_s_peak_and_the_optimizer_s_state(ro
     assert measure_step(trainer).memory is None
     monkeypatch.setattr(fitting.Path, "read_text", absent)
     assert measure_step(trainer).memory is None
+
+
+def test_a_gpu_s_peak_is_that_of_the_step_and_not_of_a_larger_one_tried_before(monkeypatch):
+    peak = [900]
+    for name, stand_in in {
+        "reset_peak_memory_stats": lambda device: peak.append(300),
+        "max_memory_allocated": lambda device: peak[-1],
+        "memory_allocated": lambda device: 300,
+        "synchronize": lambda device: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    step = [SimpleNamespace(input_ids=[1, 2, 3])]
+    for name in ("_micro_batches", "worst_step"):
+        monkeypatch.setattr(fitting, name, lambda *_: step)
+    monkeypatch.setattr(fitting, "_untouched", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(fitting, "_run", lambda *_: peak.append(max(peak[-1], 500)))
+    args = SimpleNamespace(device=torch.device("cuda"), per_device_train_batch_size=2, gradient_accumulation_steps=1)
+    cost = measure_step(SimpleNamespace(args=args, train_dataset=SimpleNamespace(most_tokens=np.arange(4))))
+    assert (cost.memory, cost.growth) == (500, 200)
 
 
 def test_a_hundred_megabytes_more_are_seen(rows_file, tmp_path, monkeypatch):

@@ -83,21 +83,35 @@ class NotANumber(torch.nn.Module):
         return embeddings.sum() * float("nan")
 
 
-def scaled(trainer, scale):
-    """fp16's scaler, which works on a CPU too; the arithmetic stays float32."""
+def scaled(trainer, scale, fused=True):
+    """fp16's scaler, which works on a CPU too; the arithmetic stays float32. A fused optimizer is called also to skip a step."""
+    trainer.optimizer_cls_and_kwargs = torch.optim.AdamW, {"lr": 1e-3, "fused": fused}
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     return trainer
 
 
-def test_steps_that_the_scaler_skips_are_counted_and_training_goes_on(rows_file, tmp_path):
-    trainer = scaled(make_trainer(rows_file, tmp_path, batch=8, accumulation=1, steps=8), 2.0**127)
+@pytest.mark.parametrize("fused", [True, False])
+def test_steps_that_the_scaler_skips_are_counted_and_training_goes_on(rows_file, tmp_path, fused):
+    trainer = scaled(make_trainer(rows_file, tmp_path, batch=8, accumulation=1, steps=8), 2.0**127, fused)
     trainer.train()
     skipped = [entry["skipped_steps"] for entry in trainer.state.log_history if "skipped_steps" in entry]
     assert skipped == sorted(skipped) and 0 < skipped[-1] < 8  # the scale was halved until the gradient was finite
 
 
-def test_only_a_row_of_skipped_steps_ends_a_run_in_fp16(rows_file, tmp_path):
-    trainer = scaled(make_trainer(rows_file, tmp_path, batch=8, accumulation=1, steps=60, loss=NotANumber()), 2.0**16)
+def test_a_resumed_run_goes_on_with_the_scale_and_counts_on(rows_file, tmp_path):
+    options = dict(batch=8, accumulation=1, steps=8, save_strategy="steps", save_steps=2)
+    whole = scaled(make_trainer(rows_file, tmp_path, **options), 2.0**127)
+    whole.train()
+    resumed = scaled(make_trainer(rows_file, tmp_path, **options), 2.0**127)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert resumed.accelerator.scaler.get_scale() == whole.accelerator.scaler.get_scale() < 2.0**126
+    skipped = [[e["skipped_steps"] for e in t.state.log_history if "skipped_steps" in e] for t in (whole, resumed)]
+    assert skipped[0] == skipped[1] and torch.equal(weights_of(whole), weights_of(resumed))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_only_a_row_of_skipped_steps_ends_a_run_in_fp16(rows_file, tmp_path, fused):
+    trainer = scaled(make_trainer(rows_file, tmp_path, batch=8, accumulation=1, steps=60, loss=NotANumber()), 2.0**16, fused)
     before = weights_of(trainer)
     with pytest.raises(NonFiniteError, match=r"step 26: fp16 gave no finite gradient in 26 steps.*rows.jsonl:\d+"):
         trainer.train()
