@@ -21,7 +21,6 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.candidates import MiningIndex, make_index
 from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.held_out import AUTO, JUDGED, document_ids, held_out_passages, rows_of_set
-from e5ft.retrieval.hybrid import choosing_set
 from e5ft.retrieval.layouts import splits_of
 from e5ft.retrieval.overlap import Overlap, overlaps
 from e5ft.retrieval.sets import RetrievalSet, from_rows, halves, load_beir, shrink_corpus
@@ -140,7 +139,7 @@ def load_evaluation_set(settings) -> RetrievalSet:
 
 
 def load_dev_beside(settings) -> RetrievalSet | None:
-    """Load queries that choose the hybrid's weight for eval.py: of the folder's dev split; None where there is none, or no need."""
+    """Load the set that chooses the hybrid's weight for eval.py: the folder's dev split; None where there is none, or no need."""
     source = evaluation_source(settings)
     is_needed = settings.evaluation.bm25 is not None and settings.evaluation.hybrid_weight == "auto"
     if (
@@ -150,8 +149,7 @@ def load_dev_beside(settings) -> RetrievalSet | None:
         or DEV_SPLIT not in splits_of(source.folder)
     ):
         return None
-    dev = load_set(dataclasses.replace(source, split=DEV_SPLIT), settings)
-    return choosing_set(dev, dev, dev, seed=settings.seed)
+    return load_set(dataclasses.replace(source, split=DEV_SPLIT), settings)
 
 
 def load_file(source: RowsFile, settings, named: bool = False) -> RowStore:

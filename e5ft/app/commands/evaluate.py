@@ -14,7 +14,7 @@ from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_sizes
-from e5ft.retrieval.hybrid import weighting
+from e5ft.retrieval.hybrid import choosing_set, weighting
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.tables import difference_text, few_queries, format_table, headline, main_metric
 
@@ -36,7 +36,8 @@ def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) 
     _check_free(folder)
     counts = f"{len(retrieval_set.queries):,} queries, {len(retrieval_set.passages):,} passages"
     say("\n".join([header_line("set", f"{retrieval_set.name}: {counts}{_corpus(settings)}"), *set_notes([retrieval_set])]))
-    weight = weighting(settings.evaluation, load_dev_beside(settings))
+    dev = load_dev_beside(settings)
+    weight = weighting(settings.evaluation, None if dev is None else choosing_set(dev, dev, dev, seed=settings.seed))
     bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
     model, cuts = _score(settings, source, retrieval_set, bm25=bm25, weight=weight)
     evaluations = {"model": model, **{f"model_{dimension}d": cut for dimension, cut in cuts.items()}}
