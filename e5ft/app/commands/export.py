@@ -159,7 +159,7 @@ def _base_source(settings: ExportSettings, tuned: Encoder) -> ModelSource:
 def _beside(source: ModelSource, path: str, spec: EncoderSpec) -> ModelSource:
     lengths = {field: getattr(spec.text, field) for field in ("query_max_length", "passage_max_length")}
     text = dataclasses.replace(source.text, **lengths)
-    return dataclasses.replace(source, path=path, hub=None, revision=None, init="pretrained", shape=None, text=text)
+    return dataclasses.replace(source.at(path), text=text)
 
 
 def _measure(settings: ExportSettings, encoder: Encoder, name: str, sets: Sequence[RetrievalSet]) -> list[Evaluation]:

@@ -131,8 +131,7 @@ def _round(settings: TrainSettings, path: Path, number: int) -> dict:
         previous = path / f"round-{number - 1}" / "model"
         settings = _mined(settings, previous, folder / "mined")
         if settings.rounds.start == "previous":
-            model = dataclasses.replace(settings.model, path=str(previous), init="pretrained")
-            settings = dataclasses.replace(settings, model=model)
+            settings = dataclasses.replace(settings, model=settings.model.at(previous))
     say(f"\nround {number} of {settings.rounds.count}")
     train(settings, Job(folder, group=path.name))
     return read_json(folder / "summary.json")
