@@ -141,7 +141,9 @@ def test_a_merger_is_written_and_a_resumed_run_ends_the_same(trained, base, keep
 
 
 def test_a_base_that_is_kept_scores_what_it_did_also_together_with_bm25(trained, base, keep, monkeypatch):
-    """The ruined model's own weight in the hybrid, near 0, is none of the base's."""
+    """Its weight in the hybrid is its own, .7, and not the trained model's."""
+    weights = iter([0.7, 0.2, 0.7])
+    monkeypatch.setattr("e5ft.retrieval.evaluation.best_weight", lambda _: next(weights))
     lost = KeepResult(9, -0.1, -0.2, -0.05, 0.95, 0.01, True)
     monkeypatch.setattr(ending, "keep_results", lambda values, *, seed=0: dict.fromkeys(values, lost))
     given = ["model=folder", base, *SMALL, *RUINED, "evaluation.bm25=auto", f"data.keep_dir={keep('law', dev=False)}"]
