@@ -80,7 +80,7 @@ def summarise(
 
 
 def _verdict(settings: TrainSettings, summary: dict, scores: Scores, keep: Sequence[Scores]) -> dict:
-    metric, best = main_metric(headline(list(settings.evaluation.cutoffs))), summary["best"]
+    metric, best = main_metric(headline(settings.evaluation.cutoffs)), summary["best"]
     values = {measured.after.set_name: paired_values(measured.after, measured.before, [metric]) for measured in keep}
     results = keep_results(values, seed=settings.seed)
     seen = summary["chosen_on_test"] and (best["score"] is not None or best["alpha"] < 1)

@@ -21,7 +21,7 @@ from e5ft.app.runs.tracking import MetricsFile, ProgressLines, tracked
 from e5ft.app.settings.build import make_loss, optimizer_class, plain
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.app.settings.plan import plan
-from e5ft.app.settings.training import AUTO, training_arguments
+from e5ft.app.settings.training import training_arguments
 from e5ft.app.telling import findings, report
 from e5ft.app.telling.report import say
 from e5ft.data.collator import TrainingRows, most_tokens
@@ -199,7 +199,7 @@ class _Run:
         settings, arguments = self.settings, self.arguments
         exact = self.cache is not None and not (arguments.bf16 or arguments.fp16)  # evaluations run under autocast, scores do not
         same_corpus = next((each for each in scored if exact and each.passages == data.dev.passages), None)
-        choose = settings.training.eval_steps == AUTO and arguments.eval_strategy == "steps"
+        choose = settings.training.eval_steps == schedule.AUTO and arguments.eval_strategy == "steps"
         dev, evaluation = planned_dev(
             data.dev,
             settings.data.eval_corpus_size,
