@@ -92,7 +92,7 @@ def test_sharding_on_gpus(composed, tmp_path, monkeypatch):
         ("model=e5-small", "model=e5-small: no such option; did you mean model=e5_small?"),
         (
             "model=nothing",
-            "model=nothing: no such option; there are e5_base, e5_large, e5_large_instruct, e5_small, folder, mini",
+            "model=nothing: no such option; there are e5_base, e5_large, e5_large_instruct, e5_small, e5_small_q4, folder, mini",
         ),
         ("loss=info", "loss=info: no such option; did you mean loss=infonce?"),
         (
