@@ -133,12 +133,19 @@ class ModelSource(Settings):
             self.refuse("wheel", "must be null here: only model=e5_small_q4 without model.path reads a wheel")
         if self.path is not None:
             object.__setattr__(self, "path", model_folder(self.path, "model.path"))
+        if self.path is None and self.hub is not None and self.package is not None:
+            self.refuse("hub", "must be null with model=e5_small_q4; for a model of the hub: model=folder model.hub=NAME")
         if self.path is not None or self.package is not None:
             return
         if self.hub is None and (self.init == "pretrained" or not self.shape):
             raise ConfigurationError("model: must name a folder (model.path=DIR) or a preset (model=mini, model=e5_small)")
         if self.hub is None and self.tokenizer is None:
             raise ConfigurationError("model.tokenizer=null: must name a folder with a tokenizer; a shape has none of its own")
+
+    def at(self, path: str | Path) -> "ModelSource":
+        """The same asked of the weights in a folder; nothing is left of where these come from."""
+        elsewhere = dict.fromkeys(("hub", "revision", "package", "wheel", "shape"))
+        return dataclasses.replace(self, path=str(path), init="pretrained", **elsewhere)
 
     @property
     def label(self) -> str:

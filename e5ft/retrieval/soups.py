@@ -135,14 +135,16 @@ def _scores(own: Mapping[str, list[Evaluation]], ours: list[Evaluation], metric:
     The soup's figures have the paired difference to that model.
     """
     best = max(own, key=lambda name: own[name][0].metrics[metric])
-    sets = _figures(ours)
+    sets = figures_of(ours)
     for mine, theirs in zip(ours, own[best], strict=True):
         difference = paired_differences(mine, theirs, [metric], seed=seed)[metric]
         sets[mine.set_name]["difference_to_best"] = dataclasses.asdict(difference)
     target, *keep = sets
-    figures = {name: _figures(found) for name, found in own.items()}
+    figures = {name: figures_of(found) for name, found in own.items()}
     return {"metric": metric, "target": target, "keep": keep, "best": best, "sets": sets, "own": figures}
 
 
-def _figures(found: list[Evaluation]) -> dict[str, dict]:
-    return {e.set_name: {"queries": len(e.scored), "metrics": e.metrics, "intervals": e.intervals} for e in found}
+def figures_of(found: Sequence[Evaluation]) -> dict[str, dict]:
+    """Set -> queries, passages, metrics and intervals, for JSON."""
+    names = ("passages", "metrics", "intervals")
+    return {e.set_name: {"queries": len(e.scored), **{name: getattr(e, name) for name in names}} for e in found}

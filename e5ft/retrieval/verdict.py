@@ -131,19 +131,19 @@ def verdict_line(verdict: Mapping) -> str:
     return f"VERDICT: {words} ({'; '.join([*notes, *figures])})"
 
 
-def check_verdict(required: str | None, word: str, place: str) -> None:
+def check_verdict(required: str | None, word: str, record: str) -> None:
     """Hold a verdict against the demanded one.
 
     Args:
         required: better, whatever it cost elsewhere; None: any will do.
         word: of the verdict.
-        place: of the run, for the message.
+        record: the file that holds it, for the message.
 
     Raises:
         VerdictError: it is another.
     """
     if required is not None and word != required.upper():
-        raise VerdictError(f"require={required}: the verdict is {word}; the run is complete ({place}/summary.json)")
+        raise VerdictError(f"require={required}: the verdict is {word}; the run is complete ({record})")
 
 
 def verdict_words(verdict: Mapping) -> str:

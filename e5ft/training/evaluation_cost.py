@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from e5ft.retrieval.sets import RetrievalSet, shrink_corpus, subsample
+from e5ft.training.schedule import AUTO
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from e5ft.modeling.encoder import Encoder
 
-AUTO = "auto"
 LARGEST = 10_000  # passages that are ranked while training, or while alphas are chosen
 SHARE = 0.05
 FEWEST_QUERIES = 100  # of fewer, neighbouring checkpoints cannot be told apart

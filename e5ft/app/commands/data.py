@@ -119,7 +119,7 @@ def load_training_data(plan: DataPlan, settings) -> TrainingData:
 
 
 def _choice(source: BeirSplit, loaded: RetrievalSet, settings) -> RetrievalSet | None:
-    if source.split == DEV_SPLIT or DEV_SPLIT not in splits_of(source.folder):
+    if not _has_dev_beside(source):
         halves(loaded)  # refuses a set that cannot be divided before anything slow begins
         return None
     return shrink_corpus(load_set(BeirSplit(source.folder, DEV_SPLIT), settings), LARGEST, seed=settings.seed)
@@ -142,14 +142,13 @@ def load_dev_beside(settings) -> RetrievalSet | None:
     """Load the set that chooses the hybrid's weight for eval.py: the folder's dev split; None where there is none, or no need."""
     source = evaluation_source(settings)
     is_needed = settings.evaluation.bm25 is not None and settings.evaluation.hybrid_weight == "auto"
-    if (
-        not is_needed
-        or not isinstance(source, BeirSplit)
-        or source.split == DEV_SPLIT
-        or DEV_SPLIT not in splits_of(source.folder)
-    ):
+    if not is_needed or not isinstance(source, BeirSplit) or not _has_dev_beside(source):
         return None
     return load_set(dataclasses.replace(source, split=DEV_SPLIT), settings)
+
+
+def _has_dev_beside(source: BeirSplit) -> bool:
+    return source.split != DEV_SPLIT and DEV_SPLIT in splits_of(source.folder)
 
 
 def load_file(source: RowsFile, settings, named: bool = False) -> RowStore:

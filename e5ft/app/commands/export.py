@@ -21,7 +21,7 @@ from e5ft.modeling.settings import ModelSource, model_folder, model_folders
 from e5ft.retrieval.comparison import paired_differences, paired_values
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.soups import HOW, label, make_soup, soup_rows, soup_table
+from e5ft.retrieval.soups import HOW, figures_of, label, make_soup, soup_rows, soup_table
 from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
 from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
 
@@ -107,7 +107,7 @@ def _soup(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, 
     sources = [source, *(_beside(source, path, spec) for path in paths)]
     say(header_line("soup", f"{how}, of {len(sources)} models: {', '.join(each.label for each in sources)}"))
     members = {each.label: partial(load_encoder, each) for each in sources}
-    metric = main_metric(headline(list(settings.evaluation.cutoffs)))
+    metric = main_metric(headline(settings.evaluation.cutoffs))
     encoder, found, record = make_soup(members, how, sets, partial(_measure, settings), metric, settings.seed)
     if sets:
         record["split"] = settings.data.eval_split
@@ -159,21 +159,21 @@ def _base_source(settings: ExportSettings, tuned: Encoder) -> ModelSource:
 def _beside(source: ModelSource, path: str, spec: EncoderSpec) -> ModelSource:
     lengths = {field: getattr(spec.text, field) for field in ("query_max_length", "passage_max_length")}
     text = dataclasses.replace(source.text, **lengths)
-    return dataclasses.replace(source, path=path, hub=None, revision=None, init="pretrained", shape=None, text=text)
+    return dataclasses.replace(source.at(path), text=text)
 
 
 def _measure(settings: ExportSettings, encoder: Encoder, name: str, sets: Sequence[RetrievalSet]) -> list[Evaluation]:
     """Score one model on every set; its vectors are used once, and not kept."""
     encoder = encoder.to(device_of(settings.device))
     evaluations = [score_model(encoder, each, settings.evaluation, name, seed=settings.seed) for each in sets]
-    metric = main_metric(headline(list(settings.evaluation.cutoffs)))
+    metric = main_metric(headline(settings.evaluation.cutoffs))
     say(f"  {name}: {metric} " + ", ".join(f"{e.metrics[metric]:.3f} on {e.set_name}" for e in evaluations))
     return evaluations
 
 
 def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) -> dict:
     """The chosen alpha and every figure, for merge.json, the table and the model card."""
-    metric = main_metric(headline(list(settings.evaluation.cutoffs)))
+    metric = main_metric(headline(settings.evaluation.cutoffs))
     target, *keep = measured[0.0]
     results = {}
     for alpha, (_, *found) in measured.items():
@@ -186,7 +186,7 @@ def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) 
             "alpha": alpha,
             "qualifies": alpha not in refuted,
             "keep": {name: dataclasses.asdict(result) for name, result in results[alpha].items()},
-            "sets": {e.set_name: _figures(e, base, metric, settings.seed) for e, base in zip(found, measured[0.0], strict=True)},
+            "sets": _figures(found, measured[0.0], metric, settings.seed),
         }
         for alpha, found in measured.items()
     ]
@@ -200,14 +200,12 @@ def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) 
     }
 
 
-def _figures(evaluation: Evaluation, base: Evaluation, metric: str, seed: int) -> dict:
-    return {
-        "queries": len(evaluation.scored),
-        "passages": evaluation.passages,
-        "metrics": evaluation.metrics,
-        "intervals": evaluation.intervals,
-        "difference_to_base": dataclasses.asdict(paired_differences(evaluation, base, [metric], seed=seed)[metric]),
-    }
+def _figures(found: list[Evaluation], base: list[Evaluation], metric: str, seed: int) -> dict[str, dict]:
+    figures = figures_of(found)
+    for mine, theirs in zip(found, base, strict=True):
+        difference = paired_differences(mine, theirs, [metric], seed=seed)[metric]
+        figures[mine.set_name]["difference_to_base"] = dataclasses.asdict(difference)
+    return figures
 
 
 def _card_section(record: dict) -> str:

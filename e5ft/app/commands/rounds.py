@@ -60,8 +60,8 @@ def train_rounds(settings: TrainSettings, data: TrainingData | None = None) -> f
     score = _in_rounds(settings, job, data) if several else train(settings, job, data)
     if not job.in_sweep:
         _offer(settings, job)
-        verdict = read_json(job.path / ("rounds.json" if several else "summary.json"))["verdict"]
-        check_verdict(settings.require, verdict["word"], relative(job.path))
+        file = job.path / ("rounds.json" if several else "summary.json")
+        check_verdict(settings.require, read_json(file)["verdict"]["word"], relative(file))
     return score
 
 
@@ -131,8 +131,7 @@ def _round(settings: TrainSettings, path: Path, number: int) -> dict:
         previous = path / f"round-{number - 1}" / "model"
         settings = _mined(settings, previous, folder / "mined")
         if settings.rounds.start == "previous":
-            model = dataclasses.replace(settings.model, path=str(previous), init="pretrained")
-            settings = dataclasses.replace(settings, model=model)
+            settings = dataclasses.replace(settings, model=settings.model.at(previous))
     say(f"\nround {number} of {settings.rounds.count}")
     train(settings, Job(folder, group=path.name))
     return read_json(folder / "summary.json")
@@ -190,7 +189,7 @@ def _finish(summaries: list[dict], path: Path) -> float | None:
     measured = [i for i, score in enumerate(scores) if score is not None]
     taken = max(measured, key=scores.__getitem__) if measured else len(scores) - 1
     reason = "the best on the dev set" if measured else "the last: nothing was measured on the dev set (training.eval_strategy)"
-    first, verdict = summaries[0], summaries[taken]["verdict"]
+    first, verdict = summaries[0], {**summaries[taken]["verdict"], "against": f"the start of round {taken + 1}"}
     metric = main_metric(headline(cutoffs_of(first["scores"]["after"]["metrics"])))
     whole = ", whole corpus" if first["chosen_on_test"] else ""  # while training the dev set's is cut
     head = ["round", f"dev {first['objective']}", f"{first['test_set']} {metric}{whole}", "against the round's start"]

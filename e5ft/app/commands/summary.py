@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from e5ft.app.commands.data import TrainingData
+from e5ft.app.commands.ending import is_base
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.data.store import TokenStore
 from e5ft.retrieval.comparison import Scores, keep_record, paired_values
@@ -79,11 +80,10 @@ def summarise(
 
 
 def _verdict(settings: TrainSettings, summary: dict, scores: Scores, keep: Sequence[Scores]) -> dict:
-    metric, best = main_metric(headline(list(settings.evaluation.cutoffs))), summary["best"]
+    metric, best = main_metric(headline(settings.evaluation.cutoffs)), summary["best"]
     values = {measured.after.set_name: paired_values(measured.after, measured.before, [metric]) for measured in keep}
     results = keep_results(values, seed=settings.seed)
-    base_kept = not (best["step"] and best["alpha"])
     seen = summary["chosen_on_test"] and (best["score"] is not None or best["alpha"] < 1)
     difference, queries = summary["differences"][metric], len(scores.after.scored)
-    verdict = overall_verdict(difference, queries, results, base_kept=base_kept, chosen_on_test=seen)
+    verdict = overall_verdict(difference, queries, results, base_kept=is_base(best), chosen_on_test=seen)
     return {**verdict, "metric": metric, "set": scores.after.set_name, "against": scores.before.label}

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from e5ft import distributed
 from e5ft.app.commands import definition
 from e5ft.app.commands.data import TrainingData, load_training_data
-from e5ft.app.commands.ending import Guard
+from e5ft.app.commands.ending import Guard, is_base
 from e5ft.app.commands.reading import training_data
 from e5ft.app.commands.summary import summarise
 from e5ft.app.runs.folder import Job, RunFolder
@@ -21,7 +21,7 @@ from e5ft.app.runs.tracking import MetricsFile, ProgressLines, tracked
 from e5ft.app.settings.build import make_loss, optimizer_class, plain
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.app.settings.plan import plan
-from e5ft.app.settings.training import AUTO, training_arguments
+from e5ft.app.settings.training import training_arguments
 from e5ft.app.telling import findings, report
 from e5ft.app.telling.report import say
 from e5ft.data.collator import TrainingRows, most_tokens
@@ -152,7 +152,7 @@ class _Run:
         findings.show(findings.machine_notes(settings))
         scores = self._score_base(encoder, data.test, weighting)
         keep = [self._score_base(encoder, retrieval_set, hybrid.weight_of(scores.before)) for retrieval_set in data.keep]
-        guard = Guard(settings, data, encoder, keep)
+        guard = Guard(settings, data, encoder, keep, self.cache)
         trainer = self._trainer(encoder, data, tokens, mirror, same_corpus)
         used = self._fit(trainer) if settings.training.fit_micro_batch else settings
         with out_of_memory_explained(used):
@@ -199,7 +199,7 @@ class _Run:
         settings, arguments = self.settings, self.arguments
         exact = self.cache is not None and not (arguments.bf16 or arguments.fp16)  # evaluations run under autocast, scores do not
         same_corpus = next((each for each in scored if exact and each.passages == data.dev.passages), None)
-        choose = settings.training.eval_steps == AUTO and arguments.eval_strategy == "steps"
+        choose = settings.training.eval_steps == schedule.AUTO and arguments.eval_strategy == "steps"
         dev, evaluation = planned_dev(
             data.dev,
             settings.data.eval_corpus_size,
@@ -223,7 +223,7 @@ class _Run:
         return Scores(score_model(encoder, retrieval_set, settings.evaluation, label, **how), bm25)
 
     def _score_end(self, encoder: Encoder, test: RetrievalSet, scores: Scores, weight, best: dict) -> None:
-        cache = None if best["step"] else self.cache  # the base's vectors are there
+        cache = self.cache if is_base(best) else None  # the base's vectors are there
         options = {"seed": self.settings.seed, "cache": cache, "bm25": scores.bm25, "weight": weight}
         scores.after, scores.cuts = score_sizes(encoder, test, self.settings.evaluation, "after", **options)
 
@@ -314,10 +314,10 @@ class _Run:
         """Which weights the run ends with: the best checkpoint's, the last ones, or the base's when nothing beat it."""
         state = trainer.state
         if self.arguments.load_best_model_at_end and state.best_metric is not None:
-            best = {"score": state.best_metric, "step": state.best_global_step or 0}
+            best = {"score": state.best_metric, "step": state.best_global_step or 0, "alpha": 1.0}
             return best, trainer.trained() if best["step"] else load_encoder(self.settings.model, self.arguments.device)
         scores = [entry[f"eval_{self.metric}"] for entry in state.log_history if f"eval_{self.metric}" in entry]
-        return {"score": scores[-1] if scores else None, "step": state.global_step}, trainer.trained()
+        return {"score": scores[-1] if scores else None, "step": state.global_step, "alpha": 1.0}, trainer.trained()
 
     def _write(self, encoder: Encoder, summary: dict, measured: list[Scores]) -> None:
         path = self.folder.path

@@ -23,7 +23,7 @@ from e5ft.settings import shown
 
 MAIN = main_metric(HEADLINE)
 _failed = 0
-_short: VerdictError | None = None  # what the best job of this process's sweep lacks
+_lacking: VerdictError | None = None  # what the best job of this process's sweep lacks
 _held: tuple[int, FileLock] | None = None  # the process that started a multirun, and the lock of its folder
 
 
@@ -78,8 +78,8 @@ def failures() -> int:
 
 def check_verdict() -> None:
     """Raise the error of a multirun whose best job ended without the verdict that was demanded (require)."""
-    if _short is not None:
-        raise _short
+    if _lacking is not None:
+        raise _lacking
 
 
 def failed_objective() -> float:
@@ -129,7 +129,7 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Called by Hydra after the last job."""
-        global _failed, _short
+        global _failed, _lacking
         folder = Path(config.hydra.sweep.dir)
         (folder / "multirun.yaml").unlink(missing_ok=True)
         rows = write_table(folder)
@@ -137,9 +137,11 @@ class SweepTable(Callback):
         replace_link(folder.parent / "latest", folder)
         if rows and rows[0]["state"] == "finished":  # the best job, since failures come last
             try:
-                verdict.check_verdict(config.require, rows[0].get("verdict", "").partition(",")[0], folder / rows[0]["job"])
+                verdict.check_verdict(
+                    config.require, rows[0].get("verdict", "").partition(",")[0], folder / rows[0]["job"] / "summary.json"
+                )
             except VerdictError as error:
-                _short = error
+                _lacking = error
 
 
 def begin(folder: Path, resume: object) -> None:

@@ -77,8 +77,6 @@ _PASSED_ON = (  # pinned values that TrainingArguments would not have by itself
     *("auto_find_batch_size", "save_only_model", "restore_callback_states_from_checkpoint"),
 )
 
-AUTO = "auto"  # of eval_steps
-
 # Where the type alone lets through what fails later, or means nothing.
 _ABOVE_ZERO = number(above=0)
 _COUNT = whole(1, 1_000_000_000)
@@ -90,7 +88,7 @@ _NARROWED = {
     "max_steps": Literal[-1] | _COUNT,
     **dict.fromkeys(("warmup_steps", "max_grad_norm", "eval_delay"), number(least=0)),
     **dict.fromkeys(("logging_steps", "save_steps"), _ABOVE_ZERO),
-    "eval_steps": Literal[AUTO] | _ABOVE_ZERO | None,
+    "eval_steps": Literal["auto"] | _ABOVE_ZERO | None,
     **dict.fromkeys(("save_total_limit", "torch_empty_cache_steps"), _COUNT | None),
     "dataloader_num_workers": whole(0, 256),
     "dataloader_prefetch_factor": whole(1, 10_000) | None,
@@ -189,7 +187,9 @@ def training_arguments(settings: Any, folder: Path) -> "TrainingArguments":
         name: value for name, default in defaults.items() if (value := getattr(training, name)) not in (default, schedule.AUTO)
     }
     changed = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items() if name not in _OWN}
-    if training.eval_steps == AUTO:  # chosen when the rows are known; until then as TrainingArguments wants it beside save_steps
+    if (
+        training.eval_steps == schedule.AUTO
+    ):  # chosen when the rows are known; until then as TrainingArguments wants it beside save_steps
         changed["eval_steps"] = training.save_steps
     _check_device(training, torch.cuda.is_available() and not training.use_cpu)
     changed.setdefault("use_cpu", not torch.accelerator.is_available())  # bf16 on a CPU is refused without it

@@ -15,6 +15,7 @@ from e5ft.data.sampler import StepSampler
 from e5ft.data.shards import display, find_shards
 from e5ft.errors import DataError
 from e5ft.training import schedule
+from e5ft.training.evaluation_cost import steps_of
 
 _QUICK = 50_000_000  # bytes of all files together that are read whole
 _ROWS = 100_000  # read of each source where there is more
@@ -61,12 +62,13 @@ def _all_rows(run) -> Finding:
     training = run.settings.for_data(data).training
     batch, processes = training.per_device_train_batch_size, int(os.environ.get("WORLD_SIZE", 1))
     sampler = StepSampler(len(data.train.rows), batch, training.gradient_accumulation_steps, world_size=processes)
-    steps = training.max_steps if training.max_steps > 0 else int(-(-training.num_train_epochs * sampler.steps // 1))
+    steps = steps_of(training, sampler.steps)
     dev, test = len(data.dev.queries), len(data.test.queries)
     queries = f"{test:,} dev queries, the test set as well" if data.dev_is_test else f"{dev:,} dev and {test:,} test queries"
     rejected = f" ({data.rows.rejected:,} rejected)" if data.rows.rejected else ""
     text = f"{data.label}: {data.rows.read:,} rows{rejected}, {len(data.train.rows):,} for training, {queries}"
-    text += f"; {steps:,} steps of {sampler.step_rows:,}{schedule.reasons(vars(run.settings.training), len(data.train.rows), data.smallest_source)[0]}"
+    why, _ = schedule.reasons(vars(run.settings.training), len(data.train.rows), data.smallest_source)
+    text += f"; {steps:,} steps of {sampler.step_rows:,}{why}"
     return note(text, "data.on_bad_row=skip leaves the rejected out") if data.rows.rejected else ok(text)
 
 

@@ -313,5 +313,5 @@ def run_facts(
     yield "memory", machine.measured_memory(cost, args.device)
     yield "disk", machine.disk(*saved_weights(trainer.model), args, Path(args.output_dir), max(1, steps))
     parts = left.parts(done, done)
-    named = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if round(seconds))
-    yield "time", ok(f"about {duration(sum(parts.values()))} left on {args.device}{f': {named}' if named else ''}")
+    times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if round(seconds))
+    yield "time", ok(f"about {duration(sum(parts.values()))} left on {args.device}{f': {times}' if times else ''}")

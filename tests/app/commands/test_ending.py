@@ -140,6 +140,20 @@ def test_a_merger_is_written_and_a_resumed_run_ends_the_same(trained, base, keep
         assert again[name] == summary[name]
 
 
+def test_a_base_that_is_kept_scores_what_it_did_also_together_with_bm25(trained, base, keep, monkeypatch):
+    """Its weight in the hybrid is its own, .7, and not the trained model's."""
+    weights = iter([0.7, 0.2, 0.7])
+    monkeypatch.setattr("e5ft.retrieval.evaluation.best_weight", lambda _: next(weights))
+    lost = KeepResult(9, -0.1, -0.2, -0.05, 0.95, 0.01, True)
+    monkeypatch.setattr(ending, "keep_results", lambda values, *, seed=0: dict.fromkeys(values, lost))
+    given = ["model=folder", base, *SMALL, *RUINED, "evaluation.bm25=auto", f"data.keep_dir={keep('law', dev=False)}"]
+    _, folder = trained(*given, tiny=False)
+    summary = read_json(folder / "summary.json")
+    scores = summary["keep"][0]["scores"]
+    assert summary["verdict"]["base_kept"] and scores["after"]["metrics"] == scores["before"]["metrics"]
+    assert scores["hybrid"]["metrics"] == scores["hybrid_before"]["metrics"]
+
+
 def test_what_no_keep_set_refutes_is_taken_at_once(trained, base, keep, monkeypatch, capsys):
     monkeypatch.setattr(ending, "merge", lambda *_: pytest.fail("merged"))
     given = ["model=folder", base, *SMALL, *RUINED, "optimizer.lr=1e-7", f"data.keep_dir={keep('law', dev=False)}"]

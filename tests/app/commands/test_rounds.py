@@ -62,7 +62,8 @@ def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch, cap
     record = read_json(folder / "rounds.json")
     summaries = [read_json(folder / f"round-{number}" / "summary.json") for number in (1, 2)]
     assert score == max(summary["best"]["score"] for summary in summaries)
-    assert record["verdict"] == summaries[record["best"] - 1]["verdict"]
+    against = {"against": f"the start of round {record['best']}"}  # of which rounds.start=previous makes another model
+    assert record["verdict"] == {**summaries[record["best"] - 1]["verdict"], **against}
     assert printed.rstrip().splitlines()[-1] == verdict_line(record["verdict"])
     assert (folder / "model").resolve() == (folder / f"round-{record['best']}" / "model").resolve()
     assert (tmp_path / "outputs" / "latest").resolve() == folder.resolve()

@@ -63,7 +63,7 @@ def test_gain_and_loss_stand_side_by_side(tmp_path):
 )
 def test_the_best_job_s_verdict_is_the_sweep_s(tmp_path, monkeypatch, require, words, code):
     """The other job is better on the test, and worse on the dev set; costs elsewhere change nothing."""
-    monkeypatch.setattr(sweep, "_short", None)
+    monkeypatch.setattr(sweep, "_lacking", None)
     for number, (dev, word) in enumerate([(0.6, words), (0.4, "BETTER" if code else "WORSE")]):
         job(tmp_path / "s", number, dev=dev)
         file = tmp_path / "s" / str(number) / "summary.json"
