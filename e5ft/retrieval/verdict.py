@@ -137,13 +137,13 @@ def check_verdict(required: str | None, word: str, place: str) -> None:
     Args:
         required: better, whatever it cost elsewhere; None: any will do.
         word: of the verdict.
-        place: of the run, for the message.
+        place: the file that holds it, for the message.
 
     Raises:
         VerdictError: it is another.
     """
     if required is not None and word != required.upper():
-        raise VerdictError(f"require={required}: the verdict is {word}; the run is complete ({place}/summary.json)")
+        raise VerdictError(f"require={required}: the verdict is {word}; the run is complete ({place})")
 
 
 def verdict_words(verdict: Mapping) -> str:

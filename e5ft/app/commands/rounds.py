@@ -60,8 +60,8 @@ def train_rounds(settings: TrainSettings, data: TrainingData | None = None) -> f
     score = _in_rounds(settings, job, data) if several else train(settings, job, data)
     if not job.in_sweep:
         _offer(settings, job)
-        verdict = read_json(job.path / ("rounds.json" if several else "summary.json"))["verdict"]
-        check_verdict(settings.require, verdict["word"], relative(job.path))
+        file = job.path / ("rounds.json" if several else "summary.json")
+        check_verdict(settings.require, read_json(file)["verdict"]["word"], relative(file))
     return score
 
 

@@ -137,7 +137,9 @@ class SweepTable(Callback):
         replace_link(folder.parent / "latest", folder)
         if rows and rows[0]["state"] == "finished":  # the best job, since failures come last
             try:
-                verdict.check_verdict(config.require, rows[0].get("verdict", "").partition(",")[0], folder / rows[0]["job"])
+                verdict.check_verdict(
+                    config.require, rows[0].get("verdict", "").partition(",")[0], folder / rows[0]["job"] / "summary.json"
+                )
             except VerdictError as error:
                 _short = error
 
