@@ -26,7 +26,10 @@ def locked(entry: Path) -> Iterator[None]:
         StorageError: as of `writing`.
     """
     with writing(entry.parent):
-        entry.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # where no folder can be: /proc, or another machine's drive that is gone
+            raise StorageError(f"{entry.parent}: cannot be made; name another folder: cache_dir=DIR") from error
         with FileLock(f"{entry}.lock"):
             yield
 

@@ -2,6 +2,7 @@
 
 import errno
 import re
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,12 @@ def test_an_error_of_the_disk_names_the_cache_and_the_setting(error, words, tmp_
     with pytest.raises(StorageError, match=message) as raised, caches.writing(cache):
         raise error
     assert raised.value.exit_code == 6
+
+
+def test_a_cache_that_no_folder_can_hold_is_named():
+    message = "^/proc/nowhere/c: cannot be made; name another folder: cache_dir=DIR$"
+    with pytest.raises(StorageError, match=message), caches.locked(Path("/proc/nowhere/c/entry")):
+        pass
 
 
 @pytest.mark.parametrize(

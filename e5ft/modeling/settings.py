@@ -150,9 +150,7 @@ class ModelSource(Settings):
     @property
     def label(self) -> str:
         """How tables name the model."""
-        if self.path is not None:
-            return str(self.path)
-        name = self.package.label if self.package is not None else self.hub or "mini"
+        name = self.path or (self.package.label if self.package is not None else self.hub or "mini")
         return name if self.init == "pretrained" else f"{name} shape, random weights"
 
 

@@ -33,6 +33,8 @@ class EvaluationSettings(Settings):
         """Refuse an evaluation that measures nothing."""
         if not self.cutoffs:
             self.refuse("cutoffs", "must hold at least one rank, as [1,10,100]")
+        if self.bm25 is None and self.hybrid_weight not in ("auto", None):
+            self.refuse("hybrid_weight", "must be auto or null with evaluation.bm25=null: there is nothing to mix with")
 
 
 @dataclasses.dataclass(frozen=True)

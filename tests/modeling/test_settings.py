@@ -24,6 +24,12 @@ def test_a_run_s_folder_is_taken_for_its_model(tmp_path):
     assert ModelSource(path=nested).path == nested
 
 
+def test_a_label_says_that_weights_are_random_even_where_a_folder_gives_the_shape(tmp_path):
+    folder = model_in(tmp_path / "m")
+    assert ModelSource(path=folder).label == folder
+    assert ModelSource(path=folder, init="random").label == f"{folder} shape, random weights"
+
+
 def test_a_run_without_a_model_names_its_newest_checkpoint(tmp_path):
     for step in (9, 10):
         model_in(tmp_path / "run" / f"checkpoint-{step}")

@@ -3,7 +3,15 @@
 import pytest
 
 from e5ft.errors import ConfigurationError
-from e5ft.retrieval.settings import Limits, Selection
+from e5ft.retrieval.settings import EvaluationSettings, Limits, Selection
+
+
+def test_a_hybrid_without_bm25_is_refused_where_a_weight_was_given():
+    given = {"cutoffs": (10,), "batch_tokens": 1, "intervals": 1, "dimensions": None}
+    for weight in ("auto", None):
+        EvaluationSettings(bm25=None, hybrid_weight=weight, **given)
+    with pytest.raises(ConfigurationError, match="^evaluation.hybrid_weight=0.5: must be auto or null with evaluation.bm25=null"):
+        EvaluationSettings(bm25=None, hybrid_weight=0.5, **given)
 
 
 @pytest.mark.parametrize(

@@ -220,3 +220,8 @@ class ExportSettings(Settings):
     data: DataSettings
     model: ModelSource
     evaluation: EvaluationSettings
+
+    def check(self) -> None:
+        """Refuse random weights among models to merge: model=mini makes them, whatever model.path names."""
+        if self.merge.asked and self.model.init == "random":
+            self.model.refuse("init", "must be pretrained to be merged; leave model=mini out, or say model.init=pretrained")

@@ -88,6 +88,8 @@ _NARROWED = {
     "max_steps": Literal[-1] | _COUNT,
     **dict.fromkeys(("warmup_steps", "max_grad_norm", "eval_delay"), number(least=0)),
     **dict.fromkeys(("logging_steps", "save_steps"), _ABOVE_ZERO),
+    "eval_strategy": Literal["no", "steps", "epoch"],
+    "save_strategy": Literal["no", "steps", "epoch", "best"],
     "eval_steps": Literal["auto"] | _ABOVE_ZERO | None,
     **dict.fromkeys(("save_total_limit", "torch_empty_cache_steps"), _COUNT | None),
     "dataloader_num_workers": whole(0, 256),
@@ -113,9 +115,16 @@ class _TrainingGroup(Settings):
     PATH: ClassVar[str] = "training"
 
     def check(self) -> None:
-        """Refuse ways to shard a model that do not go together."""
+        """Refuse ways to shard, evaluate and save that do not go together."""
         if self.fsdp and self.fit_micro_batch:
             self.refuse("fit_micro_batch", "must be false with training.fsdp: it measures a model that is not sharded yet")
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            self.refuse("early_stopping_patience", "must be null with training.eval_strategy=no, which measures nothing")
+        if self.load_best_model_at_end and self.save_strategy not in ("best", self.eval_strategy):
+            same = f"must be as training.eval_strategy={self.eval_strategy} (training.save_strategy={self.eval_strategy})"
+            self.refuse("save_strategy", f"{same}, or training.load_best_model_at_end=false")
+        if isinstance(self.eval_steps, int | float) and self.eval_steps > 1 and self.eval_steps % 1:
+            self.refuse("eval_steps", "must be a whole number, or a share below 1")
 
     def for_rows(self, rows: int, smallest_source: int | None = None) -> "TrainingSettings":
         """These settings with numbers in the place of `auto`; see `e5ft.training.schedule`."""
@@ -187,10 +196,8 @@ def training_arguments(settings: Any, folder: Path) -> "TrainingArguments":
         name: value for name, default in defaults.items() if (value := getattr(training, name)) not in (default, schedule.AUTO)
     }
     changed = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items() if name not in _OWN}
-    if (
-        training.eval_steps == schedule.AUTO
-    ):  # chosen when the rows are known; until then as TrainingArguments wants it beside save_steps
-        changed["eval_steps"] = training.save_steps
+    # TrainingArguments wants no other beside it; here a better checkpoint is always saved.
+    changed["eval_steps"] = training.save_steps
     _check_device(training, torch.cuda.is_available() and not training.use_cpu)
     changed.setdefault("use_cpu", not torch.accelerator.is_available())  # bf16 on a CPU is refused without it
     changed.setdefault("disable_tqdm", True)  # ours says the same in fewer lines
@@ -207,7 +214,9 @@ def training_arguments(settings: Any, folder: Path) -> "TrainingArguments":
             **changed,
         )
     except Exception as error:  # it starts accelerate, FSDP and DeepSpeed, each with errors of its own
-        raise ConfigurationError(f"training: {str(error).strip() or repr(error)}") from error
+        raise ConfigurationError(f"training: {' '.join(str(error).split()) or repr(error)}") from error
+    if training.eval_steps != schedule.AUTO:  # else chosen when the rows are known
+        arguments.eval_steps = training.eval_steps or arguments.logging_steps
     _check_schedule(arguments)
     return arguments
 

@@ -51,7 +51,8 @@ def opening(source: ModelSource, encoder: "Encoder", data, overlaps: Sequence[Ov
     """
     lines = []
     if source.init == "random":
-        lines.append("  The model starts from random weights, to try things out. A real one: model=e5_small")
+        real = "model=e5_small" if source.path is None else "model.init=pretrained"
+        lines.append(f"  The model starts from random weights, to try things out. A real one: {real}")
     if data.dev_is_test:
         lines.append("  No separate test set: the scores are of the dev set that chooses the checkpoint, so a little optimistic.")
         lines.append(f"  corpus      {data.corpus}: {len(data.test.passages):,} passages, all ranked before and after")

@@ -175,7 +175,7 @@ def test_a_keep_set_that_cannot_be_divided_is_refused_before_training(trained, b
 def test_a_demanded_verdict_that_is_not_reached_is_an_exit_code_and_no_failure(trained, capsys):
     """At this learning rate nothing beats the base."""
     with pytest.raises(
-        VerdictError, match="require=better: the verdict is NO DIFFERENCE; .* .outputs/test/summary.json"
+        VerdictError, match="require=better: the verdict is NO DIFFERENCE; .* .outputs/test/summary.json."
     ) as raised:
         trained("require=better", "training.max_steps=2", "optimizer.lr=1.0", "training.warmup_steps=0")
     assert raised.value.exit_code == 7

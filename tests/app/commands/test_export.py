@@ -359,6 +359,7 @@ def test_the_base_is_mixed_into_the_soup(seeds, composed, tmp_path):
         (["merge.models=[{0}/base]", "data.keep_dir=x"], "data.keep_dir: needs the target"),
         (["merge.models=[{0}/base]", "merge.alpha=[0.5]"], r"merge.alpha=\(0.5,\): needs the models' base"),
         (["merge.models=[{0}/base]", "output_dir={0}/base"], "output_dir=.*: this is one of merge.models, which would be replaced"),
+        (["merge.models=[{0}/base]", "model=mini"], "model.init='random': must be pretrained to be merged"),
         (["merge.base={0}/base", "output_dir={0}/base"], "output_dir=.*: this is merge.base, which would be replaced"),
     ],
 )  # fmt: skip

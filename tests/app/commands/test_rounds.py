@@ -12,7 +12,7 @@ from e5ft.app.commands.data import load_training_data
 from e5ft.app.commands.rounds import train_rounds
 from e5ft.app.settings.plan import SAMPLE_SET, plan
 from e5ft.data.text import text_id
-from e5ft.errors import ConfigurationError
+from e5ft.errors import ConfigurationError, VerdictError
 from e5ft.files import read_json, write_json
 from e5ft.modeling.loading import save_encoder
 from e5ft.retrieval.verdict import overall_verdict, verdict_line
@@ -78,6 +78,11 @@ def test_two_rounds_then_a_rerun_that_skips_them(run, tmp_path, monkeypatch, cap
     monkeypatch.setattr(rounds, "train", None)  # a call would fail
     monkeypatch.setattr(rounds, "mine", None)
     assert run("resume=true")[0] == score
+
+
+def test_require_names_the_rounds_own_record(run):
+    with pytest.raises(VerdictError, match="the run is complete .outputs/test/rounds.json.$"):
+        run("require=better", "training.eval_strategy=no", "training.load_best_model_at_end=false", "optimizer.lr=1e-9")
 
 
 def test_without_dev_scores_the_last_round_is_taken_and_called_so(run, tmp_path, capsys):

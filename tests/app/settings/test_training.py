@@ -19,6 +19,7 @@ FIELDS = [field.name for field in dataclasses.fields(TrainingArguments) if field
 # What TrainingArguments does itself, when it is made or asked for the device.
 ITS_OWN = {"tf32", "use_cpu", "ddp_backend", "ddp_timeout", "full_determinism", "log_level", "log_level_replica", "torch_compile"}
 ITS_OWN |= {"logging_steps", "eval_steps"}  # TrainerState.compute_steps puts the name together
+BEST = {"load_best_model_at_end": True, "eval_strategy": "steps"}
 # Trainer's evaluation, which `evaluate` replaces, and its loaders, of which ours is another.
 _NEVER_RUN = (
     *("evaluation_loop", "prediction_step", "predict", "get_eval_dataloader", "get_test_dataloader", "_get_dataloader"),
@@ -64,11 +65,34 @@ def test_every_field_is_used_or_refused_or_pinned(field):
         ({"bf16": "yes"}, "true or false"),
         ({"eval_stepz": 1}, "did you mean training.eval_steps?"),
         ({"fsdp": True, "fit_micro_batch": True}, "must be false with training.fsdp"),
+        ({"eval_strategy": "sometimes"}, "must be no, steps or epoch"),
+        (
+            {"eval_strategy": "no", "early_stopping_patience": 2},
+            "early_stopping_patience=2: must be null with training.eval_strategy=no",
+        ),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "epoch"},
+            "save_strategy='steps': must be as training.eval_strategy=epoch",
+        ),
+        ({**BEST, "eval_steps": "auto", "save_strategy": "no"}, "save_strategy='no': must be as training.eval_strategy=steps"),
+        ({"eval_steps": 2.5}, "eval_steps=2.5: must be a whole number, or a share below 1"),
     ],
 )
 def test_values_are_refused(values, message):
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         build(module.TrainingSettings, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "every"),
+    [({"eval_steps": 2, "save_steps": 3}, 2), ({"eval_steps": 0.2, "save_steps": 3}, 0.2), ({"eval_steps": "null"}, 10)],
+)
+def test_evaluations_need_not_fit_the_checkpoints(composed, values, every):
+    """TrainingArguments wants save_steps to be a multiple of eval_steps; here what is better is saved when it is measured."""
+    settings = composed("train", *(f"training.{name}={value}" for name, value in {**BEST, **values}.items()))
+    arguments = module.training_arguments(settings, "outputs/test")
+    assert arguments.eval_steps == every and arguments.save_steps == settings.training.save_steps
+    assert arguments.load_best_model_at_end
 
 
 @pytest.mark.parametrize(("processes", "cut"), [(1, (32, 1)), (2, (16, 1)), (3, (10, 1)), (8, (4, 1))])
