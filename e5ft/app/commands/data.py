@@ -21,7 +21,6 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.candidates import MiningIndex, make_index
 from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.held_out import AUTO, JUDGED, document_ids, held_out_passages, rows_of_set
-from e5ft.retrieval.hybrid import choosing_set
 from e5ft.retrieval.layouts import splits_of
 from e5ft.retrieval.overlap import Overlap, overlaps
 from e5ft.retrieval.sets import RetrievalSet, from_rows, halves, load_beir, shrink_corpus
@@ -151,6 +150,8 @@ def load_dev_beside(settings) -> RetrievalSet | None:
     ):
         return None
     dev = load_set(dataclasses.replace(source, split=DEV_SPLIT), settings)
+    from e5ft.retrieval.hybrid import choosing_set  # imports torch, which comes after the files were read
+
     return choosing_set(dev, dev, dev, seed=settings.seed)
 
 
