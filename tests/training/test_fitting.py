@@ -173,6 +173,8 @@ def test_a_gpu_s_peak_is_that_of_the_step_and_not_of_a_larger_one_tried_before(m
     step = [SimpleNamespace(input_ids=[1, 2, 3])]
     for name in ("_micro_batches", "worst_step"):
         monkeypatch.setattr(fitting, name, lambda *_: step)
+    for name in ("_optimizer_seconds", "_encoding_speed"):
+        monkeypatch.setattr(fitting, name, lambda *_: 1.0)
     monkeypatch.setattr(fitting, "_untouched", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(fitting, "_run", lambda *_: peak.append(max(peak[-1], 500)))
     args = SimpleNamespace(device=torch.device("cuda"), per_device_train_batch_size=2, gradient_accumulation_steps=1)

@@ -440,7 +440,7 @@ def test_what_a_shard_takes(monkeypatch, planned):
     ("free", "overrides", "state"),
     [
         (1e10, [], "ok"),
-        (4e9, ["training.save_strategy=no"], "ok"),
+        (4e9, ["training.save_strategy=no", "training.load_best_model_at_end=false"], "ok"),
         (1e11, ["training.save_total_limit=null"], "note"),
     ],
 )
