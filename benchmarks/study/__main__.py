@@ -88,7 +88,7 @@ class Study:
 
     def train(self, recipe: Recipe) -> Path:
         """The model of a recipe, trained unless it is there."""
-        run = self.output / "runs" / "outputs" / recipe.name.replace("=", "-").replace(",", "_")
+        run = self.output / "runs" / "outputs" / recipe.run
         if not (run / "model").is_dir():
             shutil.rmtree(run, ignore_errors=True)
             self._run(

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from e5ft.files import digest_of
+
 MICRO_BATCH = 32
 GUIDED = ["loss=distill", "loss.teacher=guide", "loss.candidates=step"]  # the guide is E5 itself: the model before training
 
@@ -36,6 +38,12 @@ class Recipe:
             f"rows={self.rows},{self.mined},step={self.queries},epochs={self.epochs},lr={self.lr:g},"
             f"t={self.temperature:g}{more},seed={self.seed}"
         )
+
+    @property
+    def run(self) -> str:
+        """The name as a run's: no more than 100 letters, digits, - and _."""
+        name = self.name.replace("=", "-").replace(",", "_")
+        return name if len(name) <= 100 else f"{name[:80]}_{digest_of(name)[:16]}"
 
     def settings(self) -> list[str]:
         """The overrides of train.py, but for files and the model."""

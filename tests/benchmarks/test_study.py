@@ -27,7 +27,8 @@ def test_every_value_is_a_setting(factor, value, composed):  # noqa: F811
 def test_names_are_folders_and_each_recipe_has_its_own():
     recipes = [replace(Recipe(), **value) for _, value in VALUES] + [Recipe(rows=size) for size in SIZES]
     names = {recipe.name for recipe in recipes}
-    assert len(names) == len(set(recipes)) and not any("/" in name for name in names)
+    assert len(names) == len(set(recipes)) == len({recipe.run for recipe in recipes})
+    assert not any("/" in name for name in names) and all(len(recipe.run) <= 100 for recipe in recipes)
 
 
 def test_a_difference_is_the_mean_over_sets_with_the_bootstrap_s_interval():
