@@ -149,7 +149,7 @@ class Study:
 
 
 def best_of(study: Study, recipe: Recipe, values: list[dict]) -> Recipe:
-    """The value with the best target score, of those whose keep sets' mean is not significantly below the base's."""
+    """The value with the best target score, of those that lost nothing on the keep sets (paired 95 %), or of all if each lost."""
     scored = []
     for value in values:
         tried = replace(recipe, **value)

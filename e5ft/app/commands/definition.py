@@ -36,7 +36,7 @@ def of_settings(settings: TrainSettings) -> dict:
     rows = training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] * distributed.world_size()
     return {
         **{group: values[group] for group in ("matryoshka", "optimizer", "seed")},
-        # The guard looks at finished weights, and each time anew.
+        # The guard looks at finished weights, and each time again.
         "keep": {name: value for name, value in values["keep"].items() if name != "guard"},
         "loss": {name: value for name, value in values["loss"].items() if name != "chunk_size"},
         "step": {name: value for name, value in values["step"].items() if name != "guide"},
