@@ -13,7 +13,7 @@ from e5ft.data.collator import TrainingRows
 from e5ft.data.settings import Columns
 from e5ft.data.split import split_rows
 from e5ft.data.store import load_rows, tokenize_rows
-from e5ft.modeling.export import export_model
+from e5ft.exporting.folder import export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.evaluation import evaluator, score_bm25, score_model

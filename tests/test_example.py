@@ -3,7 +3,7 @@
 import runpy
 from pathlib import Path
 
-from e5ft.modeling.export import export_model
+from e5ft.exporting.folder import export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from tests.conftest import make_encoder, make_rows

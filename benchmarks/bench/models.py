@@ -5,8 +5,8 @@ from pathlib import Path
 import yaml
 
 from benchmarks.bench.texts import ROOT, TOKENIZER
+from e5ft.exporting.folder import export_model
 from e5ft.modeling.encoder import Encoder
-from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 

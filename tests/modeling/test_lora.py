@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel
 
 from e5ft.errors import ConfigurationError
-from e5ft.modeling.export import export_model
+from e5ft.exporting.folder import export_model
 from e5ft.modeling.loading import load_encoder, load_weights, save_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, added_parameters, load_adapters, save_adapters, save_for_peft
 from e5ft.modeling.settings import LoraSettings, ModelSource

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from e5ft.modeling.export import export_model
+from e5ft.exporting.folder import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder
 from e5ft.modeling.pooling import POOLINGS, Pooling
 from tests.conftest import make_encoder

@@ -13,10 +13,10 @@ from transformers import AutoConfig
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
+from e5ft.exporting.folder import export_model
 from e5ft.files import read_json, write_json
 from e5ft.modeling import recorded
 from e5ft.modeling.encoder import EncoderSpec
-from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_description, load_encoder, save_encoder
 from e5ft.modeling.settings import ModelSource
 from tests.conftest import WORDS, make_encoder

@@ -11,10 +11,10 @@ from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.telling.report import header_line, plain_card, relative, say, text_format
 from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.exporting.folder import export_model
 from e5ft.files import read_json, write_json
 from e5ft.formatting import inline
 from e5ft.modeling.encoder import Encoder, EncoderSpec
-from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import RECORD, load_description, load_encoder
 from e5ft.modeling.merging import check_mergeable, merge
 from e5ft.modeling.settings import ModelSource, model_folder, model_folders

@@ -28,10 +28,10 @@ from e5ft.data.collator import TrainingRows, most_tokens
 from e5ft.data.sampler import StepSampler
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import ConfigurationError, TerminatedError
+from e5ft.exporting.folder import export_model
 from e5ft.files import read_json, write_json
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
-from e5ft.modeling.export import export_model
 from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft

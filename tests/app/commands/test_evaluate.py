@@ -10,8 +10,8 @@ import pytest
 from e5ft.app.commands.evaluate import evaluate
 from e5ft.app.commands.export import export
 from e5ft.errors import ConfigurationError, DataError
+from e5ft.exporting.folder import ExportError, export_model
 from e5ft.files import read_json
-from e5ft.modeling.export import ExportError, export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from tests.conftest import make_encoder

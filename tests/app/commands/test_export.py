@@ -12,8 +12,8 @@ from e5ft.app.commands.evaluate import evaluate
 from e5ft.app.commands.export import export, sweep_table
 from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, DataError
+from e5ft.exporting.folder import export_model
 from e5ft.files import read_json
-from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.soups import soup_table

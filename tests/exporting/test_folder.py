@@ -5,9 +5,9 @@ import json
 import pytest
 
 from e5ft.data.text import TextSpec
+from e5ft.exporting.folder import export_model
 from e5ft.files import read_json
 from e5ft.modeling.encoder import EncoderSpec
-from e5ft.modeling.export import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder, save_encoder
 from tests.conftest import make_encoder
 
