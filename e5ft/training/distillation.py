@@ -121,11 +121,12 @@ class Distillation(nn.Module):
 
 
 class Regularised(nn.Module):
-    """Any loss, plus a divergence from how the model before training scored the step.
+    """The weighted mean of any loss and of a divergence from how the model before training scored the step.
 
-        loss + weight * mean over rows of KL( softmax(cos_base(q, c) / temperature) || softmax(cos(q, c) / temperature) )
+        (loss + weight * D) / (1 + weight)
+        D = mean over rows of KL( softmax(cos_base(q, c) / temperature) || softmax(cos(q, c) / temperature) )
 
-    with the step's distinct passages c. Only scores between the step's own texts are held. The rows whose scores are in
+    with the step's distinct passages c. A mean, so that gradients are clipped alike whatever the weight. Only scores between the step's own texts are held. The rows whose scores are in
     memory at once are the loss's `chunk_size`.
 
     Args:
@@ -152,7 +153,7 @@ class Regularised(nn.Module):
             divergence = divergence_over_step(embeddings.float(), step, "base", *temperatures, self.chunk_size)
         loss = self.loss(embeddings, step)
         self.statistics = {**getattr(self.loss, "statistics", {}), "kl_to_base": divergence.detach()}
-        return loss + self.weight * divergence
+        return (loss + self.weight * divergence) / (1 + self.weight)
 
 
 def divergence_over_step(

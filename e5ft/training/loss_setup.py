@@ -16,6 +16,8 @@ from e5ft.training.distillation import Regularised
 from e5ft.training.matryoshka import Matryoshka
 from e5ft.training.settings import KeepSettings, MatryoshkaSettings
 
+E5_TEMPERATURE = 0.01  # of E5's own training: what the base is held to where the loss has no temperature
+
 
 @dataclasses.dataclass(frozen=True)
 class LossSetup:
@@ -77,14 +79,12 @@ def loss_setup(
     Raises:
         ConfigurationError: a guide that nothing uses, or a guide or base with random weights.
     """
-    temperature = keep.temperature if keep.temperature is not None else getattr(loss, "temperature", None)
+    temperature = getattr(loss, "temperature", E5_TEMPERATURE) if keep.temperature is None else keep.temperature
     if matryoshka.dimensions is not None:
         loss = Matryoshka(loss, matryoshka.dimensions, matryoshka.weights)
     if keep.weight:
-        if temperature is None:
-            raise ConfigurationError("keep.temperature=null: must be given, since the loss has no temperature")
         if base.init == "random":
-            raise ConfigurationError("keep.weight: must be 0: the model before training has random weights, nothing to keep")
+            raise ConfigurationError(f"keep.weight={keep.weight:g}: must be 0, since the model before training has random weights: nothing to keep")
         loss = Regularised(loss, keep.weight, temperature)
     needs = frozenset(getattr(loss, "needs", ()))
     if guide is not None and "guide" not in needs:

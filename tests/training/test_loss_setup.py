@@ -22,6 +22,7 @@ def test_what_wraps_what():
     assert (setup.loss.temperature, setup.loss.chunk_size, setup.guide) == (0.03, 7, None)
     assert setup.needs == {"base"}
     assert loss_setup(Distillation(0.04, teacher="guide"), PLAIN, KEPT, None, BASE).loss.temperature == 0.04
+    assert loss_setup(Triplet(), PLAIN, KEPT, None, BASE).loss.temperature == 0.01  # it has none
     assert loss_setup(InfoNCE(0.03), PLAIN, KeepSettings(0.5, 0.2), None, BASE).loss.temperature == 0.2
 
 
@@ -46,9 +47,8 @@ def test_a_guide_s_folder_that_is_not_there_is_no_hub_name(tmp_path, monkeypatch
     [
         (InfoNCE(0.05, false_negatives="guide"), NOTHING, None, RANDOM, "step.guide=null: must name a model"),
         (Distillation(0.05, teacher="guide"), NOTHING, None, RANDOM, "step.guide=null: must name a model"),
-        (InfoNCE(0.05), KEPT, None, RANDOM, "keep.weight: must be 0: .*nothing to keep"),
+        (InfoNCE(0.05), KEPT, None, RANDOM, "keep.weight=0.5: must be 0, .*nothing to keep"),
         (InfoNCE(0.05), NOTHING, "x/y", BASE, "step.guide=x/y: nothing uses it"),
-        (Triplet(), KEPT, None, BASE, "keep.temperature=null: must be given"),
     ],
 )
 def test_what_cannot_work_is_refused(loss, keep, guide, base, message):
