@@ -7,9 +7,10 @@ for each and a steadier gradient, but fewer updates; by the square root both gro
 steps in all. Published: 128 of 59,000 rows (DPR, Karpukhin et al. 2020, and Tevatron's example for the same data); 32 by default
 in opensearch-py-ml's and 10 in LlamaIndex's training of sentence-transformers, which are made for small data.
 
-Epochs: as many as show 2,000 rows, at most 4. Shown more often, a few hundred rows are learnt by heart, and what the model knew
-before is lost. Published in the same form: the default of OpenAI's fine-tuning, by its cookbook, is 3 epochs, more where these
-show below 100 examples and fewer where they show above 25,000; LlamaIndex has 2.
+Epochs: as many as show 1,000 rows, at most 4. Of 1,024 rows a second epoch gained nothing on mE5-small (docs/recipes.md; neither
+did steps of more than 32 there). Shown often, a few hundred rows are learnt by heart, and what the model knew before is lost.
+Published in the same form: the default of OpenAI's fine-tuning, by its cookbook, is 3 epochs, more where these show below 100
+examples and fewer where they show above 25,000; LlamaIndex has 2.
 """
 
 import math
@@ -19,7 +20,7 @@ AUTO = "auto"
 # Of TrainingArguments. The first is a number, the most where the second is `auto`.
 FIELDS = MICRO_BATCH, ACCUMULATION, EPOCHS = "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"
 FEWEST_QUERIES, MOST_QUERIES = 16, 256  # of a step
-ROWS_SHOWN = 2_000  # in all epochs together, at least, where MOST_EPOCHS allow
+ROWS_SHOWN = 1_000  # in all epochs together, at least, where MOST_EPOCHS allow
 MOST_EPOCHS = 4
 
 

@@ -101,7 +101,7 @@ def test_auto_becomes_numbers_by_rows_and_processes(composed, monkeypatch, proce
     settings = composed("train", "model=e5_small")
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     made = settings.training.for_rows(1_024)
-    assert (made.per_device_train_batch_size, made.gradient_accumulation_steps, made.num_train_epochs) == (*cut, 2)
+    assert (made.per_device_train_batch_size, made.gradient_accumulation_steps, made.num_train_epochs) == (*cut, 1)
     assert dataclasses.replace(made, **{name: getattr(settings.training, name) for name in FIELDS_OF_STEP}) == settings.training
     monkeypatch.delenv("WORLD_SIZE")
     arguments = module.training_arguments(settings, "outputs/test")
