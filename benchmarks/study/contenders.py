@@ -4,7 +4,8 @@ from pathlib import Path
 
 from benchmarks.study.factors import Recipe
 
-PROMPTS = {"anchor": "query: ", "positive": "passage: ", "negative": "passage: "}
+SAVED = {"query": "query: ", "document": "passage: "}  # without them the folder would be measured without prefixes
+PROMPTS = {"anchor": SAVED["query"], "positive": SAVED["document"], "negative": SAVED["document"]}
 NAMES = ("MNRL", "CachedGIST")
 
 
@@ -26,7 +27,7 @@ def train(name: str, base: Path, rows: list[dict], recipe: Recipe, output: Path,
     from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.training_args import BatchSamplers
 
-    model, cached = SentenceTransformer(str(base), device="cpu"), name == "CachedGIST"
+    model, cached = SentenceTransformer(str(base), prompts=SAVED, device="cpu"), name == "CachedGIST"
     model.max_seq_length = 512
     columns = {"anchor": [row["query"] for row in rows], "positive": [row["document"] for row in rows]}
     if "hard_negative" in rows[0]:
