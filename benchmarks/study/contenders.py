@@ -28,7 +28,7 @@ def train(name: str, base: Path, rows: list[dict], recipe: Recipe, output: Path,
     from sentence_transformers.training_args import BatchSamplers
 
     model, cached = SentenceTransformer(str(base), prompts=SAVED, device="cpu"), name == "CachedGIST"
-    model.max_seq_length = 512
+    model.max_seq_length = min(model.max_seq_length or 512, 512)
     columns = {"anchor": [row["query"] for row in rows], "positive": [row["document"] for row in rows]}
     if "hard_negative" in rows[0]:
         columns["negative"] = [row["hard_negative"] for row in rows]

@@ -1,4 +1,4 @@
-"""The study's own arithmetic, and that what it tries are settings of train.py: nothing is trained."""
+"""The study's own arithmetic, that what it tries are settings of train.py, and that contenders are measured as they were trained."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.study import contenders
 from benchmarks.study.__main__ import best_of
 from benchmarks.study.factors import FACTORS, SIZES, Recipe
 from benchmarks.study.measuring import choosing_sets, difference, reporting_sets
+from e5ft.exporting.folder import export_model
+from e5ft.modeling.loading import ModelSource, load_encoder
 from tests.app.conftest import composed  # noqa: F401, a fixture
+from tests.conftest import make_encoder
 
 VALUES = [(factor, value) for factor, values in FACTORS.items() for value in values]
 
@@ -81,3 +85,14 @@ def test_the_best_target_is_chosen_among_those_that_lost_nothing():
     values = [{"lr": lr} for lr in (1e-5, 2e-5, 3e-5)]
     assert best_of(FakeStudy({1e-5: (0.6, 0.5), 2e-5: (0.7, 0.5), 3e-5: (0.8, 0.4)}), Recipe(), values).lr == 2e-5
     assert best_of(FakeStudy({1e-5: (0.6, 0.4), 2e-5: (0.7, 0.4), 3e-5: (0.8, 0.3)}), Recipe(), values).lr == 3e-5
+
+
+@pytest.mark.parametrize("name", contenders.NAMES)
+def test_a_contender_is_trained_and_keeps_its_prefixes(tmp_path, name):
+    base = make_encoder()
+    export_model(base, tmp_path / "base", "card")
+    rows = [{"query": f"질문 {i}", "document": f"답 {i}", "hard_negative": f"다른 답 {i}"} for i in range(16)]
+    contenders.train(name, tmp_path / "base", rows, Recipe(), tmp_path / "model", bf16=False)
+    trained = load_encoder(ModelSource(path=str(tmp_path / "model")))
+    assert (trained.spec.text.query_prefix, trained.spec.text.passage_prefix) == ("query: ", "passage: ")
+    assert not np.allclose(trained.encode(["질문 1"], "query"), base.encode(["질문 1"], "query"), atol=1e-5)
