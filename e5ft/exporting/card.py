@@ -54,7 +54,7 @@ def hub_sets(names: object) -> list[str]:
             name = "/".join(name.removeprefix("hf://datasets/").partition("@")[0].split("/")[:2])
         elif isinstance(name, str) and Path(name).exists():
             continue
-        if isinstance(name, str) and HUB_NAME.fullmatch(name):
+        if isinstance(name, str) and "/" in name and HUB_NAME.fullmatch(name):
             found[name] = None
     return list(found)
 

@@ -44,9 +44,6 @@ def snippets(spec: "EncoderSpec", dimension: int) -> dict[str, Snippet]:
         dimension: of a vector.
     """
     query, passage = python_literal(spec.text.query_prefix), python_literal(spec.text.passage_prefix)
-    prefixed = f"""\
-query_vectors = {{}}([{query} + text for text in queries])
-passage_vectors = {{}}([{passage} + text for text in passages])"""
     found = {
         "sentence_transformers": Snippet(
             "sentence-transformers",
@@ -77,7 +74,8 @@ def embed(texts):
     return torch.nn.functional.normalize(pooled, dim=1)
 
 
-{prefixed.format("embed", "embed")}""",
+query_vectors = embed([{query} + text for text in queries])
+passage_vectors = embed([{passage} + text for text in passages])""",
         ),
         "tei": Snippet(
             "text-embeddings-inference",

@@ -156,8 +156,8 @@ def test_data_sets_of_the_hub_are_told_from_local_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/rows").write_text("")
-    names = ["owner/set", "data/rows", "data/rows*.jsonl", "s3://bucket/rows", "hf://datasets/o/n@main/a.jsonl", "owner/set"]
-    assert hub_sets(names) == ["owner/set", "o/n"] and hub_sets(None) == [] and hub_sets("owner/set") == ["owner/set"]
+    names = ["owner/set", "data/rows", "data/rows*.jsonl", "s3://bucket/rows", "hf://datasets/an/other@main/a.jsonl", "owner/set"]
+    assert hub_sets(names) == ["owner/set", "an/other"] and hub_sets(None) == [] and hub_sets("owner/set") == ["owner/set"]
 
 
 def test_leaks_are_told():
