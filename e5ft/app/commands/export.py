@@ -276,7 +276,8 @@ def _card(source: ModelSource, encoder: Encoder) -> str:
         step = Path(source.path).name.removeprefix("checkpoint-")
         if Path(source.path).name == "model" or step == _whole_step(read_json(run / "summary.json")):
             return (run / "model" / "README.md").read_text(encoding="utf-8")
-    return plain_card(source.label, encoder, base_of(source))
+    base = base_of(source)
+    return plain_card(base.name, encoder, base)
 
 
 def _whole_step(summary: dict) -> str | None:
