@@ -21,7 +21,7 @@ ENVIRONMENTS = {
     "onnxruntime": ("tokenizers==0.23.3", "onnxruntime==1.32.0"),
     "langchain": ("langchain-huggingface==1.2.3", *_NEWEST),
     "llama-index": ("llama-index-embeddings-huggingface==0.8.0", *_NEWEST),
-    "haystack": ("haystack-ai==3.4.1", *_NEWEST),
+    "haystack": ("sentence-transformers-haystack==2.0.0", "haystack-ai==3.4.1", *_NEWEST),
     "fastembed": ("fastembed==0.9.1",),
     "infinity": ("infinity-emb[torch,optimum]==0.0.78",),
 }
@@ -80,7 +80,7 @@ passage_vectors = embed([{passage} + text for text in passages])"""
         ),
         Consumer("LangChain", "langchain", found["langchain"], ("langchain-huggingface", st)),
         Consumer("LlamaIndex", "llama-index", found["llama_index"], ("llama-index-embeddings-huggingface", st)),
-        Consumer("Haystack", "haystack", _HAYSTACK, ("haystack-ai", st)),
+        Consumer("Haystack", "haystack", _HAYSTACK, ("haystack-ai", "sentence-transformers-haystack", st)),
         Consumer("infinity", "infinity", _INFINITY + prefixed, ("infinity-emb", hf)),
     ]
     if "fastembed" in found:
@@ -120,10 +120,10 @@ def embed(texts):
 """
 _HAYSTACK = """\
 from haystack import Document
-from haystack.components.embedders import SentenceTransformersDocumentEmbedder, SentenceTransformersTextEmbedder
+from haystack_integrations.components.embedders import sentence_transformers as embedders
 
-query_embedder = SentenceTransformersTextEmbedder("PATH", encode_kwargs={"prompt_name": "query"})
-passage_embedder = SentenceTransformersDocumentEmbedder("PATH", encode_kwargs={"prompt_name": "document"})
+query_embedder = embedders.SentenceTransformersTextEmbedder(model="PATH", encode_kwargs={"prompt_name": "query"})
+passage_embedder = embedders.SentenceTransformersDocumentEmbedder(model="PATH", encode_kwargs={"prompt_name": "document"})
 query_embedder.warm_up()
 passage_embedder.warm_up()
 query_vectors = [query_embedder.run(text)["embedding"] for text in queries]
@@ -136,7 +136,7 @@ from infinity_emb import AsyncEmbeddingEngine, EngineArgs
 
 
 async def asked(texts):
-    arguments = EngineArgs("PATH", engine="torch", device="cpu", dtype="float32", model_warmup=False, bettertransformer=False)
+    arguments = EngineArgs(model_name_or_path="PATH", engine="torch", device="cpu", dtype="float32", model_warmup=False, bettertransformer=False)
     async with AsyncEmbeddingEngine.from_args(arguments) as engine:
         return (await engine.embed(sentences=texts))[0]
 

@@ -81,7 +81,7 @@ passage_vectors = embed([{passage} + text for text in passages])""",
             "text-embeddings-inference",
             "bash",
             """\
-docker run -p 8080:80 -v "PATH:/model" ghcr.io/huggingface/text-embeddings-inference:cpu-latest --model-id /model
+docker run -p 8080:80 -v "PATH:/model" ghcr.io/huggingface/text-embeddings-inference:cpu-1.9 --model-id /model
 curl 127.0.0.1:8080/embed -H "Content-Type: application/json" \\
     -d '{"inputs": ["..."], "prompt_name": "query", "truncate": true}'""",
             'Passages: `"prompt_name": "document"`. Its OpenAI route `/v1/embeddings` takes no prompt name: send each text with its prefix there.',
@@ -92,7 +92,7 @@ curl 127.0.0.1:8080/embed -H "Content-Type: application/json" \\
             f"""\
 vllm serve "PATH" --runner pooling
 curl 127.0.0.1:8000/v1/embeddings -H "Content-Type: application/json" \\
-    -d {shell_literal(json.dumps({"model": "PATH", "input": [spec.text.query_prefix + "..."]}))}""",
+    -d {shell_literal(json.dumps({"model": "PATH", "input": [spec.text.query_prefix + "..."], "truncate_prompt_tokens": -1}))}""",
             "It ignores the model's prompts: every text is sent with its prefix.",
         ),
         "langchain": Snippet(
