@@ -137,7 +137,8 @@ from infinity_emb import AsyncEmbeddingEngine, EngineArgs
 
 async def asked(texts):
     arguments = EngineArgs(model_name_or_path="PATH", engine="torch", device="cpu", dtype="float32", model_warmup=False, bettertransformer=False)
-    async with AsyncEmbeddingEngine.from_args(arguments) as engine:
+    engine = AsyncEmbeddingEngine.from_args(arguments)
+    async with engine:
         return (await engine.embed(sentences=texts))[0]
 
 

@@ -39,11 +39,15 @@ def test_what_is_served_right_is_told_from_what_is_not(model, here, tmp_path):
     right = next(each for each in consumers(make_encoder()) if each.name == ST)
     result = compared(model, right, tmp_path)
     assert command.served_right(result) and result["cosine"].keys() == {"NFC", "over-long", "NFD"} and ST in result["versions"]
-    for harm in ('prompt_name="query"', 'prompt_name="document"'):
-        faulty = dataclasses.replace(right, code=right.code.replace(harm, 'prompt=""'))
-        assert not command.served_right(compared(model, faulty, tmp_path)), harm
-    longer = dataclasses.replace(right, code=right.code + "\nquery_vectors = 2 * query_vectors")
-    assert compared(model, longer, tmp_path)["cosine"]["NFC"] == pytest.approx(0, abs=1e-4)  # not of length 1
+
+
+def test_a_prefix_left_out_and_vectors_of_another_length_are_no_right_serving(model):
+    encoder = load_encoder(ModelSource(path=str(model)))
+    texts = [text for texts in command.PROBES.values() for text in texts]
+    queries, passages = (encoder.encode(texts, role) for role in ("query", "passage"))
+    for harmed in ((passages, passages), (queries, queries), (2 * queries, passages), (queries, 0.9 * passages)):
+        assert min(command._cosines(encoder, *harmed).values()) < command.COSINE
+    assert min(command._cosines(encoder, queries, passages).values()) > command.COSINE
 
 
 def test_why_a_library_could_not_be_run_stands_in_the_table(model, here, tmp_path, monkeypatch, capsys):
