@@ -4,6 +4,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 RUN ?= outputs/latest
 DATA ?=
+MODEL ?= exported
 ARGS ?=
 
 # Exactly what the lock says, every file by its hash, and no build that fetches more.
@@ -16,7 +17,7 @@ OLDEST := .venv-oldest
 KERNEL_TESTS := $(patsubst %,tests/modeling/test_%.py,cpu attention dropout encoder) tests/retrieval/test_search.py
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: help setup setup-dev train test test-fast test-kernels test-oldest eval mine sweep export bench gpu chaos mutants lint format ddp doctor docs lock audit-deps clean
+.PHONY: help setup setup-dev train test test-fast test-kernels test-oldest eval mine sweep export bench gpu consumers chaos mutants lint format ddp doctor docs lock audit-deps clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -62,6 +63,9 @@ bench: $(VENV)/.installed-dev  ## time and memory beside sentence-transformers (
 gpu: $(VENV)/.installed-dev  ## what only a GPU can show: its kernels, memory, speed (25 minutes; ARGS=--quick: three)
 	$(PY) -m benchmarks.gpu $(ARGS)
 
+consumers: $(VENV)/.installed-dev  ## load MODEL (exported/) in each library that people use, an environment each, and compare vectors
+	$(PY) -m benchmarks.consumers $(MODEL) $(ARGS)
+
 doctor: $(VENV)/.installed  ## check machine, settings, data and model in seconds, with remedies
 	@$(PY) train.py doctor=true $(ARGS)
 
@@ -94,7 +98,7 @@ audit-deps: $(TOOLS)/.installed  ## known vulnerabilities of everything locked, 
 	@$(TOOLS)/bin/python .ci/audit.py requirements.lock requirements-torch.lock requirements-dev.lock requirements-tools.lock
 
 clean:  ## remove caches and the virtual environments; outputs/ and multirun/ stay
-	rm -rf cache .venv .venv-tools .venv-oldest .pytest_cache .ruff_cache .hypothesis
+	rm -rf cache .venv .venv-tools .venv-oldest .venv-consumers .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python $(TOOLS)/bin/python:

@@ -1,5 +1,7 @@
 """Ground floor: numbers and texts as a person or a page shows them."""
 
+from collections.abc import Sequence
+
 
 def duration(seconds: float) -> str:
     """Return a time as 12 s, 3 min 20 s or 2 h 5 min."""
@@ -24,3 +26,17 @@ def inline(text: object) -> str:
     """Return a value as one line that Markdown and HTML show as text: no markup, no link, no character that hides."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return line.translate(_ESCAPES).replace("](", "]&#40;")
+
+
+def markdown_table(rows: Sequence[Sequence[object]], text_columns: int = 1) -> str:
+    """Rows as a Markdown table; whatever is in a cell is shown as text.
+
+    Args:
+        rows: the head first; all of one length.
+        text_columns: how many columns, from the left, are aligned left; the others are aligned right.
+
+    Returns:
+        The lines, without a last line end.
+    """
+    head, *rest = ["| " + " | ".join(map(inline, row)) + " |" for row in rows]
+    return "\n".join([head, "|" + "---|" * text_columns + "---:|" * (len(rows[0]) - text_columns), *rest])

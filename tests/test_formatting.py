@@ -2,7 +2,7 @@
 
 import pytest
 
-from e5ft.formatting import duration, inline, size
+from e5ft.formatting import duration, inline, markdown_table, size
 from tests.app.telling.test_report import NASTY
 
 
@@ -20,3 +20,8 @@ def test_durations_and_sizes():
 def test_korean_and_ordinary_names_stay_readable():
     for name in ("ko-wiki-test", "intfloat/multilingual-e5-small", "전입신고는 언제까지 하나요?", "['query_passage']", "query: "):
         assert inline(name) == name
+
+
+def test_a_table_shows_any_cell_as_text():
+    table = markdown_table([["set", "", "score"], ["a|b", "<i>", 0.5]], text_columns=2)
+    assert table == "| set |  | score |\n|---|---|---:|\n| a&#124;b | &#60;i&#62; | 0.5 |"

@@ -132,7 +132,7 @@ def _refuse_two_records(source: ModelSource, ours: dict, theirs: dict, given: Ma
 def _sentence_transformers(source: ModelSource, config, given: Mapping[str, object]) -> Recorded | None:
     """Read a model in sentence-transformers' layout; None for any other."""
     place = source.label
-    file = _file(source, "modules.json", needed=not given.keys() >= {"pooling", *_PREFIXES})
+    file = model_file(source, "modules.json", needed=not given.keys() >= {"pooling", *_PREFIXES})
     if file is None:
         return None
     modules = _parsed(file, f"{place}/modules.json")
@@ -233,15 +233,15 @@ def _e5_name(source: ModelSource) -> str | None:
     if source.path is not None:  # a snapshot in the hub's cache
         names += [part for part in Path(source.path).resolve().parts if part.startswith("models--")]
     names.append(_mapping(source, "config.json").get("_name_or_path"))
-    card = None if any(isinstance(name, str) and _E5.search(name) for name in names) else _file(source, "README.md")
+    card = None if any(isinstance(name, str) and _E5.search(name) for name in names) else model_file(source, "README.md")
     if card is not None:
         names += _BASE_IN_CARD.findall(card.read_text(encoding="utf-8", errors="replace")[:100_000])
     return next((printable(name) for name in names if isinstance(name, str) and _E5.search(name)), None)
 
 
 def _mapping(source: ModelSource, name: str, needed: bool = False) -> dict:
-    """A JSON object from a file of the model; empty where there is no file. See `_file`."""
-    file = _file(source, name, needed)
+    """A JSON object from a file of the model; empty where there is no file. See `model_file`."""
+    file = model_file(source, name, needed)
     if file is None:
         return {}
     value = _parsed(file, f"{source.label}/{name}")
@@ -262,7 +262,7 @@ def _is_known(source: ModelSource, name: str) -> bool:
     return not constants.HF_HUB_OFFLINE or try_to_load_from_cache(source.hub, name, revision=source.revision) is not None
 
 
-def _file(source: ModelSource, name: str, needed: bool = False) -> Path | None:
+def model_file(source: ModelSource, name: str, needed: bool = False) -> Path | None:
     """A file of the model, in its folder, the local cache or fetched from the hub; None where the model has none.
 
     Args:

@@ -9,11 +9,13 @@ from pathlib import Path
 from e5ft.app.commands.reading import sets_to_measure
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
-from e5ft.app.telling.report import header_line, plain_card, relative, say, text_format
+from e5ft.app.telling.report import header_line, relative, say, text_format
 from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.exporting.card import plain_card
 from e5ft.exporting.folder import export_model
+from e5ft.exporting.origin import base_of
 from e5ft.files import read_json, write_json
-from e5ft.formatting import inline
+from e5ft.formatting import inline, markdown_table
 from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.loading import RECORD, load_description, load_encoder
 from e5ft.modeling.merging import check_mergeable, merge
@@ -46,7 +48,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     target = _target(Path(settings.output_dir), settings)
     if settings.merge.asked:
         encoder, name, record = merge_models(settings, sets_to_measure(settings) if sets is None else sets)
-        card = plain_card(name, encoder) + (_soup_section(record) if "soup" in record else "")
+        card = plain_card(name, encoder, base_of(source)) + (_soup_section(record) if "soup" in record else "")
         card += _card_section(record) if "base" in record else ""
     elif settings.data.eval_dir is not None or settings.data.keep_dir:
         raise ConfigurationError(
@@ -236,10 +238,7 @@ def _soup_section(record: dict) -> str:
 
 def _scores(rows: list[list[str]], split: str) -> str:
     """A table's rows in Markdown, under a line that says what is in it."""
-    head, *rows = [[inline(cell) for cell in row] for row in rows]
-    table = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 2) + "---|"]
-    table += ["| " + " | ".join(row) + " |" for row in rows]
-    return f"\nThe target first, then the keep sets, split {inline(split)}, 95 % intervals:\n\n" + "\n".join(table) + "\n"
+    return f"\nThe target first, then the keep sets, split {inline(split)}, 95 % intervals:\n\n{markdown_table(rows)}\n"
 
 
 def _target(path: Path, settings: ExportSettings) -> Path:
@@ -277,7 +276,8 @@ def _card(source: ModelSource, encoder: Encoder) -> str:
         step = Path(source.path).name.removeprefix("checkpoint-")
         if Path(source.path).name == "model" or step == _whole_step(read_json(run / "summary.json")):
             return (run / "model" / "README.md").read_text(encoding="utf-8")
-    return plain_card(source.label, encoder)
+    base = base_of(source)
+    return plain_card(base.name, encoder, base)
 
 
 def _whole_step(summary: dict) -> str | None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import chain
 
 from e5ft.app.commands.data import TrainingData
 from e5ft.app.commands.ending import is_base
 from e5ft.app.settings.groups import TrainSettings
 from e5ft.data.store import TokenStore
+from e5ft.exporting.card import language_of
 from e5ft.retrieval.comparison import Scores, keep_record, paired_values
 from e5ft.retrieval.overlap import Overlap
 from e5ft.retrieval.tables import headline, main_metric
@@ -49,6 +51,7 @@ def summarise(
             "read": data.rows.read,
             "rejected": data.rows.rejected,
             "train_rows": len(data.train.rows),
+            "language": language_of(chain(*data.train.rows[:: max(1, len(data.train.rows) // 1000)]["positives"])),
         },
         "truncated_share": tokens.truncated / max(tokens.texts, 1),
         "test_set": data.test.name,

@@ -29,6 +29,7 @@ from e5ft.data.sampler import StepSampler
 from e5ft.data.store import TokenStore, tokenize_rows
 from e5ft.errors import ConfigurationError, TerminatedError
 from e5ft.exporting.folder import export_model
+from e5ft.exporting.origin import base_of
 from e5ft.files import read_json, write_json
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder
@@ -326,7 +327,7 @@ class _Run:
         for scores in measured:
             for name, evaluation in scores.files.items():
                 evaluation.save(path / "eval" / evaluation.set_name / name)
-        card = report.model_card(plain(self.settings), summary, encoder)
+        card = report.card_of_run(plain(self.settings), summary, encoder, base_of(self.settings.model))
         summary["export_difference"] = export_model(encoder, path / "model", card)
         base = self.settings.model
         if base.init == "pretrained" and adapter_state(encoder):  # none where nothing beat the model before training

@@ -1,12 +1,12 @@
-"""What commands print for a person: first lines, last lines with the table and what to do next, and the model card."""
+"""What commands print for a person: first lines, last lines with the table and what to do next, and what the model card says of a run."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e5ft import distributed
-from e5ft.formatting import duration, inline
+from e5ft.exporting.card import model_card
+from e5ft.formatting import duration
 from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.overlap import Overlap
 from e5ft.retrieval.sets import halves
@@ -23,6 +23,7 @@ from e5ft.retrieval.tables import (
 from e5ft.retrieval.verdict import result_text, verdict_line
 
 if TYPE_CHECKING:
+    from e5ft.exporting.origin import Base
     from e5ft.modeling.encoder import Encoder
     from e5ft.retrieval.sets import RetrievalSet
 
@@ -173,94 +174,28 @@ def leaks(summary: dict) -> list[str]:
     return [overlap.sentence for overlap in overlaps if overlap.leaks]
 
 
-def model_card(settings: dict, summary: dict, encoder: "Encoder") -> str:
-    """The README.md of model/: how to use the model without e5ft, its scores, and how it was trained.
+def card_of_run(settings: dict, summary: dict, encoder: "Encoder", base: "Base") -> str:
+    """The README.md of a run's model.
 
     Args:
         settings: of the run as plain values, without secrets.
         summary: as summary.json holds it.
         encoder: the model.
+        base: before training.
     """
-    scores = summary["scores"]
-    metrics = [name for name in headline(settings["evaluation"]["cutoffs"]) if name in scores["after"]["metrics"]]
-    table = ["| | " + " | ".join(metrics) + " |", "|---|" + "---:|" * len(metrics)]
-    for entry in scores.values():
-        cells = [
-            f"{entry['metrics'][name]:.3f} [{entry['intervals'][name][0]:.3f}, {entry['intervals'][name][1]:.3f}]"
-            for name in metrics
-        ]
-        table.append(f"| {inline(entry['label'])} | " + " | ".join(cells) + " |")
-    source, alpha = summary["data"]["source"], summary["best"]["alpha"]
-    merged = (
-        "" if alpha == 1 else f", {alpha:g} x, and of the model before training, {1 - alpha:g} x (a keep set refuted alpha 1)"
-    )
-    return f"""{plain_card(summary["model"], encoder)}
-## Scores
-
-Of {inline(summary["test_set"])}, {summary["queries"]:,} queries among {summary["passages"]:,} passages, with 95 % intervals over queries{" (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""}.
-
-{chr(10).join(table)}
-
-{inline(verdict_line(summary["verdict"]))}
-{"".join(f"{chr(10)}Trained on the test: {inline(sentence)}.{chr(10)}" for sentence in leaks(summary))}{_retention(summary)}
-## Training
-
-- rows: {summary["data"]["train_rows"]:,} of {inline(Path(str(source)).name)}
-- steps: {summary["training"]["steps"]:,} of {summary["training"]["queries_per_step"]:,} queries; the weights are of step {summary["best"]["step"]:,}{merged}
-- loss: {inline(str(settings["loss"]))}
-- optimizer: {inline(str(settings["optimizer"]))}
-- seed: {settings["seed"]}
-"""
-
-
-def _retention(summary: dict) -> str:
-    """The model card's section on the sets whose scores training must not lower; empty where there are none."""
-    if not summary["keep"]:
-        return ""
-    main, rows = gain_and_loss_rows(summary)
-    table = [f"| set | | {main} before | after | difference | |", "|---|---|---:|---:|---:|---|"]
-    table += ["| " + " | ".join(map(inline, row)) + " |" for row in rows]
-    return f"""
-## What it cost elsewhere
-
-Before and after training, with the paired difference and its 95 % interval over queries; kept means that it includes 0.
-
-{chr(10).join(table)}
-"""
-
-
-def plain_card(label: str, encoder: "Encoder") -> str:
-    """A model card without scores: what the vectors are and how to use them without e5ft."""
-    text = encoder.spec.text
-    prefixes = json.dumps({"query": text.query_prefix, "document": text.passage_prefix}, ensure_ascii=False)
-    # In JSON, not in a code span: there, an HTML entity would be read as it is written, and the prefix copied wrong.
-    prefixes = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in prefixes)
-    return f"""---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-tags: [sentence-transformers, feature-extraction, sentence-similarity, e5ft]
----
-# {inline(label)}, fine-tuned with e5ft
-
-Vectors of {encoder.dimension} dimensions, {encoder.spec.pooling} pooling, length 1: compare them by dot product.
-
-**Prefixes are part of the model.** Queries and passages (documents) begin with, as JSON strings:
-
-```json
-{prefixes}
-```
-
-Texts are normalised to Unicode NFC first. At most {text.query_max_length} tokens of a query and {text.passage_max_length} of a passage are read.
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("PATH")
-queries = model.encode(["..."], prompt_name="query")
-passages = model.encode(["..."], prompt_name="document")
-scores = queries @ passages.T
-```
-"""
+    keep = []
+    if summary["keep"]:
+        main, rows = gain_and_loss_rows(summary)
+        keep = [["set", "", f"{main} before", "after", "difference", ""], *rows]
+    told = {
+        "metrics": [
+            name for name in headline(settings["evaluation"]["cutoffs"]) if name in summary["scores"]["after"]["metrics"]
+        ],
+        "verdict": verdict_line(summary["verdict"]),
+        "leaks": leaks(summary),
+        "keep": keep,
+    }
+    return model_card(encoder, base, settings, summary, told)
 
 
 def relative(path: Path) -> str:

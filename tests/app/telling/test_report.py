@@ -1,20 +1,15 @@
-"""The model card quotes names that anybody may have chosen: none of them becomes markup, a link, or another key."""
+"""What a training says at its end; and names that anybody may have chosen, in what is added to a merger's card."""
 
 import dataclasses
-import json
 import string
 from types import SimpleNamespace
 
 import pytest
-import yaml
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 from e5ft.app.commands.export import _card_section
-from e5ft.app.telling.report import closing, model_card, plain_card, taken
-from e5ft.data.text import TextSpec
-from e5ft.modeling.encoder import EncoderSpec
+from e5ft.app.telling.report import closing, taken
 from e5ft.retrieval.overlap import Overlap
 
 NASTY = [
@@ -28,7 +23,6 @@ NASTY = [
     "&lt;b&gt;\x1b[31m\u202e",
     "``` \n~~~",
 ]
-SETTINGS = {"evaluation": {"cutoffs": [10]}, "seed": 1, "optimizer": {"lr": 1}}
 SCORES = {"metrics": {"ndcg@10": 0.5}, "intervals": {"ndcg@10": [0.4, 0.6]}}
 LEAK = dataclasses.asdict(Overlap("law-dev", "test", 8, 8, 0, 8, 8, 0))
 DIFFERENCE = {"ndcg@10": {"mean": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.1}}
@@ -103,74 +97,6 @@ def test_one_line_says_what_was_taken_and_why(best, lost, line):
     assert taken({**summary, "best": {"step": 4, "alpha": 1.0}, "guard": None}) == [
         "model/ is the checkpoint of step 4, the best on the dev set."
     ]
-
-
-def card(label: str, source: str, test_set: str, keep: str, prefix: str) -> str:
-    scores = {when: {**SCORES, "label": f"{when} {label}"} for when in ("before", "after")}
-    summary = {
-        "model": label,
-        "scores": scores,
-        "data": {"source": source, "train_rows": 3},
-        "test_set": test_set,
-        "queries": 1234,
-        "passages": 56789,
-        "chosen_on_test": False,
-        "training": {"steps": 1, "queries_per_step": 2},
-        "best": {"step": 1, "alpha": 1.0},
-        "verdict": {**VERDICT, "set": test_set},
-        "differences": DIFFERENCE,
-        "keep": [{"set": keep, "scores": scores, "differences": DIFFERENCE}],
-        "overlap": [{**LEAK, "set": keep, "role": keep}],
-    }
-    encoder = SimpleNamespace(dimension=8, spec=EncoderSpec("mean", TextSpec(query_prefix=prefix)))
-    return model_card({**SETTINGS, "loss": {"note": prefix}}, summary, encoder)
-
-
-def without_prefixes(written: str) -> tuple[str, dict]:
-    """The card's body without the JSON of the prefixes, and that JSON as it is read."""
-    before, fence, rest = written.split("---\n", 2)[2].partition("```json\n")
-    line, newline, after = rest.partition("\n")
-    return before + fence + newline + after, json.loads(line)
-
-
-HARMLESS = card("a", "b", "c", "d", "e")
-
-
-@given(*[texts] * 4, prefixes)
-@example(*NASTY[:5])
-@example(*NASTY[4:9])
-def test_no_name_changes_what_the_card_is_made_of(label, source, test_set, keep, prefix):
-    written = card(label, source, test_set, keep, prefix)
-    front = written.split("---\n", 2)[1]
-    assert yaml.safe_load(front).keys() == {"library_name", "pipeline_tag", "tags"}
-    body, shown = without_prefixes(written)
-    assert ", 1,234 queries among 56,789 passages, with 95 % intervals" in body
-    assert shown == {"query": prefix, "document": "passage: "} and "<" not in body and "](" not in body
-    # Line by line the same kind of line as in a card of harmless names.
-    lines, expected = body.splitlines(), without_prefixes(HARMLESS)[0].splitlines()
-    assert len(lines) == len(expected)
-    for line, other in zip(lines, expected, strict=True):
-        assert (line[:2], line.count("|"), line.count("`")) == (other[:2], other.count("|"), other.count("`"))
-    assert all(c.isprintable() for line in written.splitlines() for c in line)
-
-
-LONG_PREFIX = "Instruct: Given a web search query, retrieve relevant passages\nQuery: "  # of e5_large_instruct
-
-
-@given(prefixes, prefixes)
-@example(LONG_PREFIX, "<|query|>")
-@example("```\n&#92;n `a` | b\r\n~~~", '\\n "quoted" \\')
-def test_prefixes_copied_from_the_card_are_those_of_the_model(query, passage):
-    """As a CommonMark reader sees it: the one block of JSON."""
-    encoder = SimpleNamespace(dimension=8, spec=EncoderSpec("mean", TextSpec(query_prefix=query, passage_prefix=passage)))
-    blocks = MarkdownIt("commonmark").parse(plain_card("a", encoder))
-    (shown,) = [json.loads(block.content) for block in blocks if block.type == "fence" and block.info == "json"]
-    assert shown == {"query": query, "document": passage}
-
-
-def test_prefixes_are_shown_as_they_are_to_be_typed():
-    for prefix, line in (("Find it\nQuery: ", r'{"query": "Find it\nQuery: ",'), ("<|query|>", '{"query": "<|query|>",')):
-        assert line in card("a", "b", "c", "d", prefix)
 
 
 @given(texts, texts)
