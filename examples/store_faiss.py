@@ -4,7 +4,7 @@ pip install faiss-cpu sentence-transformers
 python examples/store_faiss.py MODEL CORPUS.jsonl "질문" [float32 | int8 | binary]
 
 MODEL is a folder of export.py; binary needs its centre.json (python export.py ... data.corpus_file=CORPUS.jsonl). The ranking
-is that of eval.py, and for int8 and binary that of its rows "rescored", with evaluation.precisions=[int8,binary].
+is that of eval.py, and for int8 and binary that of its rows "rescored" (evaluation.precisions=[int8,binary]): queries stay float.
 """
 
 import json
@@ -23,8 +23,9 @@ def ingest(passages: np.ndarray, precision: str = "float32", centre: np.ndarray 
         index.add(np.packbits(passages > centre, axis=1))
         return index
     if precision == "int8":
-        index = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT)
-        passages = np.rint(passages * (127 / np.abs(passages).max()))  # one scale for all: no order changes
+        # One scale for all dimensions. Not QT_8bit_direct_signed: it cuts queries to whole numbers where 16 divides D.
+        index = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT)
+        index.train(passages)
     else:
         index = faiss.IndexFlatIP(dimension)
     index.add(np.ascontiguousarray(passages, dtype=np.float32))
