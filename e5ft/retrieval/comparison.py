@@ -83,7 +83,7 @@ def paired_values(a: Evaluation, b: Evaluation, metrics: Sequence[str]) -> np.nd
 
 @dataclasses.dataclass
 class Scores:
-    """One set's evaluations; bm25 and after may be missing. `cuts` are those of vectors cut to fewer dimensions.
+    """One set's evaluations; bm25 and after may be missing. `small` are those of small vectors by `Kind.key`.
 
     Those of a model may hold a hybrid with BM25, which has a name here as well.
     """
@@ -91,15 +91,15 @@ class Scores:
     before: Evaluation
     bm25: Evaluation | None
     after: Evaluation | None = None
-    cuts: dict[int, Evaluation] = dataclasses.field(default_factory=dict)
+    small: dict[str, Evaluation] = dataclasses.field(default_factory=dict)
 
     def named(self) -> dict[str, Evaluation]:
         """The evaluations there are, in the order of the tables."""
-        cuts = {f"after_{dimension}d": cut for dimension, cut in self.cuts.items()}
+        small = {f"after_{key}": each for key, each in self.small.items()}
         hybrids = {"hybrid": self.after and self.after.hybrid, "hybrid_before": self.before.hybrid}
         if self.before.hybrid is not None:
             hybrids["hybrid_before"] = dataclasses.replace(self.before.hybrid, label=f"before, {self.before.hybrid.label}")
-        evaluations = {"before": self.before, "bm25": self.bm25, "after": self.after, **hybrids, **cuts}
+        evaluations = {"before": self.before, "bm25": self.bm25, "after": self.after, **hybrids, **small}
         return {name: evaluation for name, evaluation in evaluations.items() if evaluation is not None}
 
     @property

@@ -18,10 +18,9 @@ from e5ft.retrieval.runs import Run, bm25_run, dense_run, write_trec
 from e5ft.retrieval.sets import RetrievalSet, pair_keys, with_queries
 from e5ft.retrieval.shards import Shards
 from e5ft.retrieval.significance import LEVEL, mean_intervals
+from e5ft.retrieval.small_vectors import Centre, Kind, centre_of, first_components, quantised, small_kinds
 from e5ft.retrieval.tables import headline, main_metric
 from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
-
-_CUT_ROWS = 65_536  # rows of which the components that are cut off stand in memory
 
 
 class Judgements:
@@ -78,6 +77,7 @@ class Evaluation:
         run: scores and indices (Q, K) of all queries, K being at least the largest cutoff, or the size of the corpus.
         hybrid: the same model together with BM25; None where that was not asked for.
         weight: a hybrid's; None of any other system.
+        bytes_per_passage: of its vector; None of a system that has none, or more than vectors.
     """
 
     retrieval_set: RetrievalSet
@@ -90,6 +90,7 @@ class Evaluation:
     run: Run
     hybrid: "Evaluation | None" = None
     weight: Weight | None = None
+    bytes_per_passage: int | None = None
 
     @property
     def set_name(self) -> str:
@@ -110,6 +111,7 @@ class Evaluation:
                 "queries": len(self.scored),
                 "passages": self.passages,
                 "counts": dataclasses.asdict(self.retrieval_set.counts),
+                "bytes_per_passage": self.bytes_per_passage,
                 "metrics": self.metrics,
                 "interval_level": LEVEL,
                 "intervals": {name: list(ends) for name, ends in self.intervals.items()},
@@ -161,12 +163,12 @@ def of_queries(evaluation: Evaluation, queries: np.ndarray, *, samples: int = 20
     part, run = with_queries(evaluation.retrieval_set, queries), (evaluation.run[0][queries], evaluation.run[1][queries])
     cut = evaluate_run(part, run, evaluation.cutoffs, evaluation.label, samples=samples, seed=seed)
     hybrid = evaluation.hybrid and of_queries(evaluation.hybrid, queries, samples=samples, seed=seed)
-    return dataclasses.replace(cut, hybrid=hybrid, weight=evaluation.weight)
+    return dataclasses.replace(cut, hybrid=hybrid, weight=evaluation.weight, bytes_per_passage=evaluation.bytes_per_passage)
 
 
 def score_model(encoder: Encoder, retrieval_set: RetrievalSet, evaluation, label: str, **options) -> Evaluation:
     """Rank the set's whole corpus for each query and score it; see `score_sizes` for the arguments."""
-    return _scored(encoder, retrieval_set, evaluation, label, [None], **options)[0]
+    return _scored(encoder, retrieval_set, evaluation, label, [Kind()], **options)[0]
 
 
 def score_sizes(
@@ -179,27 +181,28 @@ def score_sizes(
     cache: Path | None = None,
     bm25: Evaluation | None = None,
     weight: Weight | DevSet | None = None,
-) -> tuple[Evaluation, dict[int, Evaluation]]:
-    """Score a model, and the same with vectors cut to each of `evaluation.dimensions`; the texts are encoded once.
+    centre: Centre | None = None,
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    """Score a model, and the same with vectors of `evaluation.dimensions` and `evaluation.precisions`; texts are encoded once.
 
     Args:
         encoder: the model.
         retrieval_set: the set.
-        evaluation: the settings of the `evaluation` group: cutoffs, bm25, batch_tokens, intervals, dimensions.
+        evaluation: the settings of the `evaluation` group: cutoffs, bm25, batch_tokens, intervals, dimensions, precisions.
         label: the model's name in tables.
         seed: of the bootstrap.
         cache: where the passages' vectors are kept; None keeps them in memory, once.
         bm25: BM25 on the set.
         weight: of a hybrid of the two, or what it is chosen on; None: there is none.
+        centre: that binary vectors are about; None: the set's own passages'.
 
     Returns:
-        The evaluation of whole vectors, and those of the cuts by dimension.
+        The evaluation of whole vectors, and those of small ones by `Kind.key`.
     """
-    sizes = dimensions(evaluation, encoder.dimension)
-    whole, *cuts = _scored(
-        encoder, retrieval_set, evaluation, label, [None, *sizes], seed=seed, cache=cache, bm25=bm25, weight=weight
-    )
-    return whole, dict(zip(sizes, cuts, strict=True))
+    kinds = small_kinds(dimensions(evaluation, encoder.dimension), evaluation.precisions)
+    options = {"seed": seed, "cache": cache, "bm25": bm25, "weight": weight, "centre": centre}
+    whole, *small = _scored(encoder, retrieval_set, evaluation, label, [Kind(), *kinds], **options)
+    return whole, {kind.key: each for kind, each in zip(kinds, small, strict=True)}
 
 
 def dimensions(evaluation, largest: int) -> list[int]:
@@ -248,7 +251,7 @@ def evaluator(
     def evaluate(encoder: Encoder) -> dict[str, float]:
         vectors, measured = (queries.vectors(encoder), passages.vectors(encoder)), {}
         for size in [None, *dimensions(evaluation, encoder.dimension)]:
-            run = _run(*vectors, size, retrieval_set, max(evaluation.cutoffs), encoder)
+            run = _run(*vectors, Kind(size), retrieval_set, max(evaluation.cutoffs), encoder)
             values = judgements.values(run)
             prefix = "" if size is None else f"{size}d_"
             measured.update({prefix + name: mean for name, mean in means(values, judgements.cutoffs).items()})
@@ -257,17 +260,22 @@ def evaluator(
     return evaluate
 
 
-def _scored(encoder, retrieval_set, evaluation, label, sizes, *, seed=0, cache=None, bm25=None, weight=None) -> list[Evaluation]:
-    """An evaluation for each size of the vectors; None is the whole, the first."""
+def _scored(
+    encoder, retrieval_set, evaluation, label, kinds, *, seed=0, cache=None, bm25=None, weight=None, centre=None
+) -> list[Evaluation]:
+    """An evaluation for each kind of vectors; the first is of whole ones."""
     tokens, evaluations = evaluation.batch_tokens, []
     scored = functools.partial(
         evaluate_run, retrieval_set, cutoffs=list(evaluation.cutoffs), samples=evaluation.intervals, seed=seed
     )
     passages = encode_collection(encoder, retrieval_set.passages, "passage", batch_tokens=tokens, cache=cache)
     queries = encode_collection(encoder, retrieval_set.queries, "query", batch_tokens=tokens)
-    for size in sizes:
-        run = _run(queries, passages, size, retrieval_set, depth(evaluation.cutoffs), encoder)
-        evaluations.append(scored(run, label=label if size is None else f"{label}, first {size} dimensions"))
+    if centre is None and any(kind.precision == "binary" for kind in kinds):
+        centre = centre_of(passages, retrieval_set.name)
+    for kind in kinds:
+        run = _run(queries, passages, kind, retrieval_set, depth(evaluation.cutoffs), encoder, centre)
+        size = kind.bytes_per_passage(encoder.dimension)
+        evaluations.append(dataclasses.replace(scored(run, label=label + kind.words), bytes_per_passage=size))
     if weight is not None:
         whole = evaluations[0]
         if isinstance(weight, DevSet):
@@ -295,14 +303,13 @@ def _chosen(encoder: Encoder, dev: DevSet, evaluation, passages: np.ndarray | Sh
     return Weight(best_weight(curve), f"chosen on {each.name}", curve)
 
 
-def _run(queries, passages, size: int | None, retrieval_set: RetrievalSet, k: int, encoder: Encoder) -> Run:
-    if size is not None:
-        queries, passages = (_first_components(vectors, size) for vectors in (queries, passages))
-    return dense_run(queries, passages, retrieval_set, k, device=encoder.device)
-
-
-def _first_components(vectors: np.ndarray, size: int) -> np.ndarray:
-    """The first components (n, size) of vectors (n, D), at length 1 again."""
-    chunks = (np.asarray(vectors[start : start + _CUT_ROWS])[:, :size] for start in range(0, len(vectors), _CUT_ROWS))
-    cut = np.concatenate([np.array(chunk) for chunk in chunks])
-    return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+def _run(
+    queries, passages, kind: Kind, retrieval_set: RetrievalSet, k: int, encoder: Encoder, centre: Centre | None = None
+) -> Run:
+    exact = None
+    if kind.precision is not None:
+        about = None if centre is None else centre.vector
+        queries, passages, exact = quantised(queries, passages, kind.precision, kind.size, about)
+    elif kind.size is not None:
+        queries, passages = (first_components(vectors, kind.size) for vectors in (queries, passages))
+    return dense_run(queries, passages, retrieval_set, k, device=encoder.device, rescored_by=exact if kind.rescored else None)

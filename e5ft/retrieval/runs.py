@@ -13,20 +13,23 @@ import torch
 
 from e5ft.errors import ConfigurationError
 from e5ft.retrieval.bm25 import BM25, DEFAULT_TOKENISATION
-from e5ft.retrieval.search import top_k
+from e5ft.retrieval.search import rescore, top_k
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.shards import Shards, search_shards
+from e5ft.retrieval.small_vectors import Decoded
 
 Run = tuple[np.ndarray, np.ndarray]
+OVERSAMPLING = 4  # candidates that are scored again, a passage asked for: sentence-transformers' rescore_multiplier
 
 
 def dense_run(
     query_vectors: np.ndarray | torch.Tensor,
-    passage_vectors: np.ndarray | torch.Tensor | Shards,
+    passage_vectors: np.ndarray | torch.Tensor | Shards | Decoded,
     retrieval_set: RetrievalSet,
     k: int,
     *,
     device: str | torch.device = "cpu",
+    rescored_by: np.ndarray | None = None,
 ) -> Run:
     """Rank the passages for every query by the dot product of their vectors.
 
@@ -37,6 +40,7 @@ def dense_run(
         retrieval_set: the set.
         k: passages a query, at least 1.
         device: where the products are computed.
+        rescored_by: (Q, D), vectors by which the best `OVERSAMPLING` x k are scored again; None: they are not.
 
     Returns:
         The run, min(k, P) passages a query.
@@ -53,7 +57,14 @@ def dense_run(
             f"{expected[0]} queries and {expected[1]} passages"
         )
     search = search_shards if isinstance(passage_vectors, Shards) else top_k
-    return _ranked(retrieval_set, k, lambda depth: search(query_vectors, passage_vectors, depth, device=device))
+
+    def found(depth: int) -> Run:
+        if rescored_by is None:
+            return search(query_vectors, passage_vectors, depth, device=device)
+        candidates = search(query_vectors, passage_vectors, OVERSAMPLING * depth, device=device)[1]
+        return rescore(rescored_by, passage_vectors, candidates, depth)
+
+    return _ranked(retrieval_set, k, found)
 
 
 def bm25_run(retrieval_set: RetrievalSet, k: int, tokenisation: str = DEFAULT_TOKENISATION) -> Run:

@@ -19,6 +19,7 @@ class EvaluationSettings(Settings):
         batch_tokens: tokens that are encoded at once.
         intervals: bootstrap samples behind the 95 % intervals of 200 queries or more.
         dimensions: numbers of leading dimensions that are measured beside whole vectors.
+        precisions: of vectors that are measured beside float32: a byte, or a bit about the centre, a dimension.
     """
 
     PATH: ClassVar[str] = "evaluation"
@@ -28,11 +29,14 @@ class EvaluationSettings(Settings):
     batch_tokens: whole(1)
     intervals: whole(1, 1_000_000)
     dimensions: tuple[whole(1), ...] | None
+    precisions: tuple[Literal["int8", "binary"], ...] = ()
 
     def check(self) -> None:
         """Refuse an evaluation that measures nothing."""
         if not self.cutoffs:
             self.refuse("cutoffs", "must hold at least one rank, as [1,10,100]")
+        if len(set(self.precisions)) != len(self.precisions):
+            self.refuse("precisions", "must be each once, as [int8,binary]")
         if self.bm25 is None and self.hybrid_weight not in ("auto", None):
             self.refuse("hybrid_weight", "must be auto or null with evaluation.bm25=null: there is nothing to mix with")
 

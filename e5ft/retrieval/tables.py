@@ -22,7 +22,7 @@ def format_table(evaluations: Sequence, metrics: Sequence[str] | None = None) ->
         metrics: the columns, name@K; those of the first row unless given. A row that lacks one shows a dash.
 
     Returns:
-        Aligned lines; the set is a column of its own if there is more than one.
+        Aligned lines; the set is a column of its own if there is more than one, and so are bytes a passage.
 
     Raises:
         DataError: there is no row.
@@ -31,12 +31,14 @@ def format_table(evaluations: Sequence, metrics: Sequence[str] | None = None) ->
         raise DataError("there is no evaluation to show")
     metrics = list(evaluations[0].metrics) if metrics is None else list(metrics)
     sets = len({evaluation.set_name for evaluation in evaluations}) > 1
-    cells = [[*(["set"] if sets else []), "model", *metrics]]
+    sizes = len({evaluation.bytes_per_passage for evaluation in evaluations} - {None}) > 1
+    cells = [[*(["set"] if sets else []), "model", *(["bytes"] if sizes else []), *metrics]]
     for row in evaluations:
         figures = [
             interval_text(row.metrics[metric], row.intervals[metric]) if metric in row.metrics else "-" for metric in metrics
         ]
-        cells.append([*([row.set_name] if sets else []), row.label, *figures])
+        size = ["-" if row.bytes_per_passage is None else f"{row.bytes_per_passage:,}"] if sizes else []
+        cells.append([*([row.set_name] if sets else []), row.label, *size, *figures])
     return aligned(cells, text_columns=2 if sets else 1)
 
 

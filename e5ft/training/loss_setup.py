@@ -84,7 +84,9 @@ def loss_setup(
         loss = Matryoshka(loss, matryoshka.dimensions, matryoshka.weights)
     if keep.weight:
         if base.init == "random":
-            raise ConfigurationError(f"keep.weight={keep.weight:g}: must be 0, since the model before training has random weights: nothing to keep")
+            raise ConfigurationError(
+                f"keep.weight={keep.weight:g}: must be 0, since the model before training has random weights: nothing to keep"
+            )
         loss = Regularised(loss, keep.weight, temperature)
     needs = frozenset(getattr(loss, "needs", ()))
     if guide is not None and "guide" not in needs:

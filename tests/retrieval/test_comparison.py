@@ -52,7 +52,7 @@ def test_what_does_not_compare_is_refused():
 
 def test_the_names_of_a_set_s_evaluations():
     before, after = evaluation((0, 0, 1, 0), "before"), evaluation((1, 0, 1, 0), "after")
-    scores = Scores(before, None, after, {8: after})
+    scores = Scores(before, None, after, {"8d": after})
     assert list(scores.named()) == ["before", "after", "after_8d"] and list(scores.files) == ["base", "final", "after_8d"]
     assert scores.record()["after"] == {"label": "after", "metrics": after.metrics, "intervals": after.intervals}
     assert scores.differences(3)["hit@1"]["mean"] == 0.25
@@ -76,8 +76,8 @@ def test_hybrids_have_names_and_their_differences():
 
 def test_scores_of_some_queries_alone():
     before, after = evaluation((0, 0, 1, 0), "before"), evaluation((1, 0, 1, 0), "after")
-    part = Scores(before, None, after, {8: after}).of_queries(np.array([0, 2]), samples=10, seed=0)
-    assert [part.after.metrics["hit@1"], part.before.metrics["hit@1"], part.cuts[8].metrics["hit@1"]] == [1.0, 0.5, 1.0]
+    part = Scores(before, None, after, {"8d": after}).of_queries(np.array([0, 2]), samples=10, seed=0)
+    assert [part.after.metrics["hit@1"], part.before.metrics["hit@1"], part.small["8d"].metrics["hit@1"]] == [1.0, 0.5, 1.0]
     assert part.bm25 is None and part.differences(0)["hit@1"]["mean"] == 0.5
 
 

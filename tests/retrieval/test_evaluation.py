@@ -23,13 +23,14 @@ from e5ft.retrieval.hybrid import DevSet, Weight
 from e5ft.retrieval.runs import bm25_run
 from e5ft.retrieval.sets import RetrievalSet, subsample
 from e5ft.retrieval.significance import mean_intervals
+from e5ft.retrieval.small_vectors import Centre
 from tests.conftest import WORDS, make_encoder
 from tests.retrieval.conftest import make_run, make_set
 
 QRELS = {"q1": {"d1": 1, "d2": 2}, "q2": {"d3": 1}, "q3": {"d4": 1}, "q4": {"d4": 0}}
 GOOD = {"q1": {"d2": 0.9, "d1": 0.8, "d3": 0.1}, "q2": {"d3": 0.5}, "q3": {"d1": 0.4, "d4": 0.4}, "q4": {"d1": 1.0}}
 SETTINGS = SimpleNamespace(
-    cutoffs=[10, 1], bm25="words", hybrid_weight="auto", batch_tokens=256, intervals=20, dimensions=[8, 32]
+    cutoffs=[10, 1], bm25="words", hybrid_weight="auto", batch_tokens=256, intervals=20, dimensions=[8, 32], precisions=[]
 )
 
 
@@ -100,12 +101,35 @@ def test_cutoffs_are_checked():
 
 def test_at_the_end_and_while_training_the_figures_are_the_same(words, tmp_path):
     encoder = make_encoder()
-    whole, cuts = score_sizes(encoder, words, SETTINGS, "model", cache=tmp_path)
+    whole, small = score_sizes(encoder, words, SETTINGS, "model", cache=tmp_path)
     measured = evaluator(words, SETTINGS)(encoder)
-    expected = {**whole.metrics, **{f"8d_{name}": value for name, value in cuts[8].metrics.items()}}
-    assert list(cuts) == [8] and measured == expected and set(whole.values[:, 1]) == {0.0, 1.0}
-    assert cuts[8].label == "model, first 8 dimensions" and cuts[8].metrics != whole.metrics
+    expected = {**whole.metrics, **{f"8d_{name}": value for name, value in small["8d"].metrics.items()}}
+    assert list(small) == ["8d"] and measured == expected and set(whole.values[:, 1]) == {0.0, 1.0}
+    assert small["8d"].label == "model, first 8 dimensions" and small["8d"].metrics != whole.metrics
+    assert (whole.bytes_per_passage, small["8d"].bytes_per_passage) == (128, 32)
     assert score_model(encoder, words, SETTINGS, "model").metrics == whole.metrics
+
+
+def test_bytes_and_bits_are_measured_beside_whole_vectors(words, tmp_path):
+    """Bits are about the set's own centre, or the one given; float queries against them are ranked as by hand."""
+    encoder = make_encoder()
+    settings = SimpleNamespace(**{**vars(SETTINGS), "dimensions": [16], "precisions": ["int8", "binary"]})
+    passages, queries = encoder.encode(words.passages, "passage"), encoder.encode(words.queries, "query")
+    given = Centre(np.zeros(32, np.float32), "nowhere", 1)
+    for centre, about in ((None, passages.mean(axis=0)), (given, given.vector)):
+        whole, small = score_sizes(encoder, words, settings, "m", cache=tmp_path, centre=centre)
+        assert list(small)[:4] == ["int8", "int8_rescored", "binary", "binary_rescored"] and len(small) == 9
+        for key, size in (("binary_rescored", 32), ("16d_binary_rescored", 16)):
+            scores = (queries - about)[:, :size] @ np.where(passages > about, 1, -1)[:, :size].T
+            np.testing.assert_allclose(small[key].run[0], -np.sort(-scores, axis=1), rtol=0, atol=1e-5)
+            assert small[key].bytes_per_passage == size // 8
+    assert small["16d_int8"].label == "m, first 16 dimensions, int8" and small["int8"].bytes_per_passage == 32
+    products = np.take_along_axis(queries @ passages.T, small["int8"].run[1], axis=1)
+    assert (np.diff(products, axis=1) <= 0.02).all()  # the order of float32, up to half a step's error
+    assert list(small["int8"].metrics) == list(whole.metrics)
+    small["binary"].save(tmp_path / "binary")
+    assert json.loads((tmp_path / "binary/metrics.json").read_text())["bytes_per_passage"] == 4
+    assert of_queries(small["binary"], np.array([0, 1])).bytes_per_passage == 4
 
 
 def test_vectors_that_scores_have_kept_serve_a_part_of_the_set(words, tmp_path, monkeypatch):
@@ -140,7 +164,7 @@ def test_a_model_together_with_bm25_at_the_weight_that_is_best_on_dev(words, mon
         passages=words.passages.take(range(9)),
     )
     of_dev = DevSet(dev, bm25_run(dev, 100, "words"))
-    whole, cuts = score_sizes(encoder, words, SETTINGS, "model", bm25=bm25, weight=of_dev)
+    whole, small = score_sizes(encoder, words, SETTINGS, "model", bm25=bm25, weight=of_dev)
     assert encoded == [("passage", 10), ("query", 10), ("query", 10)]
     weight = whole.hybrid.weight
     assert weight.source == "chosen on dev" and list(weight.curve) == [tenth / 10 for tenth in range(11)]
@@ -149,7 +173,7 @@ def test_a_model_together_with_bm25_at_the_weight_that_is_best_on_dev(words, mon
         fixed = score_model(encoder, dev, SETTINGS, "m", bm25=score_bm25(dev, SETTINGS), weight=Weight(given, "given")).hybrid
         assert fixed.metrics["ndcg@10"] == weight.curve[given] and fixed.weight.value == given
     assert whole.hybrid.label == weight.label and whole.hybrid.metrics["hit@1"] == 1.0 > whole.metrics["hit@1"]
-    assert whole.metrics == score_model(encoder, words, SETTINGS, "model").metrics and cuts[8].hybrid is None
+    assert whole.metrics == score_model(encoder, words, SETTINGS, "model").metrics and small["8d"].hybrid is None
 
 
 def test_of_a_run_that_is_deeper_the_file_holds_what_is_measured(words, tmp_path):

@@ -33,6 +33,18 @@ def test_dense_run(small):
         dense_run(queries, passages[:2], small, 1)
 
 
+def test_candidates_are_scored_again_by_other_queries(small):
+    """Four candidates a passage asked for; none beyond them, however high the other queries score it."""
+    passages = np.array([[0.5, 0.25], [1, 0], [0.5, 1]], np.float32)
+    first, again = np.array([[1, 0], [0, 1]], np.float32), np.array([[0, 1], [2, 1]], np.float32)
+    scores, indices = dense_run(first, passages, small, 2, rescored_by=again)
+    assert scores.tolist() == [[1.0, 0.25], [2.0, 2.0]] and indices.tolist() == [[2, 0], [1, 2]]
+    many = np.array([[i, -i] for i in range(6)], np.float32)
+    six = make_set({"q": {"d1": 1}}, [f"d{i}" for i in range(6)])
+    run = dense_run(np.array([[1, 0]], np.float32), many, six, 1, rescored_by=np.array([[0, 1]], np.float32))
+    assert run[1].tolist() == [[2]]
+
+
 def test_bm25_run(small):
     assert bm25_run(small, 5)[1].tolist() == [[2, 1, -1], [-1, -1, -1]]
     assert (bm25_run(small, 5, "words")[1] == -1).all()

@@ -14,6 +14,13 @@ def test_a_hybrid_without_bm25_is_refused_where_a_weight_was_given():
         EvaluationSettings(bm25=None, hybrid_weight=0.5, **given)
 
 
+def test_a_precision_is_named_once():
+    given = {"cutoffs": (10,), "bm25": None, "hybrid_weight": None, "batch_tokens": 1, "intervals": 1, "dimensions": None}
+    assert EvaluationSettings(**given).precisions == ()
+    with pytest.raises(ConfigurationError, match="^evaluation.precisions=.*: must be each once, as"):
+        EvaluationSettings(**given, precisions=("int8", "int8"))
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -40,10 +40,9 @@ def test_short_number(value, text):
     assert short_number(value) == text
 
 
-def row(label, set_name="s", **metrics):
-    return SimpleNamespace(
-        label=label, set_name=set_name, metrics=metrics, intervals={k: (v - 0.03, v + 0.03) for k, v in metrics.items()}
-    )
+def row(label, set_name="s", size=None, **metrics):
+    intervals = {k: (v - 0.03, v + 0.03) for k, v in metrics.items()}
+    return SimpleNamespace(label=label, set_name=set_name, metrics=metrics, intervals=intervals, bytes_per_passage=size)
 
 
 def test_columns_are_aligned_with_korean_names():
@@ -60,6 +59,13 @@ def test_a_missing_metric_is_a_dash_and_several_sets_are_a_column():
     lines = table.splitlines()
     assert lines[0].split() == ["set", "model", "x"]
     assert lines[2].split()[:3] == ["wiki", "a", ".500"] and lines[3].split() == ["prec", "a", "-"]
+
+
+def test_bytes_are_a_column_where_vectors_differ_in_size():
+    rows = [row("m", size=1536, x=0.5), row("m, binary (centred)", size=48, x=0.5), row("bm25", x=0.5)]
+    lines = format_table(rows).splitlines()
+    assert lines[0].split() == ["model", "bytes", "x"] and "bytes" not in format_table([rows[0], rows[0], rows[2]])
+    assert [line.split(".500")[0].split()[-1] for line in lines[2:]] == ["1,536", "48", "-"]
 
 
 def test_no_row():

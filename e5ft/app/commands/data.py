@@ -184,6 +184,12 @@ def _passages(files: Mapping[str, str | None], settings) -> Iterator[str]:
     return chain.from_iterable(passage_texts(local_file(file, cache), encoding) for file, encoding in files.items())
 
 
+def corpus_texts(settings) -> StringColumn | None:
+    """The passages of data.corpus_file; None where it is not named."""
+    data = settings.data
+    return None if data.corpus_file is None else StringColumn(_passages({data.corpus_file: data.encoding}, settings))
+
+
 def split_dev(rows: RowStore, plan: DataPlan) -> tuple[RowStore, RowStore | None]:
     """Split the dev rows off: training keeps them as its dev set, mining holds their documents out.
 

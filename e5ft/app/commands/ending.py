@@ -82,7 +82,7 @@ class Guard:
         values, evaluation, seed = {}, self.settings.evaluation, self.settings.seed
         for i, (scores, whole) in enumerate(zip(self.keep, self.data.keep, strict=True)):
             known = {"weight": weight_of(scores.before), "cache": self._cache} if is_base(best) else {"weight": weight}
-            scores.after, scores.cuts = score_sizes(encoder, whole, evaluation, "after", seed=seed, bm25=scores.bm25, **known)
+            scores.after, scores.small = score_sizes(encoder, whole, evaluation, "after", seed=seed, bm25=scores.bm25, **known)
             if self.data.choice:
                 values[whole.name] = self._changes(encoder, i)
         return keep_results(values, seed=seed)

@@ -1,7 +1,9 @@
 """The evaluation command: one model, or two, and BM25 on a retrieval set."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from e5ft.app.commands.data import load_dev_beside
 from e5ft.app.commands.reading import evaluation_set
@@ -13,10 +15,11 @@ from e5ft.files import write_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.comparison import paired_differences
-from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_sizes
+from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_model, score_sizes
 from e5ft.retrieval.hybrid import choosing_set, weighting
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.tables import difference_text, few_queries, format_table, headline, main_metric
+from e5ft.retrieval.small_vectors import Centre, centre_words
+from e5ft.retrieval.tables import aligned, difference_text, few_queries, format_table, headline, main_metric
 
 
 def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) -> float:
@@ -39,35 +42,47 @@ def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) 
     dev = load_dev_beside(settings)
     weight = weighting(settings.evaluation, None if dev is None else choosing_set(dev, dev, dev, seed=settings.seed))
     bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
-    model, cuts = _score(settings, source, retrieval_set, bm25=bm25, weight=weight)
-    evaluations = {"model": model, **{f"model_{dimension}d": cut for dimension, cut in cuts.items()}}
+    model, small = _score(settings, source, retrieval_set, score_sizes, bm25=bm25, weight=weight)
+    evaluations = {"model": model, **{f"model_{key}": each for key, each in small.items()}}
     if bm25 is not None:
         evaluations["bm25"] = bm25
     if model.hybrid is not None:
         evaluations["hybrid"] = model.hybrid
     if other is not None:
-        evaluations["compare"] = _score(settings, other, retrieval_set)[0]
+        evaluations["compare"] = _score(settings, other, retrieval_set, score_model)
     for name, evaluation in evaluations.items():
         evaluation.save(folder / name)
     metrics = headline(list(settings.evaluation.cutoffs))
     say("\n" + format_table(list(evaluations.values()), metrics))
     if model.hybrid is not None:
         say(f"hybrid: its weight is {model.hybrid.weight.source}")
+    main, lost = main_metric(metrics), [["kept as", "bytes", "lost", "p"]]
     for name, rival in evaluations.items():
-        if name != "model":
-            _compare(model, rival, metrics, folder / f"difference_{name}.json", settings.seed)
+        if name == "model":
+            continue
+        record = _difference(model, rival, metrics, folder / f"difference_{name}.json", settings.seed)
+        if rival in small.values():
+            figures = difference_text(*(record[main][end] for end in ("mean", "low", "high"))), f"{record[main]['p']:.2g}"
+            lost.append([rival.label.removeprefix(f"{model.label}, "), f"{rival.bytes_per_passage:,}", *figures])
+        else:
+            _say_difference(model, rival, record)
+    if small:
+        whole = f"float32 ({model.bytes_per_passage:,} bytes)"
+        say(f"\n{main} that small vectors lose against {whole}, paired over queries:\n{aligned(lost)}")
     say(f"\nmetrics, per-query results and TREC runs: {relative(folder)}")
-    return model.metrics[main_metric(metrics)]
+    return model.metrics[main]
 
 
-def _score(
-    settings: EvalSettings, source: ModelSource, retrieval_set: RetrievalSet, **mixed
-) -> tuple[Evaluation, dict[int, Evaluation]]:
+def _score(settings: EvalSettings, source: ModelSource, retrieval_set: RetrievalSet, score: Callable[..., Any], **mixed) -> Any:
+    """What `score`, score_sizes or score_model, finds of a model."""
     encoder = load_encoder(source, device_of(settings.device))
     say(text_format(encoder, "" if source is settings.model else source.label))
     label = source.label + (" (random weights)" if source.init == "random" and "random" not in source.label else "")
-    cache = Path(settings.cache_dir)
-    return score_sizes(encoder, retrieval_set, settings.evaluation, label, seed=settings.seed, cache=cache, **mixed)
+    mixed = {"seed": settings.seed, "cache": Path(settings.cache_dir), **mixed}
+    if score is score_sizes and "binary" in settings.evaluation.precisions:
+        mixed["centre"] = None if source.path is None else Centre.load(source.path, encoder.dimension)
+        say(header_line("centre", centre_words(mixed["centre"])))
+    return score(encoder, retrieval_set, settings.evaluation, label, **mixed)
 
 
 def _corpus(settings: EvalSettings) -> str:
@@ -98,13 +113,19 @@ def _check_free(folder: Path) -> None:
             raise ConfigurationError(f"output_dir: {path} holds other files, which results would replace; name another folder")
 
 
-def _compare(model: Evaluation, rival: Evaluation, metrics: list[str], path: Path, seed: int) -> None:
+def _difference(model: Evaluation, rival: Evaluation, metrics: list[str], path: Path, seed: int) -> dict[str, dict[str, float]]:
+    record = {
+        metric: {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p_value}
+        for metric, difference in paired_differences(model, rival, metrics, seed=seed).items()
+    }
+    write_json(path, record)
+    return record
+
+
+def _say_difference(model: Evaluation, rival: Evaluation, record: dict[str, dict[str, float]]) -> None:
     say(f"\nagainst {rival.label}, paired over queries:")
-    record = {}
-    for metric, difference in paired_differences(model, rival, metrics, seed=seed).items():
-        record[metric] = {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p_value}
-        say(f"  {metric:<10} {difference_text(difference.mean, difference.low, difference.high)}  p = {difference.p_value:.2g}")
-    main = main_metric(metrics)
+    for metric, found in record.items():
+        say(f"  {metric:<10} {difference_text(found['mean'], found['low'], found['high'])}  p = {found['p']:.2g}")
+    main = main_metric(list(record))
     for line in few_queries(model.set_name, len(model.scored), main, record[main]):
         say(line)
-    write_json(path, record)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from e5ft.app.commands.data import corpus_texts
 from e5ft.app.commands.reading import sets_to_measure
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.telling.report import header_line, relative, say, text_format
+from e5ft.data.shards import display
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.exporting.card import plain_card
 from e5ft.exporting.folder import export_model
@@ -23,6 +25,7 @@ from e5ft.modeling.settings import ModelSource, model_folder, model_folders
 from e5ft.retrieval.comparison import paired_differences, paired_values
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.small_vectors import centre_of_texts
 from e5ft.retrieval.soups import HOW, figures_of, label, make_soup, soup_rows, soup_table
 from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
 from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
@@ -45,7 +48,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     if settings.output_dir is None:
         raise ConfigurationError("output_dir=null: must name the folder to write (output_dir=DIR)")
     source, record = settings.model, None
-    target = _target(Path(settings.output_dir), settings)
+    target, corpus = _target(Path(settings.output_dir), settings), corpus_texts(settings)
     if settings.merge.asked:
         encoder, name, record = merge_models(settings, sets_to_measure(settings) if sets is None else sets)
         card = plain_card(name, encoder, base_of(source)) + (_soup_section(record) if "soup" in record else "")
@@ -61,6 +64,11 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     difference = export_model(encoder, target, card)
     if record is not None:
         write_json(target / "merge.json", record)
+    if corpus is not None:
+        centre = centre_of_texts(
+            encoder.to(device_of(settings.device)), corpus, display(settings.data.corpus_file), settings.seed
+        )
+        centre.save(target)
     say(f"{relative(target)}: {name}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
     if settings.push is not None:
         _push(target, settings.push, settings.private)

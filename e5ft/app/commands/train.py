@@ -228,7 +228,7 @@ class _Run:
     def _score_end(self, encoder: Encoder, test: RetrievalSet, scores: Scores, weight, best: dict) -> None:
         cache = self.cache if is_base(best) else None  # the base's vectors are there
         options = {"seed": self.settings.seed, "cache": cache, "bm25": scores.bm25, "weight": weight}
-        scores.after, scores.cuts = score_sizes(encoder, test, self.settings.evaluation, "after", **options)
+        scores.after, scores.small = score_sizes(encoder, test, self.settings.evaluation, "after", **options)
 
     def _trainer(
         self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback, same_corpus: RetrievalSet | None

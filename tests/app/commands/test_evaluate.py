@@ -40,6 +40,34 @@ def test_eval_repeats_the_run_s_own_figures(run, composed, capsys):
     assert "as set by evaluation.hybrid_weight" in capsys.readouterr().out
 
 
+def test_small_vectors_are_rows_and_bits_are_about_the_centre_that_export_kept(run, composed, write_rows, tmp_path, capsys):
+    """The centre of the corpus that is ranked, kept with the model or not, is the same: so are the figures."""
+    rows = write_rows([{"query": f"질문 {i}", "document": f"문서 {i} 내용"} for i in range(8)], "mine.jsonl")
+    corpus = write_rows([{"text": f"문서 {i} 내용"} for i in range(8)], "corpus.jsonl")
+    export(composed("export", f"model.path={run}/model", f"data.corpus_file={corpus}", f"output_dir={tmp_path / 'kept'}"))
+    record = read_json(tmp_path / "kept/centre.json")
+    assert (record["texts"], record["count"]) == (str(corpus), 8)
+    vectors = load_encoder(ModelSource(path=str(tmp_path / "kept"))).encode([f"문서 {i} 내용" for i in range(8)], "passage")
+    np.testing.assert_allclose(record["vector"], vectors.mean(axis=0), atol=1e-6)
+    capsys.readouterr()
+    said, figures = {}, {}
+    for name, model in (("own", f"{run}/model"), ("kept", tmp_path / "kept")):
+        out = tmp_path / name / "eval"
+        small = ("evaluation.precisions=[int8,binary]", "evaluation.dimensions=[8]", "evaluation.bm25=null")
+        evaluate(composed("eval", f"model.path={model}", f"data.dev_file={rows}", f"output_dir={out}", *small,
+                          "evaluation.intervals=50"))  # fmt: skip
+        said[name], figures[name] = capsys.readouterr().out, read_json(out / "mine/model_binary_rescored/metrics.json")["metrics"]
+        assert len([*(out / "mine").glob("difference_model_*.json")]) == 9
+    assert "  centre      of this set's passages; one kept with the model: export.py data.corpus_file=FILE\n" in said["own"]
+    assert f"  centre      of 8 passages of {corpus}, kept with the model\n" in said["kept"]
+    assert figures["own"] == figures["kept"]
+    dimension, (_, lost) = len(record["vector"]), said["own"].split("ndcg@10 that small vectors lose against float32 ")
+    assert lost.startswith(f"({4 * dimension:,} bytes), paired over queries:\n")
+    for line in (f"int8 {dimension}", f"binary (centred), rescored {dimension // 8}", "first 8 dimensions, binary (centred) 1"):
+        assert line in re.sub(" +", " ", lost), lost
+    assert "against" not in lost and "bytes" in said["own"].split("\n\n")[1].splitlines()[0]
+
+
 def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_path, capsys):
     rows = [{"query": f"질문 {i}", "document": f"문서 {i} 내용", "hard_negative": [f"다른 {i}"]} for i in range(8)]
     path = write_rows(rows, "mine.jsonl")
