@@ -1,0 +1,86 @@
+"""The check command: whether a server, a folder or a function gives the vectors of the exported model, and else what is wrong."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from e5ft.app.settings.groups import CheckSettings
+from e5ft.app.telling.report import say
+from e5ft.errors import ConfigurationError, ServedWrongError
+from e5ft.exporting.golden import FILE, Golden, read_golden
+from e5ft.serving.asking import answers_to
+from e5ft.serving.diagnosis import Diagnosis, diagnose
+from e5ft.serving.protocols import AnswerError, Client
+
+KEY = "E5FT_API_KEY"
+
+
+def check(settings: CheckSettings, golden: Golden | None = None) -> None:
+    """Run one check.
+
+    Args:
+        settings: of the command.
+        golden: the reference, where it has been read already.
+
+    Raises:
+        ConfigurationError: a target or reference that cannot be used.
+        AnswerError: the target does not answer with the model's number of vectors and dimensions.
+        ServedWrongError: it does, and they are others; the message has the faults in words.
+    """
+    golden = golden or reference(settings)
+    wrong = []
+    for name, encode, has_prompts, why_not in _ways(settings, golden):
+        if encode is None:
+            say(f"{name}: {why_not}")
+            continue
+        try:
+            answers = answers_to(golden, encode, has_prompts, settings.prefix)
+        except AnswerError as error:
+            raise error if str(error).startswith(settings.target) else AnswerError(f"{name}: {error}") from error
+        found = diagnose(golden, answers, settings.least)
+        say(f"{name}: {_in_words(found, settings.least)}")
+        if found.compared < len(golden.probes):
+            say(f"{name}: refuses over-long texts, {len(golden.probes) - found.compared} probes; clients must cut them")
+        wrong += [f"{name}: {fault}" for fault in found.faults]
+    if wrong:
+        raise ServedWrongError(f"target={settings.target}: not served right: {'; '.join(wrong)}")
+
+
+def reference(settings: CheckSettings) -> Golden:
+    """The golden.json that the target is held against."""
+    if settings.golden is not None:
+        return read_golden(_folder(settings.golden, "golden"))
+    if not Path(os.path.expanduser(settings.target)).is_dir():
+        raise ConfigurationError(
+            "golden=null: must name the exported folder, or its golden.json, that the target serves: golden=DIR"
+        )
+    return read_golden(_folder(settings.target, "target"))
+
+
+def _folder(path: str, field: str) -> Path:
+    from e5ft.modeling.settings import model_folder
+
+    path = os.path.expanduser(path)
+    return Path(path) if not Path(path).is_dir() or (Path(path) / FILE).is_file() else Path(model_folder(path, field))
+
+
+def _ways(settings: CheckSettings, golden: Golden) -> Iterator[tuple]:
+    target = settings.target
+    if "://" in target:
+        client = Client(target, settings.model_name, settings.api_key or os.environ.get(KEY), settings.timeout)
+        yield target, client, client.protocol.has_prompts, ""
+        return
+    from e5ft.app.runs.script import prepare_libraries  # what follows imports torch, which a server needs not
+    from e5ft.serving.folders import function_of, ways_of
+
+    prepare_libraries()
+    if not Path(os.path.expanduser(target)).is_dir() and ":" in target:
+        yield function_of(target)
+        return
+    yield from ways_of(_folder(target, "target"), golden.pooling)
+
+
+def _in_words(found: Diagnosis, least: float) -> str:
+    if not found.faults:
+        return f"served right: cosine at least {f'{least:g}'.removeprefix('0')} over {found.compared} probes"
+    return f"{'; '.join(found.faults)} (lowest cosine {found.lowest:.4f} over {found.compared} probes)"
