@@ -224,7 +224,7 @@ def _mistaken(
             for name, prefix in _before(prefixes, role).items()
             if kind in (NFD, SPACES)
         }
-    jobs: dict[str, list[tuple[int, str, list[int]]]] = {name: [] for name in POOLINGS}
+    jobs: dict[str, list[tuple[int, str, list[int]]]] = {own: [], other: []}
     seen = dict.fromkeys(ROLES, 0)
     for number, (raw, role, kind) in enumerate(probes):
         seen[role] += kind == PLAIN

@@ -92,7 +92,10 @@ def protocol_of(url: str) -> Protocol:
     Raises:
         ConfigurationError: it ends with none, or is no web address.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets of no IPv6 address
+        parts = urlsplit("")
     found = next((each for each in PROTOCOLS if parts.path.rstrip("/").endswith(each.ending)), None)
     if parts.scheme not in ("http", "https") or not parts.netloc or found is None:
         raise ConfigurationError(

@@ -31,7 +31,7 @@ FAULTS = {
 }
 
 
-def make_model(folder):
+def make_encoder_that_reads() -> Encoder:
     """Random weights that read order and context, and a tokenizer that, as XLM-R's, does not recompose Hangul."""
     tokenizer = AutoTokenizer.from_pretrained(shipped("data/tokenizer"), local_files_only=True)
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace(" {2,}", " ")
@@ -42,8 +42,8 @@ def make_model(folder):
     with torch.random.fork_rng():
         torch.manual_seed(7)
         backbone = AutoModel.from_config(config)
-    encoder = Encoder(backbone, tokenizer, EncoderSpec("mean", TextSpec(query_max_length=LIMIT, passage_max_length=LIMIT)))
-    export_model(encoder.eval(), folder, "card")
+    text = TextSpec(query_max_length=LIMIT, passage_max_length=LIMIT)
+    return Encoder(backbone, tokenizer, EncoderSpec("mean", text)).eval()
 
 
 def plant(model, fault: str) -> None:
@@ -135,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
 def exported(tmp_path_factory):
     """The folder of an exported model."""
     folder = tmp_path_factory.mktemp("exported") / "model"
-    make_model(folder)
+    export_model(make_encoder_that_reads(), folder, "card")
     return folder
 
 
