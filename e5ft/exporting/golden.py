@@ -250,7 +250,8 @@ def _mistaken(
 def _before(prefixes: dict[str, str], role: str) -> dict[str, str]:
     """Name of a mistake -> what it puts before a text; "" is none."""
     own, other = prefixes[role], prefixes[ROLES[role == "query"]]
-    return {"": own, NO_PREFIX: "", PREFIX_TWICE: own + own, OTHER_PREFIX: other}
+    wrong = {NO_PREFIX: "", PREFIX_TWICE: own + own, OTHER_PREFIX: other}
+    return {"": own, **{name: prefix for name, prefix in wrong.items() if prefix != own}}
 
 
 def _joined(*names: str) -> str:

@@ -1,7 +1,7 @@
 """The probes of golden.json as the texts that a target is sent, and its answers as vectors."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -9,19 +9,33 @@ from e5ft.exporting.golden import LONG, ROLES, Golden
 from e5ft.serving.protocols import AnswerError
 
 PrefixBy = Literal["auto", "client", "server"]
+Encode = Callable[[Sequence[str], str | None], object]
 _TOGETHER = 8  # texts in a request: servers take 32, some fewer
 _REFUSED = (400, 413, 422, 500)  # how servers say that a text is too long for them
 
 
-def answers_to(
-    golden: Golden, encode: Callable[[Sequence[str], str | None], object], has_prompts: bool, prefix: PrefixBy = "auto"
-) -> list[np.ndarray | None]:
+class Way(NamedTuple):
+    """A way to embed texts.
+
+    Attributes:
+        name: in words.
+        has_prompts: whether it adds the prefix itself where it is told the role.
+        encode: texts and role (None: they are final) -> a vector each; None where it cannot be tried.
+        why_not: what it lacks then.
+    """
+
+    name: str
+    has_prompts: bool
+    encode: Encode | None
+    why_not: str = ""
+
+
+def answers_to(golden: Golden, way: Way, prefix: PrefixBy = "auto") -> list[np.ndarray | None]:
     """Send all probes.
 
     Args:
         golden: the reference.
-        encode: texts and role -> a vector for each text; the role is None where the texts have their prefix.
-        has_prompts: whether the target adds the prefix itself where it is told the role.
+        way: to the target; one that can be tried.
         prefix: who adds it; "auto": the target where it can.
 
     Returns:
@@ -30,7 +44,7 @@ def answers_to(
     Raises:
         AnswerError: no answer, or not so many vectors of that dimension.
     """
-    by_server = has_prompts if prefix == "auto" else prefix == "server"
+    by_server = way.has_prompts if prefix == "auto" else prefix == "server"
     answers: list[np.ndarray | None] = [None] * len(golden.probes)
     for is_long in (False, True):
         for role in ROLES:
@@ -39,7 +53,7 @@ def answers_to(
                 part = numbers[start : start + _TOGETHER]
                 texts = [("" if by_server else golden.prefixes[role]) + golden.probes[n].text for n in part]
                 try:
-                    vectors = encode(texts, role if by_server else None)
+                    vectors = way.encode(texts, role if by_server else None)
                 except AnswerError as error:
                     if is_long and error.status in _REFUSED:
                         continue

@@ -7,32 +7,14 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json
 from e5ft.modeling.checks import first_line
+from e5ft.serving.asking import Encode, Way
 from e5ft.serving.protocols import AnswerError
-
-Encode = Callable[[Sequence[str], str | None], object]
-
-
-class Way(NamedTuple):
-    """A way to embed texts.
-
-    Attributes:
-        name: in words.
-        has_prompts: whether it adds the prefix itself where it is told the role.
-        encode: texts and role (None: they are final) -> a vector each; None where it cannot be tried.
-        why_not: what it lacks then.
-    """
-
-    name: str
-    has_prompts: bool
-    encode: Encode | None
-    why_not: str = ""
 
 
 def ways_of(folder: Path, pooling: str) -> Iterator[Way]:

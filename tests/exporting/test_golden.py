@@ -85,8 +85,8 @@ def test_mistakes_are_what_they_are_called(golden, encoder):
                 "prefix_twice+cut_256": (2 * prefix + text, "mean", 256),
             }
             for name in expected.keys() & probe.mistakes.keys():
-                assert probe.mistakes[name] @ by_hand(encoder, *expected[name]) > 0.999999, (probe, name)
-                assert probe.mistakes[name] @ probe.vector < 0.9999, (probe, name)
+                assert probe.mistakes[name] @ by_hand(encoder, *expected[name]) > 0.999999, name
+                assert probe.mistakes[name] @ probe.vector < (0.9999 if probe.kind != "long" or "cut" in name else 0.999999), name
     finally:
         encoder.backbone.set_attn_implementation(own)
     names = {kind: {n for p in golden.probes if p.kind == kind for n in p.mistakes} for kind in ("plain", "nfd", "long")}
@@ -144,7 +144,7 @@ def test_the_file_is_small_and_a_probe_is_a_line(encoder, tmp_path):
     text = (tmp_path / FILE).read_text(encoding="utf-8")
     values, vectors = json.loads(text), sum(1 + len(probe.mistakes) for probe in read_golden(tmp_path).probes)
     assert len(text.splitlines()) == 34 and values["scale"] == 10_000
-    assert vectors * 1024 * 6 < 1_000_000  # at most five digits or four and a sign, and a comma: of 1,024 dimensions
+    assert vectors * 1024 * 5 < 1_000_000  # of 1,024 dimensions, whose components have three digits, with a sign and a comma
 
 
 @pytest.mark.parametrize(

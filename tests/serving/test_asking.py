@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from e5ft.exporting.golden import LONG, read_golden
-from e5ft.serving.asking import answers_to
+from e5ft.serving.asking import Way, answers_to
 from e5ft.serving.diagnosis import diagnose
 from e5ft.serving.folders import function_of
 from e5ft.serving.protocols import AnswerError, Client
@@ -26,10 +26,11 @@ def ask(exported, server, monkeypatch):
         server.embed = served
         if protocol == "function":
             monkeypatch.setitem(sys.modules, "served_here", SimpleNamespace(embed=served))
-            target = function_of("served_here:embed")
-            return diagnose(golden, answers_to(golden, target.encode, target.has_prompts, prefix), 0.9999)
-        client = Client(server.url + PATHS[protocol])
-        return diagnose(golden, answers_to(golden, client, client.protocol.has_prompts, prefix), 0.9999)
+            way = function_of("served_here:embed")
+        else:
+            client = Client(server.url + PATHS[protocol])
+            way = Way(client.url, client.protocol.has_prompts, client)
+        return diagnose(golden, answers_to(golden, way, prefix), 0.9999)
 
     return check
 

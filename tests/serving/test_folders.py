@@ -61,7 +61,7 @@ def found(folder) -> dict[str, tuple[str, ...]]:
     """Way -> the faults it shows."""
     golden = read_golden(folder)
     ways = ways_of(folder, golden.pooling)
-    return {w.name: diagnose(golden, answers_to(golden, w.encode, w.has_prompts), 0.9999).faults for w in ways}
+    return {w.name: diagnose(golden, answers_to(golden, w), 0.9999).faults for w in ways}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -8,7 +8,8 @@ from e5ft.app.settings.groups import CheckSettings
 from e5ft.app.telling.report import say
 from e5ft.errors import ConfigurationError, ServedWrongError
 from e5ft.exporting.golden import FILE, Golden, read_golden
-from e5ft.serving.asking import answers_to
+from e5ft.modeling.settings import model_folder
+from e5ft.serving.asking import Way, answers_to
 from e5ft.serving.diagnosis import Diagnosis, diagnose
 from e5ft.serving.protocols import AnswerError, Client
 
@@ -29,12 +30,13 @@ def check(settings: CheckSettings, golden: Golden | None = None) -> None:
     """
     golden = golden or reference(settings)
     wrong = []
-    for name, encode, has_prompts, why_not in _ways(settings, golden):
-        if encode is None:
-            say(f"{name}: {why_not}")
+    for way in _ways(settings, golden):
+        name = way.name
+        if way.encode is None:
+            say(f"{name}: {way.why_not}")
             continue
         try:
-            answers = answers_to(golden, encode, has_prompts, settings.prefix)
+            answers = answers_to(golden, way, settings.prefix)
         except AnswerError as error:
             raise error if str(error).startswith(settings.target) else AnswerError(f"{name}: {error}") from error
         found = diagnose(golden, answers, settings.least)
@@ -48,36 +50,29 @@ def check(settings: CheckSettings, golden: Golden | None = None) -> None:
 
 def reference(settings: CheckSettings) -> Golden:
     """The golden.json that the target is held against."""
-    if settings.golden is not None:
-        return read_golden(_folder(settings.golden, "golden"))
-    if not Path(os.path.expanduser(settings.target)).is_dir():
-        raise ConfigurationError(
-            "golden=null: must name the exported folder, or its golden.json, that the target serves: golden=DIR"
-        )
-    return read_golden(_folder(settings.target, "target"))
+    field = "target" if settings.golden is None else "golden"
+    place = Path(os.path.expanduser(settings.golden or settings.target))
+    if field == "target" and not place.is_dir():
+        raise ConfigurationError("golden=null: must name the export that the target serves, or its golden.json: golden=DIR")
+    is_it = place.is_file() or (place / FILE).is_file()
+    return read_golden(place if is_it else model_folder(str(place), field))
 
 
-def _folder(path: str, field: str) -> Path:
-    from e5ft.modeling.settings import model_folder
-
-    path = os.path.expanduser(path)
-    return Path(path) if not Path(path).is_dir() or (Path(path) / FILE).is_file() else Path(model_folder(path, field))
-
-
-def _ways(settings: CheckSettings, golden: Golden) -> Iterator[tuple]:
+def _ways(settings: CheckSettings, golden: Golden) -> Iterator[Way]:
     target = settings.target
     if "://" in target:
         client = Client(target, settings.model_name, settings.api_key or os.environ.get(KEY), settings.timeout)
-        yield target, client, client.protocol.has_prompts, ""
+        yield Way(target, client.protocol.has_prompts, client)
         return
     from e5ft.app.runs.script import prepare_libraries  # what follows imports torch, which a server needs not
     from e5ft.serving.folders import function_of, ways_of
 
     prepare_libraries()
-    if not Path(os.path.expanduser(target)).is_dir() and ":" in target:
+    folder = os.path.expanduser(target)
+    if ":" in target and not os.path.isdir(folder):
         yield function_of(target)
         return
-    yield from ways_of(_folder(target, "target"), golden.pooling)
+    yield from ways_of(Path(model_folder(folder, "target")), golden.pooling)
 
 
 def _in_words(found: Diagnosis, least: float) -> str:
