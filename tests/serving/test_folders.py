@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModel
 
 from e5ft.errors import ConfigurationError
@@ -91,15 +92,20 @@ def test_onnx_runtime_gives_what_it_must(folder):
     """Through torch's own exporter; needs onnx and onnxruntime."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    import torch
-
     right = folder()
     (right / "onnx").mkdir()
     model = AutoModel.from_pretrained(right, local_files_only=True, attn_implementation="eager").eval()
+
+    class Hidden(torch.nn.Module):
+        def forward(self, ids, mask):
+            return model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    names = ["input_ids", "attention_mask", "last_hidden_state"]
     ids = torch.ones(2, 7, dtype=torch.long)
-    names = {name: {0: "texts", 1: "tokens"} for name in ("input_ids", "attention_mask", "last_hidden_state")}
-    torch.onnx.export(model, (ids, ids), str(right / "onnx/model.onnx"), dynamic_axes=names, dynamo=False,
-                      input_names=["input_ids", "attention_mask"], output_names=["last_hidden_state"])  # fmt: skip
+    torch.onnx.export(
+        Hidden(), (ids, ids), str(right / "onnx/model.onnx"), dynamo=False, input_names=names[:2], output_names=names[2:],
+        dynamic_axes={name: {0: "texts", 1: "tokens"} for name in names},
+    )  # fmt: skip
     assert found(right)["ONNX Runtime"] == ()
     edit(right / "tokenizer_config.json", model_max_length=256)
     assert found(right)["ONNX Runtime"][0].startswith(FAULTS["cut"])

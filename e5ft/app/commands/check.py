@@ -26,7 +26,7 @@ def check(settings: CheckSettings, golden: Golden | None = None) -> None:
     Raises:
         ConfigurationError: a target or reference that cannot be used.
         AnswerError: the target does not answer with the model's number of vectors and dimensions.
-        ServedWrongError: it does, and they are others; the message has the faults in words.
+        ServedWrongError: it does, and they are others; the faults are printed, in words.
     """
     golden = golden or reference(settings)
     wrong = []
@@ -43,9 +43,10 @@ def check(settings: CheckSettings, golden: Golden | None = None) -> None:
         say(f"{name}: {_in_words(found, settings.least)}")
         if found.compared < len(golden.probes):
             say(f"{name}: refuses over-long texts, {len(golden.probes) - found.compared} probes; clients must cut them")
-        wrong += [f"{name}: {fault}" for fault in found.faults]
+        wrong += [name] if found.faults else []
     if wrong:
-        raise ServedWrongError(f"target={settings.target}: not served right: {'; '.join(wrong)}")
+        by = "" if wrong == [settings.target] else f" by {', '.join(wrong)}"
+        raise ServedWrongError(f"target={settings.target}: not served right{by}; what is wrong stands above")
 
 
 def reference(settings: CheckSettings) -> Golden:

@@ -48,9 +48,8 @@ def test_a_server_is_checked_without_torch_and_the_token_is_never_shown(exported
     server.answer, server.embed = None, Served(exported, "no prefix")
     done = command(f"target={url}", f"golden={exported}", cwd=tmp_path)
     assert done.returncode == 8
-    assert done.stderr == (
-        f"error: target={url}: not served right: {url}: prefix missing: must be 'query: ' / 'passage: ' before each text\n"
-    )
+    assert done.stdout.startswith(f"{url}: prefix missing: must be 'query: ' / 'passage: ' before each text (lowest cosine ")
+    assert done.stderr == f"error: target={url}: not served right; what is wrong stands above\n"
     assert command("target=null", cwd=tmp_path).returncode == 2
 
 
@@ -59,10 +58,11 @@ def test_a_folder_is_checked_in_every_library(exported, tmp_path, capsys):  # no
     shutil.copytree(exported, folder)
     text = (folder / "config_sentence_transformers.json").read_text()
     (folder / "config_sentence_transformers.json").write_text(text.replace('"passage: "', '"query: "'))
-    with pytest.raises(ServedWrongError, match="sentence-transformers: query and passage confused in passages") as raised:
+    with pytest.raises(ServedWrongError, match="not served right by sentence-transformers") as raised:
         check(settings(target=tmp_path / "outputs/run", least=0.99))
     printed = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in printed] == ["sentence-transformers", "transformers"]
+    assert "query and passage confused in passages: must be 'passage: '" in printed[0] and "confused" not in printed[1]
     assert raised.value.exit_code == 8 and "\n" not in str(raised.value)
 
 
