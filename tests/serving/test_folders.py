@@ -97,8 +97,12 @@ def test_onnx_runtime_gives_what_it_must(folder):
     model = AutoModel.from_pretrained(right, local_files_only=True, attn_implementation="eager").eval()
 
     class Hidden(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
         def forward(self, ids, mask):
-            return model(input_ids=ids, attention_mask=mask).last_hidden_state
+            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
     names = ["input_ids", "attention_mask", "last_hidden_state"]
     ids = torch.ones(2, 7, dtype=torch.long)
