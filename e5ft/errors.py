@@ -54,3 +54,9 @@ class VerdictError(E5ftError):
     """The run is complete, but its verdict is not the one that `require` demands."""
 
     exit_code = 7
+
+
+class ServedWrongError(E5ftError):
+    """The check is complete, and what it looked at gives other vectors than the exported model."""
+
+    exit_code = 8

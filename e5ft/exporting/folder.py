@@ -1,6 +1,8 @@
 """The export writes a sentence-transformers folder and checks it by encoding again."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
 from e5ft.errors import E5ftError
+from e5ft.exporting.golden import write_golden
 from e5ft.files import new_folder, write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import save_encoder
@@ -32,7 +35,7 @@ def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> floa
     """Write an encoder in sentence-transformers layout and check it.
 
     The folder also loads with plain `AutoModel` (pool and normalise yourself) and with `load_encoder`. It appears at
-    its place only after the check.
+    its place only after the check; golden.json in it says what a server of it must give.
 
     Args:
         encoder: the model.
@@ -49,12 +52,24 @@ def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> floa
         save_encoder(encoder, temporary)
         _write_layout(encoder, temporary)
         write_text(temporary / "README.md", card)
-        difference = check_export(encoder, temporary)
+        with _on_cpu(encoder):
+            difference = check_export(encoder, temporary)
+            write_golden(encoder, temporary)
     return difference
 
 
+@contextlib.contextmanager
+def _on_cpu(encoder: Encoder) -> Iterator[None]:
+    device = encoder.device
+    encoder.to("cpu")  # some hundred texts; on a GPU the kernels' own rounding would blur what is compared
+    try:
+        yield
+    finally:
+        encoder.to(device)
+
+
 def check_export(encoder: Encoder, folder: Path) -> float:
-    """Compare the encoder's vectors with those of plain transformers and, where installed, sentence-transformers.
+    """Compare the encoder's vectors, on the CPU, with those of plain transformers and, where installed, sentence-transformers.
 
     Returns:
         The largest absolute difference over probes, roles and loaders.
@@ -63,20 +78,15 @@ def check_export(encoder: Encoder, folder: Path) -> float:
         ExportError: it exceeds 1e-5.
     """
     worst = 0.0
-    device = encoder.device
-    encoder.to("cpu")  # half a dozen texts; on a GPU the kernels' own rounding would blur the comparison
-    try:
-        for role in ("query", "passage"):
-            expected = encoder.encode(_PROBES, role)
-            for name, vectors in _other_loaders(encoder, folder, role):
-                difference = float(np.abs(vectors - expected).max())
-                if not difference <= _TOLERANCE:
-                    raise ExportError(
-                        f"export: {name} gives other {role} vectors (difference {difference:.1e}, at most {_TOLERANCE:.0e})"
-                    )
-                worst = max(worst, difference)
-    finally:
-        encoder.to(device)
+    for role in ("query", "passage"):
+        expected = encoder.encode(_PROBES, role)
+        for name, vectors in _other_loaders(encoder, folder, role):
+            difference = float(np.abs(vectors - expected).max())
+            if not difference <= _TOLERANCE:
+                raise ExportError(
+                    f"export: {name} gives other {role} vectors (difference {difference:.1e}, at most {_TOLERANCE:.0e})"
+                )
+            worst = max(worst, difference)
     return worst
 
 

@@ -39,7 +39,9 @@ COMMANDS = {
     "eval": "e5ft.app.commands.evaluate:evaluate",
     "mine": "e5ft.app.commands.mine:mine",
     "export": "e5ft.app.commands.export:export",
+    "check": "e5ft.app.commands.check:check",
 }
+_LIGHT = ("check",)  # commands that import torch and transformers themselves, where they need them
 _WITH_VALUE = re.compile(r"--(cfg|package|config-(path|name|dir)|experimental-rerun|info)|-(c|p|cp|cn|cd|i)")  # flags of Hydra's
 _began = False  # whether the configuration was composed: what is raised before is about the overrides
 _verb: str | None = None  # set by run; a launcher's processes have the configuration's name instead
@@ -122,10 +124,12 @@ def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None
             _examine_the_rest(error, left_out)
         raise
     data = importlib.import_module("e5ft.app.commands.reading").read_first(verb, settings)
+    module, _, name = COMMANDS[verb].partition(":")
+    if verb in _LIGHT:
+        return getattr(importlib.import_module(module), name)(settings, data)
     prepare_libraries()
     from e5ft.app.runs.stopping import out_of_memory_explained
 
-    module, _, name = COMMANDS[verb].partition(":")
     with contextlib.redirect_stdout(io.StringIO()):  # transformers prints "Running in WANDB offline mode", whatever tracking says
         function = getattr(importlib.import_module(module), name)
     with out_of_memory_explained(settings):

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, Seed, TrainSettings
+from e5ft.app.settings.groups import CheckSettings, EvalSettings, ExportSettings, MineSettings, Seed, TrainSettings
 from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
 from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
@@ -38,7 +38,7 @@ from e5ft.training.settings import Scale
 if TYPE_CHECKING:
     import torch
 
-SCRIPTS = {"train": TrainSettings, "eval": EvalSettings, "mine": MineSettings, "export": ExportSettings}
+SCRIPTS = {"train": TrainSettings, "eval": EvalSettings, "mine": MineSettings, "export": ExportSettings, "check": CheckSettings}
 # Settings that have moved; on the command line the old name works for one version.
 MOVED = {
     "train": {
@@ -83,7 +83,7 @@ def settings_of(script: str, config: DictConfig) -> Any:
     """The settings that a script's configuration holds, each value checked.
 
     Args:
-        script: train, eval, mine or export.
+        script: a key of SCRIPTS.
         config: as Hydra composed it.
 
     Raises:
@@ -96,6 +96,8 @@ def settings_of(script: str, config: DictConfig) -> Any:
         if isinstance(value, str) and "\0" in value:
             raise ConfigurationError(f"{path}={shown(value)}: holds a NUL character")
         _check_place(script, path, value, values)
+    if "model" not in hints(SCRIPTS[script]):
+        return build(SCRIPTS[script], values, "")
     check_value(values.get("seed"), Seed, "seed")
     values["data"] = data_settings(_group(values, "data"))
     model = _group(values, "model")

@@ -225,3 +225,21 @@ class ExportSettings(Settings):
         """Refuse random weights among models to merge: model=mini makes them, whatever model.path names."""
         if self.merge.asked and self.model.init == "random":
             self.model.refuse("init", "must be pretrained to be merged; leave model=mini out, or say model.init=pretrained")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckSettings(Settings):
+    """Everything that `python -m e5ft check` can be told; the fields are described in conf/check.yaml."""
+
+    target: Word | None
+    golden: FilePath | None
+    prefix: Literal["auto", "client", "server"]
+    model_name: Word | None
+    api_key: Word | None
+    least: number(above=0, most=1)
+    timeout: number(above=0, most=86_400)
+
+    def check(self) -> None:
+        """Refuse a check of nothing."""
+        if self.target is None:
+            self.refuse("target", "must be a folder, a server's address or MODULE:FUNCTION: target=DIR")

@@ -1,0 +1,82 @@
+"""The check command: whether a server, a folder or a function gives the vectors of the exported model, and else what is wrong."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from e5ft.app.settings.groups import CheckSettings
+from e5ft.app.telling.report import say
+from e5ft.errors import ConfigurationError, ServedWrongError
+from e5ft.exporting.golden import FILE, Golden, read_golden
+from e5ft.modeling.settings import model_folder
+from e5ft.serving.asking import Way, answers_to
+from e5ft.serving.diagnosis import Diagnosis, diagnose
+from e5ft.serving.protocols import AnswerError, Client
+
+KEY = "E5FT_API_KEY"
+
+
+def check(settings: CheckSettings, golden: Golden | None = None) -> None:
+    """Run one check.
+
+    Args:
+        settings: of the command.
+        golden: the reference, where it has been read already.
+
+    Raises:
+        ConfigurationError: a target or reference that cannot be used.
+        AnswerError: the target does not answer with the model's number of vectors and dimensions.
+        ServedWrongError: it does, and they are others; the faults are printed, in words.
+    """
+    golden = golden or reference(settings)
+    wrong = []
+    for way in _ways(settings, golden):
+        name = way.name
+        if way.encode is None:
+            say(f"{name}: {way.why_not}")
+            continue
+        try:
+            answers = answers_to(golden, way, settings.prefix)
+        except AnswerError as error:
+            raise error if str(error).startswith(settings.target) else AnswerError(f"{name}: {error}") from error
+        found = diagnose(golden, answers, settings.least)
+        say(f"{name}: {_in_words(found, settings.least)}")
+        if found.compared < len(golden.probes):
+            say(f"{name}: refuses over-long texts, {len(golden.probes) - found.compared} probes; clients must cut them")
+        wrong += [name] if found.faults else []
+    if wrong:
+        by = "" if wrong == [settings.target] else f" by {', '.join(wrong)}"
+        raise ServedWrongError(f"target={settings.target}: not served right{by}; what is wrong stands above")
+
+
+def reference(settings: CheckSettings) -> Golden:
+    """The golden.json that the target is held against."""
+    field = "target" if settings.golden is None else "golden"
+    place = Path(os.path.expanduser(settings.golden or settings.target))
+    if field == "target" and not place.is_dir():
+        raise ConfigurationError("golden=null: must name the export that the target serves, or its golden.json: golden=DIR")
+    is_it = place.is_file() or (place / FILE).is_file()
+    return read_golden(place if is_it else model_folder(str(place), field))
+
+
+def _ways(settings: CheckSettings, golden: Golden) -> Iterator[Way]:
+    target = settings.target
+    if "://" in target:
+        client = Client(target, settings.model_name, settings.api_key or os.environ.get(KEY), settings.timeout)
+        yield Way(target, client.protocol.has_prompts, client)
+        return
+    from e5ft.app.runs.script import prepare_libraries  # what follows imports torch, which a server needs not
+    from e5ft.serving.folders import function_of, ways_of
+
+    prepare_libraries()
+    folder = os.path.expanduser(target)
+    if ":" in target and not os.path.isdir(folder):
+        yield function_of(target)
+        return
+    yield from ways_of(Path(model_folder(folder, "target")), golden.pooling)
+
+
+def _in_words(found: Diagnosis, least: float) -> str:
+    if not found.faults:
+        return f"served right: cosine at least {f'{least:g}'.removeprefix('0')} over {found.compared} probes"
+    return f"{'; '.join(found.faults)} (lowest cosine {found.lowest:.4f} over {found.compared} probes)"
