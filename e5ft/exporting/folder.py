@@ -1,14 +1,17 @@
 """The export writes a sentence-transformers folder and checks it by encoding again."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
-from e5ft.errors import E5ftError
+from e5ft.errors import ExportError
+from e5ft.exporting.onnx import exact_graphs, record_quantised, write_formats
 from e5ft.files import new_folder, write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import save_encoder
@@ -24,11 +27,7 @@ _PROBES = (
 _TOLERANCE = 1e-5
 
 
-class ExportError(E5ftError):
-    """The exported folder does not give the vectors it should; nothing is left at the target."""
-
-
-def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> float:
+def export_model(encoder: Encoder, folder: str | os.PathLike, card: str, formats: Sequence[str] = ()) -> float:
     """Write an encoder in sentence-transformers layout and check it.
 
     The folder also loads with plain `AutoModel` (pool and normalise yourself) and with `load_encoder`. It appears at
@@ -38,6 +37,7 @@ def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> floa
         encoder: the model.
         folder: where to write; replaced if it exists.
         card: the model card, Markdown with its front matter.
+        formats: what is written beside the weights, keys of `e5ft.exporting.onnx.FILES`.
 
     Returns:
         The largest absolute difference seen in the check (at most 1e-5).
@@ -49,12 +49,15 @@ def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> floa
         save_encoder(encoder, temporary)
         _write_layout(encoder, temporary)
         write_text(temporary / "README.md", card)
+        write_formats(temporary, formats)
         difference = check_export(encoder, temporary)
+        if "onnx_int8" in formats:
+            record_quantised(encoder, temporary, _PROBES)
     return difference
 
 
 def check_export(encoder: Encoder, folder: Path) -> float:
-    """Compare the encoder's vectors with those of plain transformers and, where installed, sentence-transformers.
+    """Compare the encoder's vectors with plain transformers', those of graphs in the folder and sentence-transformers' (if installed).
 
     Returns:
         The largest absolute difference over probes, roles and loaders.
@@ -84,7 +87,10 @@ def _other_loaders(encoder: Encoder, folder: Path, role: str):
     text = encoder.spec.text
     prefix = text.query_prefix if role == "query" else text.passage_prefix
     limit = text.query_max_length if role == "query" else text.passage_max_length
-    yield "transformers.AutoModel", _with_transformers(folder, [prefix + t.strip() for t in _PROBES], limit, encoder.spec.pooling)
+    prefixed = [prefix + t.strip() for t in _PROBES]
+    model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval()
+    for name, each in (("transformers.AutoModel", model), *exact_graphs(folder, model.config)):
+        yield name, _padded(folder, each, prefixed, limit, encoder.spec.pooling)
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:  # not needed to write the folder
@@ -97,10 +103,9 @@ def _other_loaders(encoder: Encoder, folder: Path, role: str):
 
 
 @torch.no_grad()
-def _with_transformers(folder: Path, texts: list[str], limit: int, pooling: str) -> np.ndarray:
+def _padded(folder: Path, model: nn.Module, texts: list[str], limit: int, pooling: str) -> np.ndarray:
     """Embed a padded batch by the model card's own recipe; nothing of `Encoder` is used."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval()
     batch = tokenizer(texts, max_length=limit, truncation=True, padding=True, return_tensors="pt", return_token_type_ids=False)
     hidden = model(**batch).last_hidden_state  # (N, L, D)
     return normalize(POOLINGS[pooling].padded(hidden, batch["attention_mask"]), dim=-1).numpy()
