@@ -92,6 +92,11 @@ def exact_graphs(folder: Path, config: PretrainedConfig) -> Iterator[tuple[str, 
             yield FILES[name], Graph(config, folder / FILES[name])
 
 
+def weigh(file: Path) -> int:
+    """Bytes of a file together with those beside it that hold its weights: model.onnx_data, openvino_model.bin."""
+    return sum(each.stat().st_size for each in _parts(file))
+
+
 def encoder_of(encoder: Encoder, file: Path) -> Encoder:
     """The encoder with a file's hidden states in the place of its own."""
     return Encoder(Graph(encoder.config, file), encoder.tokenizer, encoder.spec, padded=True).eval()
@@ -121,7 +126,7 @@ class Graph(nn.Module):
         super().__init__()
         self.config = config
         self.names, self._run = (_openvino if file.suffix == ".xml" else _onnxruntime)(file)
-        digest = digest_of(*(digest_of_file(each) for each in sorted(file.parent.glob(f"{file.stem}.*"))))
+        digest = digest_of(*(digest_of_file(each) for each in _parts(file)))
         self.digest = nn.Parameter(torch.tensor(list(digest.encode()), dtype=torch.float32), requires_grad=False)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_) -> SimpleNamespace:
@@ -144,6 +149,10 @@ class Graph(nn.Module):
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _Runtime = tuple[list[str], Callable[[dict[str, np.ndarray]], np.ndarray]]
+
+
+def _parts(file: Path) -> list[Path]:
+    return sorted(file.parent.glob(f"{file.stem}.*"))
 
 
 def _onnxruntime(file: Path) -> _Runtime:
@@ -196,7 +205,9 @@ def _write_onnx(folder: Path, file: Path) -> None:
             dynamic_shapes=dict.fromkeys(names, axes), opset_version=_OPSET, dynamo=True, verbose=False,
         )  # fmt: skip
     except Exception as error:  # whatever the architecture's own code trips over
-        raise ExportError(f"formats: torch.onnx cannot write a {model.config.model_type} model ({first_line(error.__cause__ or error)})") from error
+        raise ExportError(
+            f"formats: torch.onnx cannot write a {model.config.model_type} model ({first_line(error.__cause__ or error)})"
+        ) from error
     ClearMetadataAndDocStringPass()(program.model)  # it names this machine's folders
     program.model.ir_version = _IR
     size = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())

@@ -7,13 +7,14 @@ from pathlib import Path
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.telling.report import relative, say
-from e5ft.exporting.onnx import FILES, QUANTISED, encoder_of
+from e5ft.exporting.onnx import FILES, QUANTISED, encoder_of, weigh
 from e5ft.files import read_json, write_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import score_model
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.tables import difference_text, few_queries, headline, main_metric
+
 
 def tell_formats(settings: ExportSettings, encoder: Encoder, folder: Path, sets: Sequence[RetrievalSet]) -> None:
     """Say what was written beside the weights; the loss of int8 is measured on every set and joins its record.
@@ -25,8 +26,7 @@ def tell_formats(settings: ExportSettings, encoder: Encoder, folder: Path, sets:
         sets: to measure int8 on; may be empty.
     """
     for name in settings.formats:
-        size = sum(file.stat().st_size for file in (folder / FILES[name]).parent.glob(f"{Path(FILES[name]).stem}.*"))
-        say(f"{relative(folder / FILES[name])}: {size / 1e6:,.0f} MB")
+        say(f"{relative(folder / FILES[name])}: {weigh(folder / FILES[name]) / 1e6:,.0f} MB")
     if "onnx_int8" not in settings.formats:
         return
     record = read_json(folder / QUANTISED)
