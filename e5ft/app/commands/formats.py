@@ -1,6 +1,5 @@
 """What export.py tells of the formats beside the weights: where they are, how close int8 is, and what it loses on evaluation sets."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,9 @@ from e5ft.app.telling.report import relative, say
 from e5ft.exporting.onnx import FILES, QUANTISED, encoder_of, weigh
 from e5ft.files import read_json, write_json
 from e5ft.modeling.encoder import Encoder
-from e5ft.retrieval.comparison import paired_differences
-from e5ft.retrieval.evaluation import score_model
+from e5ft.retrieval.comparison import score_two
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.tables import difference_text, few_queries, headline, main_metric
+from e5ft.retrieval.tables import difference_text, few_queries
 
 
 def tell_formats(settings: ExportSettings, encoder: Encoder, folder: Path, sets: Sequence[RetrievalSet]) -> None:
@@ -31,15 +29,13 @@ def tell_formats(settings: ExportSettings, encoder: Encoder, folder: Path, sets:
         return
     record = read_json(folder / QUANTISED)
     say("int8 against the weights: cosine at least {lowest:.4f}, {mean:.4f} in the mean, over probes".format(**record["cosine"]))
-    metric = main_metric(headline(settings.evaluation.cutoffs))
-    systems = {"weights": encoder.to(device_of(settings.device)), "int8": encoder_of(encoder, folder / FILES["onnx_int8"])}
+    weights, int8 = encoder.to(device_of(settings.device)), encoder_of(encoder, folder / FILES["onnx_int8"])
     for each in sets:
-        scores = {k: score_model(e, each, settings.evaluation, k, seed=settings.seed) for k, e in systems.items()}
-        difference = paired_differences(scores["int8"], scores["weights"], [metric], seed=settings.seed)[metric]
-        values = {name: score.metrics[metric] for name, score in scores.items()}
-        record.setdefault("sets", {})[each.name] = {metric: {**values, "difference": dataclasses.asdict(difference)}}
-        shown = difference_text(difference.mean, difference.low, difference.high)
-        say(f"  {each.name}: {metric} {values['weights']:.3f}, int8 {values['int8']:.3f} ({shown})")
-        for line in few_queries(each.name, len(scores["int8"].scored), metric, dataclasses.asdict(difference)):
+        found = score_two(int8, weights, each, settings.evaluation, seed=settings.seed)
+        record.setdefault("sets", {})[each.name] = found
+        metric, difference = found["metric"], found["difference"]
+        shown = difference_text(difference["mean"], difference["low"], difference["high"])
+        say(f"  {each.name}: {metric} of the weights {found['theirs']:.3f}, of int8 {found['ours']:.3f} ({shown})")
+        for line in few_queries(each.name, found["queries"], metric, difference):
             say(line)
     write_json(folder / QUANTISED, record)
