@@ -82,7 +82,7 @@ def measure(folder: Path, name: str, sets: list[Path], passages: int, threads: i
         vectors = encoder.encode(each.passages, "passage")
         seconds += time.perf_counter() - start
         run = dense_run(encoder.encode(each.queries, "query"), np.asarray(vectors), each, 10)
-        found[each.name] = evaluate_run(each, run, [10], name, samples=1).metrics[_METRIC]
+        found[each.name] = evaluate_run(each, run, [10], name, samples=50).metrics[_METRIC]
     count = sum(len(each.passages) for each in loaded)
     disk = (weigh(file) + (folder / "tokenizer.json").stat().st_size) / 1e6
     return Row(str(folder), name, disk, memory, load, 1000 * seconds / count, found)

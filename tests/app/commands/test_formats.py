@@ -55,7 +55,7 @@ def test_somebody_s_graph_beside_ours_is_not_replaced(model, composed, tmp_path,
 
 def test_what_is_refused_before_anything_is_written(model, composed, tmp_path, monkeypatch):
     out = f"output_dir={tmp_path / 'out'}"
-    with pytest.raises(ConfigurationError, match=r"^formats=\[onx\]"):
+    with pytest.raises(ConfigurationError, match=r"^formats=\['onx'\]: must be"):
         composed("export", model, "formats=[onx]", out)
     with pytest.raises(ConfigurationError, match=r"formats=\[onnx_int8\] measure"):
         export(composed("export", model, f"data.eval_dir={SAMPLE}", out))
