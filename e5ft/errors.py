@@ -50,6 +50,10 @@ class StorageError(E5ftError):
     exit_code = 6
 
 
+class ExportError(E5ftError):
+    """The exported folder does not give the vectors it should; nothing is left at the target."""
+
+
 class VerdictError(E5ftError):
     """The run is complete, but its verdict is not the one that `require` demands."""
 

@@ -25,7 +25,15 @@ PLACES = [
 # fmt: on
 # Whole jobs, processes of their own, injected faults: `make test-fast` leaves them out.
 SLOW = (
-    *("app/commands/", "app/runs/test_stopping", "app/telling/test_findings", "benchmarks/", "chaos/", "training/test_fitting"),
+    *(
+        "app/commands/",
+        "app/runs/test_stopping",
+        "app/telling/test_findings",
+        "benchmarks/",
+        "chaos/",
+        "exporting/test_onnx",
+        "training/test_fitting",
+    ),
     *(
         "training/test_evaluation_cost",
         "training/test_sharding",

@@ -2,16 +2,18 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
-from e5ft.errors import E5ftError
+from e5ft.errors import ExportError
 from e5ft.exporting.golden import write_golden
+from e5ft.exporting.onnx import exact_graphs, record_quantised, write_formats
 from e5ft.files import new_folder, write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import save_encoder
@@ -27,11 +29,7 @@ _PROBES = (
 _TOLERANCE = 1e-5
 
 
-class ExportError(E5ftError):
-    """The exported folder does not give the vectors it should; nothing is left at the target."""
-
-
-def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> float:
+def export_model(encoder: Encoder, folder: str | os.PathLike, card: str, formats: Sequence[str] = ()) -> float:
     """Write an encoder in sentence-transformers layout and check it.
 
     The folder also loads with plain `AutoModel` (pool and normalise yourself) and with `load_encoder`. It appears at
@@ -41,6 +39,7 @@ def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> floa
         encoder: the model.
         folder: where to write; replaced if it exists.
         card: the model card, Markdown with its front matter.
+        formats: what is written beside the weights, keys of `e5ft.exporting.onnx.FILES`.
 
     Returns:
         The largest absolute difference seen in the check (at most 1e-5).
@@ -52,9 +51,12 @@ def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> floa
         save_encoder(encoder, temporary)
         _write_layout(encoder, temporary)
         write_text(temporary / "README.md", card)
+        write_formats(temporary, formats)
         with _on_cpu(encoder):
             difference = check_export(encoder, temporary)
             write_golden(encoder, temporary)
+            if "onnx_int8" in formats:
+                record_quantised(encoder, temporary, _PROBES)
     return difference
 
 
@@ -69,7 +71,7 @@ def _on_cpu(encoder: Encoder) -> Iterator[None]:
 
 
 def check_export(encoder: Encoder, folder: Path) -> float:
-    """Compare the encoder's vectors, on the CPU, with those of plain transformers and, where installed, sentence-transformers.
+    """Compare the encoder's vectors, on the CPU, with plain transformers', the graphs' and, where installed, sentence-transformers'.
 
     Returns:
         The largest absolute difference over probes, roles and loaders.
@@ -94,7 +96,10 @@ def _other_loaders(encoder: Encoder, folder: Path, role: str):
     text = encoder.spec.text
     prefix = text.query_prefix if role == "query" else text.passage_prefix
     limit = text.query_max_length if role == "query" else text.passage_max_length
-    yield "transformers.AutoModel", _with_transformers(folder, [prefix + t.strip() for t in _PROBES], limit, encoder.spec.pooling)
+    prefixed = [prefix + t.strip() for t in _PROBES]
+    model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval()
+    for name, each in (("transformers.AutoModel", model), *exact_graphs(folder, model.config)):
+        yield name, _padded(folder, each, prefixed, limit, encoder.spec.pooling)
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:  # not needed to write the folder
@@ -107,10 +112,9 @@ def _other_loaders(encoder: Encoder, folder: Path, role: str):
 
 
 @torch.no_grad()
-def _with_transformers(folder: Path, texts: list[str], limit: int, pooling: str) -> np.ndarray:
+def _padded(folder: Path, model: nn.Module, texts: list[str], limit: int, pooling: str) -> np.ndarray:
     """Embed a padded batch by the model card's own recipe; nothing of `Encoder` is used."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval()
     batch = tokenizer(texts, max_length=limit, truncation=True, padding=True, return_tensors="pt", return_token_type_ids=False)
     hidden = model(**batch).last_hidden_state  # (N, L, D)
     return normalize(POOLINGS[pooling].padded(hidden, batch["attention_mask"]), dim=-1).numpy()

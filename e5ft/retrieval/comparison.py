@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.retrieval.evaluation import Evaluation, of_queries
+from e5ft.modeling.encoder import Encoder
+from e5ft.retrieval.evaluation import Evaluation, of_queries, score_model
+from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.significance import mean_intervals, sign_flip_p
-from e5ft.retrieval.tables import headline
+from e5ft.retrieval.tables import headline, main_metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,25 @@ def paired_values(a: Evaluation, b: Evaluation, metrics: Sequence[str]) -> np.nd
             raise ConfigurationError(f"{evaluation.label!r} has no metric {absent[0]!r}; it has {known}")
         columns.append(evaluation.values[:, [list(evaluation.metrics).index(metric) for metric in metrics]])
     return columns[0] - columns[1]
+
+
+def score_two(ours: Encoder, theirs: Encoder, retrieval_set: RetrievalSet, evaluation, *, seed: int = 0) -> dict:
+    """Score two encoders on a set by the main metric.
+
+    Args:
+        ours, theirs: the encoders; no vectors are kept.
+        retrieval_set: the set.
+        evaluation: the settings of the `evaluation` group.
+        seed: of the intervals.
+
+    Returns:
+        For JSON: `metric`, the number of scored `queries`, `ours` and `theirs` on them, `difference` (ours minus theirs).
+    """
+    metric = main_metric(headline(evaluation.cutoffs))
+    a, b = (score_model(encoder, retrieval_set, evaluation, "", seed=seed) for encoder in (ours, theirs))
+    difference = dataclasses.asdict(paired_differences(a, b, [metric], seed=seed)[metric])
+    scores = {"ours": a.metrics[metric], "theirs": b.metrics[metric]}
+    return {"metric": metric, "queries": len(a.scored), **scores, "difference": difference}
 
 
 @dataclasses.dataclass

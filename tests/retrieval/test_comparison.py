@@ -1,15 +1,19 @@
 """Paired comparisons of two evaluations."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.retrieval.comparison import Scores, paired_differences
-from e5ft.retrieval.evaluation import evaluate_run
+from e5ft.retrieval.columns import StringColumn
+from e5ft.retrieval.comparison import Scores, paired_differences, score_two
+from e5ft.retrieval.evaluation import evaluate_run, score_model
 from e5ft.retrieval.hybrid import Weight
+from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.significance import mean_intervals
+from tests.conftest import make_encoder
 from tests.retrieval.conftest import make_run, make_set
 
 QRELS = {f"q{i}": {"d1": 1} for i in range(4)}
@@ -96,3 +100,15 @@ def test_p_rests_on_five_patterns_of_signs_a_resample():
     """Forty gains, which no pattern that is drawn reaches: p counts the observed one alone."""
     better, worse = evaluation([1] * 40, qrels=MANY), evaluation([0] * 40, qrels=MANY)
     assert paired_differences(better, worse, samples=19)["hit@1"].p_value == 1 / (5 * 19 + 1)
+
+
+def test_two_encoders_are_scored_on_the_same_set():
+    ours, theirs = make_encoder(seed=1), make_encoder(seed=2)
+    ids, numbers = StringColumn([f"{i:02}" for i in range(30)]), range(30)
+    texts = [StringColumn([f"w{i} w{i + 1} w{j * i}" for i in numbers]) for j in (2, 3)]
+    retrieval_set = RetrievalSet("words", ids, texts[0], ids, texts[1], {each: {each: 1} for each in ids})
+    settings = SimpleNamespace(cutoffs=(1, 10), batch_tokens=512, intervals=20)
+    found = score_two(ours, theirs, retrieval_set, settings)
+    scores = [score_model(encoder, retrieval_set, settings, "").metrics["ndcg@10"] for encoder in (ours, theirs)]
+    assert (found["metric"], found["queries"], found["ours"], found["theirs"]) == ("ndcg@10", 30, *scores)
+    assert found["difference"]["mean"] == pytest.approx(scores[0] - scores[1]) != 0

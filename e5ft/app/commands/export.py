@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from e5ft.app.commands.data import corpus_texts
+from e5ft.app.commands.formats import tell_formats
 from e5ft.app.commands.reading import sets_to_measure
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
@@ -15,6 +16,7 @@ from e5ft.data.shards import display
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.exporting.card import plain_card
 from e5ft.exporting.folder import export_model
+from e5ft.exporting.onnx import check_packages
 from e5ft.exporting.origin import base_of
 from e5ft.files import read_json, write_json
 from e5ft.formatting import inline, markdown_table
@@ -31,7 +33,10 @@ from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text,
 from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
-_EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)")
+_EXPORTED = re.compile(
+    r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)|"
+    r"onnx(/model(_quantized)?\.onnx(_data)?|/quantised\.json)?|openvino(/openvino_model\.(xml|bin))?"
+)
 
 
 def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> None:
@@ -47,21 +52,25 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     """
     if settings.output_dir is None:
         raise ConfigurationError("output_dir=null: must name the folder to write (output_dir=DIR)")
+    check_packages(settings.formats)
     source, record = settings.model, None
     target, corpus = _target(Path(settings.output_dir), settings), corpus_texts(settings)
+    if settings.measures and sets is None:
+        sets = sets_to_measure(settings)
     if settings.merge.asked:
-        encoder, name, record = merge_models(settings, sets_to_measure(settings) if sets is None else sets)
+        encoder, name, record = merge_models(settings, sets)
         card = plain_card(name, encoder, base_of(source)) + (_soup_section(record) if "soup" in record else "")
         card += _card_section(record) if "base" in record else ""
-    elif settings.data.eval_dir is not None or settings.data.keep_dir:
+    elif not settings.measures and (settings.data.eval_dir is not None or settings.data.keep_dir):
         raise ConfigurationError(
-            "data.eval_dir, data.keep_dir: only merging measures (merge.base=DIR, merge.models=[DIR]); to measure a model: eval.py"
+            "data.eval_dir, data.keep_dir: only merging (merge.base=DIR, merge.models=[DIR]) and formats=[onnx_int8] measure; "
+            "to measure a model: eval.py"
         )
     else:
         encoder, name = load_encoder(source), source.label
         card = _card(source, encoder)
     say(text_format(encoder))
-    difference = export_model(encoder, target, card)
+    difference = export_model(encoder, target, card, settings.formats)
     if record is not None:
         write_json(target / "merge.json", record)
     if corpus is not None:
@@ -70,6 +79,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
         )
         centre.save(target)
     say(f"{relative(target)}: {name}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
+    tell_formats(settings, encoder, target, sets or [])
     if settings.push is not None:
         _push(target, settings.push, settings.private)
 
@@ -259,7 +269,8 @@ def _target(path: Path, settings: ExportSettings) -> Path:
         raise ConfigurationError(f"output_dir={path}: is a link or a file; name a new folder")
     if not path.is_dir():
         return path
-    foreign = sorted(file.name for file in path.iterdir() if not _EXPORTED.fullmatch(file.name))
+    files = (file.relative_to(path).as_posix() for pattern in ("*", "onnx/*", "openvino/*") for file in path.glob(pattern))
+    foreign = sorted(file for file in files if not _EXPORTED.fullmatch(file))
     config = path / "config.json"
     is_export = config.is_file() and RECORD in read_json(config)
     if foreign or (any(path.iterdir()) and not is_export):

@@ -142,7 +142,7 @@ def rows_file(settings: MineSettings) -> Path:
 
 
 def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
-    """The target and the keep sets of a merger; empty where nothing is to be measured.
+    """The target and the keep sets of an export; empty where nothing is to be measured.
 
     Raises:
         ConfigurationError: several alphas, or a greedy soup, without data.eval_dir.
@@ -161,7 +161,7 @@ def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
         target = locate_set(data.eval_dir, data.eval_split, cache)
         sources = [target, *locate_keep_sets(data.keep_dir, data.eval_split, cache, target.name)]
     except DataError as error:
-        reason = "what mergers are measured on, so that the test split stays unseen"
+        reason = "what exports are measured on, so that the test split stays unseen"
         raise DataError(f"{error} (data.eval_split={data.eval_split}: {reason})") from error
     size = LARGEST if data.eval_corpus_size == AUTO else data.eval_corpus_size
     return [shrink_corpus(load_set(source, settings), size, seed=settings.seed) for source in sources]
@@ -171,6 +171,6 @@ _READERS = {
     "train": _training_data,
     "eval": evaluation_set,
     "mine": _mining_data,
-    "export": lambda settings: sets_to_measure(settings) if settings.merge.asked else None,
+    "export": lambda settings: sets_to_measure(settings) if settings.measures else None,
     "check": lambda settings: None,  # its one file is short
 }

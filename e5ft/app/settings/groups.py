@@ -211,6 +211,7 @@ class ExportSettings(Settings):
     """Everything that export.py can be told; the fields are described in conf/export.yaml."""
 
     output_dir: FilePath | None
+    formats: tuple[Literal["onnx", "onnx_int8", "openvino"], ...]
     push: HubName | None
     private: bool
     merge: MergeSettings
@@ -220,6 +221,11 @@ class ExportSettings(Settings):
     data: DataSettings
     model: ModelSource
     evaluation: EvaluationSettings
+
+    @property
+    def measures(self) -> bool:
+        """Whether evaluation sets are of use: to choose a merger, or to see what int8 loses."""
+        return self.merge.asked or "onnx_int8" in self.formats
 
     def check(self) -> None:
         """Refuse random weights among models to merge: model=mini makes them, whatever model.path names."""
