@@ -91,7 +91,7 @@ def test_the_best_target_is_chosen_among_those_that_lost_nothing():
 def test_a_contender_is_trained_and_keeps_its_prefixes(tmp_path, name):
     base = make_encoder()
     export_model(base, tmp_path / "base", "card")
-    rows = [{"query": f"질문 {i}", "document": f"답 {i}", "hard_negative": f"다른 답 {i}"} for i in range(16)]
+    rows = [{"query": f"질문 {i}", "document": f"답 {i}", "hard_negative": f"다른 답 {i}"} for i in range(260)]
     contenders.train(name, tmp_path / "base", rows, Recipe(), tmp_path / "model", bf16=False)
     trained = load_encoder(ModelSource(path=str(tmp_path / "model")))
     assert (trained.spec.text.query_prefix, trained.spec.text.passage_prefix) == ("query: ", "passage: ")
