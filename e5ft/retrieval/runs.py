@@ -53,16 +53,16 @@ def dense_run(
             f"{expected[0]} queries and {expected[1]} passages"
         )
     search = search_shards if isinstance(passage_vectors, Shards) else top_k
-    return _ranked(retrieval_set, k, lambda depth: search(query_vectors, passage_vectors, depth, device=device))
+    return ranked(retrieval_set, k, lambda depth: search(query_vectors, passage_vectors, depth, device=device))
 
 
 def bm25_run(retrieval_set: RetrievalSet, k: int, tokenisation: str = DEFAULT_TOKENISATION) -> Run:
     """Rank the passages for every query with BM25 (k1 1.5, b 0.75): see `BM25.search`."""
     index = BM25(retrieval_set.passages, tokenisation=tokenisation)
-    return _ranked(retrieval_set, k, lambda depth: index.search(retrieval_set.queries, depth))
+    return ranked(retrieval_set, k, lambda depth: index.search(retrieval_set.queries, depth))
 
 
-def _ranked(retrieval_set: RetrievalSet, k: int, search: Callable[[int], Run]) -> Run:
+def ranked(retrieval_set: RetrievalSet, k: int, search: Callable[[int], Run]) -> Run:
     """The best k passages of a search of any depth, without those that the set leaves out of a query's ranking."""
     left_out = retrieval_set.left_out_at
     if (left_out < 0).all():

@@ -39,6 +39,7 @@ COMMANDS = {
     "eval": "e5ft.app.commands.evaluate:evaluate",
     "mine": "e5ft.app.commands.mine:mine",
     "export": "e5ft.app.commands.export:export",
+    "serve": "e5ft.app.commands.serve:serve",
 }
 _WITH_VALUE = re.compile(r"--(cfg|package|config-(path|name|dir)|experimental-rerun|info)|-(c|p|cp|cn|cd|i)")  # flags of Hydra's
 _began = False  # whether the configuration was composed: what is raised before is about the overrides

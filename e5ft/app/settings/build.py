@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, Seed, TrainSettings
+from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, Seed, ServeSettings, TrainSettings
 from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
 from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
@@ -38,7 +38,13 @@ from e5ft.training.settings import Scale
 if TYPE_CHECKING:
     import torch
 
-SCRIPTS = {"train": TrainSettings, "eval": EvalSettings, "mine": MineSettings, "export": ExportSettings}
+SCRIPTS = {
+    "train": TrainSettings,
+    "eval": EvalSettings,
+    "mine": MineSettings,
+    "export": ExportSettings,
+    "serve": ServeSettings,
+}
 # Settings that have moved; on the command line the old name works for one version.
 MOVED = {
     "train": {
@@ -83,7 +89,7 @@ def settings_of(script: str, config: DictConfig) -> Any:
     """The settings that a script's configuration holds, each value checked.
 
     Args:
-        script: train, eval, mine or export.
+        script: a key of SCRIPTS.
         config: as Hydra composed it.
 
     Raises:
@@ -208,7 +214,7 @@ def hint(message: str, script: str, arguments: Iterable[str] = ()) -> str | None
 
     Args:
         message: Hydra's.
-        script: train, eval, mine or export.
+        script: a key of SCRIPTS.
         arguments: of the command line, for the value that was given.
     """
     plugin = re.search(r"Could not (?:find|load) 'hydra/(launcher|sweeper)/(\w+)'", message)

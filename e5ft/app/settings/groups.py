@@ -225,3 +225,23 @@ class ExportSettings(Settings):
         """Refuse random weights among models to merge: model=mini makes them, whatever model.path names."""
         if self.merge.asked and self.model.init == "random":
             self.model.refuse("init", "must be pretrained to be merged; leave model=mini out, or say model.init=pretrained")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeSettings(Settings):
+    """Everything that `e5ft serve` can be told; the fields are described in conf/serve.yaml."""
+
+    base: Literal["auto"] | FilePath | None
+    host: Word
+    port: whole(0, 65_535)
+    seed: Seed
+    cache_dir: FilePath
+    device: Device
+    data: DataSettings
+    model: ModelSource
+    evaluation: EvaluationSettings
+
+    def check(self) -> None:
+        """Refuse passages beside a set that has its own."""
+        if self.data.corpus_file is not None and self.data.eval_dir is not None:
+            self.data.refuse("corpus_file", "must be null with data.eval_dir, whose corpus is searched")
