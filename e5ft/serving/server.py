@@ -30,12 +30,11 @@ class Application:
 
     Args:
         searched: what the page searches.
-        name: of the model in `/v1/embeddings`.
-        labels: names of the models on the page, by system.
+        labels: names of its models; MODEL's is also the name in `/v1/embeddings`.
     """
 
-    def __init__(self, searched: SideBySide, name: str, labels: dict[str, str]):
-        self.searched, self.name = searched, name
+    def __init__(self, searched: SideBySide, labels: dict[str, str]):
+        self.searched, self.name = searched, labels[MODEL]
         whole, examples = searched.retrieval_set, searched.examples(MOST_LISTED)
         self._about = About(whole.name, len(whole.passages), len(whole.queries), labels, searched.weight, examples)
         self._computing = threading.Lock()
@@ -109,7 +108,7 @@ class TrustedHosts:
         await self.app(scope, receive, send)
 
 
-def serve(app: ASGIApp, listening_socket: socket.socket) -> None:
+def answer(app: ASGIApp, listening_socket: socket.socket) -> None:
     """Answer requests until SIGINT or SIGTERM, which then does what it did before."""
     options = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "off", "proxy_headers": False, "server_header": False}
     quiet = {"log_config": None, "log_level": "warning", "access_log": False}

@@ -16,7 +16,7 @@ from tests.serving.conftest import PLANTED
 
 @pytest.fixture(scope="module")
 def client(searched):
-    app = Application(searched, "small", {"base": "before", "model": "after"}).app("127.0.0.1")
+    app = Application(searched, {"base": "before", "model": "small"}).app("127.0.0.1")
     return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 
 
@@ -26,7 +26,7 @@ def test_the_page_searches_and_escapes(client, searched):
     assert "<script" not in answer.text and "&lt;script&gt;alert(&#39;<mark>w1</mark>&#39;)" in answer.text
     answers = sum(hit.relevance > 0 for ranking in searched.search("w1 서울").rankings for hit in ranking.hits)
     assert answer.text.count('<li class="answer">') == answers >= 2
-    assert all(label in answer.text for label in ("before", "after", "Hybrid", "q1"))
+    assert all(label in answer.text for label in ("before", "small", "Hybrid", "q1"))
     assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
     assert PLANTED not in answer.text
 

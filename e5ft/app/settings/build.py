@@ -38,13 +38,7 @@ from e5ft.training.settings import Scale
 if TYPE_CHECKING:
     import torch
 
-SCRIPTS = {
-    "train": TrainSettings,
-    "eval": EvalSettings,
-    "mine": MineSettings,
-    "export": ExportSettings,
-    "serve": ServeSettings,
-}
+SCRIPTS = {"train": TrainSettings, "eval": EvalSettings, "mine": MineSettings, "export": ExportSettings, "serve": ServeSettings}
 # Settings that have moved; on the command line the old name works for one version.
 MOVED = {
     "train": {
