@@ -17,7 +17,7 @@ OLDEST := .venv-oldest
 KERNEL_TESTS := $(patsubst %,tests/modeling/test_%.py,cpu attention dropout encoder) tests/retrieval/test_search.py
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-.PHONY: help setup setup-dev train test test-fast test-kernels test-oldest eval mine sweep export bench gpu consumers chaos mutants lint format ddp doctor docs lock audit-deps clean
+.PHONY: help setup setup-dev train test test-fast test-kernels test-oldest test-browser eval mine sweep export demo bench gpu consumers chaos mutants lint format ddp doctor docs lock audit-deps clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +42,9 @@ test-oldest:  ## the tests with the oldest supported versions, in an environment
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-oldest.txt
 	$(OLDEST)/bin/python -m pytest -n 2 $(ARGS)
 
+test-browser: $(VENV)/.installed-dev  ## the page of make demo in a real browser (apt-get install chromium fonts-noto-cjk; pip install playwright)
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/browser/serve_page.py $(ARGS)
+
 eval: $(VENV)/.installed  ## measure the latest run's model; RUN=outputs/NAME chooses a run, DATA=DIR a BEIR folder or a file of rows
 	$(PY) eval.py model.path=$(RUN)/model $(if $(DATA),$(if $(filter %.jsonl %.json %.csv %.tsv %.parquet,$(DATA)),data.dev_file=$(DATA),data.eval_dir=$(DATA))) $(ARGS)
 
@@ -53,6 +56,9 @@ sweep: $(VENV)/.installed  ## six runs over temperature and seed, and their tabl
 
 export: $(VENV)/.installed  ## write the latest run's model to exported/ and check it; RUN= chooses a run
 	$(PY) export.py model.path=$(RUN)/model output_dir=exported $(ARGS)
+
+demo: $(VENV)/.installed-dev  ## a page to try queries on: the latest run's model, its base, BM25 and hybrid side by side; RUN=, DATA=DIR
+	$(PY) -m e5ft serve $(if $(wildcard $(RUN)/model),model.path=$(RUN)/model,model=e5_small_q4) $(if $(DATA),data.eval_dir=$(DATA)) $(ARGS)
 
 ddp: $(VENV)/.installed  ## the quickstart in 2 processes that share each step's negatives
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --standalone --nproc_per_node 2 train.py name=ddp-$$(date +%s) training.per_device_train_batch_size=32 training.use_cpu=true $(ARGS)

@@ -59,6 +59,11 @@ def test_all_verbs_run_away_from_the_clone(installed):
     assert {path.name for path in work.iterdir()} == {"outputs", "cache", "measured", "exported", "mine", "multirun"}
 
 
+def test_the_page_of_serve_is_in_the_package(installed):
+    places = {path.name for path in (installed[1].parent / "env").rglob("e5ft/serving/page.*")}
+    assert {"page.html", "page.css"} <= places
+
+
 def test_pins_are_what_the_package_allows():
     import tomllib
 

@@ -18,7 +18,7 @@ def test_usage_is_output_where_it_is_asked_for_and_an_error_otherwise(monkeypatc
         main()
     printed = capsys.readouterr()._asdict()
     assert ended.value.code == code
-    assert printed.pop(stream).startswith("usage: e5ft train|eval|mine|export|check") and set(printed.values()) == {""}
+    assert printed.pop(stream).startswith("usage: e5ft train|eval|mine|export|check|serve") and set(printed.values()) == {""}
 
 
 @pytest.mark.parametrize(

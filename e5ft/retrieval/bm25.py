@@ -130,6 +130,38 @@ def best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.pad(values[order], missing, constant_values=-np.inf), np.pad(indices[order], missing, constant_values=-1)
 
 
+def matches(query: str, text: str, tokenisation: str = DEFAULT_TOKENISATION) -> list[tuple[int, int]]:
+    """Where a text has tokens of a query, to highlight them.
+
+    Args:
+        query, text: raw texts.
+        tokenisation: as of `BM25`.
+
+    Returns:
+        Spans (start, end) of the normalised text, ascending; none overlaps or touches another.
+    """
+    wanted, text = {*next(_tokeniser(tokenisation)([query]))}, normalise(text)
+    places = [place for place, character in enumerate(text) for _ in character.casefold()]  # of the folded text: ß becomes ss
+    marked = {place for start, end in _located(wanted, text.casefold(), tokenisation) for place in places[start:end]}
+    spans: list[tuple[int, int]] = []
+    for place in sorted(marked):
+        spans = [*spans[:-1], (spans[-1][0], place + 1)] if spans and spans[-1][1] == place else [*spans, (place, place + 1)]
+    return spans
+
+
+def _located(wanted: set[str], folded: str, tokenisation: str) -> Iterator[tuple[int, int]]:
+    """Spans of a normalised, case-folded text that are tokens among those wanted."""
+    if tokenisation == "kiwi":
+        yield from ((token.start, token.start + token.len) for token in _kiwi().tokenize(folded) if token.form in wanted)
+        return
+    for word in _word_pattern().finditer(folded):
+        for token in wanted.intersection(next(_tokeniser(tokenisation)([word[0]]))):
+            start = word[0].find(token)
+            while start >= 0:
+                yield word.start() + start, word.start() + start + len(token)
+                start = word[0].find(token, start + 1)
+
+
 def _tokeniser(tokenisation: str) -> Callable[[Iterable[str]], Iterator[list[str]]]:
     """The function from texts to the tokens of each, lazily."""
     if tokenisation == "auto":

@@ -64,16 +64,16 @@ def dense_run(
         candidates = search(query_vectors, passage_vectors, OVERSAMPLING * depth, device=device)[1]
         return rescore(rescored_by, passage_vectors, candidates, depth)
 
-    return _ranked(retrieval_set, k, found)
+    return ranked(retrieval_set, k, found)
 
 
 def bm25_run(retrieval_set: RetrievalSet, k: int, tokenisation: str = DEFAULT_TOKENISATION) -> Run:
     """Rank the passages for every query with BM25 (k1 1.5, b 0.75): see `BM25.search`."""
     index = BM25(retrieval_set.passages, tokenisation=tokenisation)
-    return _ranked(retrieval_set, k, lambda depth: index.search(retrieval_set.queries, depth))
+    return ranked(retrieval_set, k, lambda depth: index.search(retrieval_set.queries, depth))
 
 
-def _ranked(retrieval_set: RetrievalSet, k: int, search: Callable[[int], Run]) -> Run:
+def ranked(retrieval_set: RetrievalSet, k: int, search: Callable[[int], Run]) -> Run:
     """The best k passages of a search of any depth, without those that the set leaves out of a query's ranking."""
     left_out = retrieval_set.left_out_at
     if (left_out < 0).all():

@@ -124,6 +124,20 @@ def from_rows(name: str, rows: Iterable[Row], passages: Iterable[str] | None = N
     return made if passages is None else _without_copies(made)
 
 
+def from_passages(name: str, passages: Iterable[str]) -> RetrievalSet:
+    """A corpus of distinct texts, with ids as `from_rows` gives them, of which nobody asked anything yet.
+
+    Raises:
+        DataError: there are no passages.
+    """
+    corpus = DistinctTexts()
+    for text in passages:
+        corpus.add(text)
+    if not corpus.ids:
+        raise DataError(f"{name}: there are no passages to search")
+    return RetrievalSet(name, StringColumn(), StringColumn(), *_named(corpus, "d"), {})
+
+
 def shrink_corpus(retrieval_set: RetrievalSet, size: int, *, seed: int = 0, depth: int = 100) -> RetrievalSet:
     """Bound the corpus, so that evaluation while training is cheap and still hard.
 

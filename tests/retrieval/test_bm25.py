@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval import bm25
-from e5ft.retrieval.bm25 import BM25
+from e5ft.retrieval.bm25 import BM25, matches
 
 ROOT = Path(__file__).parents[2]
 
@@ -191,3 +191,27 @@ def test_the_scores_of_all_passages_are_those_of_the_search(documents, query):
     assert scores.shape == (len(documents),)
     values, indices = index.search([query], len(documents))
     assert dict(zip(indices[indices >= 0], values[indices >= 0], strict=True)) == {i: s for i, s in enumerate(scores) if s > 0}
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "tokenisation", "marked"),
+    [
+        ("서울 도서관", "서울은 크다. 도서관에서", "auto", ["서울", "도서관"]),
+        ("3월", "3월에는 33월도, 월도", "auto", ["3월", "3월"]),  # 33월 holds the bigram that lies across; a bare 월 is no month
+        ("HOUSES", "house of mouse", "auto", ["house"]),  # the beginning of both words
+        ("straße", "Die STRASSE", "words", ["STRASSE"]),  # ß is folded to two letters, İ to two characters
+        ("strasse", "İ İ die Straße", "words", ["Straße"]),
+        ("물", "물 물고기", "bigrams", ["물"]),
+        ("?", "무엇?", "auto", []),
+    ],
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_matches_are_the_tokens_that_both_have(query, text, tokenisation, marked, form):
+    spans = matches(unicodedata.normalize(form, query), unicodedata.normalize(form, f"  {text}"), tokenisation)
+    assert [text[start:end] for start, end in spans] == marked
+
+
+def test_matches_of_morphemes_are_where_they_stand():
+    pytest.importorskip("kiwipiepy")
+    text = "따로 신청하지 않아도 투표할 수 있습니다."
+    assert [text[start:end] for start, end in matches("투표 신청", text, "kiwi")] == ["신청", "투표"]

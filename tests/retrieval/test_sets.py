@@ -7,7 +7,7 @@ import pytest
 from e5ft.data.rows import Row
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.retrieval.columns import StringColumn
-from e5ft.retrieval.sets import RetrievalSet, from_rows, halves, shrink_corpus, subsample
+from e5ft.retrieval.sets import RetrievalSet, from_passages, from_rows, halves, shrink_corpus, subsample
 from tests.conftest import PLACES
 
 ROWS = [
@@ -41,6 +41,15 @@ def test_a_set_depends_on_the_normalised_texts_alone():
     ]
     assert from_rows("dev", again) == from_rows("dev", ROWS)
     assert from_rows("dev", ROWS[:2]) != from_rows("dev", ROWS)
+
+
+def test_passages_alone_are_a_corpus_with_the_ids_that_rows_give():
+    made, rows = from_passages("all", ["서울", "부산", unicodedata.normalize("NFD", "서울 ")]), from_rows("dev", ROWS)
+    assert len(made.queries) == 0 and made.qrels == {} and list(made.passage_ids) == sorted(made.passage_ids)
+    known = dict(zip(rows.passage_ids, rows.passages, strict=True))
+    assert [known[name] for name in made.passage_ids] == list(made.passages) and sorted(made.passages) == ["부산", "서울"]
+    with pytest.raises(DataError, match="all: there are no passages"):
+        from_passages("all", [])
 
 
 def test_no_rows():

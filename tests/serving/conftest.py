@@ -1,4 +1,4 @@
-"""A small exported model, a server of it that uses nothing of e5ft's encoder, and faults to plant in it."""
+"""A small exported model, a server of it that uses nothing of e5ft's encoder, faults to plant in it, and a judged corpus."""
 
 import json
 import threading
@@ -14,6 +14,10 @@ from e5ft.app.settings.build import shipped
 from e5ft.data.text import TextSpec, normalise
 from e5ft.exporting.folder import export_model
 from e5ft.modeling.encoder import Encoder, EncoderSpec
+from e5ft.retrieval.columns import StringColumn
+from e5ft.retrieval.sets import RetrievalSet
+from e5ft.serving.searching import BASE, MODEL, SideBySide
+from tests.conftest import make_encoder, make_rows
 
 LIMIT = 320
 OWN, OTHER = {"query": "query: ", "passage": "passage: "}, {"query": "passage: ", "passage": "query: "}
@@ -151,3 +155,23 @@ def server():
     made.shutdown()
     made.server_close()
     thread.join()
+
+
+PLANTED = "<script>alert('w1')</script> \"><b onmouseover=x>w1</b> 서울은 크다"
+
+
+def make_judged() -> RetrievalSet:
+    """40 passages, the first of which tries to be markup; q1 is answered by two of them, q2 is a passage itself."""
+    passages = [PLANTED, *(row["document"] for row in make_rows(39, seed=3))]
+    ids = [f"d{number:02}" for number in range(len(passages))]
+    queries = ["w1 서울", passages[5]]
+    qrels = {"q1": {"d00": 2, "d07": 1, "d08": 0}, "q2": {"d09": 1}}
+    left_out = {"q2": "d05"}
+    columns = (StringColumn(part) for part in (["q1", "q2"], queries, ids, passages))
+    return RetrievalSet("small-test", *columns, qrels, left_out)
+
+
+@pytest.fixture(scope="module")
+def searched():
+    models = {BASE: make_encoder(seed=1), MODEL: make_encoder(seed=2)}
+    return SideBySide(make_judged(), models, weight=0.6)

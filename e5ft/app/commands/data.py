@@ -23,7 +23,7 @@ from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.held_out import AUTO, JUDGED, document_ids, held_out_passages, rows_of_set
 from e5ft.retrieval.layouts import splits_of
 from e5ft.retrieval.overlap import Overlap, overlaps
-from e5ft.retrieval.sets import RetrievalSet, from_rows, halves, load_beir, shrink_corpus
+from e5ft.retrieval.sets import RetrievalSet, from_passages, from_rows, halves, load_beir, shrink_corpus
 from e5ft.training.evaluation_cost import LARGEST
 
 
@@ -136,6 +136,14 @@ def load_evaluation_set(settings) -> RetrievalSet:
     documents = (StoredTexts(load_file(each, settings, named=True), "positives") for each in sources)
     corpus = {data.corpus_file: data.encoding} if data.corpus_file else {}
     return from_rows(*named, chain(*documents, _passages(corpus, settings)))
+
+
+def load_searched_set(settings) -> RetrievalSet:
+    """Load what serve searches: eval.py's set, or the passages of data.corpus_file where no queries are named."""
+    data = settings.data
+    if data.corpus_file is None or data.dev_file is not None or data.train_file is not None or data.mix is not None:
+        return load_evaluation_set(settings)
+    return from_passages(stem(data.corpus_file), _passages({data.corpus_file: data.encoding}, settings))
 
 
 def load_dev_beside(settings) -> RetrievalSet | None:

@@ -1,6 +1,7 @@
 """What a command reads before torch is imported and a model is looked for: a fault in a file is told within seconds."""
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from e5ft.app.commands.data import (
     TrainingData,
     load_evaluation_set,
     load_mining_data,
+    load_searched_set,
     load_set,
     load_training_data,
 )
 from e5ft.app.runs.folder import check_free, current_job
-from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, TrainSettings
+from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, ServeSettings, TrainSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import locate_keep_sets, locate_set, plan
 from e5ft.app.telling.report import say
@@ -26,6 +28,7 @@ from e5ft.retrieval.candidates import SOURCES, sources_that_need
 from e5ft.retrieval.filters import FILTERS, need_scores
 from e5ft.retrieval.sets import RetrievalSet, shrink_corpus
 from e5ft.retrieval.settings import MiningSettings
+from e5ft.serving.listening import listen
 from e5ft.training.evaluation_cost import AUTO, LARGEST
 
 ROWS, DEV_ROWS, RECORD = "rows.jsonl", "rows.dev.jsonl", "mining.json"
@@ -62,6 +65,14 @@ def evaluation_set(settings: EvalSettings) -> RetrievalSet:
     data = settings.data
     say(f"e5ft: {settings.model.label}, measured on {display(data.dev_file or data.eval_dir or 'the shipped sample')}")
     return load_evaluation_set(settings)
+
+
+def searched_set(settings: ServeSettings) -> tuple[socket.socket, RetrievalSet]:
+    """Take the address at which answers are given, say what is about to be searched, and read it."""
+    data, taken = settings.data, listen(settings.host, settings.port)
+    named = data.eval_dir or data.dev_file or data.corpus_file or "the shipped sample"
+    say(f"e5ft: {settings.model.label}, to search {display(named)}")
+    return taken, load_searched_set(settings)
 
 
 def _mining_data(settings: MineSettings) -> MiningData:
@@ -173,4 +184,5 @@ _READERS = {
     "mine": _mining_data,
     "export": lambda settings: sets_to_measure(settings) if settings.measures else None,
     "check": lambda settings: None,  # its one file is short
+    "serve": searched_set,
 }

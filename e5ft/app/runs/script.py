@@ -40,6 +40,7 @@ COMMANDS = {
     "mine": "e5ft.app.commands.mine:mine",
     "export": "e5ft.app.commands.export:export",
     "check": "e5ft.app.commands.check:check",
+    "serve": "e5ft.app.commands.serve:serve",
 }
 _LIGHT = ("check",)  # commands that import torch and transformers themselves, where they need them
 _WITH_VALUE = re.compile(r"--(cfg|package|config-(path|name|dir)|experimental-rerun|info)|-(c|p|cp|cn|cd|i)")  # flags of Hydra's

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.settings.groups import CheckSettings, EvalSettings, ExportSettings, MineSettings, Seed, TrainSettings
+from e5ft.app.settings.groups import CheckSettings, EvalSettings, ExportSettings, MineSettings, Seed, ServeSettings, TrainSettings
 from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
 from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
@@ -38,7 +38,14 @@ from e5ft.training.settings import Scale
 if TYPE_CHECKING:
     import torch
 
-SCRIPTS = {"train": TrainSettings, "eval": EvalSettings, "mine": MineSettings, "export": ExportSettings, "check": CheckSettings}
+SCRIPTS = {
+    "train": TrainSettings,
+    "eval": EvalSettings,
+    "mine": MineSettings,
+    "export": ExportSettings,
+    "check": CheckSettings,
+    "serve": ServeSettings,
+}
 # Settings that have moved; on the command line the old name works for one version.
 MOVED = {
     "train": {
@@ -210,7 +217,7 @@ def hint(message: str, script: str, arguments: Iterable[str] = ()) -> str | None
 
     Args:
         message: Hydra's.
-        script: train, eval, mine or export.
+        script: a key of SCRIPTS.
         arguments: of the command line, for the value that was given.
     """
     plugin = re.search(r"Could not (?:find|load) 'hydra/(launcher|sweeper)/(\w+)'", message)

@@ -249,3 +249,23 @@ class CheckSettings(Settings):
         """Refuse a check of nothing."""
         if self.target is None:
             self.refuse("target", "must be a folder, a server's address or MODULE:FUNCTION: target=DIR")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeSettings(Settings):
+    """Everything that `e5ft serve` can be told; the fields are described in conf/serve.yaml."""
+
+    base: Literal["auto"] | FilePath | None
+    host: Word
+    port: whole(0, 65_535)
+    seed: Seed
+    cache_dir: FilePath
+    device: Device
+    data: DataSettings
+    model: ModelSource
+    evaluation: EvaluationSettings
+
+    def check(self) -> None:
+        """Refuse passages beside a set that has its own."""
+        if self.data.corpus_file is not None and self.data.eval_dir is not None:
+            self.data.refuse("corpus_file", "must be null with data.eval_dir, whose corpus is searched")

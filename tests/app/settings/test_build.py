@@ -47,7 +47,7 @@ def test_an_experiment_wins_over_the_defaults(composed):
     assert composed("train", "experiment=iterative", "rounds.count=2").rounds.count == 2
 
 
-@pytest.mark.parametrize("script", ["train", "eval", "mine", "export"])
+@pytest.mark.parametrize("script", ["train", "eval", "mine", "export", "serve"])
 def test_every_default_is_accepted_and_comes_back_as_plain_values(composed, script):
     settings = composed(script, *(["model.path=."] if script != "train" else []))
     names = {path.partition("[")[0] for path, _ in leaves(plain(settings))}
@@ -178,12 +178,14 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, tmp_path, ov
         ("export", "merge.alpha=[0.5,0.5]", "merge.alpha=(0.5, 0.5): must be a number, or a list of different"),
         ("export", "merge.how=mean", "merge.how='mean': must be uniform, greedy or slerp"),
         ("export", "merge.how=slerp", "merge.how='slerp': needs the models that are to be one with model.path, merge.models=["),
+        ("serve", "port=65536", "port=65536: must be a whole number from 0 to 65,535"),
+        ("serve", "host=null", "host=None: must be"),
         ("export", "push=--help", "push='--help': must be a name on the hub"),
     ],
 )
 def test_what_is_out_of_range_is_refused_when_the_settings_are_made(composed, script, override, words):
     with pytest.raises(ConfigurationError) as caught:
-        composed(script, override, *(["model.path=."] if script in ("eval", "export") else []))
+        composed(script, override, *(["model.path=."] if script in ("eval", "export", "serve") else []))
     assert str(caught.value).startswith(words)
 
 
@@ -219,7 +221,7 @@ def test_what_is_meant_is_accepted(composed, override):
     composed("mine", override)
 
 
-@pytest.mark.parametrize("script", ["train", "eval", "mine", "export"])
+@pytest.mark.parametrize("script", ["train", "eval", "mine", "export", "serve"])
 def test_a_packages_model_is_a_preset_of_every_script(composed, script):
     settings = composed(script, "model=e5_small_q4")
     assert settings.model.label == "mE5-small, 4-bit weights" and settings.model.cache == settings.cache_dir
