@@ -1,6 +1,7 @@
 """The export writes a sentence-transformers folder and checks it by encoding again."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
 from e5ft.errors import E5ftError
+from e5ft.exporting.gguf import GGUF_FILE, write_gguf
+from e5ft.exporting.xlm_roberta import as_xlm_roberta, write_tokenizer_files
 from e5ft.files import new_folder, write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import save_encoder
@@ -28,7 +31,9 @@ class ExportError(E5ftError):
     """The exported folder does not give the vectors it should; nothing is left at the target."""
 
 
-def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> float:
+def export_model(
+    encoder: Encoder, folder: str | os.PathLike, card: str, architecture: str | None = None, formats: Sequence[str] = ()
+) -> float:
     """Write an encoder in sentence-transformers layout and check it.
 
     The folder also loads with plain `AutoModel` (pool and normalise yourself) and with `load_encoder`. It appears at
@@ -38,15 +43,23 @@ def export_model(encoder: Encoder, folder: str | os.PathLike, card: str) -> floa
         encoder: the model.
         folder: where to write; replaced if it exists.
         card: the model card, Markdown with its front matter.
+        architecture: "xlm_roberta" writes XLM-R's classes and SentencePiece's file; None the encoder's own.
+        formats: further files, of "gguf".
 
     Returns:
         The largest absolute difference seen in the check (at most 1e-5).
 
     Raises:
+        ConfigurationError: the model cannot be written as that architecture.
         ExportError: another loader of the folder gives other vectors.
     """
+    written = encoder if architecture is None else as_xlm_roberta(encoder)
     with new_folder(folder) as temporary:
-        save_encoder(encoder, temporary)
+        save_encoder(written, temporary)
+        if architecture is not None:
+            write_tokenizer_files(encoder.tokenizer, temporary)
+        if "gguf" in formats:
+            write_gguf(encoder, temporary / GGUF_FILE)
         _write_layout(encoder, temporary)
         write_text(temporary / "README.md", card)
         difference = check_export(encoder, temporary)

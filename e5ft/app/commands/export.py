@@ -26,7 +26,7 @@ from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text,
 from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
-_EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)")
+_EXPORTED = re.compile(r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt|gguf)")
 
 
 def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> None:
@@ -56,7 +56,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
         encoder, name = load_encoder(source), source.label
         card = _card(source, encoder)
     say(text_format(encoder))
-    difference = export_model(encoder, target, card)
+    difference = export_model(encoder, target, card, settings.architecture, settings.formats)
     if record is not None:
         write_json(target / "merge.json", record)
     say(f"{relative(target)}: {name}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")

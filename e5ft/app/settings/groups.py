@@ -213,6 +213,8 @@ class ExportSettings(Settings):
     output_dir: FilePath | None
     push: HubName | None
     private: bool
+    architecture: Literal["xlm_roberta"] | None
+    formats: tuple[Literal["gguf"], ...]
     merge: MergeSettings
     seed: Seed
     cache_dir: FilePath
