@@ -12,8 +12,10 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
 from e5ft.errors import ExportError
+from e5ft.exporting.gguf import GGUF_FILE, write_gguf
 from e5ft.exporting.golden import write_golden
 from e5ft.exporting.onnx import exact_graphs, record_quantised, write_formats
+from e5ft.exporting.xlm_roberta import as_xlm_roberta, write_tokenizer_files
 from e5ft.files import new_folder, write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import save_encoder
@@ -29,7 +31,9 @@ _PROBES = (
 _TOLERANCE = 1e-5
 
 
-def export_model(encoder: Encoder, folder: str | os.PathLike, card: str, formats: Sequence[str] = ()) -> float:
+def export_model(
+    encoder: Encoder, folder: str | os.PathLike, card: str, architecture: str | None = None, formats: Sequence[str] = ()
+) -> float:
     """Write an encoder in sentence-transformers layout and check it.
 
     The folder also loads with plain `AutoModel` (pool and normalise yourself) and with `load_encoder`. It appears at
@@ -39,19 +43,26 @@ def export_model(encoder: Encoder, folder: str | os.PathLike, card: str, formats
         encoder: the model.
         folder: where to write; replaced if it exists.
         card: the model card, Markdown with its front matter.
-        formats: what is written beside the weights, keys of `e5ft.exporting.onnx.FILES`.
+        architecture: "xlm_roberta" writes XLM-R's classes and SentencePiece's file; None the encoder's own.
+        formats: what is written beside the weights: keys of `e5ft.exporting.onnx.FILES`, and "gguf".
 
     Returns:
         The largest absolute difference seen in the check (at most 1e-5).
 
     Raises:
+        ConfigurationError: the model cannot be written as that architecture.
         ExportError: another loader of the folder gives other vectors.
     """
+    written = encoder if architecture is None else as_xlm_roberta(encoder)
     with new_folder(folder) as temporary:
-        save_encoder(encoder, temporary)
+        save_encoder(written, temporary)
+        if architecture is not None:
+            write_tokenizer_files(encoder.tokenizer, temporary)
+        if "gguf" in formats:
+            write_gguf(encoder, temporary / GGUF_FILE)
         _write_layout(encoder, temporary)
         write_text(temporary / "README.md", card)
-        write_formats(temporary, formats)
+        write_formats(temporary, [name for name in formats if name != "gguf"])
         with _on_cpu(encoder):
             difference = check_export(encoder, temporary)
             write_golden(encoder, temporary)

@@ -36,6 +36,7 @@ _PACKAGES = {
     "onnx": ("onnxscript", "onnxruntime"),
     "onnx_int8": ("onnxscript", "onnxruntime"),
     "openvino": ("onnxscript", "openvino"),
+    "gguf": ("gguf",),
 }
 _OPSET, _IR = 18, 8
 _OUTPUT = "last_hidden_state"

@@ -28,7 +28,27 @@ def precompiled_charsmap(code_points: Mapping[str, str]) -> bytes:
     Source:
         BuildNFKCMap of google/sentencepiece, src/builder.cc; the trie is that of s-yata/darts-clone, a double array.
     """
-    rules = {**_with_marks(code_points), **code_points}
+    return _packed({**_with_marks(code_points), **code_points})
+
+
+def recomposing(charsmap: bytes) -> bytes:
+    """The table with every decomposed letter (NFD: Hangul, kana with marks) as one more entry, that of the composed letter.
+
+    SentencePiece and llama.cpp take the longest entry at each place, so NFD becomes what NFC becomes; `tokenizers` looks
+    up no cluster of more than five bytes and reads the table as before. No NFC text holds what is added.
+
+    Args:
+        charsmap: as `precompiled_charsmap` makes it.
+    """
+    rules = _unpacked(charsmap)
+    for character in map(chr, range(sys.maxunicode + 1)):
+        parts = unicodedata.normalize("NFD", character) if not "\ud800" <= character <= "\udfff" else character
+        if parts != character == unicodedata.normalize("NFC", parts):
+            rules.setdefault(parts, rules.get(character, character))
+    return _packed(rules)
+
+
+def _packed(rules: Mapping[str, str]) -> bytes:
     places, results = {}, bytearray()
     for result in rules.values():
         if result not in places:
@@ -36,6 +56,22 @@ def precompiled_charsmap(code_points: Mapping[str, str]) -> bytes:
             results += result.encode() + b"\0"
     trie = _double_array({text.encode(): places[result] for text, result in rules.items()})
     return struct.pack("<I", trie.nbytes) + trie.tobytes() + bytes(results)
+
+
+def _unpacked(charsmap: bytes) -> dict[str, str]:
+    """The entries of a table, by walking its trie from the root."""
+    size = struct.unpack_from("<I", charsmap)[0]
+    units, results = np.frombuffer(charsmap, "<u4", size // 4, offset=4).tolist(), charsmap[4 + size :]
+    rules, waiting = {}, [(b"", 0, units[0])]
+    while waiting:
+        key, place, unit = waiting.pop()
+        base = place ^ (unit >> 10) << ((unit & 1 << 9) >> 6)  # bit 9: the offset counts in 256
+        if unit >> 8 & 1:
+            start = units[base] & (1 << 31) - 1
+            rules[key.decode()] = results[start : results.index(b"\0", start)].decode()
+        children = ((byte, base ^ byte) for byte in range(1, 256) if base ^ byte < len(units))
+        waiting += [(key + bytes([byte]), at, units[at]) for byte, at in children if units[at] & (1 << 31 | 0xFF) == byte]
+    return rules
 
 
 def _with_marks(code_points: Mapping[str, str]) -> dict[str, str]:
@@ -70,18 +106,18 @@ def _double_array(values: Mapping[bytes, int]) -> np.ndarray:
         for byte in key:
             node = node.setdefault(byte, {})
         node[0] = value
-    units, bases, first = {0: 0}, set(), 1
+    units, bases, first = {0: 0}, set(), defaultdict(lambda: 1)
     waiting = [(0, root)]
     while waiting:
         place, node = waiting.pop()
-        while first in units:
-            first += 1
-        lead = next(iter(node))
-        base = next(
-            slot ^ lead
-            for slot in itertools.count(first)
+        children, lead = bytes(node), next(iter(node))
+        slot = next(
+            slot
+            for slot in itertools.count(first[children])
             if slot not in units and slot ^ lead not in bases and not any((slot ^ lead ^ byte) in units for byte in node)
         )
+        first[children] = slot  # what was too narrow for these bytes stays so
+        base = slot ^ lead
         bases.add(base)
         units[place] |= (base ^ place) << 10 | (0 in node) << 8
         for byte, child in node.items():

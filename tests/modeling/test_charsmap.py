@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 from tokenizers.normalizers import Precompiled
 
-from e5ft.modeling.charsmap import precompiled_charsmap
+from e5ft.modeling.charsmap import _unpacked, precompiled_charsmap, recomposing
 
 # Kinds of entries as XLM-R's map has them: compatibility, a blank for what separates, nothing for control characters.
 MAP = {
@@ -53,3 +53,21 @@ def test_letters_with_marks(normalise, text, expected):
 
 def test_an_empty_map_leaves_what_is_composed_alone():
     assert Precompiled(precompiled_charsmap({})).normalize_str("한 é Ａ\t") == "한 é Ａ\t"
+
+
+def test_recomposing_adds_what_nfd_makes_of_a_letter_and_changes_nothing_else(normalise):
+    table = precompiled_charsmap({**MAP, "가": "나"})
+    before, after = _unpacked(table), _unpacked(recomposing(table))
+    assert before.items() <= after.items()
+    added = {key: value for key, value in after.items() if key not in before}
+    assert len(added) > 11_000 and not any(unicodedata.is_normalized("NFC", key) for key in added)
+    for letter in ("한", "각", "が", "ǖ"):
+        assert after[unicodedata.normalize("NFD", letter)] == letter
+    assert after["\u1100\u1161"] == "나"  # what the table makes of the letter itself
+    assert "\u0915\u093c" not in after  # NFC leaves this one apart
+    assert Precompiled(recomposing(precompiled_charsmap(MAP))).normalize_str("Ａ가\t") == normalise("Ａ가\t") == "A가 "
+
+
+def test_a_table_is_read_as_it_was_written():
+    rules = _unpacked(precompiled_charsmap(MAP))
+    assert MAP.items() <= rules.items() and rules["e\u0301"] == "é"

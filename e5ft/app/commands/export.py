@@ -34,7 +34,7 @@ from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
 _EXPORTED = re.compile(
-    r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)|"
+    r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt|gguf)|"
     r"onnx(/model(_quantized)?\.onnx(_data)?|/quantised\.json)?|openvino(/openvino_model\.(xml|bin))?"
 )
 
@@ -70,7 +70,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
         encoder, name = load_encoder(source), source.label
         card = _card(source, encoder)
     say(text_format(encoder))
-    difference = export_model(encoder, target, card, settings.formats)
+    difference = export_model(encoder, target, card, settings.architecture, settings.formats)
     if record is not None:
         write_json(target / "merge.json", record)
     if corpus is not None:

@@ -211,9 +211,10 @@ class ExportSettings(Settings):
     """Everything that export.py can be told; the fields are described in conf/export.yaml."""
 
     output_dir: FilePath | None
-    formats: tuple[Literal["onnx", "onnx_int8", "openvino"], ...]
+    formats: tuple[Literal["onnx", "onnx_int8", "openvino", "gguf"], ...]
     push: HubName | None
     private: bool
+    architecture: Literal["xlm_roberta"] | None
     merge: MergeSettings
     seed: Seed
     cache_dir: FilePath

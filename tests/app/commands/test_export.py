@@ -1,5 +1,6 @@
 """Merging as a stage of export.py: soups and sweeps against single measurements, and what is refused."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from e5ft.retrieval.soups import soup_table
 from e5ft.retrieval.verdict import choose_alpha
 from tests.app.conftest import TINY
 from tests.conftest import make_encoder
+from tests.exporting.test_xlm_roberta import make_xlmr_encoder
 
 SAMPLE = shipped("data/sample/eval")
 FAST = ("evaluation.intervals=50", "device=cpu")
@@ -373,3 +375,23 @@ def test_what_a_soup_refuses(pair, composed, tmp_path, settings, message):
 def test_without_a_base_nothing_is_merged(pair, composed, tmp_path):
     export(composed("export", f"model.path={pair}/tuned", f"output_dir={tmp_path / 'm'}"))
     assert not (tmp_path / "m/merge.json").exists()
+
+
+def test_an_architecture_that_does_not_fit_is_refused_and_leaves_nothing(composed, tmp_path):
+    shape = [setting for setting in TINY if setting.startswith("model.")]
+    for setting in ("architecture=xlm_roberta", "formats=[gguf]"):
+        if setting.startswith("formats"):
+            pytest.importorskip("gguf")
+        with pytest.raises(ConfigurationError, match=rf"^{re.escape(setting)}: the tokenizer [^\n]*; leave it out$"):
+            export(composed("export", "model=mini", *shape, setting, f"output_dir={tmp_path / 'out'}"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_architecture_and_formats_reach_the_folder_which_may_be_replaced(composed, tmp_path):
+    pytest.importorskip("gguf")
+    export_model(make_xlmr_encoder(), tmp_path / "base", "card")
+    for _ in range(2):
+        export(composed("export", f"model.path={tmp_path / 'base'}", "architecture=xlm_roberta", "formats=[gguf]",
+                        f"output_dir={tmp_path / 'out'}"))  # fmt: skip
+    assert {"sentencepiece.bpe.model", "model-f16.gguf"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    assert read_json(tmp_path / "out/config.json")["architectures"] == ["XLMRobertaModel"]
