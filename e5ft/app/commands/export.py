@@ -1,16 +1,19 @@
-"""The export command: any checkpoint, or a merger of several, as a checked sentence-transformers folder, and to the hub if asked."""
+"""The export command: any checkpoint, or a merger of several, trimmed or whole, as a checked folder, and to the hub if asked."""
 
 import dataclasses
 import re
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from e5ft.app.commands.reading import sets_to_measure
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.telling.report import header_line, plain_card, relative, say, text_format
+from e5ft.data.all_texts import all_texts
 from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.exporting import trimming
 from e5ft.exporting.folder import export_model
 from e5ft.files import read_json, write_json
 from e5ft.formatting import inline
@@ -34,7 +37,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
 
     Args:
         settings: of export.py.
-        sets: what mergers are measured on, where it has been read already.
+        sets: what mergers are measured on, and what a trimmed vocabulary lacks for; where they have been read already.
 
     Raises:
         ConfigurationError: no target, or one that is in use.
@@ -42,23 +45,35 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     """
     if settings.output_dir is None:
         raise ConfigurationError("output_dir=null: must name the folder to write (output_dir=DIR)")
-    source, record = settings.model, None
+    source, record, trimmed = settings.model, None, None
     target = _target(Path(settings.output_dir), settings)
-    if settings.merge.asked:
-        encoder, name, record = merge_models(settings, sets_to_measure(settings) if sets is None else sets)
-        card = plain_card(name, encoder) + (_soup_section(record) if "soup" in record else "")
-        card += _card_section(record) if "base" in record else ""
+    texts = all_texts(settings.trim.files, settings.data.columns, settings.data.reading, "trim.texts")
+    if settings.merge.asked or settings.trim.asked:
+        sets = sets_to_measure(settings) if sets is None else sets
     elif settings.data.eval_dir is not None or settings.data.keep_dir:
         raise ConfigurationError(
-            "data.eval_dir, data.keep_dir: only merging measures (merge.base=DIR, merge.models=[DIR]); to measure a model: eval.py"
+            "data.eval_dir, data.keep_dir: only merging and trimming use them (merge.base=DIR, merge.models=[DIR], trim.texts=FILE); "
+            "to measure a model: eval.py"
         )
+    if settings.merge.asked:
+        encoder, name, record = merge_models(settings, sets)
+        card = plain_card(name, encoder) + (_soup_section(record) if "soup" in record else "")
+        card += _card_section(record) if "base" in record else ""
     else:
         encoder, name = load_encoder(source), source.label
         card = _card(source, encoder)
     say(text_format(encoder))
+    if settings.trim.asked:
+        others = {each.name: chain(each.queries, each.passages) for each in sets}
+        found = trimming.trim(encoder, texts, settings.trim.languages, others)
+        trimmed = found.record(name, settings.trim.files, settings.trim.languages)
+        card += trimming.card_section(trimmed)
+        say("\n".join(found.lines()))
     difference = export_model(encoder, target, card)
     if record is not None:
         write_json(target / "merge.json", record)
+    if trimmed is not None:
+        write_json(target / trimming.FILE, trimmed)
     say(f"{relative(target)}: {name}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
     if settings.push is not None:
         _push(target, settings.push, settings.private)

@@ -142,7 +142,7 @@ def rows_file(settings: MineSettings) -> Path:
 
 
 def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
-    """The target and the keep sets of a merger; empty where nothing is to be measured.
+    """The target and the keep sets of a merger or of trimming; empty where nothing is to be measured.
 
     Raises:
         ConfigurationError: several alphas, or a greedy soup, without data.eval_dir.
@@ -171,5 +171,5 @@ _READERS = {
     "train": _training_data,
     "eval": evaluation_set,
     "mine": _mining_data,
-    "export": lambda settings: sets_to_measure(settings) if settings.merge.asked else None,
+    "export": lambda settings: sets_to_measure(settings) if settings.merge.asked or settings.trim.asked else None,
 }

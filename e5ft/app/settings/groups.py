@@ -8,6 +8,7 @@ from urllib.parse import urlparse
 
 from e5ft.app.settings.training import TrainingSettings
 from e5ft.data.settings import DataSettings
+from e5ft.exporting.trim_settings import TrimSettings
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import EvaluationSettings, MiningSettings
 from e5ft.settings import FilePath, HubName, Settings, SplitName, Word, number, whole
@@ -214,6 +215,7 @@ class ExportSettings(Settings):
     push: HubName | None
     private: bool
     merge: MergeSettings
+    trim: TrimSettings
     seed: Seed
     cache_dir: FilePath
     device: Device
