@@ -168,7 +168,7 @@ def _uncovered(tokenizer: PreTrainedTokenizerFast, kept: Sequence[int], texts: I
 
 
 def _needed(encoder: Encoder, stored: dict) -> set[int]:
-    """What stays whatever the texts are: special tokens, what their model leans on, and single characters."""
+    """What stays whatever the texts are: special tokens, both prefixes, what the tokenizer leans on, and single characters."""
     model, tokenizer = stored["model"], encoder.tokenizer
     pieces = tokenizer.get_vocab()
     needed = {token["id"] for token in stored["added_tokens"]} | set(tokenizer.all_special_ids)
@@ -179,6 +179,7 @@ def _needed(encoder: Encoder, stored: dict) -> set[int]:
         needed |= {int(np.argmin(scores))} | ({model["unk_id"]} - {None})
     elif model.get("unk_token") in pieces:
         needed.add(pieces[model["unk_token"]])
+    needed.update(*_token_ids(encoder, [""]))
     bytes_only = _is_byte_level(stored)
     for index, text in _shown(tokenizer, stored):
         if len(text) <= 1 and _is_common(text):
@@ -225,8 +226,9 @@ def _in_scripts(tokenizer: PreTrainedTokenizerFast, stored: dict, scripts: set[s
 
     if not scripts:
         return set()
-    whole = ((index, text) for index, text in _shown(tokenizer, stored) if "\ufffd" not in text)  # no part of a character
-    return {index for index, text in whole if all(fits(c) for c in text if unicodedata.category(c)[0] in "LM")}
+    # Bytes that are a part of a character are no letter, and stay.
+    shown = _shown(tokenizer, stored)
+    return {index for index, text in shown if all(fits(c) for c in text if unicodedata.category(c)[0] in "LM")}
 
 
 def _with_parts(model: dict, kept: set[int]) -> set[int]:

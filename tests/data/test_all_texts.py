@@ -39,7 +39,7 @@ def test_several_files_and_named_columns(tmp_path):
     ("name", "content", "message"),
     [
         ("rows.jsonl", '{"query": "q", "document": "d"}\n{"query": "q"}', r"rows.jsonl:2"),
-        ("lines.txt", b"a\n\xff\xfe\xfd", "UTF-16|lines.txt:2"),
+        ("lines.txt", b"\xea\xb0\x80\n\xff\n", r"lines.txt:2: not UTF-8 \(byte 0\)"),
         ("lines.txt", b"a\0", r"lines.txt:1: text holds a NUL"),
     ],
 )
