@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from e5ft.data.column_names import QUERIES, present
-from e5ft.data.lines import NOT_UTF8, BadLine, Location, check_text, is_file, raw_lines
+from e5ft.data.lines import NOT_UTF8, BadLine, Location, NoRows, check_text, is_file, raw_lines
 from e5ft.data.opening import kind_of
 from e5ft.data.passages import passage_texts, read_passages, text_key
 from e5ft.data.rows import read_rows
@@ -62,6 +62,7 @@ def _texts_of_rows(path: str | os.PathLike, columns: Columns, reading: Reading) 
 
 
 def _lines(path: str | os.PathLike, encoding: str | None) -> Iterator[str]:
+    empty = True
     for number, line in enumerate(raw_lines(path, encoding), start=1):
         location = Location(path, number)
         if line is None:
@@ -71,4 +72,7 @@ def _lines(path: str | os.PathLike, encoding: str | None) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise BadLine(location, f"not UTF-8 (byte {error.start}); {NOT_UTF8}") from None
         if text.strip():
+            empty = False
             yield check_text(location, "text", text)
+    if empty:
+        raise NoRows(f"{path}: the file holds no text")

@@ -40,6 +40,8 @@ def test_several_files_and_named_columns(tmp_path):
     [
         ("rows.jsonl", '{"query": "q", "document": "d"}\n{"query": "q"}', r"rows.jsonl:2"),
         ("lines.txt", b"\xea\xb0\x80\n\xff\n", r"lines.txt:2: not UTF-8 \(byte 0\)"),
+        ("lines.txt", " \n", r"lines.txt: the file holds no text"),
+        ("rows.jsonl", "", r"rows.jsonl: the file holds no rows"),
         ("lines.txt", b"a\0", r"lines.txt:1: text holds a NUL"),
     ],
 )

@@ -132,6 +132,33 @@ def test_an_unknown_character_weighs_as_before():
     assert "가나" not in encoder.tokenizer.get_vocab()
 
 
+ENDS = ("[SEP]", 6), ("[CLS]", 5)
+PROCESSORS = {
+    "bert": processors.BertProcessing(*ENDS),
+    "roberta": processors.Sequence([processors.RobertaProcessing(*ENDS)]),
+    "template": processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=list(ENDS)),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_special_tokens_that_stand_among_the_others_get_their_new_ids(name):
+    """In the tokenizer's files and in the configuration; what lies before the padding token stays, so that it keeps its id."""
+    words = ["무엇", "[PAD]", "사과", "바다", "##다", "[CLS]", "[SEP]", "[UNK]", "하늘"]
+    tokenizer = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer, tokenizer.post_processor = pre_tokenizers.Whitespace(), PROCESSORS[name]
+    names = dict(cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]")
+    encoder = encoder_of(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names), "xlm-roberta")
+    encoder.spec = EncoderSpec("mean", TextSpec("", "", 32, 32))
+    encoder.config.bos_token_id, encoder.config.eos_token_id = 5, 6
+    vectors = encoder.encode(["하늘 없다"], "query")
+    assert trim(encoder, ["하늘 없다"], []).pieces == 7  # all but 사과 and 바다; [##다] is a single character
+    assert pieces(encoder, ["하늘 사과"], "query") == [["[CLS]", "하늘", "[UNK]", "[SEP]"]]
+    assert encoder.tokenize(["하늘 사과"], "query") == [[3, 6, 5, 4]]
+    config = encoder.config
+    assert (config.pad_token_id, config.bos_token_id, config.eos_token_id, config.vocab_size) == (1, 3, 4, 7)
+    np.testing.assert_allclose(encoder.encode(["하늘 없다"], "query"), vectors, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_single_characters_of_hangul_ascii_digits_and_punctuation_stay(tokenizers, kind):
     """So other Korean is cut finer, not lost: nothing that had pieces becomes unknown."""

@@ -259,7 +259,7 @@ def test_a_merger_is_trimmed_and_the_trimmed_model_trains_on(models, composed, t
     with pytest.raises(ConfigurationError, match="is trimmed to"):
         export(composed("export", f"model.path={tmp_path / 'cut'}", f"merge.base={base}", f"output_dir={tmp_path / 'no'}"))
     _, further = trained("model=folder", f"model.path={tmp_path / 'cut'}", "training.max_steps=2", "evaluation.bm25=null",
-                         "data.max_train_rows=64", "training.per_device_train_batch_size=8", tiny=False)  # fmt: skip
+                         "data.max_train_rows=64", "training.per_device_train_batch_size=8", tiny=False, run_dir="outputs/further")  # fmt: skip
     assert load_encoder(ModelSource(path=str(further / "model"))).config.vocab_size == record["pieces"]
 
 
