@@ -99,6 +99,13 @@ def check_mergeable(base: Encoder, tuned: Encoder, names: tuple[str, str] = _TWO
     Raises:
         ConfigurationError: text format, tokenizer, settings, tensor names or shapes differ; the message names the first difference.
     """
+    pieces = [encoder.tokenizer.get_vocab().keys() for encoder in (base, tuned)]
+    for few, many in ((0, 1), (1, 0)):
+        if pieces[few] < pieces[many]:
+            raise ConfigurationError(
+                f"these two models cannot be merged: {names[few]} is trimmed to {len(pieces[few]):,} of the {len(pieces[many]):,} pieces "
+                f"of {names[many]}; merge whole models, and trim what comes out (trim.texts=FILE)"
+            )
     for what, ours, theirs in (
         ("the model's", _flat(base.spec.to_dict()), _flat(tuned.spec.to_dict())),
         ("the setting", *({field: getattr(e.config, field, None) for field in _SAME_FIELDS} for e in (base, tuned))),

@@ -10,6 +10,7 @@ import torch
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
+from e5ft.exporting.trimming import trim
 from e5ft.modeling.compact import compact
 from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.loading import load_encoder, save_encoder
@@ -192,6 +193,18 @@ def without_pooler(tuned):
 def test_models_that_do_not_belong_together(change, message):
     with pytest.raises(ConfigurationError, match=message):
         merge(*other(change), 0.5)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_trimmed_model_and_a_whole_one(which):
+    two = list(pair())
+    trim(two[which], ["w1 w2"], [])
+    of, whole = ("the base", "the fine-tuned model")[:: -1 if which else 1]
+    told = rf"cannot be merged: {of} is trimmed to \d+ of the 206 pieces of {whole}; merge whole models, and trim what comes out"
+    with pytest.raises(ConfigurationError, match=told):
+        merge(*two, 0.5)
+    trim(two[1 - which], ["w1 w2"], [])  # alike, they can be merged
+    assert merge(*two, 0.5).config.vocab_size < 206
 
 
 def named(*encoders: Encoder):

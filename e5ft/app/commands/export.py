@@ -1,9 +1,10 @@
-"""The export command: any checkpoint, or a merger of several, as a checked sentence-transformers folder, and to the hub if asked."""
+"""The export command: any checkpoint, or a merger of several, trimmed or whole, as a checked folder, and to the hub if asked."""
 
 import dataclasses
 import re
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from e5ft.app.commands.data import corpus_texts
@@ -12,8 +13,10 @@ from e5ft.app.commands.reading import sets_to_measure
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.telling.report import header_line, relative, say, text_format
+from e5ft.data.all_texts import all_texts
 from e5ft.data.shards import display
 from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.exporting import trimming
 from e5ft.exporting.card import plain_card
 from e5ft.exporting.folder import export_model
 from e5ft.exporting.onnx import check_packages
@@ -44,7 +47,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
 
     Args:
         settings: of export.py.
-        sets: what mergers are measured on, where it has been read already.
+        sets: what mergers are measured on, and what a trimmed vocabulary lacks for; where they have been read already.
 
     Raises:
         ConfigurationError: no target, or one that is in use.
@@ -53,26 +56,35 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     if settings.output_dir is None:
         raise ConfigurationError("output_dir=null: must name the folder to write (output_dir=DIR)")
     check_packages(settings.formats)
-    source, record = settings.model, None
+    source, record, trimmed = settings.model, None, None
     target, corpus = _target(Path(settings.output_dir), settings), corpus_texts(settings)
-    if settings.measures and sets is None:
-        sets = sets_to_measure(settings)
+    texts = all_texts(settings.trim.files, settings.data.columns, settings.data.reading, "trim.texts")
+    if settings.measures:
+        sets = sets_to_measure(settings) if sets is None else sets
+    elif settings.data.eval_dir is not None or settings.data.keep_dir:
+        raise ConfigurationError(
+            "data.eval_dir, data.keep_dir: only merging, trimming and formats=[onnx_int8] use them (merge.base=DIR, trim.texts=FILE); "
+            "to measure a model: eval.py"
+        )
     if settings.merge.asked:
         encoder, name, record = merge_models(settings, sets)
         card = plain_card(name, encoder, base_of(source)) + (_soup_section(record) if "soup" in record else "")
         card += _card_section(record) if "base" in record else ""
-    elif not settings.measures and (settings.data.eval_dir is not None or settings.data.keep_dir):
-        raise ConfigurationError(
-            "data.eval_dir, data.keep_dir: only merging (merge.base=DIR, merge.models=[DIR]) and formats=[onnx_int8] measure; "
-            "to measure a model: eval.py"
-        )
     else:
         encoder, name = load_encoder(source), source.label
         card = _card(source, encoder)
     say(text_format(encoder))
+    if settings.trim.asked:
+        others = {each.name: chain(each.queries, each.passages) for each in sets}
+        found = trimming.trim(encoder, texts, settings.trim.languages, others)
+        trimmed = found.record(name, settings.trim.files, settings.trim.languages)
+        card += trimming.card_section(trimmed)
+        say("\n".join(found.lines()))
     difference = export_model(encoder, target, card, settings.architecture, settings.formats)
     if record is not None:
         write_json(target / "merge.json", record)
+    if trimmed is not None:
+        write_json(target / trimming.FILE, trimmed)
     if corpus is not None:
         centre = centre_of_texts(
             encoder.to(device_of(settings.device)), corpus, display(settings.data.corpus_file), settings.seed

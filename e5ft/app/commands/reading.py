@@ -153,7 +153,7 @@ def rows_file(settings: MineSettings) -> Path:
 
 
 def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
-    """The target and the keep sets of an export; empty where nothing is to be measured.
+    """The target and the keep sets of an export; empty where nothing is to be measured or counted.
 
     Raises:
         ConfigurationError: several alphas, or a greedy soup, without data.eval_dir.

@@ -8,6 +8,7 @@ from urllib.parse import urlparse
 
 from e5ft.app.settings.training import TrainingSettings
 from e5ft.data.settings import DataSettings
+from e5ft.exporting.trim_settings import TrimSettings
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import EvaluationSettings, MiningSettings
 from e5ft.settings import FilePath, HubName, Settings, SplitName, Word, number, whole
@@ -216,6 +217,7 @@ class ExportSettings(Settings):
     private: bool
     architecture: Literal["xlm_roberta"] | None
     merge: MergeSettings
+    trim: TrimSettings
     seed: Seed
     cache_dir: FilePath
     device: Device
@@ -225,8 +227,8 @@ class ExportSettings(Settings):
 
     @property
     def measures(self) -> bool:
-        """Whether evaluation sets are of use: to choose a merger, or to see what int8 loses."""
-        return self.merge.asked or "onnx_int8" in self.formats
+        """Whether evaluation sets are of use: to choose a merger, or to see what trimming or int8 loses."""
+        return self.merge.asked or self.trim.asked or "onnx_int8" in self.formats
 
     def check(self) -> None:
         """Refuse random weights among models to merge: model=mini makes them, whatever model.path names."""

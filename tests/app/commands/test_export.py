@@ -1,5 +1,6 @@
 """Merging as a stage of export.py: soups and sweeps against single measurements, and what is refused."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -237,8 +238,31 @@ def test_models_that_do_not_belong_together(pair, composed, tmp_path):
         export(composed("export", f"model.path={pair}/tuned", f"merge.base={pair}/xlm-r", out))
     with pytest.raises(ConfigurationError, match="is model.path itself"):
         export(composed("export", f"model.path={pair}/tuned", f"merge.base={pair}/tuned", out))
-    with pytest.raises(ConfigurationError, match="only merging .* measure; to measure a model: eval.py"):
+    with pytest.raises(ConfigurationError, match="only merging, trimming .* use them"):
         export(composed("export", f"model.path={pair}/tuned", f"data.eval_dir={SAMPLE}", out))
+
+
+def test_a_merger_is_trimmed_and_the_trimmed_model_trains_on(models, composed, trained, tmp_path, capsys):
+    """Weights between the two are those of the whole merger; what a set lacks is counted; a training starts from the folder."""
+    base, run = models
+    merged = (f"model.path={run}/model", f"merge.base={base}", "merge.alpha=0.5")
+    cut = (f"trim.texts={SAMPLE}/queries.jsonl", f"data.eval_dir={SAMPLE}", *FAST)
+    export(composed("export", *merged, f"output_dir={tmp_path / 'whole'}"))
+    export(composed("export", *merged, *cut, f"output_dir={tmp_path / 'cut'}"))
+    whole, trimmed = (load_encoder(ModelSource(path=str(tmp_path / name))) for name in ("whole", "cut"))
+    queries = [read["text"] for read in map(json.loads, (SAMPLE / "queries.jsonl").read_text().splitlines())][:20]
+    np.testing.assert_allclose(trimmed.encode(queries, "query"), whole.encode(queries, "query"), atol=1e-6)
+    record = read_json(tmp_path / "cut/trim.json")
+    assert record["pieces"] == trimmed.config.vocab_size < record["before"] == 8000
+    assert 0 < record["uncovered"]["sample-dev"]["tokens"] < 0.5 and record["files"] == [f"{SAMPLE}/queries.jsonl"]
+    assert "merged, alpha 0.5" in record["model"] and read_json(tmp_path / "cut/merge.json")["alpha"] == 0.5
+    assert "## Trimmed vocabulary" in (tmp_path / "cut/README.md").read_text()
+    assert f"trimmed: {record['pieces']:,} of 8,000 pieces are kept" in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match="is trimmed to"):
+        export(composed("export", f"model.path={tmp_path / 'cut'}", f"merge.base={base}", f"output_dir={tmp_path / 'no'}"))
+    _, further = trained("model=folder", f"model.path={tmp_path / 'cut'}", "training.max_steps=2", "evaluation.bm25=null",
+                         "data.max_train_rows=64", "training.per_device_train_batch_size=8", tiny=False, run_dir="outputs/further")  # fmt: skip
+    assert load_encoder(ModelSource(path=str(further / "model"))).config.vocab_size == record["pieces"]
 
 
 @pytest.fixture
