@@ -67,10 +67,7 @@ FACTORS: dict[str, list[dict]] = {
     "temperature": [{"temperature": t} for t in (0.01, 0.02, 0.05)],
     "epochs": [{"epochs": n} for n in (1, 2)],
     "negatives": [{"mined": kind} for kind in ("none", "bm25", "dense")],
-    "base": [
-        {"more": more}
-        for more in ((), ("loss.false_negatives=guide",), ("keep.weight=1",), ("keep.weight=2",), ("keep.weight=5",))
-    ],
+    "base": [{"more": more} for more in ((), ("loss.false_negatives=guide",), ("keep.weight=1",), ("keep.weight=2",))],
 }
 SIZES = (256, 4096)
 ALPHAS = (0.75, 0.5)

@@ -6,6 +6,7 @@ from pathlib import Path
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.telling.report import relative, say
+from e5ft.exporting.gguf import GGUF_FILE
 from e5ft.exporting.onnx import FILES, QUANTISED, encoder_of, weigh
 from e5ft.files import read_json, write_json
 from e5ft.modeling.encoder import Encoder
@@ -23,8 +24,9 @@ def tell_formats(settings: ExportSettings, encoder: Encoder, folder: Path, sets:
         folder: where it is.
         sets: to measure int8 on; may be empty.
     """
+    files = {**FILES, "gguf": GGUF_FILE}
     for name in settings.formats:
-        say(f"{relative(folder / FILES[name])}: {weigh(folder / FILES[name]) / 1e6:,.0f} MB")
+        say(f"{relative(folder / files[name])}: {weigh(folder / files[name]) / 1e6:,.0f} MB")
     if "onnx_int8" not in settings.formats:
         return
     record = read_json(folder / QUANTISED)
