@@ -82,7 +82,7 @@ class Trimmed:
 
 def card_section(record: Mapping) -> str:
     """What a reader of the model card must know, from the content of trim.json."""
-    kept = [f"the texts of {inline(Path(file).name)}" for file in record["files"]]
+    kept = [f"the texts of {name}" for name in dict.fromkeys(inline(Path(file).name) for file in record["files"])]
     kept += [f"the script of {inline(language)}" for language in record["languages"]]
     lost = [
         f"- {inline(name)}: {shares['tokens']:.2%} of the tokens have lost their piece\n"

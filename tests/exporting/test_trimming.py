@@ -210,11 +210,14 @@ def test_a_trimmed_folder_is_a_model_like_any_other(tokenizers, tmp_path, kind, 
     whole = encoder_of(tokenizers[kind], family)
     vectors = whole.encode(KOREAN, "passage")
     cut = copy.deepcopy(whole)
-    record = trim(cut, KOREAN, [], {"a|b": OTHERS}).record("base", ["/home/me/faq.jsonl"], ["ko"])
+    record = trim(cut, KOREAN, [], {"a|b": OTHERS}).record("base", ["/home/me/faq.jsonl", "old/faq.jsonl"], ["ko"])
     export_model(cut, tmp_path / "model", "card" + card_section(record))
     card = (tmp_path / "model/README.md").read_text()
-    assert f"{record['pieces']:,} of the {record['before']:,} pieces of base: those of the texts of faq.jsonl" in card
-    assert "the script of ko" in card and "a|b" not in card and "/home/me" not in card
+    assert (
+        f"{record['pieces']:,} of the {record['before']:,} pieces of base: those of the texts of faq.jsonl, the script of ko, and all Hangul"
+        in card
+    )
+    assert "a|b" not in card and "/home/me" not in card
     read = load_encoder(ModelSource(path=str(tmp_path / "model")))
     np.testing.assert_allclose(read.encode(KOREAN, "passage"), vectors, atol=1e-6)
     assert read.config.vocab_size == len(read.tokenizer) == record["pieces"]
