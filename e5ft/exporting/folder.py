@@ -32,7 +32,7 @@ _TOLERANCE = 1e-5
 
 
 def export_model(
-    encoder: Encoder, folder: str | os.PathLike, card: str, architecture: str | None = None, formats: Sequence[str] = ()
+    encoder: Encoder, folder: str | os.PathLike, card: str, *, architecture: str | None = None, formats: Sequence[str] = ()
 ) -> float:
     """Write an encoder in sentence-transformers layout and check it.
 

@@ -32,7 +32,7 @@ def test_a_folder_of_weights_alone_is_one_row(tmp_path, capsys):
 def test_every_graph_is_a_row(tmp_path):
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    export_model(make_encoder(), tmp_path / "model", "card", ("onnx", "onnx_int8"))
+    export_model(make_encoder(), tmp_path / "model", "card", formats=("onnx", "onnx_int8"))
     main([str(tmp_path / "model"), "--sets", str(SAMPLE), "--output", str(tmp_path / "out.json")])
     rows = json.loads((tmp_path / "out.json").read_text())
     assert [row["file"] for row in rows] == ["weights", "onnx", "onnx_int8"]

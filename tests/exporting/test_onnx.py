@@ -26,7 +26,7 @@ def exported(request, tmp_path_factory):
     if request.param == "xlm-roberta":  # the real ones have one type of token
         encoder.config.type_vocab_size = 1
         encoder.backbone.embeddings.token_type_embeddings = torch.nn.Embedding(1, 32)
-    export_model(encoder, folder, "card", ("onnx", "onnx_int8"))
+    export_model(encoder, folder, "card", formats=("onnx", "onnx_int8"))
     return encoder, folder
 
 
@@ -99,14 +99,14 @@ def test_an_encoder_of_a_file_is_told_from_another_s_and_runs_in_several_threads
 def test_large_weights_stand_beside_the_graph(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     monkeypatch.setattr(graphs, "_LARGEST", 1000)
-    export_model(make_encoder(), tmp_path / "model", "card", ("onnx",))
+    export_model(make_encoder(), tmp_path / "model", "card", formats=("onnx",))
     sizes = {file.name: file.stat().st_size for file in (tmp_path / "model/onnx").iterdir()}
     assert sizes.keys() == {"model.onnx", "model.onnx_data"} and sizes["model.onnx_data"] > 40_000
 
 
 def test_what_is_made_on_the_way_is_not_left(tmp_path):
     pytest.importorskip("onnxscript")
-    export_model(make_encoder(), tmp_path / "model", "card", ("onnx_int8",))
+    export_model(make_encoder(), tmp_path / "model", "card", formats=("onnx_int8",))
     found = {file.relative_to(tmp_path / "model").as_posix() for file in (tmp_path / "model").rglob("*onnx*")}
     assert found == {"onnx", "onnx/model_quantized.onnx"}
 
@@ -130,7 +130,7 @@ def test_a_graph_with_other_vectors_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(graphs._HiddenStates, "forward", wrong)
     with pytest.raises(ExportError, match=r"^export: onnx/model.onnx gives other query vectors \(difference"):
-        export_model(make_encoder(), tmp_path / "model", "card", ("onnx",))
+        export_model(make_encoder(), tmp_path / "model", "card", formats=("onnx",))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,7 +142,7 @@ def test_a_model_that_torch_cannot_write_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.onnx, "export", fails)
     with pytest.raises(ExportError, match=r"^formats: torch.onnx cannot write a bert model \(no such operator\)$"):
-        export_model(make_encoder(), tmp_path / "model", "card", ("onnx",))
+        export_model(make_encoder(), tmp_path / "model", "card", formats=("onnx",))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -80,7 +80,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
         trimmed = found.record(name, settings.trim.files, settings.trim.languages)
         card += trimming.card_section(trimmed)
         say("\n".join(found.lines()))
-    difference = export_model(encoder, target, card, settings.architecture, settings.formats)
+    difference = export_model(encoder, target, card, architecture=settings.architecture, formats=settings.formats)
     if record is not None:
         write_json(target / "merge.json", record)
     if trimmed is not None:

@@ -57,7 +57,7 @@ def test_what_is_refused_before_anything_is_written(model, composed, tmp_path, m
     out = f"output_dir={tmp_path / 'out'}"
     with pytest.raises(ConfigurationError, match=r"^formats=\['onx'\]: must be"):
         composed("export", model, "formats=[onx]", out)
-    with pytest.raises(ConfigurationError, match=r"formats=\[onnx_int8\] measure"):
+    with pytest.raises(ConfigurationError, match=r"formats=\[onnx_int8\] use them"):
         export(composed("export", model, f"data.eval_dir={SAMPLE}", out))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
