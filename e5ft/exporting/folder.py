@@ -1,6 +1,7 @@
 """The export writes a sentence-transformers folder and checks it by encoding again."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +9,22 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
+from e5ft.data.text import normalise
 from e5ft.errors import E5ftError
 from e5ft.files import new_folder, write_json, write_text
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import save_encoder
 from e5ft.modeling.pooling import POOLINGS
+from e5ft.modeling.tokenizer_files import PREPARATION, preparation
 
-# One text a length class, so that padding, truncation and both prefixes are seen by the check.
+# One text a length class, so that padding, truncation and both prefixes are seen by the check; then texts that must be prepared.
 _PROBES = (
     "서울의 수도",
     "전입신고는 어디에서 하나요?",
     "multilingual-E5 embeds queries and passages with different prefixes.",
     "훈민정음은 백성을 가르치는 바른 소리라는 뜻이다. " * 40,
+    unicodedata.normalize("NFD", "서울의 수도는 어디인가요? Déjà vu"),
+    "white  space\tof\u3000every\xa0kind\x1f여기 \n",
 )
 _TOLERANCE = 1e-5
 
@@ -84,7 +89,10 @@ def _other_loaders(encoder: Encoder, folder: Path, role: str):
     text = encoder.spec.text
     prefix = text.query_prefix if role == "query" else text.passage_prefix
     limit = text.query_max_length if role == "query" else text.passage_max_length
-    yield "transformers.AutoModel", _with_transformers(folder, [prefix + t.strip() for t in _PROBES], limit, encoder.spec.pooling)
+    # The folder prepares texts itself, as far as its tokenizer can.
+    whole = preparation(encoder.tokenizer, text) == PREPARATION
+    texts = list(_PROBES) if whole else [normalise(probe) for probe in _PROBES]
+    yield "transformers.AutoModel", _with_transformers(folder, [prefix + t for t in texts], limit, encoder.spec.pooling)
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:  # not needed to write the folder
@@ -92,7 +100,6 @@ def _other_loaders(encoder: Encoder, folder: Path, role: str):
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     model.max_seq_length = limit  # sentence-transformers knows one length, e5ft one a role
     prompt = "query" if role == "query" else "document"
-    texts = [t.strip() for t in _PROBES]
     yield "sentence-transformers", model.encode(texts, prompt_name=prompt, show_progress_bar=False)
 
 
