@@ -29,7 +29,8 @@ def preparation(tokenizer: PreTrainedTokenizerFast, text: TextSpec) -> list[dict
     """The normaliser's steps that do what `data.text.normalise` does, as many as leave a prepared text's tokens as they are.
 
     That is `PREPARATION`; NFC alone, or nothing, where a prefix or an added token would be changed (ModernBERT has tokens of several
-    spaces).
+    spaces). One thing is another where others serve the folder: a tokenizer works piece by piece around special tokens that a text
+    spells out, so the space before `</s>` is lost to the few that have a token for it.
     """
     backend = tokenizer.backend_tokenizer
     added = [token.content for token in backend.get_added_tokens_decoder().values()]
