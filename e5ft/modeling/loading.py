@@ -1,7 +1,6 @@
 """From a hub name, a folder or a shape to an `Encoder`, and back to a folder."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import cached_file
 
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json, share, write_json
@@ -26,6 +26,7 @@ from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
 from e5ft.modeling.packaged import located
 from e5ft.modeling.recorded import spec_of
 from e5ft.modeling.settings import ModelSource
+from e5ft.modeling.tokenizer_files import read_scores, save_tokenizer, take_preparation_off
 
 
 def load_encoder(source: ModelSource, device: torch.device | str = "cpu") -> Encoder:
@@ -71,7 +72,7 @@ def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec
         config.attention_probs_dropout_prob = source.attention_dropout
     tokenizer = _tokenizer(source)
     if lower_case:
-        _lower_case(tokenizer, str(place))
+        _lower_case(tokenizer)
     if len(tokenizer) > config.vocab_size:
         raise ConfigurationError(
             f"the tokenizer has {len(tokenizer):,} pieces, the model {config.vocab_size:,}: "
@@ -111,15 +112,13 @@ def save_encoder(encoder: Encoder, folder: str | os.PathLike) -> None:
         backbone.set_attn_implementation(implementation)
         if encoder.pooler[0] is not None:
             backbone.pooler = None
-    encoder.tokenizer.model_max_length = max(encoder.spec.text.query_max_length, encoder.spec.text.passage_max_length)
-    encoder.tokenizer.save_pretrained(folder)
+    save_tokenizer(encoder.tokenizer, encoder.spec.text, folder)
     for file in Path(folder).glob("*.safetensors"):
         share(file)
-    for file in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
-        values = read_json(file)
-        # The base's would point this model's users at foreign code.
-        if foreign := values.keys() & {"auto_map", "custom_pipelines"}:
-            write_json(file, {name: value for name, value in values.items() if name not in foreign})
+    values = read_json(Path(folder) / "config.json")
+    # The base's would point this model's users at foreign code.
+    if foreign := values.keys() & {"auto_map", "custom_pipelines"}:
+        write_json(Path(folder) / "config.json", {name: value for name, value in values.items() if name not in foreign})
 
 
 def load_weights(encoder: Encoder, folder: str | os.PathLike) -> None:
@@ -169,27 +168,17 @@ def _tokenizer(source: ModelSource):
     # Where there are no tokenizer files, transformers makes one that knows its special tokens and nothing else.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ConfigurationError(f"{place}: no fast tokenizer (tokenizer.json); model.tokenizer=DIR names one")
+    if take_preparation_off(tokenizer):
+        read_scores(tokenizer, cached_file(place, "tokenizer.json", **_hub_options(place, source)))
     return tokenizer
 
 
-def _lower_case(tokenizer: PreTrainedTokenizerFast, place: str) -> None:
-    """Let a tokenizer lower-case, as sentence-transformers 6 does under do_lower_case; saved with it, every loader does.
-
-    Raises:
-        ConfigurationError: its class makes a normaliser of its own when it is loaded, and would lose this one.
-    """
+def _lower_case(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let a tokenizer lower-case, as sentence-transformers 6 does under do_lower_case; saved with it, every loader does."""
     own = tokenizer.backend_tokenizer.normalizer
     if own is not None and own.normalize_str("AB").islower():
         return
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([own] if own else [])])
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        again = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.normalizer
-    if again is None or again.normalize_str("ABÄ") != tokenizer.backend_tokenizer.normalizer.normalize_str("ABÄ"):
-        raise ConfigurationError(
-            f"{place}: sentence_bert_config.json has do_lower_case=true, which {type(tokenizer).__name__} does not keep; "
-            "name a tokenizer that lower-cases by itself (model.tokenizer=DIR), and set it to false there"
-        )
 
 
 def _pretrained_backbone(place: str, source: ModelSource, config):
@@ -203,15 +192,19 @@ def _pretrained_backbone(place: str, source: ModelSource, config):
 
 
 def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
-    local = Path(place).is_dir()
-    revision = {} if local or place != source.hub else {"revision": source.revision}
+    options = _hub_options(place, source)
     try:
-        return kind.from_pretrained(place, trust_remote_code=False, local_files_only=local, **revision, **kwargs)
+        return kind.from_pretrained(place, trust_remote_code=False, **options, **kwargs)
     except Exception as error:  # broken files raise a dozen kinds, tokenizers' own a bare Exception
-        if local:
+        if options["local_files_only"]:
             raise ConfigurationError(f"{place}: not a usable model folder: {first_line(error)}") from error
-        pinned = f" --revision {revision['revision']}" if revision.get("revision") else ""
+        pinned = f" --revision {options['revision']}" if options.get("revision") else ""
         raise ConfigurationError(
             f"{place} could not be fetched from the hub ({first_line(error)}). Two ways out: model.path=DIR with a copy, made where "
             f"there is a network (hf download {place}{pinned} --local-dir DIR); or model=mini, which needs no download."
         ) from error
+
+
+def _hub_options(place: str, source: ModelSource) -> dict:
+    local = Path(place).is_dir()
+    return {"local_files_only": local, **({} if local or place != source.hub else {"revision": source.revision})}

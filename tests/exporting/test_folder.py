@@ -5,11 +5,13 @@ import json
 import pytest
 
 from e5ft.data.text import TextSpec
-from e5ft.exporting.folder import export_model
+from e5ft.exporting.folder import ExportError, export_model
 from e5ft.files import read_json
+from e5ft.modeling import tokenizer_files
 from e5ft.modeling.encoder import EncoderSpec
 from e5ft.modeling.loading import ModelSource, load_encoder, save_encoder
 from tests.conftest import make_encoder
+from tests.weights_file import tiny_source
 
 
 @pytest.mark.parametrize(("query", "passage"), [(20, 40), (40, 20)])
@@ -37,3 +39,12 @@ def test_what_points_at_foreign_code_does_not_travel(tmp_path):
     save_encoder(encoder, tmp_path / "checkpoint")
     for folder in ("model", "checkpoint"):
         assert not [file for file in (tmp_path / folder).rglob("*.json") if "attacker" in file.read_text()]
+
+
+def test_a_folder_that_reads_nfd_in_another_way_is_refused(tmp_path, monkeypatch):
+    encoder = load_encoder(tiny_source(tmp_path))
+    assert export_model(encoder, tmp_path / "model", "card") <= 1e-5
+    monkeypatch.setattr(tokenizer_files, "preparation", lambda tokenizer, text: [])
+    with pytest.raises(ExportError, match="export: transformers.AutoModel gives other query vectors"):
+        export_model(encoder, tmp_path / "other", "card")
+    assert not (tmp_path / "other").exists()

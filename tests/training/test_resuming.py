@@ -59,7 +59,7 @@ def test_a_checkpoint_holds_what_resuming_needs_and_no_pickled_arguments(rows_fi
     trainer.save_model(str(tmp_path / "model"))
     names = {path.name for path in (tmp_path / "checkpoint-2").iterdir()}
     assert "training_args.bin" not in names and not list(tmp_path.rglob("training_args.bin"))
-    model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
     assert names == model | {
         "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress_0.json", "manifest.json",
     }  # fmt: skip
