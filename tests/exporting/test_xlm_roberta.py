@@ -90,7 +90,7 @@ def test_a_bert_as_xlm_roberta_gives_the_same_hidden_states_to_the_last_bit(text
 @pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
 def test_the_folder_loads_as_xlm_r_and_gives_the_model_s_vectors(tmp_path, texts, family, nfc):
     encoder = make_xlmr_encoder(family, nfc)
-    assert export_model(encoder, tmp_path / "model", "card", "xlm_roberta") <= 1e-5
+    assert export_model(encoder, tmp_path / "model", "card", architecture="xlm_roberta") <= 1e-5
     config, tokenizer = (read_json(tmp_path / "model" / name) for name in ("config.json", "tokenizer_config.json"))
     assert config["architectures"] == ["XLMRobertaModel"] and tokenizer["tokenizer_class"] == "XLMRobertaTokenizer"
     assert type(AutoTokenizer.from_pretrained(tmp_path / "model")) is XLMRobertaTokenizer
@@ -180,9 +180,9 @@ def test_other_tokenizers_are_refused_in_one_line(make, reason):
 def test_other_models_are_refused_and_leave_nothing(tmp_path):
     encoder = make_encoder()
     with pytest.raises(ConfigurationError, match=r"^architecture=xlm_roberta: the tokenizer \(WordLevel\)[^\n]*$"):
-        export_model(encoder, tmp_path / "model", "card", "xlm_roberta")
+        export_model(encoder, tmp_path / "model", "card", architecture="xlm_roberta")
     encoder = make_xlmr_encoder()
     encoder.backbone.config.model_type = "electra"
     with pytest.raises(ConfigurationError, match="^architecture=xlm_roberta: the model is of type 'electra'"):
-        export_model(encoder, tmp_path / "model", "card", "xlm_roberta")
+        export_model(encoder, tmp_path / "model", "card", architecture="xlm_roberta")
     assert not list(tmp_path.iterdir())
