@@ -358,7 +358,7 @@ def test_non_finite_training_is_told_and_recorded(trained, monkeypatch):
 def test_e5_small_shape_trains_a_step(trained, precision):
     """mE5-small's own preset with fewer pieces and layers in the table; the full shape is in docs/log.md."""
     _, folder = trained(
-        "model=e5_small", "model.init=random", f"model.tokenizer={shipped('data')}/tokenizer", "model.shape.num_hidden_layers=1",
+        "model=e5_small", "model.init=random", "keep.weight=0", f"model.tokenizer={shipped('data')}/tokenizer", "model.shape.num_hidden_layers=1",
         "model.shape.vocab_size=8000", f"training.bf16={'true' if precision == 'bf16' else 'false'}", "training.max_steps=1",
         "training.per_device_train_batch_size=4", "training.gradient_accumulation_steps=2", "training.save_strategy=no",
         "training.load_best_model_at_end=false", "evaluation.bm25=null", "data.max_train_rows=40", "evaluation.intervals=10", "model.text.query_max_length=16",
