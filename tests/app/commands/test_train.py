@@ -335,6 +335,7 @@ def test_bad_rows(trained, write_rows):
         "read": 61,
         "rejected": 1,
         "train_rows": 54,
+        "language": None,
     }
 
 
