@@ -1,6 +1,7 @@
 """Trimmed vocabularies: covered texts are cut into the same pieces, whatever the kind of tokenizer; ids, files, and what is lost."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -64,8 +65,6 @@ def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
     names = dict(bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>")
     if kind != "xlmr":
         return PreTrainedTokenizerFast(tokenizer_object=trained(kind), mask_token="<mask>", **names)  # a token beyond the model's
-    import json
-
     vocabulary = json.loads(trained("unigram").to_str())["model"]["vocab"]
     return XLMRobertaTokenizer(vocab=[*map(tuple, vocabulary), ("<mask>", 0.0)])
 
@@ -116,6 +115,17 @@ def test_covered_texts_are_cut_as_before_and_have_the_same_vectors(tokenizers, k
     rows = whole.backbone.get_input_embeddings().weight[[old[piece] for piece in sorted(new, key=new.get)]]
     torch.testing.assert_close(cut.backbone.get_input_embeddings().weight, rows, rtol=0, atol=0)
     assert list(new.values()) != list(old.values()) and all(new[piece] == old[piece] for piece in SPECIAL)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "xlmr"])
+def test_scores_stay_to_the_last_bit(tokenizers, kind):
+    """`tokenizers` reads a quarter of such numbers as the next one above or below."""
+    cut = encoder_of(tokenizers[kind])
+    trim(cut, KOREAN, [])
+    before, after = (
+        dict(json.loads(each.backend_tokenizer.to_str())["model"]["vocab"]) for each in (tokenizers[kind], cut.tokenizer)
+    )
+    assert after == {piece: before[piece] for piece in after}
 
 
 def test_an_unknown_character_weighs_as_before():
