@@ -62,7 +62,9 @@ def base_of(source: ModelSource) -> Base:
 
 def _front_matter(source: ModelSource, path: Path | None) -> dict:
     """The front matter of a model's card, or of its run's where it is a checkpoint; empty where there is none that can be read."""
-    files = [model_file(source, "README.md")] if path is None else [path / "README.md", path.parent / "model/README.md"]
+    files = [model_file(source, "README.md")] if path is None else [path / "README.md"]
+    if path is not None and path.name.startswith("checkpoint-"):
+        files.append(path.parent / "model/README.md")
     file = next((file for file in files if file is not None and file.is_file()), None)
     match = file and _FRONT_MATTER.match(file.read_text(encoding="utf-8", errors="replace")[:1_000_000])
     try:
