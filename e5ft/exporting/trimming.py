@@ -29,7 +29,7 @@ from e5ft.data.text import normalise
 from e5ft.errors import ExportError
 from e5ft.exporting.trim_settings import SCRIPTS
 from e5ft.files import read_json, write_json
-from e5ft.formatting import inline
+from e5ft.formatting import inline, portable
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.tokenizer_files import read_scores
 
@@ -78,7 +78,7 @@ class Trimmed:
         values["uncovered"] = {
             name: dict(zip(("tokens", "texts"), shares, strict=True)) for name, shares in self.uncovered.items()
         }
-        return {"model": model, "files": list(files), "languages": list(languages), **values}
+        return {"model": model, "files": list(map(portable, files)), "languages": list(languages), **values}
 
 
 def card_section(record: Mapping) -> str:
