@@ -1,4 +1,4 @@
-"""`python -m e5ft VERB ...`, installed as `e5ft VERB ...`: the scripts of a clone, from anywhere, and `check`."""
+"""`python -m e5ft VERB ...`, installed as `e5ft VERB ...`: the scripts of a clone, `check` and `serve`, from anywhere."""
 
 import sys
 

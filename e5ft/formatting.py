@@ -1,6 +1,7 @@
 """Ground floor: numbers and texts as a person or a page shows them."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 
 def duration(seconds: float) -> str:
@@ -16,6 +17,11 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """Return a number of bytes as 1.2 GB or 35 MB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+def portable(name: str) -> str:
+    """A name as it may leave this machine: of an absolute path the last part, for the rest says nothing elsewhere."""
+    return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
 # Characters with a meaning in Markdown, HTML, a table or a code span, and the HTML entity that shows them.

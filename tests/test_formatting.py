@@ -2,7 +2,7 @@
 
 import pytest
 
-from e5ft.formatting import duration, inline, markdown_table, size
+from e5ft.formatting import duration, inline, markdown_table, portable, size
 from tests.app.telling.test_report import NASTY
 
 
@@ -10,6 +10,11 @@ from tests.app.telling.test_report import NASTY
 def test_a_value_is_one_harmless_line(text):
     shown = inline(text)
     assert shown.isprintable() and not set(shown) & set("<>`|\\") and "](" not in shown
+
+
+def test_no_folder_of_this_machine_leaves_it():
+    names = ("/home/me/faq.jsonl", "data/faq.jsonl", "hf://datasets/a/b/c.jsonl", "intfloat/multilingual-e5-small")
+    assert [portable(name) for name in names] == ["faq.jsonl", *names[1:]]
 
 
 def test_durations_and_sizes():

@@ -15,7 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from e5ft.data.lines import printable
 from e5ft.exporting.snippets import snippets
-from e5ft.formatting import inline, markdown_table
+from e5ft.formatting import inline, markdown_table, portable
 from e5ft.settings import HUB_NAME
 
 if TYPE_CHECKING:
@@ -116,7 +116,10 @@ def plain_card(
 {prefixes}
 ```
 
-Texts are read in Unicode NFC. `tokenizer.json` recomposes others; what reads a sentencepiece or GGUF file instead must be sent NFC.
+Texts are read in Unicode NFC, to which `tokenizer.json`, `sentencepiece.bpe.model` and a GGUF file bring others by themselves.
+Elasticsearch must be sent NFC, and so must transformers 5 where the folder has a `sentencepiece.bpe.model`.
+
+`golden.json` has texts and the vectors that they must give: `python -m e5ft check target=URL golden=PATH` compares a server's.
 
 ## How to use it
 
@@ -202,14 +205,13 @@ def _training(settings: Mapping, summary: Mapping) -> str:
 
 
 def _flat(values: Mapping, prefix: str = "") -> list[list[str]]:
-    """A row a setting that is set, by its full name; of an absolute path the last part, for it says nothing elsewhere."""
+    """A row a setting that is set, by its full name."""
     rows = []
     for name, value in values.items():
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{name}.")
         elif value is not None and value != []:
-            shown = Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-            rows.append([prefix + name, shown])
+            rows.append([prefix + name, portable(value) if isinstance(value, str) else value])
     return rows
 
 

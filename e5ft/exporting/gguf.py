@@ -24,15 +24,13 @@ def write_gguf(encoder: Encoder, file: str | os.PathLike) -> None:
         file: to write.
 
     Raises:
-        ConfigurationError: any other model, or the package gguf is not installed.
+        ConfigurationError: any other model.
 
     Source:
         conversion/bert.py (XLMRobertaModel) of ggml-org/llama.cpp, whose converter writes the same keys and tensors.
     """
-    try:
-        import gguf
-    except ImportError as error:
-        raise ConfigurationError(f"{_ASKED}: needs the package gguf: pip install gguf") from error
+    import gguf  # `onnx.check_packages` has found it
+
     encoder = as_xlm_roberta(encoder, _ASKED)
     config = encoder.backbone.config
     if config.hidden_act != "gelu":

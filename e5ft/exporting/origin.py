@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from e5ft.formatting import portable
 from e5ft.modeling.recorded import model_file
 from e5ft.modeling.settings import ModelSource
 from e5ft.settings import HUB_NAME
@@ -52,7 +53,7 @@ def base_of(source: ModelSource) -> Base:
     names = [*_listed(front.get("base_model")), *own, *_index_names(front)]
     e5 = _e5_of(names)
     return Base(
-        path.name if path is not None and Path(source.path).is_absolute() else source.label,
+        source.label if path is None else portable(source.path),
         e5 or next((name for name in _matching(names, HUB_NAME) if "/" in name), None),
         source.revision if path is None and source.hub is not None else None,
         _E5_LICENCE if e5 else next(iter(_matching(_listed(front.get("license")), _LICENCE)), None),
@@ -62,7 +63,9 @@ def base_of(source: ModelSource) -> Base:
 
 def _front_matter(source: ModelSource, path: Path | None) -> dict:
     """The front matter of a model's card, or of its run's where it is a checkpoint; empty where there is none that can be read."""
-    files = [model_file(source, "README.md")] if path is None else [path / "README.md", path.parent / "model/README.md"]
+    files = [model_file(source, "README.md")] if path is None else [path / "README.md"]
+    if path is not None and path.name.startswith("checkpoint-"):
+        files.append(path.parent / "model/README.md")
     file = next((file for file in files if file is not None and file.is_file()), None)
     match = file and _FRONT_MATTER.match(file.read_text(encoding="utf-8", errors="replace")[:1_000_000])
     try:

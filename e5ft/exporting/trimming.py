@@ -26,11 +26,12 @@ from tokenizers.decoders import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from e5ft.data.text import normalise
-from e5ft.exporting.folder import ExportError
+from e5ft.errors import ExportError
 from e5ft.exporting.trim_settings import SCRIPTS
 from e5ft.files import read_json, write_json
-from e5ft.formatting import inline
+from e5ft.formatting import inline, portable
 from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.tokenizer_files import read_scores
 
 FILE = "trim.json"  # beside the weights: the record of what was cut
 _BYTE = re.compile("<0x[0-9A-F]{2}>")  # stands for a byte of a character that has no piece
@@ -77,7 +78,7 @@ class Trimmed:
         values["uncovered"] = {
             name: dict(zip(("tokens", "texts"), shares, strict=True)) for name, shares in self.uncovered.items()
         }
-        return {"model": model, "files": list(files), "languages": list(languages), **values}
+        return {"model": model, "files": list(map(portable, files)), "languages": list(languages), **values}
 
 
 def card_section(record: Mapping) -> str:
@@ -262,6 +263,7 @@ def _cut_tokenizer(tokenizer: PreTrainedTokenizerFast, kept: Sequence[int]) -> P
         _renumber(stored["post_processor"], place)
         write_json(file, stored)
         made = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        read_scores(made, file)
     expected = {piece: place[index] for piece, index in tokenizer.get_vocab().items() if index in place}
     if made.get_vocab() != expected:
         raise ExportError(

@@ -1,6 +1,5 @@
 """The GGUF file as llama.cpp's loader reads it: the keys of its BERT graph, the tokenizer, every tensor."""
 
-import sys
 import unicodedata
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from e5ft.errors import ConfigurationError
 from e5ft.exporting.folder import export_model
-from e5ft.exporting.gguf import GGUF_FILE, write_gguf
+from e5ft.exporting.gguf import GGUF_FILE
 from e5ft.exporting.xlm_roberta import xlm_roberta_pieces
 from e5ft.modeling.charsmap import _unpacked
 from tests.conftest import make_encoder
@@ -69,9 +68,3 @@ def test_what_is_refused_is_refused_in_one_line_and_leaves_nothing(tmp_path, mon
     with pytest.raises(ConfigurationError, match=r"^formats=\[gguf\]: the model's hidden_act='relu', must be gelu[^\n]*$"):
         export_model(encoder, tmp_path / "model", "card", formats=["gguf"])
     assert not list(tmp_path.iterdir())
-
-
-def test_without_the_package_it_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(ConfigurationError, match=r"^formats=\[gguf\]: needs the package gguf: pip install gguf$"):
-        write_gguf(make_xlmr_encoder(), tmp_path / "model.gguf")

@@ -38,6 +38,7 @@ def test_a_copy_is_known_by_its_folder_the_hubs_cache_or_the_card_that_came_with
 def test_a_checkpoint_is_known_by_its_runs_card(tmp_path):
     folder(tmp_path / "run/model", f"---\nbase_model: {E5}\nlicense: mit\nlanguage: ko\n---\n")
     assert base_of(folder(tmp_path / "run/checkpoint-10")) == Base("checkpoint-10", E5, None, "mit", ("ko",))
+    assert base_of(folder(tmp_path / "run/mine")) == Base("mine")  # another model that happens to stand beside one
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Trimmed vocabularies: covered texts are cut into the same pieces, whatever the kind of tokenizer; ids, files, and what is lost."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ ENGLISH = ["the capital of the country is the largest city", "a query and a pass
 OTHERS = ["die größte Stadt des Landes", "столица страны и города", "国家的首都是最大的城市"]
 CORPUS = [f"{prefix}: {text}" for prefix in ("query", "passage") for text in (*KOREAN, *ENGLISH, *OTHERS)] * 3
 WORDS = sorted({word for text in (*KOREAN, *ENGLISH, *OTHERS) for word in text.split()})
+SYLLABLES = [chr(code) for code in range(ord("가"), ord("가") + 200)]  # single, so that trimming keeps them
 KINDS = ("unigram", "xlmr", "bpe", "byte_bpe", "wordpiece")
 
 
@@ -64,8 +66,6 @@ def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
     names = dict(bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>")
     if kind != "xlmr":
         return PreTrainedTokenizerFast(tokenizer_object=trained(kind), mask_token="<mask>", **names)  # a token beyond the model's
-    import json
-
     vocabulary = json.loads(trained("unigram").to_str())["model"]["vocab"]
     return XLMRobertaTokenizer(vocab=[*map(tuple, vocabulary), ("<mask>", 0.0)])
 
@@ -116,6 +116,19 @@ def test_covered_texts_are_cut_as_before_and_have_the_same_vectors(tokenizers, k
     rows = whole.backbone.get_input_embeddings().weight[[old[piece] for piece in sorted(new, key=new.get)]]
     torch.testing.assert_close(cut.backbone.get_input_embeddings().weight, rows, rtol=0, atol=0)
     assert list(new.values()) != list(old.values()) and all(new[piece] == old[piece] for piece in SPECIAL)
+
+
+def test_scores_stay_to_the_last_bit():
+    """`tokenizers` reads some numbers from a file as the next one above or below."""
+    scores = dict(zip(SYLLABLES, np.random.default_rng(0).uniform(-15, -2, len(SYLLABLES)).tolist(), strict=True))
+    model = models.Unigram([*((piece, 0.0) for piece in SPECIAL), *scores.items()], unk_id=3)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    cut = encoder_of(PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>"))
+    cut.tokenizer.backend_tokenizer.model = model
+    trim(cut, KOREAN, [])
+    after = dict(json.loads(cut.tokenizer.backend_tokenizer.to_str())["model"]["vocab"])
+    assert {piece: after[piece] for piece in SYLLABLES} == scores
 
 
 def test_an_unknown_character_weighs_as_before():

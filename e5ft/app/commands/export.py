@@ -19,10 +19,11 @@ from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.exporting import trimming
 from e5ft.exporting.card import plain_card
 from e5ft.exporting.folder import export_model
-from e5ft.exporting.onnx import check_packages
+from e5ft.exporting.gguf import GGUF_FILE
+from e5ft.exporting.onnx import FILES, QUANTISED, check_packages
 from e5ft.exporting.origin import base_of
 from e5ft.files import read_json, write_json
-from e5ft.formatting import inline, markdown_table
+from e5ft.formatting import inline, markdown_table, portable
 from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.loading import RECORD, load_description, load_encoder
 from e5ft.modeling.merging import check_mergeable, merge
@@ -37,8 +38,8 @@ from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
 
 # What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
 _EXPORTED = re.compile(
-    r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt|gguf)|"
-    r"onnx(/model(_quantized)?\.onnx(_data)?|/quantised\.json)?|openvino(/openvino_model\.(xml|bin))?"
+    r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)|onnx|openvino|"
+    rf"({'|'.join(map(re.escape, (*FILES.values(), QUANTISED, GGUF_FILE)))})(_data)?|openvino/openvino_model\.bin"
 )
 
 
@@ -77,7 +78,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     if settings.trim.asked:
         others = {each.name: chain(each.queries, each.passages) for each in sets}
         found = trimming.trim(encoder, texts, settings.trim.languages, others)
-        trimmed = found.record(name, settings.trim.files, settings.trim.languages)
+        trimmed = found.record(name if settings.merge.asked else portable(name), settings.trim.files, settings.trim.languages)
         card += trimming.card_section(trimmed)
         say("\n".join(found.lines()))
     difference = export_model(encoder, target, card, architecture=settings.architecture, formats=settings.formats)
@@ -86,10 +87,8 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     if trimmed is not None:
         write_json(target / trimming.FILE, trimmed)
     if corpus is not None:
-        centre = centre_of_texts(
-            encoder.to(device_of(settings.device)), corpus, display(settings.data.corpus_file), settings.seed
-        )
-        centre.save(target)
+        name_of_corpus = portable(display(settings.data.corpus_file))
+        centre_of_texts(encoder.to(device_of(settings.device)), corpus, name_of_corpus, settings.seed).save(target)
     say(f"{relative(target)}: {name}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
     tell_formats(settings, encoder, target, sets or [])
     if settings.push is not None:

@@ -46,7 +46,7 @@ def test_small_vectors_are_rows_and_bits_are_about_the_centre_that_export_kept(r
     corpus = write_rows([{"text": f"문서 {i} 내용"} for i in range(8)], "corpus.jsonl")
     export(composed("export", f"model.path={run}/model", f"data.corpus_file={corpus}", f"output_dir={tmp_path / 'kept'}"))
     record = read_json(tmp_path / "kept/centre.json")
-    assert (record["texts"], record["count"]) == (str(corpus), 8)
+    assert (record["texts"], record["count"]) == ("corpus.jsonl", 8)
     vectors = load_encoder(ModelSource(path=str(tmp_path / "kept"))).encode([f"문서 {i} 내용" for i in range(8)], "passage")
     np.testing.assert_allclose(record["vector"], vectors.mean(axis=0), atol=1e-6)
     capsys.readouterr()
@@ -59,7 +59,7 @@ def test_small_vectors_are_rows_and_bits_are_about_the_centre_that_export_kept(r
         said[name], figures[name] = capsys.readouterr().out, read_json(out / "mine/model_binary_rescored/metrics.json")["metrics"]
         assert len([*(out / "mine").glob("difference_model_*.json")]) == 9
     assert "  centre      of this set's passages; one kept with the model: export.py data.corpus_file=FILE\n" in said["own"]
-    assert f"  centre      of 8 passages of {corpus}, kept with the model\n" in said["kept"]
+    assert "  centre      of 8 passages of corpus.jsonl, kept with the model\n" in said["kept"]
     assert figures["own"] == figures["kept"]
     dimension, (_, lost) = len(record["vector"]), said["own"].split("ndcg@10 that small vectors lose against float32 ")
     assert lost.startswith(f"({4 * dimension:,} bytes), paired over queries:\n")
