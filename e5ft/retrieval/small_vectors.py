@@ -20,6 +20,11 @@ from e5ft.retrieval.shards import Shards
 from e5ft.retrieval.vectors import encode_collection
 
 FILE = "centre.json"
+CARD = f"""
+## Binary vectors
+
+`{FILE}` has the mean of passages' vectors; bits are taken about it: `np.packbits(vectors > centre, axis=1)`.
+"""  # of the model card
 CENTRE_TEXTS = 10_000  # of a corpus, drawn by the seed, whose mean is its centre: more do not move it
 NAMES = {"int8": "int8", "binary": "binary (centred)"}  # as tables show a precision
 _ROWS = 65_536  # that stand in memory as float32 while they are made smaller

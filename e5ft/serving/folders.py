@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from e5ft.errors import ConfigurationError
+from e5ft.exporting.onnx import FILES
 from e5ft.files import read_json
 from e5ft.modeling.checks import first_line
 from e5ft.serving.asking import Encode, Way
@@ -26,7 +27,7 @@ def ways_of(folder: Path, pooling: str) -> Iterator[Way]:
     """
     yield _tried("sentence-transformers", True, lambda: _sentence_transformers(folder), "sentence-transformers")
     yield _tried("transformers", False, lambda: _transformers(folder, pooling), "transformers")
-    if (folder / "onnx/model.onnx").is_file():
+    if (folder / FILES["onnx"]).is_file():
         yield _tried("ONNX Runtime", False, lambda: _onnx(folder, pooling), "onnxruntime")
 
 
@@ -70,7 +71,7 @@ def _onnx(folder: Path, pooling: str) -> Encode:
     padding = settings["pad_token"] if isinstance(settings["pad_token"], str) else settings["pad_token"]["content"]
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(padding), pad_token=padding)
     tokenizer.enable_truncation(int(settings["model_max_length"]))
-    session = InferenceSession(str(folder / "onnx/model.onnx"), providers=["CPUExecutionProvider"])
+    session = InferenceSession(str(folder / FILES["onnx"]), providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
     def encode(texts: Sequence[str], role: str | None) -> np.ndarray:

@@ -11,6 +11,7 @@ from e5ft.serving.searching import BASE, BM25_ALONE, DEPTH, HYBRID, MODEL, Found
 
 LANGUAGES = ("ko", "en")
 LONGEST = 420  # characters of a passage that are seen at once
+LONGEST_QUERY = 2000  # characters that the field takes, and the server
 MOST_LISTED = 300  # known queries that are offered while one types
 CHIPS = 6  # of these, as links
 
@@ -108,7 +109,16 @@ def page(language: str, about: About, query: str = "", found: Found | None = Non
         words[f"{HYBRID}_score"] = words[f"{HYBRID}_score"].format(*shares)
     other = next(each for each in LANGUAGES if each != language)
     return _template().render(
-        language=language, other=other, words=words, about=about, query=query, found=found, depth=DEPTH, chips=CHIPS, cut=_cut
+        language=language,
+        other=other,
+        words=words,
+        about=about,
+        query=query,
+        found=found,
+        depth=DEPTH,
+        chips=CHIPS,
+        longest=LONGEST_QUERY,
+        cut=_cut,
     )
 
 

@@ -17,11 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from e5ft.data.text import normalise
 from e5ft.serving import listening
 from e5ft.serving.embeddings import RefusedRequestError, embed, error_values
-from e5ft.serving.page import LANGUAGES, MOST_LISTED, About, content_security_policy, page
+from e5ft.serving.page import LANGUAGES, LONGEST_QUERY, MOST_LISTED, About, content_security_policy, page
 from e5ft.serving.searching import MODEL, SideBySide
 
 LARGEST_BODY = 8 * 2**20  # bytes: 2,048 texts of 4 kB each
-LONGEST_QUERY = 2000  # characters; the page's own field takes no more
 _SECONDS_TO_END = 3  # for requests that are being answered when the server is told to end
 
 

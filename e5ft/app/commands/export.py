@@ -31,6 +31,7 @@ from e5ft.modeling.settings import ModelSource, model_folder, model_folders
 from e5ft.retrieval.comparison import paired_differences, paired_values
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet
+from e5ft.retrieval.small_vectors import CARD as BINARY_CARD
 from e5ft.retrieval.small_vectors import centre_of_texts
 from e5ft.retrieval.soups import HOW, figures_of, label, make_soup, soup_rows, soup_table
 from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
@@ -81,6 +82,8 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
         trimmed = found.record(name if settings.merge.asked else portable(name), settings.trim.files, settings.trim.languages)
         card += trimming.card_section(trimmed)
         say("\n".join(found.lines()))
+    if corpus is not None:
+        card += BINARY_CARD
     difference = export_model(encoder, target, card, architecture=settings.architecture, formats=settings.formats)
     if record is not None:
         write_json(target / "merge.json", record)

@@ -47,6 +47,7 @@ def test_small_vectors_are_rows_and_bits_are_about_the_centre_that_export_kept(r
     export(composed("export", f"model.path={run}/model", f"data.corpus_file={corpus}", f"output_dir={tmp_path / 'kept'}"))
     record = read_json(tmp_path / "kept/centre.json")
     assert (record["texts"], record["count"]) == ("corpus.jsonl", 8)
+    assert "`centre.json` has the mean" in (tmp_path / "kept/README.md").read_text()
     vectors = load_encoder(ModelSource(path=str(tmp_path / "kept"))).encode([f"문서 {i} 내용" for i in range(8)], "passage")
     np.testing.assert_allclose(record["vector"], vectors.mean(axis=0), atol=1e-6)
     capsys.readouterr()
