@@ -3,8 +3,9 @@
 import contextlib
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -37,7 +38,13 @@ _TOLERANCE = 1e-5
 
 
 def export_model(
-    encoder: Encoder, folder: str | os.PathLike, card: str, *, architecture: str | None = None, formats: Sequence[str] = ()
+    encoder: Encoder,
+    folder: str | os.PathLike,
+    card: str,
+    records: Mapping[str, dict] = MappingProxyType({}),
+    *,
+    architecture: str | None = None,
+    formats: Sequence[str] = (),
 ) -> float:
     """Write an encoder in sentence-transformers layout and check it.
 
@@ -48,6 +55,7 @@ def export_model(
         encoder: the model.
         folder: where to write; replaced if it exists.
         card: the model card, Markdown with its front matter.
+        records: further JSON files, name -> content.
         architecture: "xlm_roberta" writes XLM-R's classes and SentencePiece's file; None the encoder's own.
         formats: what is written beside the weights: keys of `e5ft.exporting.onnx.FILES`, and "gguf".
 
@@ -67,6 +75,8 @@ def export_model(
             write_gguf(encoder, temporary / GGUF_FILE)
         _write_layout(encoder, temporary)
         write_text(temporary / "README.md", card)
+        for name, content in records.items():
+            write_json(temporary / name, content)
         write_formats(temporary, [name for name in formats if name != "gguf"])
         with _on_cpu(encoder):
             # transformers 5 makes XLM-R's tokenizer a normaliser of its own.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from e5ft.errors import ConfigurationError
-from e5ft.files import read_json, write_json
+from e5ft.files import read_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.shards import Shards
 from e5ft.retrieval.vectors import encode_collection
@@ -83,9 +83,9 @@ class Centre:
     texts: str
     count: int
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Write centre.json into a model's folder."""
-        write_json(Path(folder) / FILE, {"texts": self.texts, "count": self.count, "vector": self.vector.tolist()})
+    def to_dict(self) -> dict:
+        """The content of centre.json."""
+        return {"texts": self.texts, "count": self.count, "vector": self.vector.tolist()}
 
     @classmethod
     def load(cls, folder: str | os.PathLike, dimension: int) -> "Centre | None":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from e5ft.errors import ConfigurationError
+from e5ft.files import write_json
 from e5ft.retrieval import small_vectors
 from e5ft.retrieval.runs import OVERSAMPLING, dense_run
 from e5ft.retrieval.shards import Shards
@@ -141,7 +142,7 @@ def test_kinds_and_their_bytes():
 def test_a_centre_is_kept_with_the_model_and_only_with_this_one(tmp_path):
     assert Centre.load(tmp_path, 3) is None and "of this set's passages" in centre_words(None)
     centre = Centre(np.array([0.1, -0.2, 1 / 3], np.float32), "말뭉치.jsonl", 12)
-    centre.save(tmp_path)
+    write_json(tmp_path / "centre.json", centre.to_dict())
     again = Centre.load(tmp_path, 3)
     np.testing.assert_array_equal(again.vector, centre.vector)
     assert centre_words(again) == "of 12 passages of 말뭉치.jsonl, kept with the model"

@@ -22,7 +22,7 @@ from e5ft.exporting.folder import export_model
 from e5ft.exporting.gguf import GGUF_FILE
 from e5ft.exporting.onnx import FILES, QUANTISED, check_packages
 from e5ft.exporting.origin import base_of
-from e5ft.files import read_json, write_json
+from e5ft.files import read_json
 from e5ft.formatting import inline, markdown_table, portable
 from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.loading import RECORD, load_description, load_encoder
@@ -32,6 +32,7 @@ from e5ft.retrieval.comparison import paired_differences, paired_values
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.small_vectors import CARD as BINARY_CARD
+from e5ft.retrieval.small_vectors import FILE as CENTRE_FILE
 from e5ft.retrieval.small_vectors import centre_of_texts
 from e5ft.retrieval.soups import HOW, figures_of, label, make_soup, soup_rows, soup_table
 from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
@@ -58,7 +59,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
     if settings.output_dir is None:
         raise ConfigurationError("output_dir=null: must name the folder to write (output_dir=DIR)")
     check_packages(settings.formats)
-    source, record, trimmed = settings.model, None, None
+    source, records = settings.model, {}
     target, corpus = _target(Path(settings.output_dir), settings), corpus_texts(settings)
     texts = all_texts(settings.trim.files, settings.data.columns, settings.data.reading, "trim.texts")
     if settings.measures:
@@ -70,32 +71,38 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
         )
     if settings.merge.asked:
         encoder, name, record = merge_models(settings, sets)
+        records["merge.json"] = record
         card = plain_card(name, encoder, base_of(source)) + (_soup_section(record) if "soup" in record else "")
         card += _card_section(record) if "base" in record else ""
     else:
         encoder, name = load_encoder(source), source.label
+        records = _records(source)
         card = _card(source, encoder)
     say(text_format(encoder))
     if settings.trim.asked:
         others = {each.name: chain(each.queries, each.passages) for each in sets}
         found = trimming.trim(encoder, texts, settings.trim.languages, others)
-        trimmed = found.record(name if settings.merge.asked else portable(name), settings.trim.files, settings.trim.languages)
-        card += trimming.card_section(trimmed)
+        records[trimming.FILE] = found.record(
+            name if settings.merge.asked else portable(name), settings.trim.files, settings.trim.languages
+        )
+        card += trimming.card_section(records[trimming.FILE])
         say("\n".join(found.lines()))
     if corpus is not None:
         card += BINARY_CARD
-    difference = export_model(encoder, target, card, architecture=settings.architecture, formats=settings.formats)
-    if record is not None:
-        write_json(target / "merge.json", record)
-    if trimmed is not None:
-        write_json(target / trimming.FILE, trimmed)
-    if corpus is not None:
         name_of_corpus = portable(display(settings.data.corpus_file))
-        centre_of_texts(encoder.to(device_of(settings.device)), corpus, name_of_corpus, settings.seed).save(target)
+        centre = centre_of_texts(encoder.to(device_of(settings.device)), corpus, name_of_corpus, settings.seed)
+        records[CENTRE_FILE] = centre.to_dict()
+    difference = export_model(encoder, target, card, records, architecture=settings.architecture, formats=settings.formats)
     say(f"{relative(target)}: {name}, {encoder.dimension} dimensions; encoded again, largest difference {difference:.1e}")
     tell_formats(settings, encoder, target, sets or [])
     if settings.push is not None:
         _push(target, settings.push, settings.private)
+
+
+def _records(source: ModelSource) -> dict[str, dict]:
+    """What an earlier export recorded of these weights: of which models they were merged, from what they were trimmed."""
+    files = [] if source.path is None else [Path(source.path) / name for name in ("merge.json", trimming.FILE)]
+    return {file.name: read_json(file) for file in files if file.is_file()}
 
 
 def merge_models(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, str, dict]:

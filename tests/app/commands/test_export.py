@@ -252,6 +252,9 @@ def test_a_merger_is_trimmed_and_the_trimmed_model_trains_on(models, composed, t
     whole, trimmed = (load_encoder(ModelSource(path=str(tmp_path / name))) for name in ("whole", "cut"))
     queries = [read["text"] for read in map(json.loads, (SAMPLE / "queries.jsonl").read_text().splitlines())][:20]
     np.testing.assert_allclose(trimmed.encode(queries, "query"), whole.encode(queries, "query"), atol=1e-6)
+    export(composed("export", f"model.path={tmp_path / 'cut'}", f"output_dir={tmp_path / 'again'}"))
+    for name in ("merge.json", "trim.json"):  # what the weights are made of goes on with them
+        assert read_json(tmp_path / "again" / name) == read_json(tmp_path / "cut" / name)
     record = read_json(tmp_path / "cut/trim.json")
     assert record["pieces"] == trimmed.config.vocab_size < record["before"] == 8000
     assert 0 < record["uncovered"]["sample-dev"]["tokens"] < 0.5 and record["files"] == ["queries.jsonl"]
