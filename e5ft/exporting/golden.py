@@ -155,6 +155,11 @@ def read_golden(place: str | os.PathLike) -> Golden:
             for p in values["probes"]
         )
         fields = {field.name: values[field.name] for field in dataclasses.fields(Golden) if field.name != "probes"}
+        lengths = {len(vector) for probe in probes for vector in (probe.vector, *probe.mistakes.values())}
+        if lengths != {fields["dimension"]} or {probe.role for probe in probes} != {"query", "passage"}:
+            raise ValueError(
+                f"vectors of {sorted(lengths)} numbers, must be of {fields['dimension']}, of queries and of passages"
+            )
         return Golden(**fields, probes=probes)
     except FileNotFoundError:
         raise DataError(f"{file}: not there; export writes it (python export.py model.path=DIR output_dir=NEW)") from None

@@ -61,7 +61,7 @@ PROTOCOLS = (
         lambda texts, role, model: (
             {"model": model, "input": list(texts), "encoding_format": "float"} | ({"input_type": role} if role else {})
         ),
-        lambda answer: [item["embedding"] for item in sorted(answer["data"], key=lambda item: item["index"])],
+        lambda answer: _by_index(answer["data"]),
         "/models",
         lambda answer: [str(item["id"]) for item in answer["data"]],
     ),
@@ -86,6 +86,14 @@ PROTOCOLS = (
 )
 
 
+def _by_index(items: list[dict]) -> list:
+    """The vectors of OpenAI's answer in the order of the texts."""
+    places = {item["index"]: item["embedding"] for item in items}
+    if len(places) < len(items):
+        raise ValueError("an index stands there twice")
+    return [places[index] for index in range(len(items))]
+
+
 def protocol_of(url: str) -> Protocol:
     """The protocol that an address ends with.
 
@@ -99,7 +107,7 @@ def protocol_of(url: str) -> Protocol:
     found = next((each for each in PROTOCOLS if parts.path.rstrip("/").endswith(each.ending)), None)
     if parts.scheme not in ("http", "https") or not parts.netloc or found is None:
         raise ConfigurationError(
-            f"target={url}: must be a web address that ends in /v1/embeddings (OpenAI's), /embed (text-embeddings-inference) "
+            f"target={url}: must be a web address (http://...) that ends in /v1/embeddings (OpenAI's), /embed (text-embeddings-inference) "
             "or /api/embed (Ollama)"
         )
     return found
@@ -160,7 +168,7 @@ class Client:
     def _read(self, url: str, read: Callable, answer: object) -> list:
         try:
             return read(answer)
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, ValueError) as error:
             raise AnswerError(f"{url}: not the answer of {self.protocol.name}: {self._shown(json.dumps(answer))}") from error
 
     def _send(self, url: str, body: dict | None = None) -> object:

@@ -15,7 +15,7 @@ from e5ft.data.text import TextSpec, normalise
 from e5ft.errors import DataError
 from e5ft.exporting.folder import export_model
 from e5ft.exporting.golden import FILE, read_golden, write_golden
-from e5ft.files import read_json
+from e5ft.files import read_json, write_json
 from e5ft.modeling.encoder import EncoderSpec
 from tests.conftest import make_encoder
 from tests.serving.conftest import make_encoder_that_reads
@@ -162,6 +162,16 @@ def test_a_file_that_is_none(tmp_path, content, message):
         (tmp_path / FILE).write_text(content)
     with pytest.raises(DataError, match=message):
         read_golden(tmp_path)
+
+
+def test_a_file_with_a_vector_cut_short_or_without_probes(encoder, tmp_path):
+    write_golden(encoder, tmp_path)
+    whole = read_json(tmp_path / FILE)
+    cut = [{**whole["probes"][0], "vector": whole["probes"][0]["vector"][:10]}, *whole["probes"][1:]]
+    for damage in ({"probes": []}, {"probes": cut}, {"dimension": "abc"}):
+        write_json(tmp_path / FILE, {**whole, **damage})
+        with pytest.raises(DataError, match="golden.json: not what export writes .ValueError: vectors of"):
+            read_golden(tmp_path)
 
 
 def test_every_export_has_one(tmp_path):

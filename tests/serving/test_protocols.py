@@ -60,6 +60,7 @@ def test_the_model_is_the_only_one_that_the_server_lists(server, path):
         ((200, [1]), "not the answer of OpenAI's"),
         ((200, {"data": [{"embedding": [1]}]}), "not the answer of OpenAI's"),
         ((200, None), "not the answer of OpenAI's"),
+        ((200, {"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [2]}]}), "not the answer of OpenAI's"),
     ],
 )
 def test_another_answer_is_one_line(server, answer, message):
@@ -84,7 +85,7 @@ def test_no_server_and_no_answer_in_time():
 
 @pytest.mark.parametrize("url", ["http://host:8000", "http://host/v1", "ftp://host/embed", "http:///embed", "http://[1/embed"])
 def test_addresses_of_no_known_protocol(url):
-    with pytest.raises(ConfigurationError, match="^target=.*: must be a web address that ends in /v1/embeddings"):
+    with pytest.raises(ConfigurationError, match="^target=.*: must be a web address .http://.... that ends in /v1/embeddings"):
         protocol_of(url)
 
 

@@ -53,7 +53,7 @@ def reference(settings: CheckSettings) -> Golden:
     """The golden.json that the target is held against."""
     field = "target" if settings.golden is None else "golden"
     place = Path(os.path.expanduser(settings.golden or settings.target))
-    if field == "target" and not place.is_dir():
+    if field == "target" and not place.is_dir() and ":" in settings.target:
         raise ConfigurationError("golden=null: must name the export that the target serves, or its golden.json: golden=DIR")
     is_it = place.is_file() or (place / FILE).is_file()
     return read_golden(place if is_it else model_folder(str(place), field))
@@ -61,7 +61,8 @@ def reference(settings: CheckSettings) -> Golden:
 
 def _ways(settings: CheckSettings, golden: Golden) -> Iterator[Way]:
     target = settings.target
-    if "://" in target:
+    folder = os.path.expanduser(target)
+    if "://" in target or ("/" in target.partition(":")[2] and not os.path.isdir(folder)):
         client = Client(target, settings.model_name, settings.api_key or os.environ.get(KEY), settings.timeout)
         yield Way(target, client.protocol.has_prompts, client)
         return
@@ -69,7 +70,6 @@ def _ways(settings: CheckSettings, golden: Golden) -> Iterator[Way]:
     from e5ft.serving.folders import function_of, ways_of
 
     prepare_libraries()
-    folder = os.path.expanduser(target)
     if ":" in target and not os.path.isdir(folder):
         yield function_of(target)
         return

@@ -80,7 +80,8 @@ def test_a_refusal_of_over_long_texts_is_told(exported, server, capsys):  # noqa
     [
         ({"target": None}, ConfigurationError, "^target=None: must be a folder, a server's address or MODULE:FUNCTION"),
         ({"target": "http://127.0.0.1:1/embed"}, ConfigurationError, "^golden=null: must name the export"),
-        ({"target": "nowhere"}, ConfigurationError, "^golden=null: must name the export"),
+        ({"target": "nowhere"}, ConfigurationError, "^target=nowhere: no such folder"),
+        ({"target": "127.0.0.1:1/embed", "golden": "{exported}"}, ConfigurationError, "must be a web address .http://"),
         ({"target": "nowhere", "golden": "{exported}"}, ConfigurationError, "^target=nowhere: no such folder"),
         ({"target": "http://127.0.0.1:1/embed", "golden": "{tmp}"}, DataError, "golden.json: not there; export writes it"),
         ({"target": "http://127.0.0.1:1/x", "golden": "{exported}"}, ConfigurationError, "^target=http.*must be a web address"),
