@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.consumers import inside
 from benchmarks.consumers.environments import ENVIRONMENTS, Consumer, consumers, environment
 from e5ft.files import write_json, write_text
 from e5ft.formatting import markdown_table
@@ -51,6 +50,19 @@ PROBES = {
     "NFD": tuple(unicodedata.normalize("NFD", text) for text in (*_SHORT[:4], _SHORT[5], _LONG[0])),
 }
 
+# Around a library's code, in the script that its environment runs: texts in, vectors and versions out.
+_BEFORE = """
+import json as _json, sys as _sys
+from importlib.metadata import version as _version
+_job = _json.load(open(_sys.argv[1], encoding="utf-8"))
+queries, passages = _job["queries"], _job["passages"]
+"""
+_AFTER = """
+_found = {name: [[float(x) for x in vector] for vector in globals()[name]] for name in ("query_vectors", "passage_vectors")}
+_found["versions"] = {name: _version(name) for name in _job["packages"]}
+_json.dump(_found, open(_sys.argv[2], "w", encoding="utf-8"))
+"""
+
 
 def compare(encoder: Encoder, consumer: Consumer, model: Path, root: Path, sets: list[tuple[RetrievalSet, np.ndarray]]) -> dict:
     """Run one library and hold its vectors against ours.
@@ -70,13 +82,14 @@ def compare(encoder: Encoder, consumer: Consumer, model: Path, root: Path, sets:
         return {"failed": f"not run: the folder has no {consumer.needs}"}
     probes = [text for texts in PROBES.values() for text in texts]
     asked = [*probes, *(form for retrieval_set, _ in sets for form in _forms(retrieval_set))]
-    job = {"code": consumer.code.replace("PATH", str(model)), "queries": asked, "passages": probes, "packages": consumer.shown}
+    job = {"queries": asked, "passages": probes, "packages": consumer.shown}
     with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "job.json", Path(folder) / "result.json"
+        script, *files = (Path(folder) / name for name in ("consumer.py", "job.json", "result.json"))
+        write_text(script, "\n".join((_BEFORE, consumer.code.replace("PATH", str(model)), _AFTER)))
         write_json(files[0], job)
         try:
             python = environment(consumer.environment, root)
-            command = [str(python), "-I", inside.__file__, *map(str, files)]
+            command = [str(python), "-I", *map(str, (script, *files))]
             offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
             subprocess.run(command, check=True, env=offline, cwd=folder, stderr=subprocess.PIPE, text=True, timeout=SECONDS)
         except subprocess.CalledProcessError as error:

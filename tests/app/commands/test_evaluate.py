@@ -213,7 +213,7 @@ def test_export_agrees_with_sentence_transformers(family, pooling, tmp_path):
 
 def test_an_export_that_disagrees_is_not_there(tmp_path, monkeypatch):
     """Negative control: with the wrong pooling written, the check refuses and leaves no folder."""
-    from e5ft.modeling import export as module
+    from e5ft.exporting import folder as module
 
     plain = module._write_layout
 

@@ -32,6 +32,8 @@ def serving(folder, *arguments):
     command = [sys.executable, "-m", "e5ft", "serve", "port=0", "device=cpu", *arguments]
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{ROOT}:{ENVIRONMENT.get('PYTHONPATH', '')}"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell's background jobs, tests among them, ignore SIGINT, and so would this process.
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
         try:
             printed = ""
