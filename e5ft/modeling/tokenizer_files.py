@@ -52,7 +52,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, text: TextSpec, folder: s
     under XLMRobertaTokenizer, and transformers 4 does not know TokenizersBackend.
 
     Args:
-        tokenizer: left as it was, but for truncation and padding, which every call sets anew.
+        tokenizer: left as it was, but for truncation and padding, which every call sets.
         text: prefixes and lengths; the longer length is written as the model's.
         folder: an existing one.
     """
@@ -80,7 +80,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, text: TextSpec, folder: s
     if "add_prefix_space" in before:  # transformers 4 turns it off where the settings do not have it
         settings["add_prefix_space"] = before["add_prefix_space"]
     write_json(folder / "tokenizer_config.json", settings)
-    # For fastembed until 0.8, which adds these tokens anew: <mask> takes the space before it, and must keep doing so.
+    # For fastembed until 0.8, which adds these tokens again: <mask> takes the space before it, and must keep doing so.
     flags = {
         token.content: token.__getstate__()
         for token in backend.get_added_tokens_decoder().values()

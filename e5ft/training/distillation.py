@@ -126,8 +126,8 @@ class Regularised(nn.Module):
         (loss + weight * D) / (1 + weight)
         D = mean over rows of KL( softmax(cos_base(q, c) / temperature) || softmax(cos(q, c) / temperature) )
 
-    with the step's distinct passages c. A mean, so that gradients are clipped alike whatever the weight. Only scores between the step's own texts are held. The rows whose scores are in
-    memory at once are the loss's `chunk_size`.
+    with the step's distinct passages c. A mean, so that gradients are clipped alike whatever the weight. Only scores
+    between the step's own texts are held. The rows whose scores are in memory at once are the loss's `chunk_size`.
 
     Args:
         loss: the loss.
