@@ -12,7 +12,8 @@ import pytest
 from e5ft.exporting.folder import export_model
 from e5ft.retrieval.runs import OVERSAMPLING
 from e5ft.retrieval.search import rescore, top_k
-from e5ft.retrieval.small_vectors import Centre, centre_of, quantised
+from e5ft.retrieval.small_vectors import FILE as CENTRE_FILE
+from e5ft.retrieval.small_vectors import centre_of, quantised
 from tests.conftest import WORDS, make_encoder
 
 EXAMPLES, K = Path(__file__).parents[1] / "examples", 10
@@ -34,8 +35,8 @@ def folder(tmp_path_factory):
     """An exported model with a centre, and a corpus beside it."""
     place = tmp_path_factory.mktemp("stores")
     encoder = make_encoder()
-    export_model(encoder, place / "model", "card")
-    Centre(encoder.encode(TEXTS, "passage").mean(axis=0), "here", len(TEXTS)).save(place / "model")
+    centre = centre_of(encoder.encode(TEXTS, "passage"), "here")
+    export_model(encoder, place / "model", "card", {CENTRE_FILE: centre.to_dict()})
     lines = [json.dumps({"_id": str(i), "title": text[:5], "text": text[6:]}) for i, text in enumerate(TEXTS)]
     (place / "corpus.jsonl").write_text("\n".join(lines) + "\n")
     return place
