@@ -59,7 +59,7 @@ passage_vectors = embed([{passage} + text for text in passages])"""
     for environment in ("oldest", "optimum", "newest"):
         rows += [
             Consumer(st, environment, found["sentence_transformers"], (st, hf, "tokenizers")),
-            Consumer(hf, environment, found["transformers"], (hf, "tokenizers")),
+            Consumer(hf, environment, found["transformers"].replace(" = embed(", " = in_batches("), (hf, "tokenizers")),
         ]
     onnx = f'"PATH", backend="onnx", model_kwargs={{"file_name": "{_ONNX}", "provider": "CPUExecutionProvider"}}'
     rows += [

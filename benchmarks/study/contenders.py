@@ -33,7 +33,7 @@ def train(name: str, base: Path, rows: list[dict], recipe: Recipe, output: Path,
     if "hard_negative" in rows[0]:
         columns["negative"] = [row["hard_negative"] for row in rows]
     if cached:
-        loss = losses.CachedGISTEmbedLoss(model, SentenceTransformer(str(base), device="cpu"), mini_batch_size=32)
+        loss = losses.CachedGISTEmbedLoss(model, SentenceTransformer(str(base), device="cpu"), mini_batch_size=16)
     else:
         loss = losses.MultipleNegativesRankingLoss(model)
     arguments = SentenceTransformerTrainingArguments(

@@ -5,15 +5,11 @@ from typing import Annotated, ClassVar
 
 from e5ft.settings import FilePath, Rule, Settings
 
-# A script is the first word of its letters' names in Unicode (CJK: Chinese characters); ASCII: Latin letters from a to z alone.
+# A script is the first word of its letters' names in Unicode (CJK: Chinese characters; HANJA: single ones, as Korean has them).
 _LANGUAGES_OF = {
-    ("HANGUL", "CJK"): "ko",
-    ("ASCII",): "en",
-    ("LATIN",): "cs da de es fi fr hu id it nl no pl pt ro sv tr vi",
-    ("CYRILLIC",): "bg ru uk",
+    ("HANGUL", "HANJA"): "ko",
     ("CJK",): "zh",
     ("HIRAGANA", "KATAKANA", "CJK", "IDEOGRAPHIC"): "ja",
-    ("ARABIC",): "ar fa ur",
     ("DEVANAGARI",): "hi mr ne",
     ("BENGALI",): "bn",
     ("GREEK",): "el",
@@ -23,7 +19,11 @@ _LANGUAGES_OF = {
     ("THAI",): "th",
 }
 SCRIPTS = {language: scripts for scripts, languages in _LANGUAGES_OF.items() for language in languages.split()}
-Language = Annotated[str, Rule(f"one of {', '.join(sorted(SCRIPTS))}", lambda name: name in SCRIPTS)]
+# Of scripts that many languages share (Latin, Cyrillic, Arabic) a language has what its words use.
+_SHARED = "ar bg cs da de en es fa fi fr hu id it nl no pl pt ro ru sv tr uk ur vi"
+BY_WORDS = frozenset(_SHARED.split())
+KNOWN = tuple(sorted({*SCRIPTS, *BY_WORDS}))
+Language = Annotated[str, Rule(f"one of {', '.join(KNOWN)}", lambda name: name in KNOWN)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TrimSettings(Settings):
 
     Attributes:
         texts: files whose pieces stay: rows, passages or queries, or lines of a .txt.
-        languages: pieces in the scripts of these languages stay, whatever language of such a script they serve.
+        languages: pieces of these languages stay: of their scripts, or those that their frequent words use (`BY_WORDS`).
     """
 
     PATH: ClassVar[str] = "trim"

@@ -26,8 +26,8 @@ from tokenizers.decoders import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from e5ft.data.text import normalise
-from e5ft.errors import ExportError
-from e5ft.exporting.trim_settings import SCRIPTS
+from e5ft.errors import ConfigurationError, ExportError
+from e5ft.exporting.trim_settings import BY_WORDS, SCRIPTS
 from e5ft.files import read_json, write_json
 from e5ft.formatting import inline, portable
 from e5ft.modeling.encoder import Encoder
@@ -37,6 +37,7 @@ FILE = "trim.json"  # beside the weights: the record of what was cut
 _BYTE = re.compile("<0x[0-9A-F]{2}>")  # stands for a byte of a character that has no piece
 _ANY_SCRIPT = ("COMBINING", "MODIFIER")
 _PROBES, _BATCH = 32, 1000  # texts
+_WORDS = 100_000  # the most frequent ones of a language
 _TOLERANCE = 1e-6
 
 
@@ -84,7 +85,12 @@ class Trimmed:
 def card_section(record: Mapping) -> str:
     """What a reader of the model card must know, from the content of trim.json."""
     kept = [f"the texts of {name}" for name in dict.fromkeys(inline(Path(file).name) for file in record["files"])]
-    kept += [f"the script of {inline(language)}" for language in record["languages"]]
+    kept += [
+        f"the {_WORDS:,} most frequent words of {inline(language)}"
+        if language in BY_WORDS
+        else f"the script of {inline(language)}"
+        for language in record["languages"]
+    ]
     lost = [
         f"- {inline(name)}: {shares['tokens']:.2%} of the tokens have lost their piece\n"
         for name, shares in record["uncovered"].items()
@@ -108,12 +114,16 @@ def trim(
     Args:
         encoder: with a table of embeddings of its own, not a compact one.
         texts: to cover; each is read as a query and as a passage.
-        languages: keys of `SCRIPTS`; pieces whose letters are all of their scripts stay, and pieces without letters.
+        languages: those of `SCRIPTS` keep the pieces whose letters are all of their scripts, those of `BY_WORDS` the pieces of
+            their frequent words; pieces without letters stay with any.
         others: name -> texts that are only counted.
 
     Raises:
+        ConfigurationError: wordfreq, which knows the words, is not installed.
         ExportError: a text that should be covered has another vector afterwards.
     """
+    languages = list(languages)
+    words = _words([language for language in languages if language in BY_WORDS])
     tokenizer, before = encoder.tokenizer, len(encoder.tokenizer)
     stored = json.loads(tokenizer.backend_tokenizer.to_str())
     used, probes, count = np.zeros(before, dtype=bool), [], 0
@@ -121,8 +131,11 @@ def trim(
         probes += batch[: _PROBES - len(probes)]
         count += len(batch)
         used[np.concatenate([np.asarray(ids, dtype=np.int64) for ids in _token_ids(encoder, batch)])] = True
-    scripts = {script for language in languages for script in SCRIPTS[language]}
-    kept = {*np.flatnonzero(used).tolist(), *_needed(encoder, stored), *_in_scripts(tokenizer, stored, scripts)}
+    kept = {*np.flatnonzero(used).tolist(), *_needed(encoder, stored)}
+    if languages:
+        scripts = {script for language in languages for script in SCRIPTS.get(language, ())}
+        kept |= _in_scripts(tokenizer, stored, scripts)
+        kept.update(*tokenizer(words, add_special_tokens=False)["input_ids"] if words else ())
     if stored["model"]["type"] == "BPE":
         kept = _with_parts(stored["model"], kept)
     order = sorted(kept)
@@ -218,18 +231,31 @@ def _script(character: str) -> str:
     return re.split("[ -]", unicodedata.name(character, "?"))[0]
 
 
+def _words(languages: Sequence[str]) -> list[str]:
+    """The frequent words of languages, as they stand within a sentence, at its beginning and in capitals.
+
+    Raises:
+        ConfigurationError: wordfreq is not installed.
+    """
+    if not languages:
+        return []
+    try:
+        from wordfreq import top_n_list
+    except ImportError:
+        raise ConfigurationError(f"trim.languages={languages[0]}: needs the package wordfreq: pip install wordfreq") from None
+    words = [word for language in languages for word in top_n_list("nb" if language == "no" else language, _WORDS)]
+    return [form(word) for word in words for form in (str, str.title, str.upper)]
+
+
 def _in_scripts(tokenizer: PreTrainedTokenizerFast, stored: dict, scripts: set[str]) -> set[int]:
-    """The pieces all of whose letters and marks are of these scripts; none where there is no script."""
+    """The pieces all of whose letters and marks are of these scripts, and those that have none."""
 
-    def fits(character: str) -> bool:
-        script = _script(character)
-        return script in scripts or script in _ANY_SCRIPT or (character.isascii() and "ASCII" in scripts)
+    def fits(text: str) -> bool:
+        # Bytes that are a part of a character are no letter, and stay.
+        found = {_script(character) for character in text if unicodedata.category(character)[0] in "LM"}
+        return found <= {*scripts, *_ANY_SCRIPT} or (len(text) == 1 and "HANJA" in scripts and found == {"CJK"})
 
-    if not scripts:
-        return set()
-    # Bytes that are a part of a character are no letter, and stay.
-    shown = _shown(tokenizer, stored)
-    return {index for index, text in shown if all(fits(c) for c in text if unicodedata.category(c)[0] in "LM")}
+    return {index for index, text in _shown(tokenizer, stored) if fits(text)}
 
 
 def _with_parts(model: dict, kept: set[int]) -> set[int]:

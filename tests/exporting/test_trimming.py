@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, XLMRobertaTokenizer
 
 from e5ft.data.text import TextSpec
+from e5ft.errors import ConfigurationError
 from e5ft.exporting.folder import export_model
 from e5ft.exporting.trimming import card_section, trim
 from e5ft.modeling.compact import compact
@@ -184,7 +186,8 @@ def test_single_characters_of_hangul_ascii_digits_and_punctuation_stay(tokenizer
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_languages_keep_the_pieces_of_their_scripts(tokenizers, kind):
+def test_languages_keep_the_pieces_of_their_scripts_and_words(tokenizers, kind):
+    """English and Russian share their letters with others: the pieces of their frequent words stay, not German's."""
     whole = encoder_of(tokenizers[kind])
     cut = copy.deepcopy(whole)
     found = trim(cut, [], ["ko", "en"])
@@ -195,6 +198,36 @@ def test_languages_keep_the_pieces_of_their_scripts(tokenizers, kind):
     trim(other, [], ["ru"])
     assert pieces(other, OTHERS[1:2], "query") == pieces(whole, OTHERS[1:2], "query") != pieces(cut, OTHERS[1:2], "query")
     assert pieces(other, KOREAN, "query") != pieces(whole, KOREAN, "query")
+
+
+def test_english_alone_is_less_than_its_letters(tokenizers):
+    """A German letter goes, which English words do not have."""
+    encoder = encoder_of(tokenizers["unigram"])
+    before = {piece.lstrip("▁") for piece in encoder.tokenizer.get_vocab()}
+    trim(encoder, [], ["en"])
+    kept = {piece.lstrip("▁") for piece in encoder.tokenizer.get_vocab()}
+    assert "ß" in before - kept
+    assert set(encoder.tokenizer.tokenize("the capital of the largest city")) <= encoder.tokenizer.get_vocab().keys()
+
+
+def test_korean_keeps_single_chinese_characters_and_chinese_keeps_words():
+    words = {"한국": 0.0, "國": -1.0, "国家": -2.0, "的": -3.0}
+    vocabulary = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")] + list(words.items()) + [("<mask>", 0.0)]
+    kept = {}
+    for language in ("ko", "zh"):
+        encoder = encoder_of(XLMRobertaTokenizer(vocab=vocabulary))
+        trim(encoder, [], [language])
+        kept[language] = set(words) & encoder.tokenizer.get_vocab().keys()
+    assert kept == {"ko": {"한국", "國", "的"}, "zh": {"國", "国家", "的"}}
+
+
+def test_words_need_their_package(tokenizers, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    encoder = encoder_of(tokenizers["unigram"])
+    with pytest.raises(ConfigurationError, match=r"^trim.languages=de: needs the package wordfreq: pip install wordfreq$"):
+        trim(encoder, [], ["ko", "de"])
+    assert len(encoder.tokenizer) == len(tokenizers["unigram"])
+    trim(encoder, [], ["ko"])
 
 
 def test_what_other_texts_lose_is_counted(tokenizers):
@@ -240,9 +273,9 @@ def test_a_trimmed_folder_is_a_model_like_any_other(tokenizers, tmp_path, kind, 
 
     ids = {index for text in read.tokenize(KOREAN[:1], "query") for index in text}
     assert compact(read, ids)
-    read.train()(
-        torch.tensor(read.tokenize(KOREAN[:1], "query")[0]), [len(read.tokenize(KOREAN[:1], "query")[0])]
-    ).sum().backward()
+    read.train()(torch.tensor(read.tokenize(KOREAN[:1], "query")[0]), [len(read.tokenize(KOREAN[:1], "query")[0])])[
+        ..., 0
+    ].sum().backward()
     assert read.backbone.get_input_embeddings().weight.grad.any()
 
     again = load_encoder(ModelSource(path=str(tmp_path / "model")))
