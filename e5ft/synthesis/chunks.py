@@ -95,7 +95,7 @@ def packed(paragraphs: Sequence[str], least: int, most: int) -> list[str]:
 
     Args:
         paragraphs: in any number; blank ones are left out.
-        least: characters; a shorter last text is joined to the one before, where both fit.
+        least: characters; a text that would be shorter gets half of its neighbour.
         most: characters.
     """
     texts: list[str] = []
@@ -104,10 +104,12 @@ def packed(paragraphs: Sequence[str], least: int, most: int) -> list[str]:
             texts[-1] += f" {piece}"
         else:
             texts.append(piece)
-    if len(texts) > 1 and len(texts[-1]) < least:  # a remainder of a few words: give it half of the text before
-        words = f"{texts[-2]} {texts[-1]}".split(" ")
-        half = len(words) // 2
-        texts[-2:] = [" ".join(words[:half]), " ".join(words[half:])]
+    for place in range(len(texts)):
+        if len(texts[place]) < least and len(texts) > 1:  # a few words: they get half of the text beside them
+            start = max(place - 1, 0)
+            words = " ".join(texts[start : start + 2]).split(" ")
+            half = len(words) // 2
+            texts[start : start + 2] = [" ".join(words[:half]), " ".join(words[half:])]
     return texts
 
 

@@ -211,7 +211,7 @@ class _Walker:
         for child in node.children:
             if child.name is None:
                 if type(child).__name__ == "NavigableString":  # no comment, no declaration
-                    self._buffer.append(str(child))
+                    self._buffer.append(str(child) if child.strip() else " ")
             elif child.name in _HEADINGS:
                 self._head(_HEADINGS[child.name], normalise(child.get_text(" ", strip=True)))
             elif child.name == "br":

@@ -23,27 +23,11 @@ _PREDICATE = re.compile(
 )
 _SATURATION, _LENGTHS = 1.5, 0.75  # BM25's k1 and b
 _MOST_COMMON = 0.1  # share of the chunks from which on a word tells nothing of one
-# What Korean glues to its nouns, the longer first. A stem counts where it is seen with two of them, or bare.
+# What Korean glues to its nouns. Behind the others a stem counts where the texts show it bare or with two of them: 전문가 is one word.
+_CLEAR = ("에서는", "으로는", "으로서", "으로써", "에서", "에게", "으로", "부터", "까지", "에는", "에도")
 _PARTICLES = (
-    *(
-        "에서는",
-        "으로는",
-        "으로서",
-        "으로써",
-        "에서",
-        "에게",
-        "으로",
-        "부터",
-        "까지",
-        "라고",
-        "이라",
-        "하고",
-        "에는",
-        "에도",
-        "로서",
-        "이나",
-    ),
-    *("은", "는", "이", "가", "을", "를", "의", "에", "와", "과", "도", "로", "만"),
+    *_CLEAR,
+    *("라고", "이라", "하고", "로서", "이나", "은", "는", "이", "가", "을", "를", "의", "에", "와", "과", "도", "로", "만"),
 )
 
 
@@ -165,7 +149,7 @@ def _stemmer(texts: Sequence[Sequence[str]]) -> Callable[[str], str]:
     def bare(word: str) -> str:
         for particle in _PARTICLES:
             stem = word.removesuffix(particle)
-            if stem != word and len(stem) >= 2 and (len(endings[stem]) > 1 or stem in seen):
+            if stem != word and len(stem) >= 2 and (particle in _CLEAR or len(endings[stem]) > 1 or stem in seen):
                 return stem
         return word
 
