@@ -92,6 +92,8 @@ class MakingSettings(Settings):
             self.data.refuse("corpus_file", "must be a folder of documents, or a file: data.corpus_file=DIR")
         if len(set(self.kinds)) != len(self.kinds) or not (self.kinds or self.generator.url):
             self.refuse("kinds", "must be kinds of query, each once; none only with generator.url")
+        if self.model is not None and self.model.init == "random":
+            self.model.refuse("init", "must be pretrained: what random weights find is noise; leave the model out for BM25 alone")
         if 2 * self.min_chars > self.max_chars:
             self.refuse("min_chars", f"must be at most {self.max_chars // 2}, half of max_chars")
 
