@@ -13,7 +13,8 @@ from e5ft.synthesis.chunks import Chunk
 from e5ft.synthesis.sentences import sentences
 
 KEEP = 0.1  # share of first sentences that stay in their chunk, so that words in common are learnt, too
-_SENTENCE = (10, 200)  # characters of a first sentence that is a query
+_SENTENCE, _CLAUSE = (10, 200), (20, 200)  # characters of a first sentence, or clause, that is a query
+_COMMA = re.compile(r",\s")
 _NUMBERING = re.compile(r"^(?:\d+(?:\.\d+)*[.)]?|[IVX]+[.)]|[가-하][.)]|[①-⑳])\s+")
 _SHORT = 8  # characters of a heading that says little without the one above: 신청 방법, Overview
 _KEYWORDS = (3, 5)  # words of a query
@@ -23,6 +24,7 @@ _PREDICATE = re.compile(
 )
 _SATURATION, _LENGTHS = 1.5, 0.75  # BM25's k1 and b
 _MOST_COMMON = 0.1  # share of the chunks from which on a word tells nothing of one
+_HANGUL_END = re.compile(r"[가-힣]$")
 # What Korean glues to its nouns. Behind the others a stem counts where the texts show it bare or with two of them: 전문가 is one word.
 _CLEAR = ("에서는", "으로는", "으로서", "으로써", "에서", "에게", "으로", "부터", "까지", "에는", "에도")
 _PARTICLES = (
@@ -93,16 +95,22 @@ def _head(chunk: Chunk) -> str:
 
 
 def _first_sentences(chunks: Sequence[Chunk], least: int, seed: int) -> Iterator[Query]:
-    """A chunk's first sentence, for the rest of it: the inverse cloze task.
+    """A chunk's first sentence, for the rest of it: the inverse cloze task. Of a long or lone one its first clause, to the comma.
 
     Source: Lee, Chang and Toutanova 2019 (https://doi.org/10.18653/v1/P19-1612), section 4: the sentence is left in for 10 %.
     """
     generator = random.Random(seed)
     for number, chunk in enumerate(chunks):
-        first, *rest = sentences(chunk.text) or [""]
-        stays, passage = generator.random() < KEEP, " ".join(rest)
-        if _SENTENCE[0] <= len(first) <= _SENTENCE[1] and len(passage) >= least:
-            yield Query("first_sentence", first, number, chunk.text if stays else passage)
+        stays = generator.random() < KEEP
+        ends = [
+            (len((sentences(chunk.text) or [""])[0]), _SENTENCE),
+            *((c.start(), _CLAUSE) for c in _COMMA.finditer(chunk.text)),
+        ]
+        for end, (fewest, most) in ends:
+            first, passage = chunk.text[:end], chunk.text[end:].lstrip(" ,")
+            if fewest <= end <= most and len(passage) >= least:
+                yield Query("first_sentence", first, number, chunk.text if stays else passage)
+                break
 
 
 def _questions(chunks: Sequence[Chunk], least: int, seed: int) -> Iterator[Query]:
@@ -118,7 +126,7 @@ def _keywords(chunks: Sequence[Chunk], least: int, seed: int) -> Iterator[Query]
     Source: Robertson and Zaragoza 2009, with Lucene's idf.
     """
     every = [words(chunk.text) for chunk in chunks]
-    bare = _stemmer(every)
+    bare, is_noun = _stemmer(every)
     stems = [[bare(word) for word in each] for each in every]
     documents = Counter(stem for each in stems for stem in set(each))
     mean = sum(map(len, stems)) / max(len(stems), 1)
@@ -132,13 +140,13 @@ def _keywords(chunks: Sequence[Chunk], least: int, seed: int) -> Iterator[Query]
 
         common = max(_MOST_COMMON * len(stems), 1)
         telling = [s for s in counts if len(s) > 1 and not s.isdigit() and documents[s] <= common and not _PREDICATE.search(s)]
-        chosen = sorted(telling, key=lambda stem: (-weight(stem), stem))[: generator.randint(*_KEYWORDS)]
+        chosen = sorted(telling, key=lambda stem: (not is_noun(stem), -weight(stem), stem))[: generator.randint(*_KEYWORDS)]
         if len(chosen) >= _KEYWORDS[0]:
             yield Query("keywords", " ".join(sorted(chosen, key=each.index)), number, chunks[number].text)
 
 
-def _stemmer(texts: Sequence[Sequence[str]]) -> Callable[[str], str]:
-    """The function from a word to the stem that the texts show it to have: 계약은, 계약을 -> 계약; 전문가 stays."""
+def _stemmer(texts: Sequence[Sequence[str]]) -> tuple[Callable[[str], str], Callable[[str], bool]]:
+    """What the texts show of words: their stems (계약은, 계약을 -> 계약; 전문가 stays), and which stems are nouns, as far as it is known."""
     seen = Counter(word for text in texts for word in text)
     endings: dict[str, set[str]] = defaultdict(set)
     for word in seen:
@@ -153,8 +161,9 @@ def _stemmer(texts: Sequence[Sequence[str]]) -> Callable[[str], str]:
                 return stem
         return word
 
-    known: dict[str, str] = {word: bare(word) for word in seen}
-    return known.__getitem__
+    known = {word: bare(word) for word in seen}
+    nouns = {stem for stem, particles in endings.items() if len(particles) > 1 or stem in seen}
+    return known.__getitem__, lambda stem: stem in nouns or not _HANGUL_END.search(stem)
 
 
 def _grouped(numbers: Iterator[int]) -> dict[int, list[int]]:

@@ -57,6 +57,14 @@ def test_a_first_sentence_is_taken_out_of_its_chunk_for_nine_of_ten():
     assert all(query.passage for query in queries) and of_kind("first_sentence", 3) == of_kind("first_sentence", 3)
 
 
+def test_a_lone_sentence_gives_its_first_clause():
+    text = "법, 시행령과 규칙에 따라 신고를 마친 사람이 사는 곳을 옮기면, 옮긴 날부터 열나흘 안에 그 사실을 다시 신고하여야 한다."
+    chunks = cut([Document("a", None, [Section((), [text])])], 10, 200).chunks
+    [query] = make_queries(chunks, ["first_sentence"], 10, 1)
+    assert query.text == "법, 시행령과 규칙에 따라 신고를 마친 사람이 사는 곳을 옮기면"
+    assert query.passage == "옮긴 날부터 열나흘 안에 그 사실을 다시 신고하여야 한다."
+
+
 def test_a_question_of_the_text_is_a_query():
     assert [(query.text, query.passage) for query in of_kind("faq")][0] == ("연차도 취소되나요?", "연차 취소는 사흘 안에 됩니다.")
     assert len(of_kind("faq")) == 10
