@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.tables import aligned
 from e5ft.synthesis.chunks import Chunk, Cut
 from e5ft.synthesis.documents import Left
@@ -41,9 +40,9 @@ def round_trip(settings: MakingSettings) -> str:
     return f"a query must find its chunk among the first {settings.round_trip}, by {by}"
 
 
-def closing(made: Made, generator: "Generator | None", output: str, model: ModelSource | None) -> str:
+def closing(made: Made, generator: "Generator | None", output: str, overrides: Sequence[str]) -> str:
     """The last lines: queries by kind, what was left out and why, the files, and the command that goes on."""
-    following = next_command(output, made.counts()["test"] > 0, model)
+    following = next_command(output, made.counts()["test"] > 0, overrides)
     table = [["kind", "made", "kept", "train", "dev", "test"]]
     table += [[kind, *(f"{counts[name]:,}" for name in table[0][1:])] for kind, counts in made.by_kind().items()]
     lines = ["", aligned(table), ""]
@@ -93,12 +92,12 @@ def record(made: Made, found: Cut, left: Left, copies: Sequence[str], generator:
     }
 
 
-def next_command(output: str, is_split: bool, model: ModelSource | None = None) -> str:
-    """The command that trains on rows, with the model that was named."""
-    named = {} if model is None else {"model.path": model.path, "model.hub": model.hub}
-    named = [f"{field}={value}" for field, value in named.items() if value is not None]
-    words = ["model=folder", *named] if named else ["model=e5_small"]
-    words += [f"data.train_file={output}/train.jsonl", *([f"data.eval_dir={output}/eval"] if is_split else [])]
+def next_command(output: str, is_split: bool, overrides: Sequence[str] = ()) -> str:
+    """The command that trains on rows, with the model that the overrides of this one name."""
+    model = [override.lstrip("+") for override in overrides if override.lstrip("+").startswith(("model=", "model."))]
+    if not any(word.startswith("model=") for word in model):
+        model = ["model=folder", *model] if model else ["model=e5_small"]
+    words = [*model, f"data.train_file={output}/train.jsonl", *([f"data.eval_dir={output}/eval"] if is_split else [])]
     return shlex.join(["python", "train.py", *words])
 
 

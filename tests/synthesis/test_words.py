@@ -3,7 +3,8 @@
 import shlex
 from collections import Counter
 
-from e5ft.modeling.settings import ModelSource
+import pytest
+
 from e5ft.synthesis.chunks import cut
 from e5ft.synthesis.documents import Left
 from e5ft.synthesis.making import make
@@ -13,15 +14,18 @@ from e5ft.synthesis.words import closing, next_command, opening, record
 from tests.synthesis.conftest import make_documents
 
 
-def test_the_next_command_takes_the_model_along(tmp_path):
-    folder = tmp_path / "a b"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    models = (None, ["model=e5_small"]), (ModelSource(hub="a/b"), ["model=folder", "model.hub=a/b"])
-    for model, words in (*models, (ModelSource(path=str(folder)), ["model=folder", f"model.path={folder}"])):
-        command = shlex.split(next_command("out", True, model))
-        assert command == ["python", "train.py", *words, "data.train_file=out/train.jsonl", "data.eval_dir=out/eval"]
-        assert "eval_dir" not in next_command("out", False, model)
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["kinds=[faq]"], ["model=e5_small"]),
+        (["model=e5_base", "seed=1"], ["model=e5_base"]),
+        (["model.path=a b", "+model.pooling=cls"], ["model=folder", "model.path=a b", "model.pooling=cls"]),
+    ],
+)
+def test_the_next_command_takes_the_model_along(overrides, words):
+    command = shlex.split(next_command("out", True, overrides))
+    assert command == ["python", "train.py", *words, "data.train_file=out/train.jsonl", "data.eval_dir=out/eval"]
+    assert "eval_dir" not in next_command("out", False, overrides)
 
 
 def test_what_is_printed_and_recorded():
@@ -33,7 +37,7 @@ def test_what_is_printed_and_recorded():
         "(left out: 1 near-duplicates)"
     )
     assert "a.pdf: broken" in lines["note"]
-    text = closing(made, None, "out", None)
+    text = closing(made, None, "out", [])
     assert text.splitlines()[-1] == "next        " + next_command("out", True) and "split       by documents: " in text
     assert all(reason in text for reason in made.account.dropped)
     kept = record(made, found, left, ["copy"], None)

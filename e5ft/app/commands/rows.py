@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from e5ft.app.commands.data import load_file
+from e5ft.app.runs.folder import current_job
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import RowsSettings, SplitSettings
@@ -43,7 +44,7 @@ def rows(settings: RowsSettings, _: None = None) -> None:
     shares = asked.dev_share, settings.test_share
     made = making.make(chunks, queries, settings.round_trip, searching("auto", encoder, cache), shares, seed)
     made.write(output, words.record(made, found, left, copies, generator) | {"settings": plain(settings)})
-    say(words.closing(made, generator, relative(output), settings.model))
+    say(words.closing(made, generator, relative(output), current_job(settings.name).overrides))
 
 
 def split(settings: SplitSettings, _: None = None) -> None:
