@@ -33,14 +33,14 @@ def rows(settings: RowsSettings, _: None = None) -> None:
     chunks, copies = making.searched_chunks(found.chunks)
     say("\n".join(header_line(*line) for line in words.opening(found, left, chunks, copies)))
     queries, generator, encoder = make_queries(chunks, settings.kinds, settings.min_chars, seed), None, None
+    if settings.round_trip is not None and settings.model is not None:
+        encoder = load_encoder(settings.model, device_of(settings.device))
+    say(header_line("round trip", words.round_trip(settings)))
     if settings.generator.url is not None:
         generator = Generator(settings.generator, os.environ.get(KEY), cache)
         calls = generator.asks(chunks, seed)
         say(header_line("generator", f"{settings.generator.model}: {generator.cost(calls)}"))
         queries += generator.queries(calls, chunks)
-    if settings.round_trip is not None and settings.model is not None:
-        encoder = load_encoder(settings.model, device_of(settings.device))
-    say(header_line("round trip", words.round_trip(settings)))
     shares = asked.dev_share, settings.test_share
     made = making.make(chunks, queries, settings.round_trip, searching("auto", encoder, cache), shares, seed)
     made.write(output, words.record(made, found, left, copies, generator) | {"settings": plain(settings)})
