@@ -40,28 +40,34 @@ def find_pairs(paragraphs: Sequence[str]) -> tuple[list[tuple[str, str]], list[s
         paragraphs: of one section.
 
     Returns:
-        (question, answer) pairs, and the paragraphs without them. An answer goes on until the next question, or the section's end;
-        a question without an answer stays in the paragraphs.
+        (question, answer) pairs, and the paragraphs without them. An answer goes on until the next question, the last one until
+        its paragraph ends; a question without an answer stays in the paragraphs.
     """
-    pairs, rest, question, answer = [], [], None, None
+    pairs, rest, question, answer = [], [], None, None  # an answer is a list of paragraphs, each a list of lines
 
-    def close() -> None:
-        if question is not None and answer is not None and normalise(" ".join(answer)):
-            pairs.append((normalise(" ".join(question)), "\n".join(answer).strip()))
+    def close(is_last: bool = False) -> None:
+        texts = ["\n".join(lines).strip() for lines in answer or ()]
+        first = next((place for place, text in enumerate(texts, start=1) if normalise(text)), 0)
+        if question is not None and first:
+            end = first if is_last else len(texts)
+            pairs.append((normalise(" ".join(question)), "\n".join(texts[:end]).strip()))
+            rest.extend(texts[end:])
         elif question is not None:
-            rest.append("\n".join([*question, *(answer or ())]))
+            rest.append("\n".join([*question, *texts]))
 
     for paragraph in paragraphs:
         kept = []
+        if answer is not None:
+            answer.append([])
         for line in paragraph.split("\n"):
             begins, answers = _QUESTION.match(line.strip()), _ANSWER.match(line.strip())
             if begins is not None:
                 close()
                 question, answer = [line.strip()[begins.end() :]], None
             elif question is not None and answer is None and answers is not None:
-                answer = [line.strip()[answers.end() :]]
+                answer = [[line.strip()[answers.end() :]]]
             elif answer is not None:
-                answer.append(line)
+                answer[-1].append(line)
             elif question is not None and len(" ".join([*question, line])) <= _LONGEST_QUESTION:
                 question.append(line)
             else:
@@ -70,5 +76,5 @@ def find_pairs(paragraphs: Sequence[str]) -> tuple[list[tuple[str, str]], list[s
                 kept.append(line)
         if kept:
             rest.append("\n".join(kept))
-    close()
+    close(is_last=True)
     return pairs, rest

@@ -43,7 +43,8 @@ def test_chunks_know_their_place():
         ("앞말 앞말 앞말.", (), None, (True, True), 0),
         ("짧다 포털에서 신청", ("신청",), None, (False, True), 1),
         ("포털에서 신청한다.", ("신청",), None, (False, False), 1),
-        ("됩니다. 덧붙인 말", ("물음",), "되나요?", (False, True), 2),
+        ("덧붙인 말이다.", ("물음",), None, (False, True), 2),
+        ("됩니다.", ("물음",), "되나요?", (False, False), 2),
         ("해외도 됩니다.", ("Q. 해외는?",), "해외는?", (False, True), 3),
     ]
     assert made.names == ["a.md", "b.txt"] and made.short == ["a"]
