@@ -1,4 +1,4 @@
-"""`python -m e5ft VERB ...`, installed as `e5ft VERB ...`: the scripts of a clone, `check` and `serve`, from anywhere."""
+"""`python -m e5ft VERB ...`, installed as `e5ft VERB ...`: the scripts of a clone, `check`, `serve`, `rows` and `split`, from anywhere."""
 
 import sys
 

@@ -22,6 +22,7 @@ TESTED_ELSEWHERE = {
     "data/settings.py": "annotations: tests/test_settings.py tells how they are checked",
     "errors.py": "exit codes, each where it is raised",
     "gathering.py": "several processes: tests/test_distributed.py, tests/test_four_processes.py",
+    "synthesis/settings.py": "annotations: tests/synthesis/test_generator.py, tests/app/commands/test_rows.py",
     "training/chunking.py": "how a loss is cut in pieces: tests/training/test_losses.py",
     "training/settings.py": "annotations, as data/settings.py",
 }

@@ -25,7 +25,7 @@ def split_rows(store: RowStore, share: float, seed: int) -> tuple[RowStore, RowS
     Raises:
         DataError: the rows hang together so closely that no dev set can be cut off.
     """
-    component = _components(store)
+    component = components(store)
     most = max(1, round(share * len(component)))
     sizes = np.bincount(component)
     chosen = np.zeros(len(sizes), dtype=bool)
@@ -43,8 +43,13 @@ def split_rows(store: RowStore, share: float, seed: int) -> tuple[RowStore, RowS
     return store.select(np.flatnonzero(~is_dev)), store.select(np.flatnonzero(is_dev))
 
 
-def _components(store: RowStore) -> np.ndarray:
-    """Return the component of each row, (rows,) int: rows are tied to their query and to each of their documents."""
+def components(store: RowStore, pairs: np.ndarray | None = None) -> np.ndarray:
+    """Return the component of each row, (rows,) int: rows are tied to their query and to each of their documents.
+
+    Args:
+        store: the rows.
+        pairs: (n, 2) numbers of rows that are tied as well; None: no others are.
+    """
     queries = store.query_ids()
     documents, counts = store.positive_ids()
     owners = np.repeat(np.arange(len(queries)), counts)
@@ -52,8 +57,9 @@ def _components(store: RowStore) -> np.ndarray:
     _, document_node = np.unique(documents, return_inverse=True)
     rows = len(queries)
     first_document = rows + query_node.max() + 1
-    left = np.concatenate([np.arange(rows), owners])
-    right = np.concatenate([rows + query_node, first_document + document_node])
+    pairs = np.empty((0, 2), dtype=np.int64) if pairs is None else pairs
+    left = np.concatenate([np.arange(rows), owners, pairs[:, 0]])
+    right = np.concatenate([rows + query_node, first_document + document_node, pairs[:, 1]])
     nodes = first_document + document_node.max() + 1
     graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(nodes, nodes))
     labels = connected_components(graph, directed=False)[1][:rows]

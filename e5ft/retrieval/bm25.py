@@ -165,11 +165,11 @@ def _located(wanted: set[str], folded: str, tokenisation: str) -> Iterator[tuple
 def _tokeniser(tokenisation: str) -> Callable[[Iterable[str]], Iterator[list[str]]]:
     """The function from texts to the tokens of each, lazily."""
     if tokenisation == "auto":
-        return lambda texts: ([token for word in _words(text) for token in _by_script(word)] for text in texts)
+        return lambda texts: ([token for word in words(text) for token in _by_script(word)] for text in texts)
     if tokenisation == "bigrams":
-        return lambda texts: (_bigrams(_words(text)) for text in texts)
+        return lambda texts: (_bigrams(words(text)) for text in texts)
     if tokenisation == "words":
-        return lambda texts: (_words(text) for text in texts)
+        return lambda texts: (words(text) for text in texts)
     if tokenisation == "kiwi":
         kiwi = _kiwi()
         return lambda texts: (
@@ -179,7 +179,8 @@ def _tokeniser(tokenisation: str) -> Callable[[Iterable[str]], Iterator[list[str
     raise ConfigurationError(f"tokenisation={tokenisation!r}: must be one of {', '.join(TOKENISATIONS)}")
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """The words of a text, normalised and case-folded: runs of letters, marks and digits."""
     return _word_pattern().findall(normalise(text).casefold())
 
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from e5ft.exporting.golden import LONG, ROLES, Golden
-from e5ft.serving.protocols import AnswerError
+from e5ft.json_http import AnswerError
 
 PrefixBy = Literal["auto", "client", "server"]
 Encode = Callable[[Sequence[str], str | None], object]

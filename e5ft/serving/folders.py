@@ -13,9 +13,9 @@ import numpy as np
 from e5ft.errors import ConfigurationError
 from e5ft.exporting.onnx import FILES
 from e5ft.files import read_json
+from e5ft.json_http import AnswerError
 from e5ft.modeling.checks import first_line
 from e5ft.serving.asking import Encode, Way
-from e5ft.serving.protocols import AnswerError
 
 
 def ways_of(folder: Path, pooling: str) -> Iterator[Way]:

@@ -1,33 +1,14 @@
-"""Servers of embeddings over HTTP: what is sent to each and where its vectors stand in the answer. A row of `PROTOCOLS` is all one needs.
+"""Servers of embeddings over HTTP: what is sent to each and where its vectors stand in the answer. A row of `PROTOCOLS` is all one needs."""
 
-urllib suffices: requests one after another, no redirects (a token must not follow one to another host).
-"""
-
-import http.client
-import ipaddress
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.errors import ConfigurationError
+from e5ft.json_http import AnswerError, JsonClient
 
-_MOST = 2**28  # bytes of an answer
 _UNKNOWN = "default"  # where the server has no list of models: those that serve one take any name
-
-
-class AnswerError(E5ftError):
-    """A target cannot be asked, or does not answer with vectors.
-
-    Attributes:
-        status: HTTP's, where that is what is wrong.
-    """
-
-    def __init__(self, message: str, status: int | None = None):
-        super().__init__(message)
-        self.status = status
 
 
 class Protocol(NamedTuple):
@@ -127,13 +108,8 @@ class Client:
     """
 
     def __init__(self, url: str, model: str | None = None, key: str | None = None, timeout: float = 60):
-        self.url, self.protocol, self.timeout, self.key = url.rstrip("/"), protocol_of(url), timeout, key
-        if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
-            raise ConfigurationError("api_key must be printable ASCII without spaces")
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
-        if _is_local(urlsplit(url).hostname):
-            handlers.append(urllib.request.ProxyHandler({}))
-        self._opener = urllib.request.build_opener(*handlers)
+        self.url, self.protocol = url.rstrip("/"), protocol_of(url)
+        self._http = JsonClient(url, key, timeout)
         self._model = model
 
     def __call__(self, texts: Sequence[str], role: str | None) -> list:
@@ -148,7 +124,7 @@ class Client:
         """
         if self._model is None:
             self._model = self._only_model()
-        answer = self._send(self.url, self.protocol.body(texts, role, self._model))
+        answer = self._http.send(self.url, self.protocol.body(texts, role, self._model))
         return self._read(self.url, self.protocol.vectors, answer)
 
     def _only_model(self) -> str:
@@ -156,7 +132,7 @@ class Client:
             return _UNKNOWN
         url = self.url.removesuffix(self.protocol.ending) + self.protocol.models
         try:
-            names = self._read(url, self.protocol.names, self._send(url))
+            names = self._read(url, self.protocol.names, self._http.send(url))
         except AnswerError as error:
             if error.status in (404, 405, 501):  # it has no such list
                 return _UNKNOWN
@@ -169,59 +145,4 @@ class Client:
         try:
             return read(answer)
         except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise AnswerError(f"{url}: not the answer of {self.protocol.name}: {self._shown(json.dumps(answer))}") from error
-
-    def _send(self, url: str, body: dict | None = None) -> object:
-        """The JSON that comes back; POST where there is a body."""
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        try:
-            data = None if body is None else json.dumps(body).encode()
-            request = urllib.request.Request(url, data=data, headers=headers)
-            with self._opener.open(request, timeout=self.timeout) as answer:
-                content = answer.read(_MOST + 1)
-        except urllib.error.HTTPError as error:
-            with error:
-                detail = self._shown(_text_of(error))
-            hint = "; a bearer token goes into E5FT_API_KEY, in the environment" if error.code in (401, 403) else ""
-            raise AnswerError(f"{url}: HTTP {error.code}{f' ({detail})' if detail else ''}{hint}", error.code) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                raise AnswerError(f"{url}: no answer within {self.timeout:g} seconds; timeout=SECONDS waits longer") from None
-            what = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason) or type(reason).__name__
-            raise AnswerError(f"{url}: cannot be reached ({self._shown(what)}); is the server running there?") from None
-        if len(content) > _MOST:
-            raise AnswerError(f"{url}: the answer is longer than {_MOST:,} bytes")
-        try:
-            return json.loads(content)
-        except (ValueError, RecursionError):
-            shown = self._shown(content[:400].decode(errors="replace"))
-            raise AnswerError(f"{url}: the answer is no JSON: {shown or 'empty'}") from None
-
-    def _shown(self, text: str) -> str:
-        """The beginning of what a server says, in one line and without the token: some repeat it."""
-        if self.key:
-            text = text.replace(self.key, "[secret]")
-        text = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
-        return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args, **kwargs) -> None:
-        """Follow none: urllib then raises the HTTPError."""
-
-
-def _text_of(error: urllib.error.HTTPError) -> str:
-    try:
-        return error.read(2000).decode(errors="replace") or str(error.reason)
-    except (OSError, http.client.HTTPException):
-        return str(error.reason)
-
-
-def _is_local(host: str | None) -> bool:
-    """Whether a host is this machine, which no proxy reaches."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
+            raise AnswerError(f"{url}: not the answer of {self.protocol.name}: {self._http.shown(json.dumps(answer))}") from error

@@ -138,7 +138,7 @@ def test_texts_are_normalised_and_case_folded():
 
 
 def test_vowel_signs_do_not_cut_words():
-    assert bm25._words("हिन्दी, ภาษาที่") == ["हिन्दी", "ภาษาที่"]
+    assert bm25.words("हिन्दी, ภาษาที่") == ["हिन्दी", "ภาษาที่"]
 
 
 def test_the_corpus_is_read_once_and_as_a_stream():

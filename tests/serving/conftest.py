@@ -126,6 +126,8 @@ class Handler(BaseHTTPRequestHandler):
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         if status in (301, 302, 307):
             self.send_header("Location", "http://example.invalid/embed")
         self.end_headers()
@@ -145,9 +147,9 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def server():
-    """A server on this machine: `url`, `embed`, `answer`, `lists` (its models), `longest` (characters) and what it has `seen`."""
+    """A server on this machine: `url`, `embed`, `answer`, `lists` (its models), `longest` (characters), `headers` of answers, and what it has `seen`."""
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.embed, made.answer, made.lists, made.longest, made.seen = None, None, (), None, []
+    made.embed, made.answer, made.lists, made.longest, made.seen, made.headers = None, None, (), None, [], {}
     made.url = f"http://127.0.0.1:{made.server_port}"
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from e5ft.exporting.golden import LONG, read_golden
+from e5ft.json_http import AnswerError
 from e5ft.serving.asking import Way, answers_to
 from e5ft.serving.diagnosis import diagnose
 from e5ft.serving.folders import function_of
-from e5ft.serving.protocols import AnswerError, Client
+from e5ft.serving.protocols import Client
 from tests.serving.conftest import FAULTS, Served
 
 PATHS = {"openai": "/v1/embeddings", "tei": "/embed", "ollama": "/api/embed"}

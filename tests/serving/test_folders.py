@@ -12,10 +12,10 @@ from transformers import AutoModel
 from e5ft.errors import ConfigurationError
 from e5ft.exporting.golden import read_golden
 from e5ft.files import read_json
+from e5ft.json_http import AnswerError
 from e5ft.serving.asking import answers_to
 from e5ft.serving.diagnosis import diagnose
 from e5ft.serving.folders import function_of, ways_of
-from e5ft.serving.protocols import AnswerError
 from tests.serving.conftest import FAULTS, OTHER, OWN, plant
 
 JOIN = [

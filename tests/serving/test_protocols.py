@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from e5ft.errors import ConfigurationError
-from e5ft.serving.protocols import AnswerError, Client, protocol_of
+from e5ft.json_http import AnswerError
+from e5ft.serving.protocols import Client, protocol_of
 
 KEY = "sk-very-secret-0123456789"
 

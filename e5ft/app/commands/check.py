@@ -8,12 +8,11 @@ from e5ft.app.settings.groups import CheckSettings
 from e5ft.app.telling.report import say
 from e5ft.errors import ConfigurationError, ServedWrongError
 from e5ft.exporting.golden import FILE, Golden, read_golden
+from e5ft.json_http import KEY, AnswerError
 from e5ft.modeling.settings import model_folder
 from e5ft.serving.asking import Way, answers_to
 from e5ft.serving.diagnosis import Diagnosis, diagnose
-from e5ft.serving.protocols import AnswerError, Client
-
-KEY = "E5FT_API_KEY"
+from e5ft.serving.protocols import Client
 
 
 def check(settings: CheckSettings, golden: Golden | None = None) -> None:

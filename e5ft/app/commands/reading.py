@@ -39,7 +39,7 @@ def read_first(verb: str, settings: Any) -> Any:
 
     Of several processes the main one reads first, which takes torch.
     """
-    return None if distributed.world_size() > 1 else _READERS[verb](settings)
+    return None if distributed.world_size() > 1 else _READERS.get(verb, lambda _: None)(settings)
 
 
 def _training_data(settings: TrainSettings) -> TrainingData | None:
@@ -183,6 +183,5 @@ _READERS = {
     "eval": evaluation_set,
     "mine": _mining_data,
     "export": lambda settings: sets_to_measure(settings) if settings.measures else None,
-    "check": lambda settings: None,  # its one file is short
     "serve": searched_set,
 }

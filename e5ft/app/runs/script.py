@@ -41,6 +41,8 @@ COMMANDS = {
     "export": "e5ft.app.commands.export:export",
     "check": "e5ft.app.commands.check:check",
     "serve": "e5ft.app.commands.serve:serve",
+    "rows": "e5ft.app.commands.rows:rows",
+    "split": "e5ft.app.commands.rows:split",
 }
 _LIGHT = ("check",)  # commands that import torch and transformers themselves, where they need them
 _WITH_VALUE = re.compile(r"--(cfg|package|config-(path|name|dir)|experimental-rerun|info)|-(c|p|cp|cn|cd|i)")  # flags of Hydra's

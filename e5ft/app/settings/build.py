@@ -11,7 +11,17 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.settings.groups import CheckSettings, EvalSettings, ExportSettings, MineSettings, Seed, ServeSettings, TrainSettings
+from e5ft.app.settings.groups import (
+    CheckSettings,
+    EvalSettings,
+    ExportSettings,
+    MineSettings,
+    RowsSettings,
+    Seed,
+    ServeSettings,
+    SplitSettings,
+    TrainSettings,
+)
 from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
 from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
@@ -45,6 +55,8 @@ SCRIPTS = {
     "export": ExportSettings,
     "check": CheckSettings,
     "serve": ServeSettings,
+    "rows": RowsSettings,
+    "split": SplitSettings,
 }
 # Settings that have moved; on the command line the old name works for one version.
 MOVED = {
@@ -103,10 +115,11 @@ def settings_of(script: str, config: DictConfig) -> Any:
         if isinstance(value, str) and "\0" in value:
             raise ConfigurationError(f"{path}={shown(value)}: holds a NUL character")
         _check_place(script, path, value, values)
+    if "data" in hints(SCRIPTS[script]):
+        check_value(values.get("seed"), Seed, "seed")
+        values["data"] = data_settings(_group(values, "data"))
     if "model" not in hints(SCRIPTS[script]):
         return build(SCRIPTS[script], values, "")
-    check_value(values.get("seed"), Seed, "seed")
-    values["data"] = data_settings(_group(values, "data"))
     model = _group(values, "model")
     lora = build(LoraSettings, model.pop("lora", {}))
     if script == "train":
@@ -120,7 +133,7 @@ def settings_of(script: str, config: DictConfig) -> Any:
     elif model.get("freeze"):
         raise ConfigurationError(f"model.freeze={shown(model['freeze'])}: must be [] here: only train.py trains")
     _check_hub_name(model.get("path"))
-    is_named = script != "mine" or any(map(model.get, ("path", "hub", "package"))) or model.get("init") == "random"
+    is_named = script not in ("mine", "rows") or any(map(model.get, ("path", "hub", "package"))) or model.get("init") == "random"
     values["model"] = build(ModelSource, {**model, "seed": values["seed"], "cache": values["cache_dir"]}) if is_named else None
     if script == "mine":
         values["mining"] = {name: values[name] for name in hints(MiningSettings)}

@@ -12,6 +12,7 @@ from e5ft.exporting.trim_settings import TrimSettings
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import EvaluationSettings, MiningSettings
 from e5ft.settings import FilePath, HubName, Settings, SplitName, Word, number, whole
+from e5ft.synthesis.settings import DividingSettings, MakingSettings
 from e5ft.training.settings import KeepSettings, MatryoshkaSettings, StepSettings
 
 Seed = whole(0, 2**32 - 1)
@@ -272,3 +273,24 @@ class ServeSettings(Settings):
         """Refuse passages beside a set that has its own."""
         if self.data.corpus_file is not None and self.data.eval_dir is not None:
             self.data.refuse("corpus_file", "must be null with data.eval_dir, whose corpus is searched")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowsSettings(MakingSettings):
+    """Everything that `e5ft rows` can be told; the fields are described in conf/rows.yaml."""
+
+    name: Any
+    output_dir: FilePath | None
+    seed: Seed
+    cache_dir: FilePath
+    device: Device
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitSettings(DividingSettings):
+    """Everything that `e5ft split` can be told; the fields are described in conf/split.yaml."""
+
+    name: Any
+    output_dir: FilePath | None
+    seed: Seed
+    cache_dir: FilePath

@@ -10,7 +10,7 @@ import pytest
 from e5ft.app.commands.check import check
 from e5ft.app.settings.groups import CheckSettings
 from e5ft.errors import ConfigurationError, DataError, ServedWrongError
-from e5ft.serving.protocols import AnswerError
+from e5ft.json_http import AnswerError
 from tests.serving.conftest import Served, exported, server  # noqa: F401
 from tests.test_cli import ENVIRONMENT, ROOT
 

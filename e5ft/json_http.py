@@ -1,0 +1,118 @@
+"""JSON over HTTP, for whoever asks a server: one request, one answer, and one line for all that can go wrong there.
+
+urllib suffices: no redirects (a token must not follow one to another host), no proxy to this machine.
+"""
+
+import http.client
+import ipaddress
+import json
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+from e5ft.errors import ConfigurationError, E5ftError
+
+KEY = "E5FT_API_KEY"  # of the environment: the bearer token
+_MOST = 2**28  # bytes of an answer
+
+
+class AnswerError(E5ftError):
+    """A server cannot be asked, or does not answer with what was asked for.
+
+    Attributes:
+        status: HTTP's, where that is what is wrong; None: there was no answer.
+        wait: seconds after which the server wants to be asked again (Retry-After); None: it does not say.
+    """
+
+    def __init__(self, message: str, status: int | None = None, wait: float | None = None):
+        super().__init__(message)
+        self.status, self.wait = status, wait
+
+
+class JsonClient:
+    """Sends JSON to one server, and reads JSON.
+
+    Args:
+        url: an address of the server.
+        key: a bearer token; None sends none. It stands in no message.
+        timeout: seconds until an answer begins.
+        timeout_field: the setting that says so.
+
+    Raises:
+        ConfigurationError: the token cannot be sent.
+    """
+
+    def __init__(self, url: str, key: str | None = None, timeout: float = 60, timeout_field: str = "timeout"):
+        self._timeout, self._key, self._timeout_field = timeout, key, timeout_field
+        if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+            raise ConfigurationError("api_key must be printable ASCII without spaces")
+        handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
+        if _is_local(urlsplit(url).hostname):
+            handlers.append(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(*handlers)
+
+    def send(self, url: str, body: dict | None = None) -> object:
+        """The JSON that comes back; POST where there is a body.
+
+        Raises:
+            AnswerError: none does.
+        """
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            request = urllib.request.Request(url, data=data, headers=headers)
+            with self._opener.open(request, timeout=self._timeout) as answer:
+                content = answer.read(_MOST + 1)
+        except urllib.error.HTTPError as error:
+            with error:
+                detail = self.shown(_text_of(error))
+            hint = f"; a bearer token goes into {KEY}, in the environment" if error.code in (401, 403) else ""
+            message = f"{url}: HTTP {error.code}{f' ({detail})' if detail else ''}{hint}"
+            raise AnswerError(message, error.code, _seconds(error.headers.get("Retry-After"))) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                longer = f"{self._timeout_field}=SECONDS waits longer"
+                raise AnswerError(f"{url}: no answer within {self._timeout:g} seconds; {longer}") from None
+            what = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason) or type(reason).__name__
+            raise AnswerError(f"{url}: cannot be reached ({self.shown(what)}); is the server running there?") from None
+        if len(content) > _MOST:
+            raise AnswerError(f"{url}: the answer is longer than {_MOST:,} bytes")
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            shown = self.shown(content[:400].decode(errors="replace"))
+            raise AnswerError(f"{url}: the answer is no JSON: {shown or 'empty'}") from None
+
+    def shown(self, text: str) -> str:
+        """The beginning of what a server says, in one line and without the token: some repeat it."""
+        if self._key:
+            text = text.replace(self._key, "[secret]")
+        text = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+        return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args, **kwargs) -> None:
+        """Follow none: urllib then raises the HTTPError."""
+
+
+def _text_of(error: urllib.error.HTTPError) -> str:
+    try:
+        return error.read(2000).decode(errors="replace") or str(error.reason)
+    except (OSError, http.client.HTTPException):
+        return str(error.reason)
+
+
+def _seconds(text: str | None) -> float | None:
+    """Retry-After in seconds; None of a date, which few servers send."""
+    return float(text) if text is not None and text.strip().isdigit() and len(text) < 6 else None
+
+
+def _is_local(host: str | None) -> bool:
+    """Whether a host is this machine, which no proxy reaches."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
