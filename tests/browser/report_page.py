@@ -12,7 +12,12 @@ from tests.reporting.test_html import HOSTILE
 
 RANKS = [(5, 1), (None, 8), (30, 4), (1, 3), (2, None), (1, 1), (None, None)] * 12
 QUERIES = [
-    Asked(f"q{number}-{HOSTILE}", f"한강공원 질의 {number:03d} {HOSTILE}", f"자전거 대여소 {number:03d} {HOSTILE}", *each)
+    Asked(
+        f"q{number}-{HOSTILE}".replace(" ", ""),
+        f"한강공원 질의 {number:03d} {HOSTILE}",
+        f"자전거 대여소 {number:03d} {HOSTILE}",
+        *each,
+    )
     for number, each in enumerate(RANKS)
 ]
 THRESHOLD = {

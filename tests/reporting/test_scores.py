@@ -38,9 +38,9 @@ def test_no_threshold_and_no_check_are_said(threshold, said, tmp_path):
 
 def test_before_and_after_are_drawn_over_the_same_scores(tmp_path):
     figures = [block for block in section_of(tmp_path, threshold=THRESHOLD).blocks if isinstance(block, Figure)]
-    assert [figure.caption.partition(".")[0] for figure in figures] == [
-        "점수 분포, 학습 전",
-        "점수 분포, 학습 후",
+    assert [re.split("[:.]", figure.caption)[0] for figure in figures] == [
+        "찾은 문서의 점수, 학습 전",
+        "찾은 문서의 점수, 학습 후",
         "임계값에 따른 정밀도와 재현율(test-set)",
     ]
     edges = [re.findall(r">(0\.\d+)</text>", figure.svg) for figure in figures[:2]]
