@@ -44,11 +44,11 @@ RUN = {
         "테스트에서는 질의의 {test_answered}에 답하고 그중 {test_precision}가 정답입니다.",
         "threshold_dev": "첫 번째 문서의 점수가 {value} 이상일 때만 답하십시오. dev에서는 질의의 {dev_answered}에 답하고 그중 {dev_precision}가 "
         "정답입니다. 테스트에서는 확인하지 않았습니다.",
-        "threshold_none": "이 기록에는 보정한 임계값이 없습니다. dev 세트가 따로 있어야 임계값을 고르고 확인할 수 있습니다.",
+        "threshold_none": "이 기록에는 보정한 임계값이 없습니다. 별도의 dev 세트가 없거나, 점수가 아무리 높아도 첫 번째 문서가 충분히 자주 맞지 않습니다.",
         "threshold_table": "점수 {value} 이상일 때만 답하는 경우",
         "threshold_on": "확인한 곳",
         "queries": "질의 수",
-        "answered": "답한 비율",
+        "answered": "답한 질의",
         "precision": "정밀도(답한 것 중 정답)",
         "recall": "재현율(전체 중 정답)",
         "rule": "고른 방법",
@@ -192,7 +192,7 @@ RUN = {
         "{dev_precision} of these rightly; on the test set {test_answered} are answered, {test_precision} of these rightly.",
         "threshold_dev": "Answer only where the first passage scores at least {value}: on dev {dev_answered} of the queries are answered, "
         "{dev_precision} of these rightly. It was not checked on a test set.",
-        "threshold_none": "This record has no calibrated threshold: a dev set of its own is needed to choose one and a test set to check it.",
+        "threshold_none": "This record has no calibrated threshold: there is no dev set of its own, or at no score is the first passage right often enough.",
         "threshold_table": "answering only from a score of {value} on",
         "threshold_on": "seen on",
         "queries": "queries",

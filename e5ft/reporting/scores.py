@@ -25,7 +25,7 @@ def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
     found = {when: _scores(run, system, systems[when]) for when, system in _SYSTEMS.items()}
     if not all(len(each) for pair in found.values() for each in pair):
         return Section(words["scores"], [*blocks, Paragraph(words["no_scores"], "note")])
-    mark = None if threshold is None else (threshold["value"], f"{words['value']} {short_number(threshold['value'])}")
+    mark = None if threshold is None else (threshold["value"], f"{words['value']} {_value(threshold)}")
     joined = np.concatenate([each for pair in found.values() for each in pair])
     low, high = np.quantile(joined, [0.025, 0.975])
     if low > 0.5:
@@ -41,27 +41,32 @@ def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
 def _threshold(threshold: Mapping[str, Any] | None, words: Mapping[str, str]) -> list[Block]:
     if threshold is None:
         return [Paragraph(words["threshold_none"], "note")]
-    value, test = short_number(threshold["value"]), threshold.get("test")
-    parts = {"dev": threshold["dev"], **({} if test is None else {"test": test})}
-    told = {
-        f"{part}_{name}": per_cent(figures[name] or 0.0) for part, figures in parts.items() for name in ("answered", "precision")
-    }
-    sentence = words["threshold_dev" if test is None else "threshold"].format(value=value, **told)
-    rows = [
-        [
-            part,
-            Cell(f"{figures['queries']:,}", figures["queries"]),
-            *(_share(figures[n]) for n in ("answered", "precision", "recall")),
-        ]
-        for part, figures in parts.items()
-    ]
+    value, parts = _value(threshold), {part: threshold[part] for part in ("dev", "test") if threshold.get(part) is not None}
+    told = {}
+    for part, figures in parts.items():
+        told[f"{part}_answered"] = per_cent(figures["answered"] / figures["queries"])
+        told[f"{part}_precision"] = per_cent(figures["precision"] or 0.0)
+    sentence = words["threshold" if "test" in parts else "threshold_dev"].format(value=value, **told)
+    rows = []
+    for part, figures in parts.items():
+        answered = Cell(f"{figures['answered']:,} ({told[f'{part}_answered']})", figures["answered"])
+        counted = Cell(f"{figures['queries']:,}", figures["queries"])
+        rows.append([part, counted, answered, _precision(figures), Cell(per_cent(figures["recall"]), figures["recall"])])
     columns = [words["threshold_on"], *((words[name], True) for name in ("queries", "answered", "precision", "recall"))]
-    table = Table(columns, rows, caption=words["threshold_table"].format(value=value))
+    table = Table(columns, rows, caption=words["threshold_table"].format(value=value), stacked=True)
     return [Paragraph(sentence), table, Details(words["rule"], [Paragraph(str(threshold.get("rule", "")))])]
 
 
-def _share(value: float | None) -> Cell:
-    return number(None) if value is None else Cell(per_cent(value), value)
+def _value(threshold: Mapping[str, Any]) -> str:
+    return f"{threshold['value']:.4f}".removeprefix("0")
+
+
+def _precision(figures: Mapping[str, Any]) -> Cell:
+    """The share that was answered rightly with its interval; a dash where nothing was answered."""
+    if figures["precision"] is None:
+        return number(None)
+    ends = figures.get("precision_interval")
+    return Cell(per_cent(figures["precision"]) + (f" [{', '.join(map(per_cent, ends))}]" if ends else ""), figures["precision"])
 
 
 def _scores(run: Run, system: str, queries: Mapping[str, Query]) -> tuple[np.ndarray, np.ndarray]:
