@@ -82,7 +82,7 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], x: str, y
         places = np.arange(len(labels)) + (number - (len(series) - 1) / 2) * width
         drawn = axes.bar(places, values, width * 0.94, color=colour, label=label)
         if len(labels) * len(series) <= 16:
-            axes.bar_label(drawn, [_short(value) for value in values], fontsize=7, color=_INK)
+            axes.bar_label(drawn, [f"{value:.2f}".removeprefix("0") for value in values], fontsize=7, color=_INK)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylim(0, top)
     return _finished(figure, axes, x, y, legend=len(series) > 1)
