@@ -60,6 +60,8 @@ def lines(
         axes.axhline(level, color=_INK, linestyle=styles[number % len(styles)], linewidth=1.2, label=f"{label} {_short(level)}")
     if mark is not None:
         axes.axvline(mark[0], color=_INK, linewidth=0.8, alpha=0.6, label=mark[1])
+    if all(float(place).is_integer() for places, _ in series.values() for place in places):
+        axes.xaxis.get_major_locator().set_params(integer=True)  # half a step is none
     if log:
         axes.set_yscale("log")
     if (bottom, top) != (None, None):
