@@ -301,6 +301,15 @@ def command(name: str, resume: bool) -> str:
     return shlex.join([*launcher, *(verb or sys.argv[:1]), *overrides, *added])
 
 
+def repeating(job: Job) -> str:
+    """The command that trains once more what a job trains, under another name and without secrets, as its summary keeps it."""
+    if job.in_sweep:
+        given = {override: override.partition("=")[0] for override in lasting(job.overrides)}
+        overrides = [override for override, name in given.items() if name != "name" and not is_secret_field(name)]
+        return shlex.join(["python", "train.py", *overrides, f"name={job.group}-{job.path.name}-again"])
+    return without_secrets(command(f"{job.name or job.group}-again", resume=False))
+
+
 def closing(state: str, progress: dict, seconds: float, again: str, resume: bool) -> str:
     """The last lines of a run that did not finish.
 
