@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from e5ft.files import new_folder, write_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.hybrid import GRID, DevSet, Weight, best_weight, depth, hybrid_runs
 from e5ft.retrieval.metrics import check_cutoffs, means, metric_values
+from e5ft.retrieval.per_query import write_queries
 from e5ft.retrieval.runs import Run, bm25_run, dense_run, write_trec
 from e5ft.retrieval.sets import RetrievalSet, pair_keys, with_queries
 from e5ft.retrieval.shards import Shards
@@ -117,12 +117,8 @@ class Evaluation:
                 "intervals": {name: list(ends) for name, ends in self.intervals.items()},
             }
             write_json(temporary / "metrics.json", summary)
-            query_ids = self.retrieval_set.query_ids.take(self.scored)
-            with open(temporary / "per_query.jsonl", "w", encoding="utf-8") as file:
-                for query_id, values in zip(query_ids, self.values.tolist(), strict=True):
-                    line = {"query": query_id, **dict(zip(self.metrics, values, strict=True))}
-                    file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
             run = tuple(part[:, : self.cutoffs[-1]] for part in self.run)
+            write_queries(temporary / "per_query.jsonl", self.retrieval_set, run, self.scored, list(self.metrics), self.values)
             write_trec(temporary / "run.trec", self.retrieval_set, run, self.label)
 
 
