@@ -150,7 +150,7 @@ class _Run:
         choosing = None if data.dev_is_test else hybrid.choosing_set(data.dev, dev, data.test, seed=settings.seed)
         data = dataclasses.replace(data, dev=dev)
         weighting = hybrid.weighting(settings.evaluation, choosing)
-        end = tokens_of([*scored, *filter(None, data.choice), *hybrid.sets_beside(data.test, weighting)], encoder)
+        end = tokens_of([*scored, *filter(None, data.choice), *hybrid.sets_beside(data.test, choosing)], encoder)
         say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
         scores = self._score_base(encoder, data.test, weighting)
@@ -166,11 +166,11 @@ class _Run:
             trainer.add_callback(left)
             self._train(trainer)
         best, encoder = self._best(trainer)
-        self._score_end(encoder, data.test, scores, weighting, best)
+        self._score_end(encoder, data.test, scores, weighting, choosing, best)
         chosen = encoder
         encoder, best, guarded = guard.end(encoder, best, self.metric, hybrid.weight_of(scores.after))
         if encoder is not chosen:
-            self._score_end(encoder, data.test, scores, weighting, best)
+            self._score_end(encoder, data.test, scores, weighting, choosing, best)
         seconds = time.monotonic() - started
         summary = summarise(self.asked, data, tokens, trainer, self.metric, best, scores, keep, overlaps, seconds)
         summary["guard"] = guarded
@@ -225,9 +225,11 @@ class _Run:
         how = {"seed": settings.seed, "cache": self.cache, "bm25": bm25, "weight": weight}
         return Scores(score_model(encoder, retrieval_set, settings.evaluation, label, **how), bm25)
 
-    def _score_end(self, encoder: Encoder, test: RetrievalSet, scores: Scores, weight, best: dict) -> None:
+    def _score_end(
+        self, encoder: Encoder, test: RetrievalSet, scores: Scores, weight, dev: RetrievalSet | None, best: dict
+    ) -> None:
         cache = self.cache if is_base(best) else None  # the base's vectors are there
-        options = {"seed": self.settings.seed, "cache": cache, "bm25": scores.bm25, "weight": weight}
+        options = {"seed": self.settings.seed, "cache": cache, "bm25": scores.bm25, "weight": weight, "dev": dev}
         scores.after, scores.small = score_sizes(encoder, test, self.settings.evaluation, "after", **options)
 
     def _trainer(
@@ -327,6 +329,9 @@ class _Run:
         for scores in measured:
             for name, evaluation in scores.files.items():
                 evaluation.save(path / "eval" / evaluation.set_name / name)
+        dev = measured[0].after.dev
+        if dev is not None:
+            dev.save(path / "eval/dev/after")
         card = report.card_of_run(plain(self.settings), summary, encoder, base_of(self.settings.model))
         summary["export_difference"] = export_model(encoder, path / "model", card)
         base = self.settings.model
