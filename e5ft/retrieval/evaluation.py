@@ -3,17 +3,17 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.files import new_folder, write_json
+from e5ft.files import new_folder, write_json, write_lines
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.hybrid import GRID, DevSet, Weight, best_weight, depth, hybrid_runs
 from e5ft.retrieval.metrics import check_cutoffs, means, metric_values
-from e5ft.retrieval.per_query import write_queries
+from e5ft.retrieval.per_query import line_of, queries
 from e5ft.retrieval.runs import Run, bm25_run, dense_run, write_trec
 from e5ft.retrieval.sets import RetrievalSet, pair_keys, with_queries
 from e5ft.retrieval.shards import Shards
@@ -128,9 +128,17 @@ class Evaluation:
                 "threshold": self.threshold,
             }
             write_json(temporary / "metrics.json", summary)
-            run = tuple(part[:, : self.cutoffs[-1]] for part in self.run)
-            write_queries(temporary / "per_query.jsonl", self.retrieval_set, run, self.scored, list(self.metrics), self.values)
-            write_trec(temporary / "run.trec", self.retrieval_set, run, self.label)
+            write_lines(temporary / "per_query.jsonl", map(line_of, self.queries()))
+            write_trec(temporary / "run.trec", self.retrieval_set, self._measured, self.label)
+
+    def queries(self, chosen: Sequence[int] | slice = slice(None)) -> Iterator[dict]:
+        """Yield what per_query.jsonl says of each scored query, or of those at some positions of `scored`: `per_query.queries`."""
+        return queries(self.retrieval_set, self._measured, self.scored[chosen], list(self.metrics), self.values[chosen])
+
+    @property
+    def _measured(self) -> Run:
+        """The run as deep as the metrics look."""
+        return tuple(part[:, : self.cutoffs[-1]] for part in self.run)
 
 
 def evaluate_run(

@@ -4,20 +4,23 @@ Cosines of E5 crowd between .7 and 1, so that no threshold can be guessed; and i
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from e5ft.retrieval.runs import Run
-from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.significance import LEVEL
 from e5ft.retrieval.tables import short_number
+
+if TYPE_CHECKING:  # runs take torch, which nothing here needs
+    from e5ft.retrieval.runs import Run
+    from e5ft.retrieval.sets import RetrievalSet
 
 TARGETS = (0.9, 0.8, 0.7)  # precisions, the first that any threshold reaches
 DECIMALS = 4  # of a threshold: the same query's score differs by less between machines
 
 
-def first_found(retrieval_set: RetrievalSet, run: Run, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def first_found(retrieval_set: "RetrievalSet", run: "Run", scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first passage that a run has for each scored query.
 
     Args:
@@ -70,15 +73,16 @@ def effect(scores: np.ndarray, right: np.ndarray, threshold: float) -> dict:
         threshold: queries whose score is at or above it are answered.
 
     Returns:
-        queries: n; answered: how many; precision: of these, the share answered rightly, and precision_interval (Wilson's, at 95 %), both
-        None where none is answered; recall: of all queries, the share answered rightly.
+        queries: n; answered: the share of them that is answered; precision: of those, the share answered rightly, and
+        precision_interval (Wilson's, at 95 %), both None where none is answered; recall: of all queries, the share answered
+        rightly.
     """
     answered = scores >= threshold
     count, hits = int(answered.sum()), int((answered & right).sum())
     interval = stats.binomtest(hits, count).proportion_ci(LEVEL, "wilson") if count else None
     return {
         "queries": len(scores),
-        "answered": count,
+        "answered": count / len(scores),
         "precision": hits / count if count else None,
         "precision_interval": [float(interval.low), float(interval.high)] if interval else None,
         "recall": hits / len(scores),
@@ -112,5 +116,7 @@ def threshold_line(threshold: Mapping | None) -> str:
     if test["answered"]:
         low, high = map(short_number, test["precision_interval"])
         right = f"{short_number(test['precision'])} [{low}, {high}]"
-        checked = f"it answers {test['answered']:,} of {test['queries']:,} test queries, and right are {right} of these"
+        checked = (
+            f"it answers {short_number(test['answered'])} of {test['queries']:,} test queries, and right are {right} of these"
+        )
     return f"score {threshold['value']:.{DECIMALS}f} (chosen on dev for {100 * threshold['target']:g} % right): {checked}"

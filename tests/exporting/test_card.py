@@ -167,14 +167,14 @@ def test_leaks_are_told():
 
 
 def test_what_limits_the_scores_is_told_and_from_which_score_an_answer_may_be_shown():
-    effect = {"queries": 40, "answered": 20, "precision": 0.85, "precision_interval": [0.64, 0.95], "recall": 0.425}
+    effect = {"queries": 40, "answered": 0.5, "precision": 0.85, "precision_interval": [0.64, 0.95], "recall": 0.425}
     threshold = {"value": 0.8712, "target": 0.9, "rule": "r", "dev": effect, "test": effect}
     written = card("a", "b", "law-dev", "d", "e", queries=40, passages=900, chosen_on_test=True, threshold=threshold)
     assert "Of law-dev, 40 queries among 900 passages, with 95 % intervals over queries (the set that chose" in written
     for line in (
         "law-dev, 40 queries: differences below .10 (ndcg@10) cannot be seen",
         "law-dev has 900 passages only: among many more every score is lower",
-        "From which score the first passage may be shown as the answer: score 0.8712 (chosen on dev for 90 % right): it answers 20 "
+        "From which score the first passage may be shown as the answer: score 0.8712 (chosen on dev for 90 % right): it answers .500 "
         "of 40 test queries, and right are .850 [.640, .950] of these.",
     ):
         assert f"\n{line}\n" in written and line.split()[0] not in HARMLESS.split("## Scores")[1]

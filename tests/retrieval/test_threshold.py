@@ -39,7 +39,7 @@ def test_the_lowest_threshold_is_that_of_trying_each(pairs, target):
 def test_precision_and_recall_are_counted(pairs, threshold):
     found = effect(*arrays(pairs), threshold)
     answered = [right for score, right in pairs if score >= threshold]
-    assert (found["queries"], found["answered"]) == (len(pairs), len(answered))
+    assert (found["queries"], found["answered"]) == (len(pairs), len(answered) / len(pairs))
     assert found["recall"] == sum(answered) / len(pairs)
     if answered:
         low, high = found["precision_interval"]
@@ -56,10 +56,12 @@ def test_the_highest_target_that_is_reached_decides_and_luck_does_not():
         found = calibrated((scores, np.arange(20) < right), (scores, np.arange(20) < right))
         assert (found and found["target"]) == target
     nine = calibrated((scores, np.arange(20) < 9), (scores, np.arange(20) < 5))
-    assert nine["value"] == math.floor(scores[8] * 10_000) / 10_000 and nine["dev"]["answered"] == nine["test"]["answered"] == 9
+    assert (
+        nine["value"] == math.floor(scores[8] * 10_000) / 10_000 and nine["dev"]["answered"] == nine["test"]["answered"] == 9 / 20
+    )
     assert nine["dev"]["precision"] == 1 and nine["test"]["precision"] == pytest.approx(5 / 9) and nine["test"]["recall"] == 0.25
     assert threshold_line(nine) == (
-        "score 0.9100 (chosen on dev for 90 % right): it answers 9 of 20 test queries, and right are .556 [.267, .811] of these"
+        "score 0.9100 (chosen on dev for 90 % right): it answers .450 of 20 test queries, and right are .556 [.267, .811] of these"
     )
     assert threshold_line(calibrated((scores, np.arange(20) < 9), (scores - 1, scores > 2))).endswith("it answers no test query")
     assert threshold_line(None).startswith("none: at no score are 70 %")

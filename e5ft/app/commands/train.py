@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
 from e5ft import distributed
 from e5ft.app.commands import definition
@@ -37,7 +37,7 @@ from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.modeling.packaged import located
-from e5ft.retrieval import hybrid
+from e5ft.retrieval import final_figures, hybrid
 from e5ft.retrieval.comparison import Scores
 from e5ft.retrieval.evaluation import evaluator, kept_vectors, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
@@ -46,6 +46,7 @@ from e5ft.training.evaluation_cost import EvaluationPlan, planned_dev, tokens_of
 from e5ft.training.fitting import fit_micro_batch, measure_step
 from e5ft.training.loss_setup import LossSetup, loss_setup
 from e5ft.training.time_left import time_left
+from e5ft.training.trackers import Closing, Trackers
 from e5ft.training.trainer import ContrastiveTrainer
 
 
@@ -123,7 +124,7 @@ class _Run:
         # The base's vectors are kept: the next run from the same model finds them. Random weights' never come again.
         self.cache = None if settings.model.init == "random" else Path(settings.cache_dir)
 
-    def run(self, mirror: TrainerCallback) -> dict:
+    def run(self, mirror: Trackers) -> dict:
         """Run every stage in order; return the summary."""
         settings = self.settings
         if not settings.resume:  # else only once it is known to be the same training
@@ -176,9 +177,9 @@ class _Run:
         summary["guard"] = guarded
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
-            mirror.send({f"test/{name}": value for name, value in scores.after.metrics.items()})
-            for measured in keep:
-                mirror.send({f"keep/{measured.after.set_name}/{name}": v for name, v in measured.after.metrics.items()})
+            page = self.folder.path / "report.html"
+            ended = final_figures.figures(summary), final_figures.tables(summary, scores), page if page.is_file() else None
+            mirror.end(Closing(*ended))
             say(report.closing(summary, scores, self.folder.path, self.job.in_sweep))
         distributed.barrier()
         return summary
@@ -233,7 +234,7 @@ class _Run:
         scores.after, scores.small = score_sizes(encoder, test, self.settings.evaluation, "after", **options)
 
     def _trainer(
-        self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback, same_corpus: RetrievalSet | None
+        self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: Trackers, same_corpus: RetrievalSet | None
     ) -> ContrastiveTrainer:
         settings, training, arguments = self.settings, self.settings.training, self.arguments
         cache, batch_tokens = Path(settings.cache_dir), settings.evaluation.batch_tokens

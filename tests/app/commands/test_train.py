@@ -75,7 +75,7 @@ def test_the_dev_set_that_chose_is_kept_and_gives_a_threshold(trained, capsys, m
     for name, each in (("dev", dev), ("test", test)):
         answered = [line for line in each if line["top"][0]["score"] >= found["value"]]
         right = sum(any(answer["rank"] == 1 for answer in line["answers"]) for line in answered)
-        assert (found[name]["queries"], found[name]["answered"]) == (len(each), len(answered))
+        assert (found[name]["queries"], found[name]["answered"]) == (len(each), len(answered) / len(each))
         assert (found[name]["precision"], found[name]["recall"]) == (right / len(answered), right / len(each))
     told = f"score {found['value']:.4f} (chosen on dev for 1 % right)"
     assert f"threshold: {told}" in capsys.readouterr().out and told in (folder / "model/README.md").read_text()
