@@ -174,7 +174,7 @@ class TrainSettings(Settings):
 class EvalSettings(Settings):
     """Everything that eval.py can be told; the fields are described in conf/eval.yaml."""
 
-    compare: FilePath | None
+    compare: tuple[FilePath, ...] | FilePath | None
     output_dir: FilePath | None
     seed: Seed
     cache_dir: FilePath
@@ -182,6 +182,10 @@ class EvalSettings(Settings):
     data: DataSettings
     model: ModelSource
     evaluation: EvaluationSettings
+
+    def check(self) -> None:
+        """Make `compare` a tuple."""
+        object.__setattr__(self, "compare", (self.compare,) if isinstance(self.compare, str) else tuple(self.compare or ()))
 
 
 @dataclasses.dataclass(frozen=True)
