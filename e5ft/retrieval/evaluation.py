@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +102,8 @@ class Evaluation:
         """The size of the corpus searched; scores over different corpora do not compare."""
         return len(self.retrieval_set.passages)
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Write metrics.json, per_query.jsonl and run.trec; the folder appears complete, and replaces an older one."""
+    def save(self, folder: str | os.PathLike, facts: Mapping | None = None) -> None:
+        """Write metrics.json, with further facts, per_query.jsonl and run.trec; the folder appears complete, and replaces an older one."""
         with new_folder(folder) as temporary:
             summary = {
                 "set": self.set_name,
@@ -115,6 +115,7 @@ class Evaluation:
                 "metrics": self.metrics,
                 "interval_level": LEVEL,
                 "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+                **(facts or {}),
             }
             write_json(temporary / "metrics.json", summary)
             query_ids = self.retrieval_set.query_ids.take(self.scored)

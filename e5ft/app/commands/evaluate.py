@@ -1,5 +1,6 @@
 """The evaluation command: one model, or two, and BM25 on a retrieval set."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_model, score_sizes
 from e5ft.retrieval.hybrid import choosing_set, weighting
+from e5ft.retrieval.robustness import NoisedSet, noise_record, noised_sets, robustness_table
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.small_vectors import Centre, centre_words
 from e5ft.retrieval.tables import aligned, difference_text, few_queries, format_table, headline, main_metric
@@ -42,18 +44,30 @@ def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) 
     dev = load_dev_beside(settings)
     weight = weighting(settings.evaluation, None if dev is None else choosing_set(dev, dev, dev, seed=settings.seed))
     bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
-    model, small = _score(settings, source, retrieval_set, score_sizes, bm25=bm25, weight=weight)
+    noisy = noised_sets(retrieval_set, settings.robustness)
+    (model, small), rough = _score(settings, source, retrieval_set, noisy, score_sizes, bm25=bm25, weight=weight)
+    noised = {"model": rough}
     evaluations = {"model": model, **{f"model_{key}": each for key, each in small.items()}}
     if bm25 is not None:
         evaluations["bm25"] = bm25
+        noised["bm25"] = {
+            kind: score_bm25(each.retrieval_set, settings.evaluation, seed=settings.seed) for kind, each in noisy.items()
+        }
     if model.hybrid is not None:
         evaluations["hybrid"] = model.hybrid
     if other is not None:
-        evaluations["compare"] = _score(settings, other, retrieval_set, score_model)
+        evaluations["compare"], noised["compare"] = _score(settings, other, retrieval_set, noisy, score_model)
     for name, evaluation in evaluations.items():
         evaluation.save(folder / name)
     metrics = headline(list(settings.evaluation.cutoffs))
-    say("\n" + format_table(list(evaluations.values()), metrics))
+    rows, records = list(evaluations.values()), []
+    for kind, each in noisy.items():
+        for name in noised:
+            found = dataclasses.replace(noised[name][kind], label=f"{evaluations[name].label}, {kind}")
+            record = noise_record(each, evaluations[name], found, metrics, seed=settings.seed)
+            found.save(folder / f"{name}_{kind}", record)
+            rows, records = [*rows, found], [*records, (evaluations[name].label, record)]
+    say("\n" + format_table(rows, metrics))
     if model.hybrid is not None:
         say(f"hybrid: its weight is {model.hybrid.weight.source}")
     main, lost = main_metric(metrics), [["kept as", "bytes", "lost", "p"]]
@@ -69,12 +83,21 @@ def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) 
     if small:
         whole = f"float32 ({model.bytes_per_passage:,} bytes)"
         say(f"\n{main} that small vectors lose against {whole}, paired over queries:\n{aligned(lost)}")
+    if records:
+        say(f"\nnoise in the queries, paired over them:\n{robustness_table(records)}")
     say(f"\nmetrics, per-query results and TREC runs: {relative(folder)}")
     return model.metrics[main]
 
 
-def _score(settings: EvalSettings, source: ModelSource, retrieval_set: RetrievalSet, score: Callable[..., Any], **mixed) -> Any:
-    """What `score`, score_sizes or score_model, finds of a model."""
+def _score(
+    settings: EvalSettings,
+    source: ModelSource,
+    retrieval_set: RetrievalSet,
+    noisy: dict[str, NoisedSet],
+    score: Callable[..., Any],
+    **mixed,
+) -> tuple[Any, dict[str, Evaluation]]:
+    """What `score`, score_sizes or score_model, finds of a model, and its evaluation on each noised set."""
     encoder = load_encoder(source, device_of(settings.device))
     say(text_format(encoder, "" if source is settings.model else source.label))
     label = source.label + (" (random weights)" if source.init == "random" and "random" not in source.label else "")
@@ -82,7 +105,11 @@ def _score(settings: EvalSettings, source: ModelSource, retrieval_set: Retrieval
     if score is score_sizes and "binary" in settings.evaluation.precisions:
         mixed["centre"] = None if source.path is None else Centre.load(source.path, encoder.dimension)
         say(header_line("centre", centre_words(mixed["centre"])))
-    return score(encoder, retrieval_set, settings.evaluation, label, **mixed)
+    found = score(encoder, retrieval_set, settings.evaluation, label, **mixed)
+    how = {"seed": settings.seed, "cache": Path(settings.cache_dir)}  # where the passages' vectors are by now
+    return found, {
+        kind: score_model(encoder, each.retrieval_set, settings.evaluation, label, **how) for kind, each in noisy.items()
+    }
 
 
 def _corpus(settings: EvalSettings) -> str:
