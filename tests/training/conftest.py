@@ -37,13 +37,13 @@ def make_dataset(
         models = {"guide": make_encoder(seed=guide_seed), "base": encoder}
         vectors = {name: guide_vectors(model, store, cache) for name, model in models.items()}
     how = store, encoder.tokenizer, encoder.spec.text, cache
-    noise = make_augmentation(*how, augment, seed=5)
+    noise = make_augmentation(*how, augment or Augment(), seed=5)
     return TrainingRows(store, tokenize_rows(*how), positives=positives, vectors=vectors, augmentation=noise)
 
 
 def make_trainer(
     rows_file: str, folder: Path, *, batch: int, accumulation: int, steps: int = 8, dropout: float = 0.0, encoder=None, loss=None,
-    evaluator=None, cls=ContrastiveTrainer, options=None, callbacks=None, guide_seed=None, positives="sample", augment=Augment(), **arguments,
+    evaluator=None, cls=ContrastiveTrainer, options=None, callbacks=None, guide_seed=None, positives="sample", augment=None, **arguments,
 ):  # fmt: skip
     encoder = encoder if encoder is not None else make_encoder(dropout=dropout)
     args = TrainingArguments(
