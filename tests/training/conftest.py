@@ -28,7 +28,7 @@ def make_dataset(
     *,
     guide_seed: int | None = None,
     positives: str = "sample",
-    augment: Augment = Augment(),
+    augment: Augment | None = None,
 ) -> TrainingRows:
     """With `guide_seed`, steps carry the vectors of another random model ("guide") and of the encoder as it is ("base")."""
     store = load_rows(rows_file, Columns(), cache)
