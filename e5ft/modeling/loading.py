@@ -201,7 +201,7 @@ def _from_pretrained(kind, place: str, source: ModelSource, **kwargs):
         pinned = f" --revision {options['revision']}" if options.get("revision") else ""
         raise ConfigurationError(
             f"{place} could not be fetched from the hub ({first_line(error)}). Two ways out: model.path=DIR with a copy, made where "
-            f"there is a network (hf download {place}{pinned} --local-dir DIR); or model=mini, which needs no download."
+            f"there is a network (hf download {place}{pinned} --local-dir DIR); or model=e5_small_q4, which pip fetches"
         ) from error
 
 

@@ -64,6 +64,29 @@ def interval_text(value: float, interval: tuple[float, float]) -> str:
     return f"{short_number(value)} [{low}, {high}]"
 
 
+def in_words(queries: int, systems: Mapping[str, Mapping[str, float]]) -> str:
+    """How many questions have a right answer first, and among the first 10, as counts that a person can picture.
+
+    Args:
+        queries: scored ones.
+        systems: name -> its metrics, `hit@K` among them; the first is the one the sentence is about.
+
+    Returns:
+        A line for each of the ranks 1 and 10 (of those that were measured; else the last), ending in a full stop.
+    """
+    (main, metrics), *_ = systems.items()
+    measured, lines = cutoffs_of(metrics), []
+    for cutoff in [rank for rank in (1, 10) if rank in measured] or measured[-1:]:
+        # A mean of zeros and ones: times the queries it is their count again.
+        counts = {name: round(queries * values[f"hit@{cutoff}"]) for name, values in systems.items()}
+        others = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name != main)
+        place = "first" if cutoff == 1 else f"among the first {cutoff}"
+        of = "" if lines else f" of {queries:,} questions"
+        lines.append(f"{place} for {counts[main]:,}{of}{f' ({others})' if others else ''}")
+    text = ",\nand ".join(lines)
+    return f"In words: a right answer is {text}."
+
+
 def difference_text(mean: float, low: float, high: float) -> str:
     """A difference and its interval, as `+0.146 [+0.111, +0.181]`."""
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"

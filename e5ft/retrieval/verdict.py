@@ -101,7 +101,7 @@ def overall_verdict(
     low, high = difference["low"], difference["high"]
     reason = None
     if not base_kept and chosen_on_test:
-        reason = "no test set of its own: these queries chose the weights (data.eval_dir=DIR)"
+        reason = "no test set of its own: these queries chose the weights (python -m e5ft split makes one)"
     elif not base_kept and queries < FEWEST:
         reason = f"{queries} test queries, fewer than {FEWEST}"
     word = SAME if base_kept else UNDECIDED if reason else BETTER if low > 0 else WORSE if high < 0 else SAME

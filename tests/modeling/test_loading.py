@@ -238,7 +238,7 @@ def test_a_length_beyond_the_positions_is_refused(folder):
 
 def test_an_unreachable_hub_names_both_ways_out(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ConfigurationError, match="e5ft-tests/absent could not be fetched.*model.path=DIR.*model=mini"):
+    with pytest.raises(ConfigurationError, match="e5ft-tests/absent could not be fetched.*model.path=DIR.*model=e5_small_q4"):
         load_encoder(ModelSource(hub="e5ft-tests/absent", revision="0" * 40))
 
 

@@ -15,6 +15,7 @@ from e5ft.retrieval.tables import (
     format_table,
     gain_and_loss,
     headline,
+    in_words,
     main_metric,
     short_number,
     verdict,
@@ -66,6 +67,35 @@ def test_bytes_are_a_column_where_vectors_differ_in_size():
     lines = format_table(rows).splitlines()
     assert lines[0].split() == ["model", "bytes", "x"] and "bytes" not in format_table([rows[0], rows[0], rows[2]])
     assert [line.split(".500")[0].split()[-1] for line in lines[2:]] == ["1,536", "48", "-"]
+
+
+def hits(first, ten, queries):
+    """Metrics as evaluation gives them: a mean is the exact sum over the queries, divided once."""
+    return {"hit@1": first / queries, "ndcg@10": 0.5, "hit@10": ten / queries}
+
+
+def test_a_table_in_words_counts_questions():
+    systems = {"after": hits(40, 83, 100), "before": hits(32, 68, 100), "BM25": hits(22, 60, 100)}
+    assert in_words(100, systems) == (
+        "In words: a right answer is first for 40 of 100 questions (before 32, BM25 22),\n"
+        "and among the first 10 for 83 (before 68, BM25 60)."
+    )
+    assert in_words(1200, {"after": hits(1100, 1150, 1200)}) == (
+        "In words: a right answer is first for 1,100 of 1,200 questions,\nand among the first 10 for 1,150."
+    )
+
+
+def test_a_table_in_words_takes_the_ranks_that_were_measured():
+    assert in_words(8, {"model": {"hit@3": 0.5, "hit@5": 0.75}, "BM25": {"hit@3": 0.25, "hit@5": 0.5}}) == (
+        "In words: a right answer is among the first 5 for 6 of 8 questions (BM25 4)."
+    )
+
+
+@pytest.mark.parametrize("queries", [1, 3, 7, 49, 434, 1187, 9999, 123_457])
+def test_the_counts_are_those_of_the_questions(queries):
+    for count in {0, 1, queries // 3, queries // 2, queries - 1, queries}:
+        text = in_words(queries, {"model": {"hit@1": count / queries}})
+        assert text == f"In words: a right answer is first for {count:,} of {queries:,} questions."
 
 
 def test_no_row():

@@ -21,7 +21,7 @@ from e5ft.retrieval.hybrid import choosing_set, weighting
 from e5ft.retrieval.robustness import NoisedSet, noise_record, noised_sets, robustness_table
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.small_vectors import Centre, centre_words
-from e5ft.retrieval.tables import aligned, difference_text, few_queries, format_table, headline, main_metric
+from e5ft.retrieval.tables import aligned, difference_text, few_queries, format_table, headline, in_words, main_metric
 
 
 def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) -> float:
@@ -70,6 +70,9 @@ def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) 
     say("\n" + format_table(rows, metrics))
     if model.hybrid is not None:
         say(f"hybrid: its weight is {model.hybrid.weight.source}")
+    names = {"model": "model", "compare": "the other model", "bm25": "BM25", "hybrid": "hybrid"}
+    counted = {name: evaluations[key].metrics for key, name in names.items() if key in evaluations}
+    say("\n" + in_words(len(model.scored), counted))
     main, lost = main_metric(metrics), [["kept as", "bytes", "lost", "p"]]
     for name, rival in evaluations.items():
         if name == "model":

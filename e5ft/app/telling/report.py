@@ -18,6 +18,7 @@ from e5ft.retrieval.tables import (
     gain_and_loss,
     gain_and_loss_rows,
     headline,
+    in_words,
     main_metric,
 )
 from e5ft.retrieval.verdict import result_text, verdict_line
@@ -102,6 +103,8 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         "",
         format_table(rows, metrics),
         "",
+        counts_in_words(summary),
+        "",
         f"{main}: {change} after against before, p = {difference['p_value']:.2g}",
         *hybrid_line(summary, main),
     ]
@@ -155,6 +158,13 @@ def taken(summary: dict) -> list[str]:
 
 def _results(results: dict) -> str:
     return ", ".join(f"{name} {result_text(result)}" for name, result in results.items())
+
+
+def counts_in_words(summary: dict) -> str:
+    """The table of the test set as counts of questions, the model after training first."""
+    names = {"after": "after", "before": "before", "bm25": "BM25", "hybrid": "hybrid"}
+    scores = summary["scores"]
+    return in_words(summary["queries"], {name: scores[key]["metrics"] for key, name in names.items() if key in scores})
 
 
 def hybrid_line(summary: dict, metric: str) -> list[str]:

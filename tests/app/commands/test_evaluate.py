@@ -32,6 +32,9 @@ def test_eval_repeats_the_run_s_own_figures(run, composed, capsys):
     printed, saved = capsys.readouterr().out, run / "eval/sample-test/hybrid/metrics.json"
     assert f"against {read_json(saved)['label']}, paired over queries" in printed
     assert "\nhybrid: its weight is chosen on sample-dev\n" in printed
+    found = [(run / "eval/sample-test" / system / "per_query.jsonl").read_text() for system in ("model", "bm25", "hybrid")]
+    model, bm25, both = (sum(int(json.loads(line)["hit@1"]) for line in text.splitlines()) for text in found)
+    assert f"\nIn words: a right answer is first for {model} of 434 questions (BM25 {bm25}, hybrid {both}),\n" in printed
     assert read_json(saved)["label"] == summary["scores"]["hybrid"]["label"]  # on the same dev queries and passages
     weight = summary["hybrid"]["weight"]["value"]
     evaluate(composed("eval", f"model.path={run}/model", "evaluation.intervals=50", f"evaluation.hybrid_weight={weight}"))

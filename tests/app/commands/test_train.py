@@ -51,6 +51,10 @@ def test_a_run_leaves_its_record(trained, capsys):
     assert before.startswith("before, hybrid (") and before in card and before not in printed
     change = summary["hybrid"]["differences"]["ndcg@10"]["mean"]
     assert f"ndcg@10: {change:+.3f} [" in printed and "hybrid against after" in printed
+    first = [sum(line["hit@1"] for line in lines(folder / "eval/sample-test" / system / "per_query.jsonl"))
+             for system in ("final", "base", "bm25", "hybrid")]  # fmt: skip
+    after, base, bm25, both = map(int, first)
+    assert f"a right answer is first for {after} of 434 questions (before {base}, BM25 {bm25}, hybrid {both}),\n" in printed
     for words in (
         "before (random weights)",
         "BM25 (auto)",

@@ -23,7 +23,7 @@ NASTY = [
     "&lt;b&gt;\x1b[31m\u202e",
     "``` \n~~~",
 ]
-SCORES = {"metrics": {"ndcg@10": 0.5}, "intervals": {"ndcg@10": [0.4, 0.6]}}
+SCORES = {"metrics": {"ndcg@10": 0.5, "hit@10": 0.75}, "intervals": {"ndcg@10": [0.4, 0.6]}}
 LEAK = dataclasses.asdict(Overlap("law-dev", "test", 8, 8, 0, 8, 8, 0))
 DIFFERENCE = {"ndcg@10": {"mean": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.1}}
 VERDICT = {
@@ -48,6 +48,7 @@ def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_p
         summary = {
             "model": "m",
             "test_set": "law-dev",
+            "queries": target,
             "data": {"source": "s", "train_rows": 3},
             "training": {"steps": 1, "seconds": 1, "tokens_per_second": None, "without_negatives": 300 - keep},
             "best": {"step": 1, "alpha": 1.0},
@@ -61,6 +62,8 @@ def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_p
         printed = closing(summary, scores, tmp_path, in_sweep=True)
         notes = [line.split(":")[0] for line in printed.splitlines() if "below .10 (ndcg@10) cannot be seen" in line]
         assert notes == (["law-dev, 8 queries", "wiki-dev, 299 queries"] if target == 8 else [])
+        counted = f"In words: a right answer is among the first 10 for {target * 3 // 4} of {target} questions"
+        assert f"{counted} (before {target * 3 // 4})." in printed.splitlines()
         assert [line for line in printed.splitlines() if line.startswith("overlap")] == [f"overlap: {Overlap(**LEAK).sentence}"]
         told = "ndcg@10: +0.100 [+0.000, +0.200] hybrid against after, p = 0.1; its weight: chosen on law"
         assert (told in printed.splitlines()) == (target == 8) and ("hybrid" in printed) == (target == 8)
