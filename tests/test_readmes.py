@@ -94,7 +94,8 @@ def test_both_readmes_have_the_same_figures_and_links():
     links = [set(re.findall(r"\]\((?!README)([\w./-]+)", page(name))) for name in ("README.md", "README.ko.md")]
     assert links[1] == links[0] and len(links[0]) > 15
     tables = [
-        [re.findall(r"(?<![\w.])[+-]?\d*\.\d{3}\b", line) for line in page(n).splitlines()] for n in ("README.md", "README.ko.md")
+        [re.findall(r"(?<![0-9A-Za-z.])[+-]?\d*\.\d{3}(?!\d)", line) for line in page(n).splitlines()]
+        for n in ("README.md", "README.ko.md")
     ]
     figures = [Counter(figure for line in table for figure in line) for table in tables]
     assert figures[1] == figures[0] and sum(figures[0].values()) > 60
