@@ -1,5 +1,6 @@
 """Ground floor: numbers and texts as a person or a page shows them."""
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -22,6 +23,11 @@ def size(count: float) -> str:
 def portable(name: str) -> str:
     """A name as it may leave this machine: of an absolute path the last part, for the rest says nothing elsewhere."""
     return PurePath(name).name if PurePath(name).is_absolute() else name
+
+
+def harmless(value: object) -> object:
+    """A cell of a CSV that no spreadsheet takes for a formula; a number with a sign is none."""
+    return f"'{value}" if isinstance(value, str) and re.match(r"[=@\t\r\n＝＠＋－]|[+-](?![\d.]+(e[+-]?\d+)?$)", value) else value
 
 
 # Characters with a meaning in Markdown, HTML, a table or a code span, and the HTML entity that shows them.

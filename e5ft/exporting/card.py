@@ -144,8 +144,8 @@ def model_card(encoder: "Encoder", base: "Base", settings: Mapping, summary: Map
         base: before training.
         settings: of the run as plain values, without secrets.
         summary: as summary.json holds it.
-        told: what the run's end says of it: "metrics", those of the table; "verdict", a line; "leaks", sentences; "keep", the
-            rows of the table of the sets that must not get worse, its head first, or none.
+        told: what the run's end says of it: "metrics", those of the table; "verdict", a line; "threshold", a line or None; "leaks"
+            and "caveats", sentences; "keep", the rows of the table of the sets that must not get worse, its head first, or none.
     """
     data = settings["data"]
     files = [data["train_file"], *(source["train_file"] for source in (data["mix"] or {"sources": ()})["sources"])]
@@ -163,6 +163,9 @@ def model_card(encoder: "Encoder", base: "Base", settings: Mapping, summary: Map
         figures = ((entry["metrics"][name], *entry["intervals"][name]) for name in told["metrics"])
         scores.append([entry["label"], *(f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in figures)])
     optimistic = " (the set that chose the checkpoint: a little optimistic)" if summary["chosen_on_test"] else ""
+    notes = [f"Trained on the test: {sentence}." for sentence in told["leaks"]] + told["caveats"]
+    if told["threshold"]:
+        notes.append(f"From which score the first passage may be shown as the answer: {told['threshold']}.")
     card += f"""
 ## Scores
 
@@ -171,7 +174,7 @@ Of {inline(summary["test_set"])}, {summary["queries"]:,} queries among {summary[
 {markdown_table(scores)}
 
 {inline(told["verdict"])}
-{"".join(f"{chr(10)}Trained on the test: {inline(sentence)}.{chr(10)}" for sentence in told["leaks"])}"""
+{"".join(f"{chr(10)}{inline(note)}{chr(10)}" for note in notes)}"""
     if told["keep"]:
         card += f"""
 ## What it cost elsewhere

@@ -195,18 +195,19 @@ def model_folder(path: str, field: str) -> str:
     return str(folder)
 
 
-def model_folders(names: Iterable[str], field: str, first: str | None) -> list[str]:
+def model_folders(names: Iterable[str], field: str, first: str | None, *, optional: bool = False) -> list[str]:
     """The models' folders that a setting names beside a first one: each once, those of a pattern in the order of their names.
 
     Args:
         names: folders, runs, or patterns of them ("outputs/seed-*"); a pattern may match the first one, too.
         field: of the setting, for messages.
         first: the first model's folder; None where it has none.
+        optional: whether names may be empty.
 
     Raises:
-        ConfigurationError: one is no model, or is named twice; or there is none beside the first.
+        ConfigurationError: one is no model, or is named twice; or names match none beside the first.
     """
-    found = {} if first is None else {Path(first).resolve(): first}
+    names, found = list(names), {} if first is None else {Path(first).resolve(): first}
     for name in names:
         matches = [name] if Path(name).exists() else sorted(glob(name))
         for path in matches or [name]:
@@ -215,6 +216,6 @@ def model_folders(names: Iterable[str], field: str, first: str | None) -> list[s
                 raise ConfigurationError(f"{field}={name}: is a model that is named already; each once, beside model.path")
             found.setdefault(Path(folder).resolve(), folder)
     others = list(found.values())[first is not None :]
-    if not others:
+    if not others and not (optional and not names):
         raise ConfigurationError(f"{field}={','.join(names)}: matches no model but model.path; must be at least one more")
     return others

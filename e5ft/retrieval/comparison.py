@@ -28,6 +28,10 @@ class Difference:
     high: float
     p_value: float
 
+    def __neg__(self) -> "Difference":
+        """b's values minus a's."""
+        return Difference(0.0 - self.mean, 0.0 - self.high, 0.0 - self.low, self.p_value)
+
 
 def paired_differences(
     a: Evaluation, b: Evaluation, metrics: Iterable[str] | None = None, *, samples: int = 2000, seed: int = 0

@@ -2,24 +2,25 @@
 
 import dataclasses
 import functools
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.files import new_folder, write_json
+from e5ft.files import new_folder, write_json, write_lines
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.hybrid import GRID, DevSet, Weight, best_weight, depth, hybrid_runs
 from e5ft.retrieval.metrics import check_cutoffs, means, metric_values
+from e5ft.retrieval.per_query import line_of, queries
 from e5ft.retrieval.runs import Run, bm25_run, dense_run, write_trec
 from e5ft.retrieval.sets import RetrievalSet, pair_keys, with_queries
 from e5ft.retrieval.shards import Shards
 from e5ft.retrieval.significance import LEVEL, mean_intervals
 from e5ft.retrieval.small_vectors import Centre, Kind, centre_of, first_components, quantised, small_kinds
 from e5ft.retrieval.tables import headline, main_metric
+from e5ft.retrieval.threshold import calibrated, first_found
 from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 
 
@@ -78,6 +79,7 @@ class Evaluation:
         hybrid: the same model together with BM25; None where that was not asked for.
         weight: a hybrid's; None of any other system.
         bytes_per_passage: of its vector; None of a system that has none, or more than vectors.
+        dev: the same model on the dev set; None where that was not asked for.
     """
 
     retrieval_set: RetrievalSet
@@ -91,6 +93,7 @@ class Evaluation:
     hybrid: "Evaluation | None" = None
     weight: Weight | None = None
     bytes_per_passage: int | None = None
+    dev: "Evaluation | None" = None
 
     @property
     def set_name(self) -> str:
@@ -101,6 +104,13 @@ class Evaluation:
     def passages(self) -> int:
         """The size of the corpus searched; scores over different corpora do not compare."""
         return len(self.retrieval_set.passages)
+
+    @functools.cached_property
+    def threshold(self) -> dict | None:
+        """`threshold.calibrated` on the dev set and checked here; None without dev set, or where no threshold is good enough."""
+        if self.dev is None:
+            return None
+        return calibrated(*(first_found(each.retrieval_set, each.run, each.scored) for each in (self.dev, self)))
 
     def save(self, folder: str | os.PathLike, facts: Mapping | None = None) -> None:
         """Write metrics.json, with further facts, per_query.jsonl and run.trec; the folder appears complete, and replaces an older one."""
@@ -115,16 +125,21 @@ class Evaluation:
                 "metrics": self.metrics,
                 "interval_level": LEVEL,
                 "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+                "threshold": self.threshold,
                 **(facts or {}),
             }
             write_json(temporary / "metrics.json", summary)
-            query_ids = self.retrieval_set.query_ids.take(self.scored)
-            with open(temporary / "per_query.jsonl", "w", encoding="utf-8") as file:
-                for query_id, values in zip(query_ids, self.values.tolist(), strict=True):
-                    line = {"query": query_id, **dict(zip(self.metrics, values, strict=True))}
-                    file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-            run = tuple(part[:, : self.cutoffs[-1]] for part in self.run)
-            write_trec(temporary / "run.trec", self.retrieval_set, run, self.label)
+            write_lines(temporary / "per_query.jsonl", map(line_of, self.queries()))
+            write_trec(temporary / "run.trec", self.retrieval_set, self._measured, self.label)
+
+    def queries(self, chosen: Sequence[int] | slice = slice(None)) -> Iterator[dict]:
+        """Yield what per_query.jsonl says of each scored query, or of those at some positions of `scored`: `per_query.queries`."""
+        return queries(self.retrieval_set, self._measured, self.scored[chosen], list(self.metrics), self.values[chosen])
+
+    @property
+    def _measured(self) -> Run:
+        """The run as deep as the metrics look."""
+        return tuple(part[:, : self.cutoffs[-1]] for part in self.run)
 
 
 def evaluate_run(
@@ -164,7 +179,8 @@ def of_queries(evaluation: Evaluation, queries: np.ndarray, *, samples: int = 20
     part, run = with_queries(evaluation.retrieval_set, queries), (evaluation.run[0][queries], evaluation.run[1][queries])
     cut = evaluate_run(part, run, evaluation.cutoffs, evaluation.label, samples=samples, seed=seed)
     hybrid = evaluation.hybrid and of_queries(evaluation.hybrid, queries, samples=samples, seed=seed)
-    return dataclasses.replace(cut, hybrid=hybrid, weight=evaluation.weight, bytes_per_passage=evaluation.bytes_per_passage)
+    kept = {name: getattr(evaluation, name) for name in ("weight", "bytes_per_passage", "dev")}
+    return dataclasses.replace(cut, hybrid=hybrid, **kept)
 
 
 def score_model(encoder: Encoder, retrieval_set: RetrievalSet, evaluation, label: str, **options) -> Evaluation:
@@ -182,6 +198,7 @@ def score_sizes(
     cache: Path | None = None,
     bm25: Evaluation | None = None,
     weight: Weight | DevSet | None = None,
+    dev: RetrievalSet | None = None,
     centre: Centre | None = None,
 ) -> tuple[Evaluation, dict[str, Evaluation]]:
     """Score a model, and the same with vectors of `evaluation.dimensions` and `evaluation.precisions`; texts are encoded once.
@@ -195,13 +212,14 @@ def score_sizes(
         cache: where the passages' vectors are kept; None keeps them in memory, once.
         bm25: BM25 on the set.
         weight: of a hybrid of the two, or what it is chosen on; None: there is none.
+        dev: a set that is not reported, and ranked as well; where `weight` is chosen on a set, the same.
         centre: that binary vectors are about; None: the set's own passages'.
 
     Returns:
         The evaluation of whole vectors, and those of small ones by `Kind.key`.
     """
     kinds = small_kinds(dimensions(evaluation, encoder.dimension), evaluation.precisions)
-    options = {"seed": seed, "cache": cache, "bm25": bm25, "weight": weight, "centre": centre}
+    options = {"seed": seed, "cache": cache, "bm25": bm25, "weight": weight, "dev": dev, "centre": centre}
     whole, *small = _scored(encoder, retrieval_set, evaluation, label, [Kind(), *kinds], **options)
     return whole, {kind.key: each for kind, each in zip(kinds, small, strict=True)}
 
@@ -262,13 +280,11 @@ def evaluator(
 
 
 def _scored(
-    encoder, retrieval_set, evaluation, label, kinds, *, seed=0, cache=None, bm25=None, weight=None, centre=None
+    encoder, retrieval_set, evaluation, label, kinds, *, seed=0, cache=None, bm25=None, weight=None, dev=None, centre=None
 ) -> list[Evaluation]:
     """An evaluation for each kind of vectors; the first is of whole ones."""
     tokens, evaluations = evaluation.batch_tokens, []
-    scored = functools.partial(
-        evaluate_run, retrieval_set, cutoffs=list(evaluation.cutoffs), samples=evaluation.intervals, seed=seed
-    )
+    scored = functools.partial(evaluate_run, cutoffs=list(evaluation.cutoffs), samples=evaluation.intervals, seed=seed)
     passages = encode_collection(encoder, retrieval_set.passages, "passage", batch_tokens=tokens, cache=cache)
     queries = encode_collection(encoder, retrieval_set.queries, "query", batch_tokens=tokens)
     if centre is None and any(kind.precision == "binary" for kind in kinds):
@@ -276,28 +292,38 @@ def _scored(
     for kind in kinds:
         run = _run(queries, passages, kind, retrieval_set, depth(evaluation.cutoffs), encoder, centre)
         size = kind.bytes_per_passage(encoder.dimension)
-        evaluations.append(dataclasses.replace(scored(run, label=label + kind.words), bytes_per_passage=size))
+        each = scored(retrieval_set, run, label=label + kind.words)
+        evaluations.append(dataclasses.replace(each, bytes_per_passage=size))
+    whole, chosen_on = evaluations[0], weight if isinstance(weight, DevSet) else dev and DevSet(dev, None)
+    if chosen_on is not None:
+        vectors = _vectors_of(encoder, chosen_on, retrieval_set, passages, tokens)
+        run = dense_run(*vectors, chosen_on.retrieval_set, depth(evaluation.cutoffs), device=encoder.device)
+        if chosen_on is weight:
+            weight = _chosen(weight, evaluation, run, *vectors)
+        if dev is not None:
+            whole = dataclasses.replace(whole, dev=scored(chosen_on.retrieval_set, run, label=label))
     if weight is not None:
-        whole = evaluations[0]
-        if isinstance(weight, DevSet):
-            rows = weight.rows_in(retrieval_set)
-            weight = _chosen(encoder, weight, evaluation, None if rows is None else passages[rows])
         (run,) = hybrid_runs(whole.run, bm25.run, queries, passages, [weight.value], max(evaluation.cutoffs))
-        hybrid = dataclasses.replace(scored(run, label=weight.label), weight=weight)
-        evaluations[0] = dataclasses.replace(whole, hybrid=hybrid)
-    return evaluations
+        whole = dataclasses.replace(
+            whole, hybrid=dataclasses.replace(scored(retrieval_set, run, label=weight.label), weight=weight)
+        )
+    return [whole, *evaluations[1:]]
 
 
-def _chosen(encoder: Encoder, dev: DevSet, evaluation, passages: np.ndarray | Shards | None) -> Weight:
-    """The weight with the best main metric on a dev set; its passages are encoded unless their vectors are given."""
-    each, tokens = dev.retrieval_set, evaluation.batch_tokens
+def _vectors_of(encoder: Encoder, dev: DevSet, reported: RetrievalSet, passages: np.ndarray | Shards, tokens: int) -> tuple:
+    """Vectors of a dev set's queries and passages; those of the reported set's passages are there already."""
+    each, rows = dev.retrieval_set, dev.rows_in(reported)
     queries = encode_collection(encoder, each.queries, "query", batch_tokens=tokens)
-    if passages is None:
-        passages = encode_collection(encoder, each.passages, "passage", batch_tokens=tokens)
-    metric = main_metric(headline(list(evaluation.cutoffs)))
+    if rows is None:
+        return queries, encode_collection(encoder, each.passages, "passage", batch_tokens=tokens)
+    return queries, passages[rows]
+
+
+def _chosen(dev: DevSet, evaluation, dense: Run, queries: np.ndarray, passages: np.ndarray | Shards) -> Weight:
+    """The weight with the best main metric on a dev set, of which the model's run and vectors are given."""
+    each, metric = dev.retrieval_set, main_metric(headline(list(evaluation.cutoffs)))
     cutoff = int(metric.rpartition("@")[2])
     judgements = Judgements(each, [cutoff])
-    dense = dense_run(queries, passages, each, depth(evaluation.cutoffs), device=encoder.device)
     runs = hybrid_runs(dense, dev.bm25, queries, passages, GRID, cutoff)
     values = (means(judgements.values(run), judgements.cutoffs)[metric] for run in runs)
     curve = dict(zip(GRID, values, strict=True))

@@ -50,10 +50,10 @@ class Weight:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DevSet:
-    """A set on which weights are chosen, and BM25's run of it."""
+    """A set on which choices are made, and BM25's run of it; None: no weight of a hybrid is among them."""
 
     retrieval_set: RetrievalSet
-    bm25: Run
+    bm25: Run | None
 
     def rows_in(self, other: RetrievalSet) -> np.ndarray | slice | None:
         """Where its passages stand among another set's, so that no vector is made twice; None if that lacks any."""
@@ -87,7 +87,7 @@ def weighting(evaluation, dev: RetrievalSet | None) -> Weight | DevSet | None:
 
 
 def choosing_set(dev: RetrievalSet, bounded: RetrievalSet, reported: RetrievalSet, *, seed: int = 0) -> RetrievalSet:
-    """The set to choose a weight on: at most `MOST_QUERIES` of the whole dev set where its passages are the reported set's, whose
+    """The set to choose a weight and a threshold on: at most `MOST_QUERIES` of the whole dev set where its passages are the reported set's, whose
     vectors are there already; else the one that was bounded for training. On few passages BM25 looks better than it is.
     """
     if DevSet(dev, None).rows_in(reported) is None:
@@ -95,9 +95,9 @@ def choosing_set(dev: RetrievalSet, bounded: RetrievalSet, reported: RetrievalSe
     return subsample(dev, MOST_QUERIES, len(dev.passages), seed=seed)
 
 
-def sets_beside(reported: RetrievalSet, weighting: "Weight | DevSet | None") -> list[RetrievalSet]:
-    """The sets that are encoded to choose a weight, beside the reported one: the dev set, where it has passages of its own."""
-    return [weighting.retrieval_set] if isinstance(weighting, DevSet) and weighting.rows_in(reported) is None else []
+def sets_beside(reported: RetrievalSet, dev: RetrievalSet | None) -> list[RetrievalSet]:
+    """The sets that are encoded to choose by, beside the reported one: the dev set, where it has passages of its own."""
+    return [dev] if dev is not None and DevSet(dev, None).rows_in(reported) is None else []
 
 
 def weight_of(evaluation: "Evaluation") -> Weight | None:

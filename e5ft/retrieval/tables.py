@@ -12,6 +12,7 @@ from e5ft.retrieval.significance import smallest_seen
 
 HEADLINE = ("hit@1", "recall@10", "ndcg@10", "mrr@10")
 FEW = 300  # queries below which it is said which differences they cannot show
+SMALL = 1000  # passages below which it is said that scores are high for want of others
 
 
 def format_table(evaluations: Sequence, metrics: Sequence[str] | None = None) -> str:
@@ -106,6 +107,11 @@ def few_queries(name: str, count: int, metric: str, difference: Mapping) -> list
     least = math.ceil(round(100 * smallest_seen(count, difference["low"], difference["high"]), 6)) / 100
     figure = f"{least:.2f}".removeprefix("0")
     return [f"{name}, {count} queries: differences below {figure} ({metric}) cannot be seen"]
+
+
+def few_passages(name: str, count: int) -> list[str]:
+    """A line where a set's corpus is small: its scores are no forecast of those among many passages."""
+    return [f"{name} has {count:,} passages only: among many more every score is lower"] if count < SMALL else []
 
 
 def verdict(difference: dict) -> str:

@@ -1,11 +1,13 @@
 """Trackers on threads that keep them from ending or holding up a training; some by transformers' own reporting callbacks."""
 
+import dataclasses
 import json
 import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
@@ -82,6 +84,21 @@ def _work(calls: queue.SimpleQueue) -> None:
             answer.put((None, error))
 
 
+@dataclasses.dataclass(frozen=True)
+class Closing:
+    """What the end of a run says, as far as a tracker can show it.
+
+    Attributes:
+        figures: name -> number or text.
+        tables: name -> rows, the head first; a column holds texts or numbers, and None.
+        page: a file to look at; None: there is none.
+    """
+
+    figures: Mapping[str, float | str]
+    tables: Mapping[str, Sequence[Sequence]]
+    page: Path | None = None
+
+
 class ShownArguments:
     """TrainingArguments as a tracker sees them: what it records of them is the run's configuration, without secrets.
 
@@ -133,9 +150,9 @@ class FurtherTracker(TrainerCallback):
             values = {key: value for key, value in logs.items() if isinstance(value, int | float)}
             self._thread.do(lambda: self._callback.on_log(*self._given, logs=values))
 
-    def send(self, values: dict) -> None:
+    def end(self, closing: Closing) -> None:
         """Log the figures of the end."""
-        self.on_log(None, None, None, {name.replace("test/", "test_", 1): value for name, value in values.items()})
+        self.on_log(None, None, None, {name.replace("test/", "test_", 1): value for name, value in closing.figures.items()})
 
     def finish(self, code: int) -> None:
         """End the tracker's run, as failed where it knows of that."""
@@ -170,7 +187,7 @@ class Trackers(TrainerCallback):
         for mirror in self._mirrors:
             mirror.on_log(*given, **kwargs)
 
-    def send(self, values: dict) -> None:
-        """Log the figures of the end."""
+    def end(self, closing: Closing) -> None:
+        """Send what the run's end says."""
         for mirror in self._mirrors:
-            mirror.send(values)
+            mirror.end(closing)

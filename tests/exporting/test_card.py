@@ -36,7 +36,7 @@ def encoder(query: str = "query: ", passage: str = "passage: ", pooling: str = "
     return SimpleNamespace(dimension=8, spec=EncoderSpec(pooling, TextSpec(query_prefix=query, passage_prefix=passage)))
 
 
-def card(label: str, source: str, test_set: str, keep: str, prefix: str, base: Base | None = None) -> str:
+def card(label: str, source: str, test_set: str, keep: str, prefix: str, base: Base | None = None, **more) -> str:
     scores = {when: {**SCORES, "label": f"{when} {label}"} for when in ("before", "after")}
     summary = {
         "model": label,
@@ -46,12 +46,14 @@ def card(label: str, source: str, test_set: str, keep: str, prefix: str, base: B
         "queries": 1234,
         "passages": 56789,
         "chosen_on_test": False,
+        "threshold": None,
         "training": {"steps": 1, "queries_per_step": 2},
         "best": {"step": 1, "alpha": 1.0},
         "verdict": {**VERDICT, "set": test_set},
         "differences": DIFFERENCE,
         "keep": [{"set": keep, "scores": scores, "differences": DIFFERENCE}],
         "overlap": [{**LEAK, "set": keep, "role": keep}],
+        **more,
     }
     settings = {**SETTINGS, "loss": {**SETTINGS["loss"], "note": prefix + "."}}
     return card_of_run(settings, summary, encoder(prefix), base or Base(label))
@@ -162,3 +164,17 @@ def test_data_sets_of_the_hub_are_told_from_local_files(tmp_path, monkeypatch):
 
 def test_leaks_are_told():
     assert "\nTrained on the test: " in HARMLESS and dataclasses.asdict(Base("a"))["hub"] is None
+
+
+def test_what_limits_the_scores_is_told_and_from_which_score_an_answer_may_be_shown():
+    effect = {"queries": 40, "answered": 0.5, "precision": 0.85, "precision_interval": [0.64, 0.95], "recall": 0.425}
+    threshold = {"value": 0.8712, "target": 0.9, "rule": "r", "dev": effect, "test": effect}
+    written = card("a", "b", "law-dev", "d", "e", queries=40, passages=900, chosen_on_test=True, threshold=threshold)
+    assert "Of law-dev, 40 queries among 900 passages, with 95 % intervals over queries (the set that chose" in written
+    for line in (
+        "law-dev, 40 queries: differences below .10 (ndcg@10) cannot be seen",
+        "law-dev has 900 passages only: among many more every score is lower",
+        "From which score the first passage may be shown as the answer: score 0.8712 (chosen on dev for 90 % right): it answers .500 "
+        "of 40 test queries, and right are .850 [.640, .950] of these.",
+    ):
+        assert f"\n{line}\n" in written and line.split()[0] not in HARMLESS.split("## Scores")[1]

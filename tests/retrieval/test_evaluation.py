@@ -87,7 +87,7 @@ def test_the_files(good, tmp_path):
     assert {name: tuple(ends) for name, ends in summary["intervals"].items()} == good.intervals
     rows = [json.loads(line) for line in files["per_query.jsonl"].splitlines()]
     assert [row.pop("query") for row in rows] == ["q1", "q2", "q3"]
-    assert [list(row.values()) for row in rows] == good.values.tolist() and list(rows[0]) == list(good.metrics)
+    assert [[row[name] for name in good.metrics] for row in rows] == good.values.tolist()
     assert files["run.trec"].splitlines()[3:5] == ["q2 Q0 d3 1 0.5 기본_모델", "q3 Q0 d1 1 0.4000000059604645 기본_모델"]
 
 

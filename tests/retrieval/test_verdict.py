@@ -94,7 +94,9 @@ def test_the_line_has_the_figures():
 
 def test_when_nothing_is_decided():
     assert told(queries=29).startswith("VERDICT: UNDECIDED (29 test queries, fewer than 30; ndcg@10 +0.050")
-    assert re.match(r"VERDICT: UNDECIDED \(no test set of its own: .* \(python -m e5ft split makes one\); ndcg@10", told(chosen_on_test=True))
+    assert re.match(
+        r"VERDICT: UNDECIDED \(no test set of its own: .* \(python -m e5ft split makes one\); ndcg@10", told(chosen_on_test=True)
+    )
     assert told(queries=29, keep=LOST).startswith("VERDICT: UNDECIDED, COSTS ELSEWHERE (")  # those queries are others
 
 

@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerState
 from e5ft.app.runs.tracking import tracked
 from e5ft.app.settings.groups import TrackingSettings
 from e5ft.training import trackers
+from e5ft.training.trackers import Closing
 
 OFF = TrackingSettings("off", "p", None, (), ("tensorboard",))
 ARGUMENTS = types.SimpleNamespace(output_dir="outputs/n", hub_token="canary", to_dict=lambda: {"hub_token": "canary"})
@@ -52,7 +53,7 @@ def train_through(settings, record, folder):
         for state.global_step in (1, 2):
             callback.on_log(ARGUMENTS, state, None, logs={"loss": 0.5, "text": "left out"})
         callback.on_train_end(ARGUMENTS, state, None)
-        callback.send({"test/ndcg@10": 0.75})
+        callback.end(Closing({"test/ndcg@10": 0.75, "verdict": "left out"}, {"won": [["query"], ["가"]]}))
 
 
 def test_what_is_logged_and_an_allowlist_of_the_configuration(fake, tmp_path):

@@ -147,10 +147,9 @@ def load_searched_set(settings) -> RetrievalSet:
 
 
 def load_dev_beside(settings) -> RetrievalSet | None:
-    """Load the set that chooses the hybrid's weight for eval.py: the folder's dev split; None where there is none, or no need."""
+    """Load the set that chooses the hybrid's weight and the threshold for eval.py: the folder's dev split; None where there is none."""
     source = evaluation_source(settings)
-    is_needed = settings.evaluation.bm25 is not None and settings.evaluation.hybrid_weight == "auto"
-    if not is_needed or not isinstance(source, BeirSplit) or not _has_dev_beside(source):
+    if not isinstance(source, BeirSplit) or not _has_dev_beside(source):
         return None
     return load_set(dataclasses.replace(source, split=DEV_SPLIT), settings)
 

@@ -1,118 +1,118 @@
-"""The evaluation command: one model, or two, and BM25 on a retrieval set."""
+"""The evaluation command: one or several models, and BM25, on one or several retrieval sets."""
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from e5ft.app.commands.data import load_dev_beside
-from e5ft.app.commands.reading import evaluation_set
+from e5ft.app.commands.reading import evaluation_sets
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import EvalSettings
-from e5ft.app.telling.report import header_line, relative, say, set_notes, text_format
+from e5ft.app.telling.report import header_line, relative, say, set_notes, text_format, threshold_lines
 from e5ft.errors import ConfigurationError
 from e5ft.files import write_json
 from e5ft.modeling.loading import load_encoder
-from e5ft.modeling.settings import ModelSource, model_folder
-from e5ft.retrieval.comparison import paired_differences
+from e5ft.modeling.settings import ModelSource, model_folders
+from e5ft.retrieval.comparison import Difference, paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_model, score_sizes
-from e5ft.retrieval.hybrid import choosing_set, weighting
+from e5ft.retrieval.hybrid import choosing_set, weight_of, weighting
 from e5ft.retrieval.robustness import NoisedSet, noise_record, noised_sets, robustness_table
+from e5ft.retrieval.score_table import Row, ScoreTable
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.small_vectors import Centre, centre_words
-from e5ft.retrieval.tables import aligned, difference_text, few_queries, format_table, headline, in_words, main_metric
+from e5ft.retrieval.tables import few_queries, headline, in_words, main_metric
 
 
-def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) -> float:
-    """Run one evaluation.
+def evaluate(settings: EvalSettings, sets: Sequence[RetrievalSet] | None = None) -> float:
+    """Run one evaluation: every model on every set, and one table of all.
 
     Args:
         settings: of eval.py.
-        retrieval_set: what it ranks, where it has been read already.
+        sets: what is ranked, where it has been read already: the target first, then those of data.keep_dir.
 
     Returns:
-        The model's nDCG at 10 (or at the largest cutoff below it).
+        The first model's nDCG at 10 (or at the largest cutoff below it) on the target.
     """
-    source = settings.model
-    other = None if settings.compare is None else ModelSource(path=model_folder(settings.compare, "compare"))
-    retrieval_set = retrieval_set or evaluation_set(settings)
-    folder = _output(settings, source) / retrieval_set.name
-    _check_free(folder)
-    counts = f"{len(retrieval_set.queries):,} queries, {len(retrieval_set.passages):,} passages"
-    say("\n".join([header_line("set", f"{retrieval_set.name}: {counts}{_corpus(settings)}"), *set_notes([retrieval_set])]))
+    others = [ModelSource(path=path) for path in model_folders(settings.compare, "compare", settings.model.path, optional=True)]
+    sets, root = sets or evaluation_sets(settings), _output(settings, settings.model)
+    _check_free(root, sets)
+    for each in sets:
+        counts = f"{len(each.queries):,} queries, {len(each.passages):,} passages"
+        say(header_line("set", f"{each.name}: {counts}{_corpus(settings) if each is sets[0] else ''}"))
+    for line in set_notes(sets):
+        say(line)
     dev = load_dev_beside(settings)
-    weight = weighting(settings.evaluation, None if dev is None else choosing_set(dev, dev, dev, seed=settings.seed))
-    bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
-    noisy = noised_sets(retrieval_set, settings.robustness)
-    (model, small), rough = _score(settings, source, retrieval_set, noisy, score_sizes, bm25=bm25, weight=weight)
-    noised = {"model": rough}
-    evaluations = {"model": model, **{f"model_{key}": each for key, each in small.items()}}
-    if bm25 is not None:
-        evaluations["bm25"] = bm25
-        noised["bm25"] = {
-            kind: score_bm25(each.retrieval_set, settings.evaluation, seed=settings.seed) for kind, each in noisy.items()
-        }
-    if model.hybrid is not None:
-        evaluations["hybrid"] = model.hybrid
-    if other is not None:
-        evaluations["compare"], noised["compare"] = _score(settings, other, retrieval_set, noisy, score_model)
-    for name, evaluation in evaluations.items():
-        evaluation.save(folder / name)
+    dev = None if dev is None else choosing_set(dev, dev, dev, seed=settings.seed)
+    weight = weighting(settings.evaluation, dev)
+    measured: list[dict[str, Evaluation]] = []
+    noisy, rough = [noised_sets(each, settings.robustness) for each in sets], []
+    score = _scorer(settings, settings.model)
+    for each, variants in zip(sets, noisy, strict=True):
+        bm25 = score_bm25(each, settings.evaluation, seed=settings.seed)
+        model, small = score(score_sizes, each, bm25=bm25, weight=weight, dev=dev)
+        weight, dev = weight_of(model), None  # the target's decide
+        named = {"model": model, **{f"model_{key}": one for key, one in small.items()}, "bm25": bm25, "hybrid": model.hybrid}
+        measured.append({name: one for name, one in named.items() if one is not None})
+        rough.append({"model": _noised(variants, partial(score, score_model))})
+        if bm25 is not None:
+            rough[-1]["bm25"] = _noised(variants, lambda each: score_bm25(each, settings.evaluation, seed=settings.seed))
+    for number, source in enumerate(others, start=1):
+        score = _scorer(settings, source)
+        for each, named, variants, found in zip(sets, measured, noisy, rough, strict=True):
+            name = "compare" if number == 1 else f"compare_{number}"
+            named[name] = score(score_model, each)
+            found[name] = _noised(variants, partial(score, score_model))
     metrics = headline(list(settings.evaluation.cutoffs))
-    rows, records = list(evaluations.values()), []
-    for kind, each in noisy.items():
-        for name in noised:
-            found = dataclasses.replace(noised[name][kind], label=f"{evaluations[name].label}, {kind}")
-            record = noise_record(each, evaluations[name], found, metrics, seed=settings.seed)
-            found.save(folder / f"{name}_{kind}", record)
-            rows, records = [*rows, found], [*records, (evaluations[name].label, record)]
-    say("\n" + format_table(rows, metrics))
-    if model.hybrid is not None:
-        say(f"hybrid: its weight is {model.hybrid.weight.source}")
+    main, rows, notes, noise = main_metric(metrics), [], {}, []
+    for named, variants, found_noised in zip(measured, noisy, rough, strict=True):
+        for name, one in named.items():
+            one.save(root / one.set_name / name)
+            found = None if name == "model" else _difference(named["model"], one, metrics, root, name, settings.seed)
+            rows.append(Row(one, None if found is None else -found[main]))
+            if found is not None:
+                notes |= dict.fromkeys(few_queries(one.set_name, len(one.scored), main, dataclasses.asdict(found[main])))
+        for kind, variant in variants.items():
+            for name, by_kind in found_noised.items():
+                one = dataclasses.replace(by_kind[kind], label=f"{named[name].label}, {kind}")
+                record = noise_record(variant, named[name], one, metrics, seed=settings.seed)
+                one.save(root / one.set_name / f"{name}_{kind}", record)
+                rows.append(Row(one, -paired_differences(named["model"], one, [main], seed=settings.seed)[main]))
+                noise.append((f"{one.set_name}: {named[name].label}" if len(sets) > 1 else named[name].label, record))
+    table, first = ScoreTable(rows, metrics, main), measured[0]["model"]
+    table.write(root)
+    say(f"\n{table.text()}\n{main} to the first: the row less {first.label}, paired over queries, with its 95 % interval")
+    if first.hybrid is not None:
+        say(f"hybrid: its weight is {first.hybrid.weight.source}")
     names = {"model": "model", "compare": "the other model", "bm25": "BM25", "hybrid": "hybrid"}
-    counted = {name: evaluations[key].metrics for key, name in names.items() if key in evaluations}
-    say("\n" + in_words(len(model.scored), counted))
-    main, lost = main_metric(metrics), [["kept as", "bytes", "lost", "p"]]
-    for name, rival in evaluations.items():
-        if name == "model":
-            continue
-        record = _difference(model, rival, metrics, folder / f"difference_{name}.json", settings.seed)
-        if rival in small.values():
-            figures = difference_text(*(record[main][end] for end in ("mean", "low", "high"))), f"{record[main]['p']:.2g}"
-            lost.append([rival.label.removeprefix(f"{model.label}, "), f"{rival.bytes_per_passage:,}", *figures])
-        else:
-            _say_difference(model, rival, record)
-    if small:
-        whole = f"float32 ({model.bytes_per_passage:,} bytes)"
-        say(f"\n{main} that small vectors lose against {whole}, paired over queries:\n{aligned(lost)}")
-    if records:
-        say(f"\nnoise in the queries, paired over them:\n{robustness_table(records)}")
-    say(f"\nmetrics, per-query results and TREC runs: {relative(folder)}")
-    return model.metrics[main]
+    say("\n" + in_words(len(first.scored), {name: measured[0][key].metrics for key, name in names.items() if key in measured[0]}))
+    for line in [*threshold_lines(first), *notes]:
+        say(line)
+    if noise:
+        say(f"\nnoise in the queries, paired over them:\n{robustness_table(noise)}")
+    say(f"\ntable.md, table.csv, table.tex, metrics, per-query results and TREC runs: {relative(root)}")
+    return first.metrics[main]
 
 
-def _score(
-    settings: EvalSettings,
-    source: ModelSource,
-    retrieval_set: RetrievalSet,
-    noisy: dict[str, NoisedSet],
-    score: Callable[..., Any],
-    **mixed,
-) -> tuple[Any, dict[str, Evaluation]]:
-    """What `score`, score_sizes or score_model, finds of a model, and its evaluation on each noised set."""
+def _noised(variants: dict[str, NoisedSet], score: Callable[[RetrievalSet], Evaluation]) -> dict[str, Evaluation]:
+    """What a system scores on a set under each kind of noise."""
+    return {kind: score(variant.retrieval_set) for kind, variant in variants.items()}
+
+
+def _scorer(settings: EvalSettings, source: ModelSource) -> Callable[..., Any]:
+    """Load a model; the function by which `score_sizes` or `score_model` measures it on a set."""
     encoder = load_encoder(source, device_of(settings.device))
     say(text_format(encoder, "" if source is settings.model else source.label))
     label = source.label + (" (random weights)" if source.init == "random" and "random" not in source.label else "")
-    mixed = {"seed": settings.seed, "cache": Path(settings.cache_dir), **mixed}
-    if score is score_sizes and "binary" in settings.evaluation.precisions:
-        mixed["centre"] = None if source.path is None else Centre.load(source.path, encoder.dimension)
-        say(header_line("centre", centre_words(mixed["centre"])))
-    found = score(encoder, retrieval_set, settings.evaluation, label, **mixed)
-    how = {"seed": settings.seed, "cache": Path(settings.cache_dir)}  # where the passages' vectors are by now
-    return found, {
-        kind: score_model(encoder, each.retrieval_set, settings.evaluation, label, **how) for kind, each in noisy.items()
-    }
+    options: dict[str, Any] = {"seed": settings.seed, "cache": Path(settings.cache_dir)}
+    centre = {}
+    if source is settings.model and "binary" in settings.evaluation.precisions:
+        centre["centre"] = None if source.path is None else Centre.load(source.path, encoder.dimension)
+        say(header_line("centre", centre_words(centre["centre"])))
+    return lambda score, each, **more: score(encoder, each, settings.evaluation, label, **options, **centre, **more)
 
 
 def _corpus(settings: EvalSettings) -> str:
@@ -136,26 +136,22 @@ def _output(settings: EvalSettings, source: ModelSource) -> Path:
     return Path("outputs") / "eval" / re.sub(r"[/, ]+", "_", source.label)
 
 
-def _check_free(folder: Path) -> None:
+def _check_free(root: Path, sets: Sequence[RetrievalSet]) -> None:
     """Refuse to replace what no evaluation wrote, before the work and not after it."""
-    for path in folder.glob("*"):
-        if path.is_symlink() or (path.is_dir() and any(path.iterdir()) and not (path / "metrics.json").is_file()):
-            raise ConfigurationError(f"output_dir: {path} holds other files, which results would replace; name another folder")
+    tables = [] if any(root.glob("*/model/metrics.json")) else [*root.glob("table.*")]
+    systems = [path for each in sets for path in (root / each.name).glob("*")]
+    foreign = (
+        path.is_symlink() or (path.is_dir() and any(path.iterdir()) and not (path / "metrics.json").is_file()) for path in systems
+    )
+    for path in [*tables, *compress(systems, foreign)]:
+        raise ConfigurationError(f"output_dir: {path} holds other files, which results would replace; name another folder")
 
 
-def _difference(model: Evaluation, rival: Evaluation, metrics: list[str], path: Path, seed: int) -> dict[str, dict[str, float]]:
-    record = {
-        metric: {"mean": difference.mean, "low": difference.low, "high": difference.high, "p": difference.p_value}
-        for metric, difference in paired_differences(model, rival, metrics, seed=seed).items()
-    }
-    write_json(path, record)
-    return record
-
-
-def _say_difference(model: Evaluation, rival: Evaluation, record: dict[str, dict[str, float]]) -> None:
-    say(f"\nagainst {rival.label}, paired over queries:")
-    for metric, found in record.items():
-        say(f"  {metric:<10} {difference_text(found['mean'], found['low'], found['high'])}  p = {found['p']:.2g}")
-    main = main_metric(list(record))
-    for line in few_queries(model.set_name, len(model.scored), main, record[main]):
-        say(line)
+def _difference(
+    model: Evaluation, rival: Evaluation, metrics: list[str], root: Path, name: str, seed: int
+) -> dict[str, Difference]:
+    """The model's paired differences to a rival, which are written beside it."""
+    found = paired_differences(model, rival, metrics, seed=seed)
+    record = {key: {"mean": each.mean, "low": each.low, "high": each.high, "p": each.p_value} for key, each in found.items()}
+    write_json(root / model.set_name / f"difference_{name}.json", record)
+    return found

@@ -18,9 +18,9 @@ from e5ft.app.commands.data import (
 from e5ft.app.runs.folder import check_free, current_job
 from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, ServeSettings, TrainSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
-from e5ft.app.settings.plan import locate_keep_sets, locate_set, plan
+from e5ft.app.settings.plan import BeirSplit, evaluation_source, locate_keep_sets, locate_set, plan
 from e5ft.app.telling.report import say
-from e5ft.data.shards import display, find_shards
+from e5ft.data.shards import display, find_shards, stem
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.files import read_json
 from e5ft.modeling.settings import ModelSource
@@ -60,11 +60,18 @@ def training_data(settings: TrainSettings) -> TrainingData:
     return load_training_data(data_plan, settings)
 
 
-def evaluation_set(settings: EvalSettings) -> RetrievalSet:
-    """Say what is about to be measured on what, and read it."""
-    data = settings.data
-    say(f"e5ft: {settings.model.label}, measured on {display(data.dev_file or data.eval_dir or 'the shipped sample')}")
-    return load_evaluation_set(settings)
+def evaluation_sets(settings: EvalSettings) -> list[RetrievalSet]:
+    """Say what is about to be measured on what, and read it: the target, and the sets of data.keep_dir."""
+    data, more = (
+        settings.data,
+        [f" and {len(names)} more" if names else "" for names in (settings.compare, settings.data.keep_dir)],
+    )
+    target = display(data.dev_file or data.eval_dir or "the shipped sample")
+    say(f"e5ft: {settings.model.label}{more[0]}, measured on {target}{more[1]}")
+    source = evaluation_source(settings)
+    name = source.name if isinstance(source, BeirSplit) else stem(source.file)
+    keep = locate_keep_sets(data.keep_dir, data.eval_split, Path(settings.cache_dir), name)
+    return [load_evaluation_set(settings), *(load_set(each, settings) for each in keep)]
 
 
 def searched_set(settings: ServeSettings) -> tuple[socket.socket, RetrievalSet]:
@@ -180,7 +187,7 @@ def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
 
 _READERS = {
     "train": _training_data,
-    "eval": evaluation_set,
+    "eval": evaluation_sets,
     "mine": _mining_data,
     "export": lambda settings: sets_to_measure(settings) if settings.measures else None,
     "check": lambda settings: None,  # its one file is short

@@ -76,6 +76,7 @@ def summarise(
         "scores": scores.record(),
         "differences": scores.differences(settings.seed),
         "hybrid": scores.hybrid_record(settings.seed),
+        "threshold": scores.after.threshold,
         "keep": [keep_record(measured, settings.seed) for measured in keep],
         "overlap": [dataclasses.asdict(overlap) for overlap in overlaps],
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
 from e5ft import distributed
 from e5ft.app.commands import definition
@@ -38,7 +38,7 @@ from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.modeling.packaged import located
-from e5ft.retrieval import hybrid
+from e5ft.retrieval import final_figures, hybrid
 from e5ft.retrieval.comparison import Scores
 from e5ft.retrieval.evaluation import evaluator, kept_vectors, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
@@ -47,6 +47,7 @@ from e5ft.training.evaluation_cost import EvaluationPlan, planned_dev, tokens_of
 from e5ft.training.fitting import fit_micro_batch, measure_step
 from e5ft.training.loss_setup import LossSetup, loss_setup
 from e5ft.training.time_left import time_left
+from e5ft.training.trackers import Closing, Trackers
 from e5ft.training.trainer import ContrastiveTrainer
 
 
@@ -124,7 +125,7 @@ class _Run:
         # The base's vectors are kept: the next run from the same model finds them. Random weights' never come again.
         self.cache = None if settings.model.init == "random" else Path(settings.cache_dir)
 
-    def run(self, mirror: TrainerCallback) -> dict:
+    def run(self, mirror: Trackers) -> dict:
         """Run every stage in order; return the summary."""
         settings = self.settings
         if not settings.resume:  # else only once it is known to be the same training
@@ -151,7 +152,7 @@ class _Run:
         choosing = None if data.dev_is_test else hybrid.choosing_set(data.dev, dev, data.test, seed=settings.seed)
         data = dataclasses.replace(data, dev=dev)
         weighting = hybrid.weighting(settings.evaluation, choosing)
-        end = tokens_of([*scored, *filter(None, data.choice), *hybrid.sets_beside(data.test, weighting)], encoder)
+        end = tokens_of([*scored, *filter(None, data.choice), *hybrid.sets_beside(data.test, choosing)], encoder)
         say(report.opening(settings.model, encoder, data, overlaps))
         findings.show(findings.machine_notes(settings))
         scores = self._score_base(encoder, data.test, weighting)
@@ -167,19 +168,19 @@ class _Run:
             trainer.add_callback(left)
             self._train(trainer)
         best, encoder = self._best(trainer)
-        self._score_end(encoder, data.test, scores, weighting, best)
+        self._score_end(encoder, data.test, scores, weighting, choosing, best)
         chosen = encoder
         encoder, best, guarded = guard.end(encoder, best, self.metric, hybrid.weight_of(scores.after))
         if encoder is not chosen:
-            self._score_end(encoder, data.test, scores, weighting, best)
+            self._score_end(encoder, data.test, scores, weighting, choosing, best)
         seconds = time.monotonic() - started
         summary = summarise(self.asked, data, tokens, trainer, self.metric, best, scores, keep, overlaps, seconds)
         summary["guard"] = guarded
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
-            mirror.send({f"test/{name}": value for name, value in scores.after.metrics.items()})
-            for measured in keep:
-                mirror.send({f"keep/{measured.after.set_name}/{name}": v for name, v in measured.after.metrics.items()})
+            page = self.folder.path / "report.html"
+            ended = final_figures.figures(summary), final_figures.tables(summary, scores), page if page.is_file() else None
+            mirror.end(Closing(*ended))
             say(report.closing(summary, scores, self.folder.path, self.job.in_sweep))
         distributed.barrier()
         return summary
@@ -227,13 +228,15 @@ class _Run:
         how = {"seed": settings.seed, "cache": self.cache, "bm25": bm25, "weight": weight}
         return Scores(score_model(encoder, retrieval_set, settings.evaluation, label, **how), bm25)
 
-    def _score_end(self, encoder: Encoder, test: RetrievalSet, scores: Scores, weight, best: dict) -> None:
+    def _score_end(
+        self, encoder: Encoder, test: RetrievalSet, scores: Scores, weight, dev: RetrievalSet | None, best: dict
+    ) -> None:
         cache = self.cache if is_base(best) else None  # the base's vectors are there
-        options = {"seed": self.settings.seed, "cache": cache, "bm25": scores.bm25, "weight": weight}
+        options = {"seed": self.settings.seed, "cache": cache, "bm25": scores.bm25, "weight": weight, "dev": dev}
         scores.after, scores.small = score_sizes(encoder, test, self.settings.evaluation, "after", **options)
 
     def _trainer(
-        self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: TrainerCallback, same_corpus: RetrievalSet | None
+        self, encoder: Encoder, data: TrainingData, tokens: TokenStore, mirror: Trackers, same_corpus: RetrievalSet | None
     ) -> ContrastiveTrainer:
         settings, training, arguments = self.settings, self.settings.training, self.arguments
         cache, batch_tokens = Path(settings.cache_dir), settings.evaluation.batch_tokens
@@ -333,6 +336,9 @@ class _Run:
         for scores in measured:
             for name, evaluation in scores.files.items():
                 evaluation.save(path / "eval" / evaluation.set_name / name)
+        dev = measured[0].after.dev
+        if dev is not None:
+            dev.save(path / "eval/dev/after")
         card = report.card_of_run(plain(self.settings), summary, encoder, base_of(self.settings.model))
         summary["export_difference"] = export_model(encoder, path / "model", card)
         base = self.settings.model

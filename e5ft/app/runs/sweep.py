@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from e5ft.app.runs.folder import hold, lasting
 from e5ft.app.telling.state import holds_work, status_of
 from e5ft.errors import ConfigurationError, E5ftError, VerdictError
 from e5ft.files import read_json, replace_link, write_text
+from e5ft.formatting import harmless
 from e5ft.retrieval import verdict
 from e5ft.retrieval.tables import HEADLINE, aligned, main_metric
 from e5ft.settings import shown
@@ -172,7 +172,7 @@ def write_table(folder: Path) -> list[dict]:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.writer(text)  # ends lines with CR LF, and so quotes a cell that holds either
-    writer.writerows([list(map(_harmless, line)) for line in [columns, *([row.get(c, "") for c in columns] for row in rows)]])
+    writer.writerows([list(map(harmless, line)) for line in [columns, *([row.get(c, "") for c in columns] for row in rows)]])
     write_text(folder / "sweep.csv", text.getvalue())
     cells = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]
     print(f"\n{len(rows)} runs, {folder}/sweep.csv\n\n{aligned(cells, text_columns=len(columns))}")
@@ -218,11 +218,6 @@ def collect(folder: Path) -> list[dict]:
 
 def _jobs(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-
-
-def _harmless(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula; a number with a sign is none."""
-    return f"'{value}" if isinstance(value, str) and re.match(r"[=@\t\r\n＝＠＋－]|[+-](?![\d.]+(e[+-]?\d+)?$)", value) else value
 
 
 def _cell(value: object) -> str:

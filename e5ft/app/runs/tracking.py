@@ -21,7 +21,7 @@ from e5ft.errors import StorageError
 from e5ft.files import write_text
 from e5ft.formatting import duration
 from e5ft.training.time_left import TimeLeft
-from e5ft.training.trackers import FINISH, START, FurtherTracker, Trackers, TrackerThread
+from e5ft.training.trackers import FINISH, START, Closing, FurtherTracker, Trackers, TrackerThread
 
 # What trackers may see. They would take anything they are given, and configurations can carry secrets.
 _ALLOWED = (
@@ -168,6 +168,13 @@ class WandbMirror(TrainerCallback):
         if self._run is not None:
             self._thread.do(lambda: self._run.log(values, step=step))
 
+    def end(self, closing: Closing) -> None:
+        """Send the figures of the end, which W&B keeps as the run's summary, the tables, and the page as an artifact."""
+        numbers_only = {name: value for name, value in closing.figures.items() if not isinstance(value, str)}
+        self.send(numbers_only)
+        if self._run is not None:
+            self._thread.do(lambda: _send_closing(self._run, closing))
+
     def finish(self, code: int) -> None:
         """End the run in W&B with the job's exit code: one above 0 is a failed run there."""
         self._thread.finish(None if self._run is None else lambda: self._run.finish(exit_code=code))
@@ -201,6 +208,18 @@ def tracked(tracking: TrackingSettings, values: dict, folder: Path, group: str |
     finally:
         for mirror in mirrors:
             mirror.finish(code)
+
+
+def _send_closing(run: object, closing: Closing) -> None:
+    import wandb
+
+    run.summary.update({name: value for name, value in closing.figures.items() if isinstance(value, str)})
+    for name, (head, *rows) in closing.tables.items():
+        run.log({f"tables/{name}": wandb.Table(columns=head, data=rows)})
+    if closing.page is not None:
+        artifact = wandb.Artifact(f"report-{run.id}", type="report")
+        artifact.add_file(str(closing.page))
+        run.log_artifact(artifact)
 
 
 def _start(tracking: TrackingSettings, record: dict, folder: Path, group: str | None, name: str) -> object:

@@ -173,7 +173,7 @@ class TrainSettings(Settings):
 class EvalSettings(Settings):
     """Everything that eval.py can be told; the fields are described in conf/eval.yaml."""
 
-    compare: FilePath | None
+    compare: tuple[FilePath, ...] | FilePath | None
     robustness: tuple[Noise, ...]
     output_dir: FilePath | None
     seed: Seed
@@ -184,9 +184,10 @@ class EvalSettings(Settings):
     evaluation: EvaluationSettings
 
     def check(self) -> None:
-        """Refuse a kind of noise that is named twice."""
+        """Make `compare` a tuple, and refuse a kind of noise that is named twice."""
         if len(set(self.robustness)) != len(self.robustness):
             self.refuse("robustness", "must be each once, as [no_spaces,typos]")
+        object.__setattr__(self, "compare", (self.compare,) if isinstance(self.compare, str) else tuple(self.compare or ()))
 
 
 @dataclasses.dataclass(frozen=True)

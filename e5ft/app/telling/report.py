@@ -13,6 +13,7 @@ from e5ft.retrieval.sets import halves
 from e5ft.retrieval.tables import (
     cutoffs_of,
     difference_text,
+    few_passages,
     few_queries,
     format_table,
     gain_and_loss,
@@ -21,11 +22,13 @@ from e5ft.retrieval.tables import (
     in_words,
     main_metric,
 )
+from e5ft.retrieval.threshold import threshold_line
 from e5ft.retrieval.verdict import result_text, verdict_line
 
 if TYPE_CHECKING:
     from e5ft.exporting.origin import Base
     from e5ft.modeling.encoder import Encoder
+    from e5ft.retrieval.evaluation import Evaluation
     from e5ft.retrieval.sets import RetrievalSet
 
 _REAL_RUN = "the same command with model=e5_small and another name= (or none)"
@@ -107,6 +110,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         "",
         f"{main}: {change} after against before, p = {difference['p_value']:.2g}",
         *hybrid_line(summary, main),
+        *threshold_lines(scores.after),
     ]
     if summary["keep"]:
         lines += ["", gain_and_loss(summary), ""]
@@ -177,6 +181,11 @@ def hybrid_line(summary: dict, metric: str) -> list[str]:
     return [f"{metric}: {change} hybrid against after, p = {difference['p_value']:.2g}; its weight: {source}"]
 
 
+def threshold_lines(evaluation: "Evaluation") -> list[str]:
+    """From which score on the first passage may be shown as the answer; empty without dev set."""
+    return [] if evaluation.dev is None else [f"threshold: {threshold_line(evaluation.threshold)}"]
+
+
 def leaks(summary: dict) -> list[str]:
     """What must be known of the reported sets of which training saw many queries, a sentence a set."""
     reported = {summary["test_set"], *(entry["set"] for entry in summary["keep"])}
@@ -203,6 +212,11 @@ def card_of_run(settings: dict, summary: dict, encoder: "Encoder", base: "Base")
         ],
         "verdict": verdict_line(summary["verdict"]),
         "leaks": leaks(summary),
+        "caveats": [
+            *few_queries(summary["test_set"], summary["queries"], summary["verdict"]["metric"], summary["verdict"]),
+            *few_passages(summary["test_set"], summary["passages"]),
+        ],
+        "threshold": threshold_line(summary["threshold"]) if summary["threshold"] else None,
         "keep": keep,
     }
     return model_card(encoder, base, settings, summary, told)

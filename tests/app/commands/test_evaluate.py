@@ -1,14 +1,17 @@
 """eval.py and export.py as jobs; the exported folder in sentence-transformers."""
 
+import csv
 import json
 import re
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
 
 from e5ft.app.commands.evaluate import evaluate
 from e5ft.app.commands.export import export
+from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.exporting.folder import ExportError, export_model
 from e5ft.files import read_json
@@ -30,7 +33,7 @@ def test_eval_repeats_the_run_s_own_figures(run, composed, capsys):
     written = read_json(run / "eval/sample-test/model/metrics.json")["metrics"]
     assert written == pytest.approx(summary["scores"]["after"]["metrics"])
     printed, saved = capsys.readouterr().out, run / "eval/sample-test/hybrid/metrics.json"
-    assert f"against {read_json(saved)['label']}, paired over queries" in printed
+    assert f"\n{read_json(saved)['label']}  " in printed and "ndcg@10 to the first" in printed
     assert "\nhybrid: its weight is chosen on sample-dev\n" in printed
     found = [(run / "eval/sample-test" / system / "per_query.jsonl").read_text() for system in ("model", "bm25", "hybrid")]
     model, bm25, both = (sum(int(json.loads(line)["hit@1"]) for line in text.splitlines()) for text in found)
@@ -65,11 +68,18 @@ def test_small_vectors_are_rows_and_bits_are_about_the_centre_that_export_kept(r
     assert "  centre      of this set's passages; one kept with the model: export.py data.corpus_file=FILE\n" in said["own"]
     assert "  centre      of 8 passages of corpus.jsonl, kept with the model\n" in said["kept"]
     assert figures["own"] == figures["kept"]
-    dimension, (_, lost) = len(record["vector"]), said["own"].split("ndcg@10 that small vectors lose against float32 ")
-    assert lost.startswith(f"({4 * dimension:,} bytes), paired over queries:\n")
+    dimension, table = len(record["vector"]), said["own"].split("\n\n")[1]
+    assert table.splitlines()[0].split() == [
+        "model",
+        "bytes",
+        "hit@1",
+        "recall@10",
+        "ndcg@10",
+        "mrr@10",
+        *["ndcg@10", "to", "the", "first", "p"],
+    ]
     for line in (f"int8 {dimension}", f"binary (centred), rescored {dimension // 8}", "first 8 dimensions, binary (centred) 1"):
-        assert line in re.sub(" +", " ", lost), lost
-    assert "against" not in lost and "bytes" in said["own"].split("\n\n")[1].splitlines()[0]
+        assert f", {line} " in re.sub(" +", " ", table), table
 
 
 def test_noise_in_the_queries_is_rows_with_what_it_costs(run, composed, write_rows, tmp_path, capsys):
@@ -100,14 +110,14 @@ def test_noise_in_the_queries_is_rows_with_what_it_costs(run, composed, write_ro
 
 def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_path, capsys):
     rows = [{"query": f"질문 {i}", "document": f"문서 {i} 내용", "hard_negative": [f"다른 {i}"]} for i in range(8)]
-    path = write_rows(rows, "mine.jsonl")
-    out = tmp_path / "out"
+    path, out = write_rows(rows, "mine.jsonl"), tmp_path / "out"
+    copytree(run / "model", "copy")
     evaluate(
         composed(
             "eval",
             f"model.path={run}/model",
             f"data.dev_file={path}",
-            f"compare={run}",
+            "compare=copy",
             f"output_dir={out}",
             "evaluation.intervals=50",
         )
@@ -116,10 +126,54 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     assert difference["ndcg@10"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}  # a model against itself
     assert (out / "mine/model/run.trec").is_file()
     printed = capsys.readouterr().out
+    assert re.search(r"^copy  .* \+0.000 \[\+0.000, \+0.000\]  1$", printed, re.MULTILINE)
     assert "hybrid (.7 dense + .3 BM25)" in printed and "the default, as no dev set stands beside the one reported" in printed
     told = "  set         mine: 8 queries, 16 passages (the rows' own alone; name all there are with data.corpus_file=FILE, or "
-    assert told in printed
+    assert told in printed and "threshold" not in printed
     assert "\nmine, 8 queries: differences below .42 (ndcg@10) cannot be seen" in printed
+
+
+def test_many_models_on_many_sets_are_one_table(run, composed, tmp_path, capsys, monkeypatch):
+    """Each row is what eval.py says of this model and set alone, and its difference is that of the per-query files."""
+    monkeypatch.setattr("e5ft.retrieval.threshold.TARGETS", (0.01,))
+    sample, small = shipped("data") / "sample/eval", Path("law")
+    copytree(sample, small)
+    corpus = (small / "corpus.jsonl").read_text().splitlines()
+    (small / "corpus.jsonl").write_text("".join(f"{line}\n" for line in corpus[:200]))
+    for folder in ("seed-1", "seed-2"):
+        copytree(run / "model", folder)
+    options = ("evaluation.intervals=50", "evaluation.hybrid_weight=null")
+    given = (f"model.path={run}/model", f"data.eval_dir={sample}", *options)
+    evaluate(composed("eval", *given, "compare=[seed-*]", "data.keep_dir=[law]", "output_dir=out"))
+    printed = capsys.readouterr().out
+    assert f"e5ft: {run}/model and 1 more, measured on {sample} and 1 more\n" in printed
+    names = ["model", "bm25", "compare", "compare_2"]
+    for each in ("sample-test", "law-test"):
+        assert [(Path("out") / each / name / "per_query.jsonl").is_file() for name in names] == [True] * 4
+    rows = list(csv.DictReader(Path("out/table.csv").read_text().splitlines()))
+    assert [(row["set"], row["model"]) for row in rows] == [
+        (each, label) for each in ("sample-test", "law-test") for label in (f"{run}/model", "BM25 (auto)", "seed-1", "seed-2")
+    ]
+    for row, name in zip(rows, 2 * names, strict=True):
+        figures, folder = read_json(Path("out") / row["set"] / name / "metrics.json"), Path("out") / row["set"]
+        assert float(row["ndcg@10"]) == figures["metrics"]["ndcg@10"] and int(row["passages"]) == figures["passages"]
+        if name == "model":
+            assert row["ndcg@10 to the first"] == ""
+            continue
+        values = [json.loads(line)["ndcg@10"] for line in (folder / name / "per_query.jsonl").read_text().splitlines()]
+        first = [json.loads(line)["ndcg@10"] for line in (folder / "model/per_query.jsonl").read_text().splitlines()]
+        assert float(row["ndcg@10 to the first"]) == pytest.approx(np.mean(values) - np.mean(first), abs=1e-12)
+    assert Path("out/table.md").read_text().count("\n| ") == 8 and Path("out/table.tex").read_text().count(r" \\") == 9
+    table = printed.split("\n\n")[1]
+    assert table.splitlines()[0].split()[:2] == ["set", "model"] and len(table.splitlines()) == 11
+    threshold = read_json("out/sample-test/model/metrics.json")["threshold"]
+    assert f"\nthreshold: score {threshold['value']:.4f} (chosen on dev for 1 % right): " in printed
+    alone = evaluate(composed("eval", "model.path=seed-2", "data.eval_dir=law", "output_dir=alone", *options))
+    assert alone == float(rows[-1]["ndcg@10"])
+    Path("mine").mkdir()
+    Path("mine/table.md").write_text("my thesis")
+    with pytest.raises(ConfigurationError, match=r"output_dir: mine/table\.md holds other files"):
+        evaluate(composed("eval", *given, "output_dir=mine"))
 
 
 def test_rows_are_ranked_among_the_corpus_file_without_copies_of_answers(run, composed, write_rows, tmp_path, capsys):

@@ -51,7 +51,7 @@ def test_the_figures_go_to_the_mirror(trained, keep, monkeypatch):
     from e5ft.training.trackers import Trackers
 
     sent = {}
-    monkeypatch.setattr(Trackers, "send", lambda self, values: sent.update(values))
+    monkeypatch.setattr(Trackers, "end", lambda self, closing: sent.update(closing.figures))
     _, folder = trained(f"data.keep_dir={keep('law')}", "training.max_steps=1", "evaluation.bm25=null")
     entry = read_json(folder / "summary.json")["keep"][0]
     assert "bm25" not in entry["scores"]

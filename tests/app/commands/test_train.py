@@ -66,6 +66,24 @@ def test_a_run_leaves_its_record(trained, capsys):
         assert words in printed
     AutoModel.from_pretrained(folder / "model")
     assert not list(folder.rglob("training_args.bin"))
+    assert "sample-test, 434 queries" in printed and f"sample-test has {summary['passages']:,} passages only" in card
+
+
+def test_the_dev_set_that_chose_is_kept_and_gives_a_threshold(trained, capsys, monkeypatch):
+    """On the sample no threshold makes enough first passages of such a model right; one that asks for less is found."""
+    monkeypatch.setattr("e5ft.retrieval.threshold.TARGETS", (0.01,))
+    _, folder = trained("training.max_steps=4")
+    dev, test = (lines(folder / "eval" / name / "per_query.jsonl") for name in ("dev/after", "sample-test/final"))
+    found = read_json(folder / "summary.json")["threshold"]
+    assert found["target"] == 0.01 and read_json(folder / "eval/dev/after/metrics.json")["set"] == "sample-dev"
+    for name, each in (("dev", dev), ("test", test)):
+        answered = [line for line in each if line["top"][0]["score"] >= found["value"]]
+        right = sum(any(answer["rank"] == 1 for answer in line["answers"]) for line in answered)
+        assert (found[name]["queries"], found[name]["answered"]) == (len(each), len(answered) / len(each))
+        assert (found[name]["precision"], found[name]["recall"]) == (right / len(answered), right / len(each))
+    told = f"score {found['value']:.4f} (chosen on dev for 1 % right)"
+    assert f"threshold: {told}" in capsys.readouterr().out and told in (folder / "model/README.md").read_text()
+    assert read_json(folder / "eval/sample-test/final/metrics.json")["threshold"] == found
 
 
 def test_the_best_checkpoint_is_the_model(trained):
@@ -127,7 +145,8 @@ def test_rows_alone_are_enough(trained, capsys):
     summary = read_json(folder / "summary.json")
     assert summary["chosen_on_test"] and summary["test_set"] == "dev" and "bm25" not in summary["scores"]
     assert "hybrid" not in summary["scores"] and summary["hybrid"] is None
-    assert summary["data"]["train_rows"] < 200
+    assert summary["data"]["train_rows"] < 200 and summary["threshold"] is None and os.listdir(folder / "eval") == ["dev"]
+    assert "after" not in os.listdir(folder / "eval/dev")  # the set that chooses is the one that is reported
     assert summary["corpus"] == "dev and training documents" and summary["counts"]["near_copies"] == 0
     printed = capsys.readouterr().out
     documents = {text for row in lines(shipped("data") / "sample/train.jsonl") for text in [row["document"]]}

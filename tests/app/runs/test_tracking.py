@@ -21,6 +21,7 @@ from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import TrackingSettings
 from e5ft.errors import ConfigurationError, DataError, NonFiniteError, StorageError, TerminatedError
 from e5ft.training import trackers
+from e5ft.training.trackers import Closing
 
 TRACKING = TrackingSettings("offline", "p", None, ("t",))
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -117,10 +118,14 @@ def test_a_full_disk_at_resuming_leaves_the_old_record(tmp_path, monkeypatch):
 class FakeRun:
     def __init__(self):
         self.does, self.logged, self.finished, self.threads, self.exit_code = {}, [], 0, set(), None
+        self.summary, self.artifacts, self.id = {}, [], "abc"
 
     def log(self, values, step=None):
         self.act("log")
         self.logged.append((step, values))
+
+    def log_artifact(self, artifact):
+        self.artifacts.append(artifact)
 
     def finish(self, exit_code=None):
         self.finished += 1
@@ -155,7 +160,7 @@ def train_through(tracking, folder):
     with tracked(tracking, {}, folder, None) as mirror:
         for step in range(3):
             mirror.on_log(None, TrainerState(global_step=step), None, {"loss": 1.0})
-        mirror.send({"test/ndcg@10": 0.5})
+        mirror.end(Closing({"test/ndcg@10": 0.5}, {}))
 
 
 def warnings_of(caplog):
@@ -299,3 +304,49 @@ def test_settings_name_their_trackers(composed):
     for refused in ("wandb", "comet_ml"):
         with pytest.raises(ConfigurationError, match=rf"tracking.also.*{refused}.*tensorboard.*mlflow.*trackio"):
             composed("train", f"tracking.also=[{refused}]")
+
+
+def wandb_records(data: bytes) -> list:
+    """The records of a .wandb file, LevelDB's log: blocks of 32 KiB; a record may go on from one into the next."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    records, parts, position = [], b"", 7
+    while position + 7 <= len(data):
+        if (left := 32768 - position % 32768) < 7:  # too short for a record's head
+            position += left
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or its last part
+            records.append(Record.FromString(parts))
+            parts = b""
+    return records
+
+
+def test_what_the_end_says_is_in_wandb_s_own_record_with_the_job_s_exit_code(tmp_path):
+    """W&B as it is, offline: read back from the file that it would send."""
+    page = tmp_path / "report.html"
+    page.write_text("<p>보고서</p>")
+    lists = {"won": [["query", "gain", "rank before"], ["연차는?", 0.5, None], ["VPN", 0.25, 3]], "lost": [["query"]]}
+    closing = Closing({"test/ndcg@10": 0.5, "gain/ndcg@10": 0.25, "verdict": "BETTER"}, lists, page)
+    for name, error in (("good", None), ("bad", DataError("rows.csv:3: query is blank"))):
+        with contextlib.suppress(DataError), tracked(TRACKING, {}, tmp_path / name, None) as mirror:
+            mirror.end(closing)
+            if error is not None:
+                raise error
+        (file,) = (tmp_path / name).rglob("*.wandb")
+        records = wandb_records(file.read_bytes())
+        assert [each.exit.exit_code for each in records if each.HasField("exit")] == [0 if error is None else 3]
+        logged = {".".join(i.nested_key) or i.key: json.loads(i.value_json) for each in records for i in each.history.item}
+        assert (logged["test/ndcg@10"], logged["gain/ndcg@10"]) == (0.5, 0.25)
+        assert (logged["tables/won.nrows"], logged["tables/lost.nrows"]) == (2, 0)
+        (table,) = (tmp_path / name).rglob("media/table/tables/won_*.table.json")
+        assert json.loads(table.read_text())["data"] == lists["won"][1:]
+        told = {
+            ".".join(item.nested_key) or item.key: json.loads(item.value_json) for each in records for item in each.summary.update
+        }
+        assert told["verdict"] == "BETTER"
+        assert "report.html" in [
+            entry.path for each in records for entry in each.request.log_artifact.artifact.manifest.contents
+        ] + [entry.path for each in records for entry in each.artifact.manifest.contents]

@@ -40,7 +40,7 @@ prefixes = texts.filter(lambda text: "\0" not in text and text.strip("~").lower(
 
 
 def test_what_few_queries_and_steps_without_a_negative_cannot_tell_is_said(tmp_path):
-    row = SimpleNamespace(label="after", set_name="law-dev", passages=9, bytes_per_passage=1536, **SCORES)
+    row = SimpleNamespace(label="after", set_name="law-dev", passages=9, bytes_per_passage=1536, dev=None, **SCORES)
     for target, keep in ((8, 299), (300, 300)):
         row.scored = range(target)
         scores = SimpleNamespace(after=row, named=lambda: {"after": row})
