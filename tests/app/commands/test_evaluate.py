@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from shutil import copytree
 
@@ -87,7 +88,15 @@ def test_noise_in_the_queries_is_rows_with_what_it_costs(run, composed, write_ro
     rows = [{"query": f"{place} 도서관 Wifi 위치", "document": f"{place} 도서관 안내"} for place in PLACES]
     out, kinds = tmp_path / "out", ("no_spaces", "nfd", "typos", "lower_case")
     given = f"model.path={run}/model", f"data.dev_file={write_rows(rows, 'mine.jsonl')}", f"output_dir={out}"
-    evaluate(composed("eval", *given, f"compare={run}", f"robustness=[{','.join(kinds)}]", "evaluation.intervals=50"))
+    evaluate(
+        composed(
+            "eval",
+            *given,
+            f"compare={shutil.copytree(run, 'copy')}",
+            f"robustness=[{','.join(kinds)}]",
+            "evaluation.intervals=50",
+        )
+    )
     printed = capsys.readouterr().out
     table, noise = printed.split("\nnoise in the queries, paired over them:\n")
     labels = [line.split("  ")[0] for line in table.splitlines()]
