@@ -11,7 +11,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from e5ft.app.settings.build import shipped
-from e5ft.data.settings import Columns, data_settings
+from e5ft.data.settings import Augment, Columns, data_settings
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import Selection
@@ -156,6 +156,7 @@ def test_where_a_class_has_a_default_too_it_is_that_of_conf():
     }
     data = yaml.safe_load((CONF / "data/default.yaml").read_text())
     assert dataclasses.asdict(Columns()) == {**data["columns"], "ignore": ()}
+    assert (Augment().share, list(Augment().kinds)) == tuple(data["augment"].values())
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
+from e5ft.data.augmentation import Augmentation
 from e5ft.data.step import Step
 from e5ft.data.store import PLACE, RowStore, TokenStore
 
@@ -77,6 +78,7 @@ class TrainingRows(Dataset):
             0 for none (then other queries' passages are the only negatives).
         positives: "sample": a row shows one of its positives in an epoch, rotated over the epochs; "all": every one.
         vectors: of other models, by the name under which steps carry them (`Step.side`).
+        augmentation: noise in the queries, whose identities stay; None: none.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class TrainingRows(Dataset):
         *,
         positives: str = "sample",
         vectors: Mapping[str, Vectors] | None = None,
+        augmentation: Augmentation | None = None,
     ):
         if len(store.rows) != len(tokens.tokens):
             raise ValueError(f"{len(store.rows)} rows but tokens of {len(tokens.tokens)}")
@@ -94,6 +97,7 @@ class TrainingRows(Dataset):
         self._store = store
         self.tokens, self.lengths = tokens.tokens, tokens.lengths
         self.limit, self.positives, self.vectors = negatives_per_query, positives, dict(vectors or {})
+        self.augmentation = augmentation
         self._group, self._known, self._starts = _known_positives(store)
 
     def __len__(self) -> int:
@@ -107,7 +111,10 @@ class TrainingRows(Dataset):
     @cached_property
     def most_tokens(self) -> np.ndarray:
         """The most tokens that each row shows in any epoch, (rows,) int64."""
-        return most_tokens(self.tokens, positives=1 if self.positives == "sample" else None, negatives=self.limit)
+        queries = None if self.augmentation is None else self.augmentation.longest
+        return most_tokens(
+            self.tokens, positives=1 if self.positives == "sample" else None, negatives=self.limit, queries=queries
+        )
 
     @property
     def source(self) -> str:
@@ -136,9 +143,11 @@ class TrainingRows(Dataset):
         if self.limit is not None and len(negatives) > self.limit:
             start = (row + epoch) * self.limit % len(negatives)
             negatives = (negatives + negatives)[start : start + self.limit]
-        scores = ids["scores"]
+        scores, query = ids["scores"], tokens["query"]
+        if self.augmentation is not None:
+            query = self.augmentation.query(row, ids["query_id"], epoch, query)
         return row, Example(
-            query=tokens["query"],
+            query=query,
             positives=[tokens["positives"][i] for i in positives],
             negatives=[tokens["negatives"][i] for i in negatives],
             query_id=ids["query_id"],
@@ -240,18 +249,22 @@ def _array(values: Iterable[int]) -> np.ndarray:
     return np.fromiter(values, dtype=np.int64)
 
 
-def most_tokens(tokens: datasets.Dataset, *, positives: int | None, negatives: int | None) -> np.ndarray:
+def most_tokens(
+    tokens: datasets.Dataset, *, positives: int | None, negatives: int | None, queries: np.ndarray | None = None
+) -> np.ndarray:
     """Return the largest number of tokens that each row shows in any epoch.
 
     Args:
         tokens: columns query, positives and negatives of a `TokenStore`.
         positives, negatives: how many of a row's a micro-batch holds at most; None for all.
+        queries: (rows,) tokens of what may stand in the place of each row's query; None: nothing.
 
     Returns:
         (rows,) int64.
     """
     columns = tokens.with_format("arrow")[:]
     query = np.concatenate([chunk.value_lengths().to_numpy() for chunk in columns.column("query").chunks])
+    query = query if queries is None else np.maximum(query, queries)
     return query + _longest(columns.column("positives"), positives) + _longest(columns.column("negatives"), negatives)
 
 

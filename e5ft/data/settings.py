@@ -25,6 +25,7 @@ RowFormat = Literal[
     "msmarco",
     "clicks",
 ]
+Noise = Literal["no_spaces", "nfd", "typos", "lower_case"]  # of queries: e5ft.data.noise
 _NAME = re.compile(r"\w[\w.\-]*")
 
 
@@ -62,6 +63,25 @@ class Columns(Settings):
     def mapped(self) -> bool:
         """Whether the query's or the document's column is named, so that none is found by its name alone."""
         return (self.query, self.document) != (None, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment(Settings):
+    """Noise in training queries. (NFD is none for a model that reads NFC: both are the same tokens.)
+
+    Attributes:
+        share: of the distinct queries that are noised in an epoch.
+        kinds: of noise, each as likely.
+    """
+
+    PATH: ClassVar[str] = "data.augment"
+    share: number(least=0, most=1) = 0.0
+    kinds: tuple[Literal["no_spaces", "typos", "lower_case"], ...] = ("no_spaces", "typos")
+
+    def check(self) -> None:
+        """Refuse a share of nothing, and a kind that is named twice."""
+        if (self.share and not self.kinds) or len(set(self.kinds)) != len(self.kinds):
+            self.refuse("kinds", "must be a list of at least one, each once, as [no_spaces,typos]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +215,7 @@ class DataSettings(Reading):
         keep_dir: evaluation folders whose scores training must not lower.
         eval_corpus_size: passages ranked while training.
         mix: sources that are mixed; None: one source.
+        augment: noise in the training queries.
     """
 
     PATH: ClassVar[str] = "data"
@@ -210,6 +231,7 @@ class DataSettings(Reading):
     keep_dir: tuple[FilePath, ...] | FilePath | None
     eval_corpus_size: Literal["auto"] | whole(1)
     mix: Mix | None = None
+    augment: Augment = Augment()
 
     def with_standard_rows(self, train_file: str, dev_file: str | None) -> "DataSettings":
         """The same settings for rows that e5ft wrote itself, in JSON lines under the standard names."""

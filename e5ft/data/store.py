@@ -299,6 +299,8 @@ def tokenize_rows(store: RowStore, tokenizer, text: TextSpec | Sequence[TextSpec
 def _tokenized(rows: datasets.Dataset, tokenizer, texts: tuple[TextSpec, ...], counts: dict, lengths: array) -> Iterator[dict]:
     def encoded(prepared: list[str], limit: int) -> Iterator[list[int]]:
         """Yield the tokens of each text, cut to the limit, and count the texts and the cuts."""
+        if not prepared:  # noised queries stand without passages
+            return iter(())
         output = tokenize(tokenizer, prepared, limit)
         counts["texts"] += len(prepared)
         counts["truncated"] += sum(bool(encoding.overflowing) for encoding in output.encodings)

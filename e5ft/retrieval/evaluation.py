@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +112,8 @@ class Evaluation:
             return None
         return calibrated(*(first_found(each.retrieval_set, each.run, each.scored) for each in (self.dev, self)))
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Write metrics.json, per_query.jsonl and run.trec; the folder appears complete, and replaces an older one."""
+    def save(self, folder: str | os.PathLike, facts: Mapping | None = None) -> None:
+        """Write metrics.json, with further facts, per_query.jsonl and run.trec; the folder appears complete, and replaces an older one."""
         with new_folder(folder) as temporary:
             summary = {
                 "set": self.set_name,
@@ -126,6 +126,7 @@ class Evaluation:
                 "interval_level": LEVEL,
                 "intervals": {name: list(ends) for name, ends in self.intervals.items()},
                 "threshold": self.threshold,
+                **(facts or {}),
             }
             write_json(temporary / "metrics.json", summary)
             write_lines(temporary / "per_query.jsonl", map(line_of, self.queries()))

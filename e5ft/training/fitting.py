@@ -220,7 +220,7 @@ def _largest(rows: TrainingRows, row: int, number: int) -> Example:
     positive_ids = range(first, first + len(positives))
     scored = bool(rows.ids[row]["scores"])
     return Example(
-        query=tokens["query"],
+        query=tokens["query"] if rows.augmentation is None else rows.augmentation.longest_query(row, tokens["query"]),
         positives=positives,
         negatives=negatives,
         query_id=first,

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
+from e5ft.data.augmentation import make_augmentation
 from e5ft.data.collator import TrainingRows
-from e5ft.data.settings import Columns
+from e5ft.data.settings import Augment, Columns
 from e5ft.data.store import load_rows, tokenize_rows
 from e5ft.retrieval.guide import guide_vectors
 from e5ft.training.losses import InfoNCE
@@ -21,7 +22,13 @@ def rows_file(write_rows):
 
 
 def make_dataset(
-    rows_file: str, cache: Path, encoder, *, guide_seed: int | None = None, positives: str = "sample"
+    rows_file: str,
+    cache: Path,
+    encoder,
+    *,
+    guide_seed: int | None = None,
+    positives: str = "sample",
+    augment: Augment | None = None,
 ) -> TrainingRows:
     """With `guide_seed`, steps carry the vectors of another random model ("guide") and of the encoder as it is ("base")."""
     store = load_rows(rows_file, Columns(), cache)
@@ -29,13 +36,14 @@ def make_dataset(
     if guide_seed is not None:
         models = {"guide": make_encoder(seed=guide_seed), "base": encoder}
         vectors = {name: guide_vectors(model, store, cache) for name, model in models.items()}
-    tokens = tokenize_rows(store, encoder.tokenizer, encoder.spec.text, cache)
-    return TrainingRows(store, tokens, positives=positives, vectors=vectors)
+    how = store, encoder.tokenizer, encoder.spec.text, cache
+    noise = make_augmentation(*how, augment or Augment(), seed=5)
+    return TrainingRows(store, tokenize_rows(*how), positives=positives, vectors=vectors, augmentation=noise)
 
 
 def make_trainer(
     rows_file: str, folder: Path, *, batch: int, accumulation: int, steps: int = 8, dropout: float = 0.0, encoder=None, loss=None,
-    evaluator=None, cls=ContrastiveTrainer, options=None, callbacks=None, guide_seed=None, positives="sample", **arguments,
+    evaluator=None, cls=ContrastiveTrainer, options=None, callbacks=None, guide_seed=None, positives="sample", augment=None, **arguments,
 ):  # fmt: skip
     encoder = encoder if encoder is not None else make_encoder(dropout=dropout)
     args = TrainingArguments(
@@ -45,7 +53,7 @@ def make_trainer(
         **{"save_strategy": "no", "logging_steps": 1, **arguments},
     )  # fmt: skip
     cache = Path(rows_file).parent / "cache"
-    dataset = make_dataset(rows_file, cache, encoder, guide_seed=guide_seed, positives=positives)
+    dataset = make_dataset(rows_file, cache, encoder, guide_seed=guide_seed, positives=positives, augment=augment)
     loss = loss if loss is not None else InfoNCE(temperature=0.05)
     return cls(
         encoder, args, dataset, loss, evaluator, optimizer_cls_and_kwargs=(torch.optim.AdamW, {"lr": 1e-3}),

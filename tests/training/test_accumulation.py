@@ -43,7 +43,7 @@ def test_a_step_is_the_same_however_it_is_cut(rows_file, tmp_path):
 def test_a_masked_step_is_the_same_however_it_is_cut(rows_file, tmp_path, kind):
     """(32x1) = (8x4), some but not all negatives masked: losses, norms, weights and masked shares.
 
-    guided: guide mask, distillation over the step, Matryoshka, divergence from the base, all positives of a row.
+    guided: guide mask, distillation over the step, Matryoshka, divergence from the base, all positives of a row, noised queries.
     """
     guided = kind == "guided"
     rows = two_processes.several_positives(rows_file) if guided else rows_file

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from e5ft import distributed
 from e5ft.data.collator import collate
+from e5ft.data.settings import Augment
 from e5ft.errors import NonFiniteError
 from e5ft.files import write_json, write_text
 from e5ft.retrieval.shards import Shards, search_shards
@@ -32,13 +33,18 @@ from tests.training.conftest import Gradients, losses_of, make_trainer, norms_of
 
 ARRAY_COUNTS = ((3, 7), (0, 2), (0, 0))
 CUTS = ((16, 1), (8, 2), (4, 4))  # times two processes: 32 rows a step
+NOISE = Augment(0.5, ("typos",))
 SHARDED_TEXTS = (23, 1)  # of which each process encodes its half; one text is one process's
 
 
 def guided() -> dict:
-    """Guide vectors and the base's travel between processes with the identities; masks, KL and cuts are of the whole step."""
+    """Guide vectors and the base's travel between processes with the identities; masks, KL and cuts are of the whole step.
+
+    Half of the queries are noised: whoever holds a row of a query, it shows the same.
+    """
     inner = Distillation(0.1, "guide", candidates="step", false_negatives="guide", margin=-0.05, mask_hard=False)
-    return {"loss": Regularised(Matryoshka(inner, [32, 8]), weight=0.5, temperature=0.1), "guide_seed": 3, "positives": "all"}
+    loss = Regularised(Matryoshka(inner, [32, 8]), weight=0.5, temperature=0.1)
+    return {"loss": loss, "guide_seed": 3, "positives": "all", "augment": NOISE}
 
 
 def margin_mask() -> InfoNCE:
@@ -195,7 +201,7 @@ def main(rows_file: str, folder: Path) -> None:
     found["guided"] = trained(several_positives(rows_file), folder / "guided", batch=8, accumulation=2, steps=4, **guided())
     found["fitted"] = fitted(rows_file, folder / "fitted", room=10**9 if rank == 0 else 250)
     for batch, accumulation in ((16, 1), (4, 4)):
-        resumable = {"batch": batch, "accumulation": accumulation, "steps": 5, "dropout": 0.2}
+        resumable = {"batch": batch, "accumulation": accumulation, "steps": 5, "dropout": 0.2, "augment": NOISE}
         whole = folder / f"whole-{batch}"
         found["whole", batch] = trained(rows_file, whole, save_strategy="steps", save_steps=1, **resumable)
         for step in (1, 4) if accumulation > 1 else (4,):  # three steps an epoch: within the first and within the second

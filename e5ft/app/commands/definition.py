@@ -43,6 +43,7 @@ def of_settings(settings: TrainSettings) -> dict:
         "lora": None if settings.lora is None else settings.lora.to_dict(),
         # Older checkpoints have no such field.
         **({"freeze": frozen_parts(settings.model.freeze)} if settings.model.freeze else {}),
+        **({"augment": values["data"]["augment"]} if settings.data.augment.share else {}),
         "negatives_per_query": values["data"]["negatives_per_query"],
         "queries per step": rows,
         "cutoffs": values["evaluation"]["cutoffs"],

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from e5ft.modeling.settings import ModelSource, model_folders
 from e5ft.retrieval.comparison import Difference, paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_model, score_sizes
 from e5ft.retrieval.hybrid import choosing_set, weight_of, weighting
+from e5ft.retrieval.robustness import NoisedSet, noise_record, noised_sets, robustness_table
 from e5ft.retrieval.score_table import Row, ScoreTable
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.small_vectors import Centre, centre_words
@@ -47,26 +49,39 @@ def evaluate(settings: EvalSettings, sets: Sequence[RetrievalSet] | None = None)
     dev = None if dev is None else choosing_set(dev, dev, dev, seed=settings.seed)
     weight = weighting(settings.evaluation, dev)
     measured: list[dict[str, Evaluation]] = []
+    noisy, rough = [noised_sets(each, settings.robustness) for each in sets], []
     score = _scorer(settings, settings.model)
-    for each in sets:
+    for each, variants in zip(sets, noisy, strict=True):
         bm25 = score_bm25(each, settings.evaluation, seed=settings.seed)
         model, small = score(score_sizes, each, bm25=bm25, weight=weight, dev=dev)
         weight, dev = weight_of(model), None  # the target's decide
         named = {"model": model, **{f"model_{key}": one for key, one in small.items()}, "bm25": bm25, "hybrid": model.hybrid}
         measured.append({name: one for name, one in named.items() if one is not None})
+        rough.append({"model": _noised(variants, partial(score, score_model))})
+        if bm25 is not None:
+            rough[-1]["bm25"] = _noised(variants, lambda each: score_bm25(each, settings.evaluation, seed=settings.seed))
     for number, source in enumerate(others, start=1):
         score = _scorer(settings, source)
-        for each, named in zip(sets, measured, strict=True):
-            named["compare" if number == 1 else f"compare_{number}"] = score(score_model, each)
+        for each, named, variants, found in zip(sets, measured, noisy, rough, strict=True):
+            name = "compare" if number == 1 else f"compare_{number}"
+            named[name] = score(score_model, each)
+            found[name] = _noised(variants, partial(score, score_model))
     metrics = headline(list(settings.evaluation.cutoffs))
-    main, rows, notes = main_metric(metrics), [], {}
-    for named in measured:
+    main, rows, notes, noise = main_metric(metrics), [], {}, []
+    for named, variants, found_noised in zip(measured, noisy, rough, strict=True):
         for name, one in named.items():
             one.save(root / one.set_name / name)
             found = None if name == "model" else _difference(named["model"], one, metrics, root, name, settings.seed)
             rows.append(Row(one, None if found is None else -found[main]))
             if found is not None:
                 notes |= dict.fromkeys(few_queries(one.set_name, len(one.scored), main, dataclasses.asdict(found[main])))
+        for kind, variant in variants.items():
+            for name, by_kind in found_noised.items():
+                one = dataclasses.replace(by_kind[kind], label=f"{named[name].label}, {kind}")
+                record = noise_record(variant, named[name], one, metrics, seed=settings.seed)
+                one.save(root / one.set_name / f"{name}_{kind}", record)
+                rows.append(Row(one, -paired_differences(named["model"], one, [main], seed=settings.seed)[main]))
+                noise.append((f"{one.set_name}: {named[name].label}" if len(sets) > 1 else named[name].label, record))
     table, first = ScoreTable(rows, metrics, main), measured[0]["model"]
     table.write(root)
     say(f"\n{table.text()}\n{main} to the first: the row less {first.label}, paired over queries, with its 95 % interval")
@@ -76,8 +91,15 @@ def evaluate(settings: EvalSettings, sets: Sequence[RetrievalSet] | None = None)
     say("\n" + in_words(len(first.scored), {name: measured[0][key].metrics for key, name in names.items() if key in measured[0]}))
     for line in [*threshold_lines(first), *notes]:
         say(line)
+    if noise:
+        say(f"\nnoise in the queries, paired over them:\n{robustness_table(noise)}")
     say(f"\ntable.md, table.csv, table.tex, metrics, per-query results and TREC runs: {relative(root)}")
     return first.metrics[main]
+
+
+def _noised(variants: dict[str, NoisedSet], score: Callable[[RetrievalSet], Evaluation]) -> dict[str, Evaluation]:
+    """What a system scores on a set under each kind of noise."""
+    return {kind: score(variant.retrieval_set) for kind, variant in variants.items()}
 
 
 def _scorer(settings: EvalSettings, source: ModelSource) -> Callable[..., Any]:

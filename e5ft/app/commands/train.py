@@ -24,6 +24,7 @@ from e5ft.app.settings.plan import plan
 from e5ft.app.settings.training import training_arguments
 from e5ft.app.telling import findings, report
 from e5ft.app.telling.report import say
+from e5ft.data.augmentation import make_augmentation
 from e5ft.data.collator import TrainingRows, most_tokens
 from e5ft.data.sampler import StepSampler
 from e5ft.data.store import TokenStore, tokenize_rows
@@ -143,7 +144,7 @@ class _Run:
             step = 0 if self.checkpoint is None else checkpoint.step_of(self.checkpoint)
             say(f"resuming from step {step:,}" if step else "no usable checkpoint; starting from step 0")
         overlaps = data.overlaps() if distributed.is_main() else ()
-        tokens = self._tokens(encoder, data)
+        tokens = tokenize_rows(*self._texts(encoder, data))
         positives = 1 if settings.step.positives == "sample" else None
         most = most_tokens(tokens.tokens, positives=positives, negatives=settings.data.negatives_per_query)
         row_tokens = float(most.mean())  # that a row shows in an epoch at most, on average
@@ -193,10 +194,11 @@ class _Run:
             setattr(self.arguments, name, getattr(self.settings.training, name))
         return self.settings
 
-    def _tokens(self, encoder: Encoder, data: TrainingData) -> TokenStore:
+    def _texts(self, encoder: Encoder, data: TrainingData) -> tuple:
+        """The rows and how they are tokenised, as `tokenize_rows` takes it."""
         text = encoder.spec.text
         texts = text if data.mix is None else [source.text(text) for source in data.mix.sources]
-        return tokenize_rows(data.train, encoder.tokenizer, texts, Path(self.settings.cache_dir))
+        return data.train, encoder.tokenizer, texts, Path(self.settings.cache_dir)
 
     def _plan_evaluation(
         self, encoder: Encoder, data: TrainingData, scored: Sequence[RetrievalSet], row_tokens: float
@@ -246,10 +248,14 @@ class _Run:
         vectors, first = self.setup.side_vectors(encoder, data.train, cache, batch_tokens), None
         if same_corpus is not None and arguments.eval_on_start:
             first = kept_vectors(encoder, data.dev, same_corpus, settings.evaluation, cache)
+        noise = make_augmentation(*self._texts(encoder, data), settings.data.augment, settings.seed)
+        if noise is not None:
+            say(report.header_line("noise", noise.words))
         if settings.lora is not None:  # only now: the base's vectors, of scores and sides, are found again under its own weights
             add_adapters(encoder, settings.lora, settings.seed)
         if training.compact_embedding and self.optimizer[0] is torch.optim.AdamW:
-            compact(encoder, tokens.vocabulary())
+            seen = [each.vocabulary() for each in (tokens, noise) if each is not None]
+            compact(encoder, np.unique(np.concatenate(seen)))
         guide = vectors["guide"].digest if "guide" in vectors else None
         trained = len(encoder.backbone.get_input_embeddings().weight)
         self.definition |= {**definition.of_data(data), "guide": guide, "trained token embeddings": trained}
@@ -259,7 +265,7 @@ class _Run:
         if training.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         positives, negatives = settings.step.positives, settings.data.negatives_per_query
-        rows = TrainingRows(data.train, tokens, negatives, positives=positives, vectors=vectors)
+        rows = TrainingRows(data.train, tokens, negatives, positives=positives, vectors=vectors, augmentation=noise)
         try:
             trainer = ContrastiveTrainer(
                 encoder,

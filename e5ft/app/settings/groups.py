@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import urlparse
 
 from e5ft.app.settings.training import TrainingSettings
-from e5ft.data.settings import DataSettings
+from e5ft.data.settings import DataSettings, Noise
 from e5ft.exporting.trim_settings import TrimSettings
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import EvaluationSettings, MiningSettings
@@ -175,6 +175,7 @@ class EvalSettings(Settings):
     """Everything that eval.py can be told; the fields are described in conf/eval.yaml."""
 
     compare: tuple[FilePath, ...] | FilePath | None
+    robustness: tuple[Noise, ...]
     output_dir: FilePath | None
     seed: Seed
     cache_dir: FilePath
@@ -184,7 +185,9 @@ class EvalSettings(Settings):
     evaluation: EvaluationSettings
 
     def check(self) -> None:
-        """Make `compare` a tuple."""
+        """Make `compare` a tuple, and refuse a kind of noise that is named twice."""
+        if len(set(self.robustness)) != len(self.robustness):
+            self.refuse("robustness", "must be each once, as [no_spaces,typos]")
         object.__setattr__(self, "compare", (self.compare,) if isinstance(self.compare, str) else tuple(self.compare or ()))
 
 

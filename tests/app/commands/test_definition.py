@@ -94,6 +94,14 @@ def test_frozen_parts_are_part_of_it_by_their_meaning(composed, settings):
     assert not changed(frozen[0], frozen[1]) and changed(frozen[0], frozen[2]) == {"freeze"}
 
 
+def test_noise_in_queries_is_part_of_it_where_there_is_any(composed, settings):
+    before = definition.of_settings(settings)
+    noised = [definition.of_settings(composed("train", *TINY, f"data.augment.share={share}")) for share in (0.2, 0.3)]
+    other = definition.of_settings(composed("train", *TINY, "data.augment.share=0.2", "data.augment.kinds=[typos]"))
+    assert "augment" not in before and changed(before, noised[0]) == {"augment"}
+    assert changed(noised[0], noised[1]) == {"augment.share"} and changed(noised[0], other) == {"augment.kinds"}
+
+
 def test_paths_tracking_and_another_cut_of_the_step_are_free(composed, settings, tmp_path):
     free = [
         "name=other", "tracking.project=other", "training.per_device_train_batch_size=8", "training.gradient_accumulation_steps=2",

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from shutil import copytree
 
@@ -17,7 +18,7 @@ from e5ft.exporting.folder import ExportError, export_model
 from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
-from tests.conftest import make_encoder
+from tests.conftest import PLACES, make_encoder
 from tests.weights_file import overrides
 
 
@@ -80,6 +81,40 @@ def test_small_vectors_are_rows_and_bits_are_about_the_centre_that_export_kept(r
     ]
     for line in (f"int8 {dimension}", f"binary (centred), rescored {dimension // 8}", "first 8 dimensions, binary (centred) 1"):
         assert f", {line} " in re.sub(" +", " ", table), table
+
+
+def test_noise_in_the_queries_is_rows_with_what_it_costs(run, composed, write_rows, tmp_path, capsys):
+    """Of the model, of BM25 and of the model compared; the model reads NFC, so that NFD costs nothing, to the last digit."""
+    rows = [{"query": f"{place} 도서관 Wifi 위치", "document": f"{place} 도서관 안내"} for place in PLACES]
+    out, kinds = tmp_path / "out", ("no_spaces", "nfd", "typos", "lower_case")
+    given = f"model.path={run}/model", f"data.dev_file={write_rows(rows, 'mine.jsonl')}", f"output_dir={out}"
+    evaluate(
+        composed(
+            "eval",
+            *given,
+            f"compare={shutil.copytree(run, 'copy')}",
+            f"robustness=[{','.join(kinds)}]",
+            "evaluation.intervals=50",
+        )
+    )
+    printed = capsys.readouterr().out
+    table, noise = printed.split("\nnoise in the queries, paired over them:\n")
+    labels = [line.split("  ")[0] for line in table.splitlines()]
+    assert sum(label.endswith(tuple(f", {kind}" for kind in kinds)) for label in labels) == 12
+    clean = {name: read_json(out / f"mine/{name}/metrics.json") for name in ("model", "bm25", "compare")}
+    for name, whole in clean.items():
+        for kind in kinds:
+            found = read_json(out / f"mine/{name}_{kind}/metrics.json")
+            assert (found["noise"], found["changed"], found["label"]) == (kind, len(PLACES), f"{whole['label']}, {kind}")
+            difference = found["differences"]["ndcg@10"]
+            assert difference["mean"] == pytest.approx(found["metrics"]["ndcg@10"] - whole["metrics"]["ndcg@10"])
+            assert f"{difference['mean']:+.3f} [" in noise
+            if kind == "nfd" or (kind, name) == ("lower_case", "bm25"):
+                assert found["metrics"] == whole["metrics"]
+    assert read_json(out / "mine/model_typos/metrics.json")["metrics"] != clean["model"]["metrics"]
+    assert any(f"no_spaces: '{place} 도서관 Wifi 위치' became '{place}도서관Wifi위치'\n" in noise for place in PLACES)
+    with pytest.raises(ConfigurationError, match=r"robustness=.*must be each once, as \[no_spaces,typos\]"):
+        composed("eval", *given, "robustness=[typos,typos]")
 
 
 def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_path, capsys):

@@ -225,6 +225,42 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained, monkeypatch):
     assert read_json(whole / "summary.json")["scores"] == read_json(cut / "summary.json")["scores"]
 
 
+def test_noise_in_queries_trains_another_model_with_either_kind_of_table_and_resumes(trained, capsys, monkeypatch):
+    """Noised queries hold tokens that no clean text has: they stand in the compact table too. Stopped in the second epoch."""
+    from e5ft.training.trainer import ContrastiveTrainer
+
+    given = (
+        "data.max_train_rows=40",
+        "training.max_steps=4",
+        "training.save_steps=1",
+        "training.eval_strategy=no",
+        "training.load_best_model_at_end=false",
+        "evaluation.bm25=null",
+    )
+    noise = ("data.augment.share=0.5", "data.augment.kinds=[no_spaces,typos,lower_case]")
+    found = {}
+    for name, more in {"clean": (), "noised": noise, "whole table": (*noise, "training.compact_embedding=false")}.items():
+        _, folder = trained(*given, *more, run_dir=f"outputs/{name}")
+        assert ("  noise       in 50% of the queries of an epoch, no_spaces: '" in capsys.readouterr().out) == (name != "clean")
+        found[name] = [entry["loss"] for entry in lines(folder / "metrics.jsonl") if "loss" in entry]
+    assert found["clean"] != found["noised"]
+    np.testing.assert_allclose(found["noised"], found["whole table"], rtol=0, atol=1e-5)
+    plain_log = ContrastiveTrainer.log
+
+    def log_and_terminate(self, logs, start_time=None):
+        if self.state.global_step == 3 and "loss" in logs:
+            os.kill(os.getpid(), signal.SIGTERM)
+        plain_log(self, logs, start_time)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ContrastiveTrainer, "log", log_and_terminate)
+        with pytest.raises(TerminatedError):
+            trained(*given, *noise, run_dir="outputs/cut")
+    _, cut = trained(*given, *noise, "resume=true", run_dir="outputs/cut")
+    losses = {entry["step"]: entry["loss"] for entry in lines(cut / "metrics.jsonl") if "loss" in entry}
+    assert [losses[step] for step in (1, 2, 3, 4)] == found["noised"]
+
+
 def test_resuming_another_training_is_refused_field_by_field(trained):
     _, folder = trained("training.max_steps=2")
     before = (folder / "config.yaml").read_text()
