@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from e5ft.app.commands.data import load_dev_beside
-from e5ft.app.commands.reading import evaluation_set
+from e5ft.app.commands.reading import evaluation_set, suite_tasks
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import EvalSettings
 from e5ft.app.telling.report import header_line, relative, say, set_notes, text_format
@@ -17,21 +17,26 @@ from e5ft.modeling.settings import ModelSource, model_folder
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_model, score_sizes
 from e5ft.retrieval.hybrid import choosing_set, weighting
+from e5ft.retrieval.mteb_suite import MtebEncoder, mean_of, public_name, run_tasks, score_table
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.small_vectors import Centre, centre_words
 from e5ft.retrieval.tables import aligned, difference_text, few_queries, format_table, headline, main_metric
 
 
-def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) -> float:
+def evaluate(settings: EvalSettings, read: RetrievalSet | list[Any] | None = None) -> float:
     """Run one evaluation.
 
     Args:
         settings: of eval.py.
-        retrieval_set: what it ranks, where it has been read already.
+        read: what it ranks, or the suite's tasks, where they have been read already.
 
     Returns:
-        The model's nDCG at 10 (or at the largest cutoff below it).
+        The model's nDCG at 10 (or at the largest cutoff below it); of a suite the mean of its tasks' scores.
     """
+    return _on_set(settings, read) if settings.suite is None else _on_suite(settings, read)
+
+
+def _on_set(settings: EvalSettings, retrieval_set: RetrievalSet | None) -> float:
     source = settings.model
     other = None if settings.compare is None else ModelSource(path=model_folder(settings.compare, "compare"))
     retrieval_set = retrieval_set or evaluation_set(settings)
@@ -71,6 +76,21 @@ def evaluate(settings: EvalSettings, retrieval_set: RetrievalSet | None = None) 
         say(f"\n{main} that small vectors lose against {whole}, paired over queries:\n{aligned(lost)}")
     say(f"\nmetrics, per-query results and TREC runs: {relative(folder)}")
     return model.metrics[main]
+
+
+def _on_suite(settings: EvalSettings, tasks: list[Any] | None) -> float:
+    tasks = tasks or suite_tasks(settings)
+    source, scores = settings.model, []
+    encoder = load_encoder(source, device_of(settings.device))
+    say(text_format(encoder))
+    options = {"batch_tokens": settings.evaluation.batch_tokens, "cache": Path(settings.cache_dir)}
+    model = MtebEncoder(encoder, public_name(source.path, source.label), **options)
+    folder = _output(settings, source) / ("" if settings.output_dir else "mteb")
+    for score in run_tasks(model, tasks, folder):
+        scores.append(score)
+        say(header_line(f"{len(scores)} of {len(tasks)}", str(score)))
+    say(f"\n{score_table(scores)}\n\nMTEB's results: {relative(folder)}")
+    return mean_of(scores)
 
 
 def _score(settings: EvalSettings, source: ModelSource, retrieval_set: RetrievalSet, score: Callable[..., Any], **mixed) -> Any:

@@ -173,6 +173,10 @@ class TrainSettings(Settings):
 class EvalSettings(Settings):
     """Everything that eval.py can be told; the fields are described in conf/eval.yaml."""
 
+    suite: Literal["mteb"] | None
+    tasks: tuple[Word, ...]
+    task_types: tuple[Word, ...]
+    languages: tuple[Word, ...]
     compare: FilePath | None
     output_dir: FilePath | None
     seed: Seed
@@ -181,6 +185,21 @@ class EvalSettings(Settings):
     data: DataSettings
     model: ModelSource
     evaluation: EvaluationSettings
+
+    def check(self) -> None:
+        """Refuse a suite without tasks, and what does not go with one."""
+        if self.suite is None:
+            for field in ("tasks", "task_types", "languages"):
+                if getattr(self, field):
+                    self.refuse(field, "goes with suite=mteb alone; add it, or leave this out")
+            return
+        if not self.tasks:
+            self.refuse("tasks", "must name tasks or benchmarks of MTEB: tasks=[Ko-StrategyQA], 'tasks=[\"MTEB(kor, v2)\"]'")
+        if self.compare is not None:
+            self.refuse("compare", "must be null with suite=mteb; measure each model by itself, into one output_dir=DIR")
+        for field in ("eval_dir", "dev_file"):
+            if getattr(self.data, field) is not None:
+                self.data.refuse(field, "must be null with suite=mteb, whose tasks have texts of their own")
 
 
 @dataclasses.dataclass(frozen=True)
