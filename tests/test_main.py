@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from e5ft.__main__ import main
+from e5ft.app.runs.script import COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,9 @@ def test_usage_is_output_where_it_is_asked_for_and_an_error_otherwise(monkeypatc
         main()
     printed = capsys.readouterr()._asdict()
     assert ended.value.code == code
-    assert printed.pop(stream).startswith("usage: e5ft train|eval|mine|export|check|serve") and set(printed.values()) == {""}
+    usage, _, *verbs, _, _ = printed.pop(stream).splitlines()
+    assert usage.startswith("usage: e5ft train|eval|mine|export|check|serve") and set(printed.values()) == {""}
+    assert [line.split()[0] for line in verbs] == list(COMMANDS) and all(line.endswith(".") for line in verbs)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from e5ft.app.commands.data import load_dev_beside
-from e5ft.app.commands.reading import evaluation_sets
+from e5ft.app.commands.reading import evaluation_sets, suite_tasks
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import EvalSettings
 from e5ft.app.telling.report import header_line, relative, say, set_notes, text_format, threshold_lines
@@ -20,6 +20,7 @@ from e5ft.modeling.settings import ModelSource, model_folders
 from e5ft.retrieval.comparison import Difference, paired_differences
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_model, score_sizes
 from e5ft.retrieval.hybrid import choosing_set, weight_of, weighting
+from e5ft.retrieval.mteb_suite import MtebEncoder, mean_of, public_name, run_tasks, score_table
 from e5ft.retrieval.robustness import NoisedSet, noise_record, noised_sets, robustness_table
 from e5ft.retrieval.score_table import Row, ScoreTable
 from e5ft.retrieval.sets import RetrievalSet
@@ -27,16 +28,20 @@ from e5ft.retrieval.small_vectors import Centre, centre_words
 from e5ft.retrieval.tables import few_queries, headline, in_words, main_metric
 
 
-def evaluate(settings: EvalSettings, sets: Sequence[RetrievalSet] | None = None) -> float:
-    """Run one evaluation: every model on every set, and one table of all.
+def evaluate(settings: EvalSettings, read: Sequence[Any] | None = None) -> float:
+    """Run one evaluation: every model on every set, and one table of all; or one model on MTEB's tasks.
 
     Args:
         settings: of eval.py.
-        sets: what is ranked, where it has been read already: the target first, then those of data.keep_dir.
+        read: what is ranked, where it has been read already: the target first, then those of data.keep_dir; or the tasks.
 
     Returns:
-        The first model's nDCG at 10 (or at the largest cutoff below it) on the target.
+        The first model's nDCG at 10 (or at the largest cutoff below it) on the target; of a suite the mean of its tasks' scores.
     """
+    return _on_sets(settings, read) if settings.suite is None else _on_suite(settings, read)
+
+
+def _on_sets(settings: EvalSettings, sets: Sequence[RetrievalSet] | None) -> float:
     others = [ModelSource(path=path) for path in model_folders(settings.compare, "compare", settings.model.path, optional=True)]
     sets, root = sets or evaluation_sets(settings), _output(settings, settings.model)
     _check_free(root, sets)
@@ -100,6 +105,21 @@ def evaluate(settings: EvalSettings, sets: Sequence[RetrievalSet] | None = None)
 def _noised(variants: dict[str, NoisedSet], score: Callable[[RetrievalSet], Evaluation]) -> dict[str, Evaluation]:
     """What a system scores on a set under each kind of noise."""
     return {kind: score(variant.retrieval_set) for kind, variant in variants.items()}
+
+
+def _on_suite(settings: EvalSettings, tasks: list[Any] | None) -> float:
+    tasks = tasks or suite_tasks(settings)
+    source, scores = settings.model, []
+    encoder = load_encoder(source, device_of(settings.device))
+    say(text_format(encoder))
+    options = {"batch_tokens": settings.evaluation.batch_tokens, "cache": Path(settings.cache_dir)}
+    model = MtebEncoder(encoder, public_name(source.path, source.label), **options)
+    folder = _output(settings, source) / ("" if settings.output_dir else "mteb")
+    for score in run_tasks(model, tasks, folder):
+        scores.append(score)
+        say(header_line(f"{len(scores)} of {len(tasks)}", str(score)))
+    say(f"\n{score_table(scores)}\n\nMTEB's results: {relative(folder)}")
+    return mean_of(scores)
 
 
 def _scorer(settings: EvalSettings, source: ModelSource) -> Callable[..., Any]:

@@ -26,6 +26,7 @@ from e5ft.files import read_json
 from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval.candidates import SOURCES, sources_that_need
 from e5ft.retrieval.filters import FILTERS, need_scores
+from e5ft.retrieval.mteb_suite import find_tasks
 from e5ft.retrieval.sets import RetrievalSet, shrink_corpus
 from e5ft.retrieval.settings import MiningSettings
 from e5ft.serving.listening import listen
@@ -72,6 +73,13 @@ def evaluation_sets(settings: EvalSettings) -> list[RetrievalSet]:
     name = source.name if isinstance(source, BeirSplit) else stem(source.file)
     keep = locate_keep_sets(data.keep_dir, data.eval_split, Path(settings.cache_dir), name)
     return [load_evaluation_set(settings), *(load_set(each, settings) for each in keep)]
+
+
+def suite_tasks(settings: EvalSettings) -> list[Any]:
+    """Say what is about to be measured on how many of MTEB's tasks, and find them."""
+    tasks = find_tasks(settings.tasks, settings.task_types, settings.languages)
+    say(f"e5ft: {settings.model.label}, on {len(tasks)} of MTEB's tasks")
+    return tasks
 
 
 def searched_set(settings: ServeSettings) -> tuple[socket.socket, RetrievalSet]:
@@ -187,7 +195,7 @@ def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
 
 _READERS = {
     "train": _training_data,
-    "eval": evaluation_sets,
+    "eval": lambda settings: evaluation_sets(settings) if settings.suite is None else suite_tasks(settings),
     "mine": _mining_data,
     "export": lambda settings: sets_to_measure(settings) if settings.measures else None,
     "serve": searched_set,

@@ -85,6 +85,11 @@ def shipped(name: str) -> Path:
     return clone if (package.parent / "train.py").is_file() and clone.exists() else package / "shipped" / name
 
 
+def purpose(script: str) -> str:
+    """What a script is for, in one sentence: the first line of its --help."""
+    return OmegaConf.select(OmegaConf.load(shipped(f"conf/{script}.yaml")), "hydra.help.header", default="\n").splitlines()[0]
+
+
 def register() -> None:
     """Make the resolvers and the node of TrainingArguments' fields known to Hydra; calling it again changes nothing."""
     resolvers = {"project": lambda path: str(shipped(path)), "run_dir": run_dir, "sweep_dir": sweep_dir}

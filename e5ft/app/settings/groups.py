@@ -174,6 +174,10 @@ class TrainSettings(Settings):
 class EvalSettings(Settings):
     """Everything that eval.py can be told; the fields are described in conf/eval.yaml."""
 
+    suite: Literal["mteb"] | None
+    tasks: tuple[Word, ...]
+    task_types: tuple[Word, ...]
+    languages: tuple[Word, ...]
     compare: tuple[FilePath, ...] | FilePath | None
     robustness: tuple[Noise, ...]
     output_dir: FilePath | None
@@ -185,10 +189,26 @@ class EvalSettings(Settings):
     evaluation: EvaluationSettings
 
     def check(self) -> None:
-        """Make `compare` a tuple, and refuse a kind of noise that is named twice."""
+        """Refuse a kind of noise that is named twice, a suite without tasks, and what does not go with one; make `compare` a tuple."""
         if len(set(self.robustness)) != len(self.robustness):
             self.refuse("robustness", "must be each once, as [no_spaces,typos]")
+        if self.suite is not None:
+            self._check_suite()
+        elif any((self.tasks, self.task_types, self.languages)):
+            field = next(name for name in ("tasks", "task_types", "languages") if getattr(self, name))
+            self.refuse(field, "goes with suite=mteb alone; add it, or leave this out")
         object.__setattr__(self, "compare", (self.compare,) if isinstance(self.compare, str) else tuple(self.compare or ()))
+
+    def _check_suite(self) -> None:
+        if not self.tasks:
+            self.refuse("tasks", "must name tasks or benchmarks of MTEB: tasks=[Ko-StrategyQA], 'tasks=[\"MTEB(kor, v2)\"]'")
+        if self.compare:
+            self.refuse("compare", "must be empty with suite=mteb; measure each model by itself, into one output_dir=DIR")
+        if self.robustness:
+            self.refuse("robustness", "must be empty with suite=mteb, whose queries stay as they are")
+        for field in ("eval_dir", "dev_file", "keep_dir"):
+            if getattr(self.data, field):
+                self.data.refuse(field, "must be left out with suite=mteb, whose tasks have texts of their own")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from shutil import copytree
 
@@ -19,6 +20,7 @@ from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from tests.conftest import PLACES, make_encoder
+from tests.retrieval import mteb_recorded
 from tests.weights_file import overrides
 
 
@@ -334,3 +336,29 @@ def test_export_of_a_checkpoint(run, composed, tmp_path, capsys):
     (tmp_path / "mine/thesis.txt").write_text("keep me")
     with pytest.raises(ConfigurationError, match="holds other files"):
         export(composed("export", f"model.path={checkpoint}", f"output_dir={tmp_path / 'mine'}"))
+
+
+def test_tasks_of_mteb_are_measured_into_its_own_layout_and_told_in_one_table(run, composed, monkeypatch, capsys):
+    for name, module in mteb_recorded.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    given = (f"model.path={run}", "suite=mteb", "tasks=['MTEB(kor, v2)']")
+    value = evaluate(composed("eval", *given))
+    printed = capsys.readouterr().out
+    assert f"e5ft: {run}/model, on 2 of MTEB's tasks\n" in printed and "mean pooling, 'query: ' / 'passage: '" in printed
+    assert "  1 of 2      KorSTS: " in printed and printed.count("ndcg_at_10") == 1 and "mean of tasks" in printed
+    (folder,) = (run / f"eval/mteb/results/local__{run.name}").iterdir()
+    scores = [read_json(folder / f"{name}.json")["main_score"] for name in ("KorSTS", "Ko-StrategyQA")]
+    assert value == pytest.approx(sum(scores) / 2)
+    evaluate(composed("eval", *given, "task_types=[STS]", "output_dir=both"))
+    assert [file.name for file in Path(f"both/results/local__{run.name}/{folder.name}").iterdir()] == ["KorSTS.json"]
+
+
+def test_a_task_of_one_s_own_runs_in_the_package(run, composed, capsys):
+    pytest.importorskip("mteb")
+    own = ",".join(f"tests.retrieval.mteb_local:{name}" for name in ("WordRetrieval", "Unreachable"))
+    with pytest.raises(DataError, match=r"suite=mteb: 1 of 2 tasks failed \(Unreachable\)"):
+        evaluate(composed("eval", f"model.path={run}", "suite=mteb", f"tasks=['{own.replace(',', chr(39) + ',' + chr(39))}']"))
+    printed = capsys.readouterr().out
+    assert "  2 of 2      Unreachable: failed: ConnectionError: no route to the hub\n" in printed
+    assert "WordRetrieval  Retrieval  ndcg_at_10" in printed
+    assert len([*run.glob(f"eval/mteb/results/local__{run.name}/*/WordRetrieval.json")]) == 1

@@ -156,6 +156,11 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, tmp_path, ov
         ("train", "model.freeze=embeddings", "model.freeze='embeddings': must be a list, each item embeddings"),
         ("mine", "model.freeze=[0]", "model.freeze=[0]: must be [] here: only train.py trains"),
         ("eval", "device=gpu", "device='gpu': must be auto, cpu or cuda"),
+        ("eval", "suite=beir", "suite='beir': must be"),
+        ("eval", "suite=mteb", "tasks=(): must name tasks or benchmarks of MTEB: tasks=[Ko-StrategyQA]"),
+        ("eval", "tasks=[KorSTS]", "tasks=('KorSTS',): goes with suite=mteb alone"),
+        ("eval", "suite=mteb tasks=[KorSTS] compare=other", "compare='other': must be empty with suite=mteb"),
+        ("eval", "suite=mteb tasks=[KorSTS] data.eval_dir=eval", "data.eval_dir='eval': must be left out with suite=mteb"),
         ("mine", "filters=null", "filters=None: must be a mapping"),
         ("mine", "filters.percent=2", "filters.percent=2: must be above 0 and at most 1, or null"),
         ("mine", "+eval_dir=x", "eval_dir='x': no such field"),
@@ -185,7 +190,11 @@ def test_a_field_that_is_none_is_told_with_what_was_meant(composed, tmp_path, ov
 )
 def test_what_is_out_of_range_is_refused_when_the_settings_are_made(composed, script, override, words):
     with pytest.raises(ConfigurationError) as caught:
-        composed(script, override, *(["model.path=."] if script in ("eval", "export", "serve") else []))
+        composed(
+            script,
+            *(override.split() if "suite=" in override else [override]),
+            *(["model.path=."] if script in ("eval", "export", "serve") else []),
+        )
     assert str(caught.value).startswith(words)
 
 
