@@ -1,29 +1,40 @@
 """Rows that stand twice, exactly or nearly, and documents that are nearly the same."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
 
-from e5ft.auditing.near_pairs import near_heads
+from e5ft.auditing.near_pairs import Similarity, near_heads
 from e5ft.auditing.rows import DOCUMENT, NEGATIVE, QUERY, AuditedRows, Finding, field_name
+
+BESIDE = 0.5  # similarity from which two queries are near-copies, given that their documents are
+_COMPARED = 50  # rows of the same documents that a row is compared with
 
 
 class Duplicates:
-    """Rows and texts by what they are near-copies of.
+    """Rows and documents by what they are near-copies of.
 
     Args:
         rows: what is audited.
 
     Attributes:
         first: row -> the earlier row that it equals.
-        near: row -> the earlier row of which it is a near-copy.
-        heads: (T,) int64: of each query, and of each document, the first of its kind that it equals or is a near-copy of.
+        near: row -> the earlier row of which it is a near-copy: its documents equal the other's or are near-copies of them, and
+            the queries share `BESIDE` or more.
+        heads: (T,) int64, of each document the first that it equals or is a near-copy of.
     """
 
     def __init__(self, rows: AuditedRows):
         self._rows = rows
-        self.heads = {role: self._heads(role) for role in (QUERY, DOCUMENT)}
-        exact, near = {}, {}
+        chosen = rows.distinct(DOCUMENT)
+        self.heads = np.arange(len(rows.texts))
+        self.heads[chosen] = chosen[near_heads([rows.texts[number] for number in chosen])]
+        queries = rows.distinct(QUERY)
+        similarity, position = Similarity([rows.texts[number] for number in queries]), np.full(len(rows.texts), -1)
+        position[queries] = np.arange(len(queries))
+        exact: dict[tuple, int] = {}
+        earlier: dict[frozenset[int], list[int]] = defaultdict(list)
         self.first, self.near = {}, {}
         for row in range(len(rows)):
             key = self._key(row)
@@ -31,17 +42,14 @@ class Duplicates:
                 self.first[row] = exact[key]
                 continue
             exact[key] = row
-            query, documents = self.heads[QUERY][key[0]], frozenset(self.heads[DOCUMENT][list(key[1])].tolist())
-            earlier = near.setdefault((int(query), documents), row)
-            # Another set of hard negatives, or one more document, makes a row of its own where the texts are the same.
-            if earlier != row and self._key(earlier)[:2] != key[:2]:
-                self.near[row] = earlier
-
-    def _heads(self, role: str) -> np.ndarray:
-        chosen = self._rows.distinct(role)
-        heads = np.arange(len(self._rows.texts))
-        heads[chosen] = chosen[near_heads([self._rows.texts[number] for number in chosen])]
-        return heads
+            others = earlier[frozenset(self.heads[list(key[1])].tolist())]
+            for other in others[:_COMPARED]:
+                their = self._key(other)
+                # Another set of hard negatives makes a row of its own where the texts are the same.
+                if their[:2] != key[:2] and similarity(position[their[0]], position[key[0]]) >= BESIDE:
+                    self.near[row] = other
+                    break
+            others.append(row)
 
     def _key(self, row: int) -> tuple[int, frozenset[int], frozenset[int]]:
         rows = self._rows
@@ -57,7 +65,7 @@ class Duplicates:
                 yield Finding(kind, row, QUERY, own, f"{rows.place(earlier)}: {rows.texts[other]}")
         uses, told = rows.uses[DOCUMENT], set()
         for at, number in enumerate(rows.same[uses.numbers].tolist()):
-            row, head = int(uses.rows[at]), int(self.heads[DOCUMENT][number])
+            row, head = int(uses.rows[at]), int(self.heads[number])
             if head != number and number not in told and row not in self.near and row not in self.first:
                 told.add(number)  # a document is told once, however many queries have it
                 yield Finding("near_document", row, field_name(DOCUMENT, int(uses.places[at])), number, rows.texts[head])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 QUERIES = 2_000  # seeded, unless asked otherwise
 DEPTH = 100  # ranks looked at
 CANDIDATES = 10  # of BM25's first documents that a model reads beside the row's own
-HARDLY = 0.25  # of the first document's BM25 score: an answer below it is doubted
+HARDLY = 0.3  # of the first document's BM25 score: an answer below it is doubted
 MARGIN = 0.02  # of cosine, by which another document must be above the answer to be told
 UNLIKE = 0.75  # of a model's scores: how far an answer may fall from the best candidate (1) to the mean of all (0)
 

@@ -29,8 +29,8 @@ _NOTHING = re.compile(
 # Each says alone that a page was no content; the text around it is short.
 _NOTICES = re.compile(
     r"페이지를? 찾을 수 없|페이지가 (?:존재하지|삭제)|요청하신 (?:페이지|주소|자료)|접근 ?권한이 없|잠시 후 (?:다시|이용)|(?:시스템|서비스) 점검"
-    r"|자바스크립트|javascript|page (?:was )?not found|\b(?:404|403|500)\b|access denied|무단 ?(?:전재|복제|배포)|재배포 ?금지"
-    r"|all rights reserved|copyright|저작권자|쿠키(?:를|의)? ?(?:사용|동의|허용|설정)|(?:uses?|accept|enable) (?:all )?cookies"
+    r"|자바스크립트|javascript|page (?:was )?not found|\b(?:error|오류) ?(?:404|403|500)\b|\b(?:404|403|500) ?(?:error|not found|forbidden|오류)|access denied|무단 ?(?:전재|복제|배포)|재배포 ?금지"
+    r"|all rights reserved|copyright|저작권자 ?[ⓒ©(:]|ⓒ|쿠키(?:를|의)? ?(?:사용|동의|허용|설정)|(?:uses?|accept|enable) (?:all )?cookies"
     r"|로그인(?:이 필요|한? ?후|해 ?주)|(?:please )?(?:log|sign) ?in to|검색 결과가 없|등록된 [가-힣 ]{1,12}(?:이|가) 없|불편을 드려|lorem ipsum",
     re.IGNORECASE,
 )

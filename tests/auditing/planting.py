@@ -1,6 +1,7 @@
 """Twelve kinds of faults, planted into sound rows; which rows have which is known."""
 
 import random
+import re
 import unicodedata
 
 KINDS = (
@@ -35,7 +36,15 @@ FOREIGN = (
     "ทุกเช้าแม่ค้านำผักสดจากสวนมาขายที่ตลาดริมคลองก่อนพระอาทิตย์ขึ้น",
     "En el pueblo hay una fuente que da agua todo el año y por la tarde se reúnen los vecinos para hablar.",
 )
-_PREFIXES = (("query", "query: "), ("document", "passage: "), ("query", "질문: "), ("query", "Q. "), ("document", "답변: "), ("query", "[질문] "))
+_HANGUL = re.compile("[가-힣]")
+_PREFIXES = (
+    ("query", "query: "),
+    ("document", "passage: "),
+    ("query", "질문: "),
+    ("query", "Q. "),
+    ("document", "답변: "),
+    ("query", "[질문] "),
+)
 
 
 def plant(rows: list[dict], evaluation: list[tuple[str, str]], count: int, seed: int) -> tuple[list[dict], dict[str, set[int]]]:
@@ -58,10 +67,16 @@ def plant(rows: list[dict], evaluation: list[tuple[str, str]], count: int, seed:
     for kind in KINDS:
         for turn in range(count):
             at = order.pop()
+            while kind in ("nfd", "mojibake", "language") and not _HANGUL.search(rows[at]["document"]):  # ASCII has none of these
+                at = order.pop()
             row, other = rows[at], rows[order[draw.randrange(len(order))]]
             if kind in ("exact_duplicate", "near_duplicate"):
                 edited = kind == "near_duplicate"
-                rows.append({**row, "query": _edited(row["query"], draw), "document": _edited(row["document"], draw)} if edited else dict(row))
+                rows.append(
+                    {**row, "query": _edited(row["query"], draw), "document": _edited(row["document"], draw)}
+                    if edited
+                    else dict(row)
+                )
                 truth[kind].add(len(rows) - 1)
                 touched |= {at, len(rows) - 1}
                 continue
@@ -90,8 +105,8 @@ def _answering(row: dict, other: dict, draw: random.Random, turn: int, evaluatio
     if turn % 2:
         return {**row, "hard_negative": [row["hard_negative"], other["document"]]}
     sentences = row["document"].split(". ")
-    rest = sentences[: max(1, len(sentences) - 1)]
-    return {**row, "hard_negative": ". ".join([other["document"].split(". ")[0], *rest]) + "."}
+    most = sentences[: max(len(sentences) - 1, -(-2 * len(sentences) // 3))]
+    return {**row, "hard_negative": ". ".join([other["document"].split(". ")[0], *most]) + "."}
 
 
 def _leaked(row: dict, other: dict, draw: random.Random, turn: int, evaluation) -> dict:
@@ -121,7 +136,7 @@ def _broken(row: dict, other: dict, draw: random.Random, turn: int, evaluation) 
 def _cut(row: dict, other: dict, draw: random.Random, turn: int, evaluation) -> dict:
     text = row["document"]
     end = int(len(text) * draw.uniform(0.4, 0.8))
-    while text[end - 1] in ". ":
+    while not text[end - 1].isalnum():
         end -= 1
     return {**row, "document": text[:end]}
 
@@ -133,7 +148,8 @@ _FAULTS = {
     "overlap": _leaked,
     "prefix": _prefixed,
     "nfd": lambda row, other, draw, turn, _: {
-        **row, **{field: unicodedata.normalize("NFD", row[field]) for field in (("query", "document")[turn % 2],)}
+        **row,
+        **{field: unicodedata.normalize("NFD", row[field]) for field in (("query", "document")[turn % 2],)},
     },  # fmt: skip
     "mojibake": _broken,
     "cut_off": _cut,
