@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 EXAMPLES = 20  # of each kind, in full
 PLACES = 10_000  # of each kind that are listed
 _REUSED = 10  # documents that most rows have
+_EXPLAINS = ("mojibake", "empty", "boilerplate", "language")  # of a document that does not fit, say why
 _EQUAL = "an evaluation query"
 
 
@@ -222,9 +223,11 @@ def audit(
         *too_long,
         *searched.faults,
     ]
+    explained = {finding.row for finding in every if finding.kind in _EXPLAINS}
     findings: dict[str, list[Finding]] = defaultdict(list)
     for finding in every:
-        findings[finding.kind].append(finding)
+        if finding.kind != "label_error" or finding.row not in explained:
+            findings[finding.kind].append(finding)
     for found in findings.values():
         found.sort(key=lambda finding: -finding.weight)
     removals = tuple(_removals(rows, findings))

@@ -11,7 +11,16 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.settings.groups import CheckSettings, EvalSettings, ExportSettings, MineSettings, Seed, ServeSettings, TrainSettings
+from e5ft.app.settings.groups import (
+    AuditSettings,
+    CheckSettings,
+    EvalSettings,
+    ExportSettings,
+    MineSettings,
+    Seed,
+    ServeSettings,
+    TrainSettings,
+)
 from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
 from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
@@ -44,6 +53,7 @@ SCRIPTS = {
     "mine": MineSettings,
     "export": ExportSettings,
     "check": CheckSettings,
+    "audit": AuditSettings,
     "serve": ServeSettings,
 }
 # Settings that have moved; on the command line the old name works for one version.
@@ -120,7 +130,7 @@ def settings_of(script: str, config: DictConfig) -> Any:
     elif model.get("freeze"):
         raise ConfigurationError(f"model.freeze={shown(model['freeze'])}: must be [] here: only train.py trains")
     _check_hub_name(model.get("path"))
-    is_named = script != "mine" or any(map(model.get, ("path", "hub", "package"))) or model.get("init") == "random"
+    is_named = script not in ("mine", "audit") or any(map(model.get, ("path", "hub", "package"))) or model.get("init") == "random"
     values["model"] = build(ModelSource, {**model, "seed": values["seed"], "cache": values["cache_dir"]}) if is_named else None
     if script == "mine":
         values["mining"] = {name: values[name] for name in hints(MiningSettings)}
