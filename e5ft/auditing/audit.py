@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 EXAMPLES = 20  # of each kind, in full
 PLACES = 10_000  # of each kind that are listed
 _REUSED = 10  # documents that most rows have
-_EXPLAINS = ("mojibake", "empty", "boilerplate", "language")  # of a document that does not fit, say why
+_BROKEN = ("mojibake", "empty", "boilerplate")
+# What one fault of a text makes look like another, is told once.
+_EXPLAINED = {
+    "label_error": (*_BROKEN, "language"),
+    "language": _BROKEN,
+    "cut_off": _BROKEN,
+    "near_document": ("empty", "boilerplate"),
+}
 _EQUAL = "an evaluation query"
 
 
@@ -223,10 +230,12 @@ def audit(
         *too_long,
         *searched.faults,
     ]
-    explained = {finding.row for finding in every if finding.kind in _EXPLAINS}
+    faulty: dict[tuple[int, str], set[str]] = defaultdict(set)
+    for finding in every:
+        faulty[finding.row, finding.field].add(finding.kind)
     findings: dict[str, list[Finding]] = defaultdict(list)
     for finding in every:
-        if finding.kind != "label_error" or finding.row not in explained:
+        if faulty[finding.row, finding.field].isdisjoint(_EXPLAINED.get(finding.kind, ())):
             findings[finding.kind].append(finding)
     for found in findings.values():
         found.sort(key=lambda finding: -finding.weight)

@@ -49,6 +49,7 @@ _FEWEST = 8  # letters that tell a script
 _FEWEST_WORDS, _WORDS_SHARE = 2, 0.08  # small words of a language that tell it, and their share of the words
 # A language's texts borrow other scripts (Latin names, Chinese characters in Japanese): its own is told by so small a share.
 _OWN = {"ko": 0.25, "ja": 0.1}
+_AMONG_NAMES = 0.1  # share of Hangul that tells Korean where the other letters are names
 _RARE = 0.05  # share of the rows below which two languages in a row are a fault; above they are meant
 _CHARACTERS = 2_000  # of a text that are looked at
 
@@ -70,7 +71,10 @@ def language_of(text: str) -> str:
         if counts[_SCRIPTS.index(language)] >= share * letters:
             return language
     script = _SCRIPTS[int(counts.argmax())]
-    return _latin(text) if script == "Latin" else script
+    if script != "Latin":
+        return script
+    # Korean full of product names has no English small words; English about Korean words has.
+    return _latin(text) or ("ko" if counts[_SCRIPTS.index("ko")] >= _AMONG_NAMES * letters else "")
 
 
 def _latin(text: str) -> str:

@@ -142,8 +142,13 @@ def _searched(audit: Audit, words: dict) -> Iterator[str]:
 
 def _overlap(audit: Audit, words: dict) -> Iterator[Paragraph]:
     for overlap in audit.overlaps:
-        text = overlap.sentence or words["no_overlap"].format(names=overlap.set)
-        yield Paragraph(text, "bad" if overlap.leaks else "" if overlap.sentence else "good")
+        if not overlap.sentence:
+            yield Paragraph(words["no_overlap"].format(names=overlap.set), "good")
+            continue
+        passages = overlap.shared_judged + overlap.near_judged
+        queries = {"shared": overlap.shared_queries, "near": overlap.near_queries, "queries": overlap.queries}
+        counts = {"set": overlap.set, "judged": overlap.judged, "passages": passages, **queries}
+        yield Paragraph(words["shared"].format(**counts), "bad" if overlap.leaks else "")
 
 
 def _lengths(audit: Audit, words: dict) -> Iterator[Table | Figure]:

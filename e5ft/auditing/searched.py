@@ -80,7 +80,8 @@ def search(
         result.found += rank <= DEPTH and most > 0
         asked_of.append(number)
         answers.append(own)
-        candidates.append(np.setdiff1d(best(scores, CANDIDATES)[1], [*own.tolist(), -1]))
+        ranked = best(scores, CANDIDATES)[1]
+        candidates.append(ranked[~np.isin(ranked, [*own.tolist(), -1])])
         doubted.append(most / top if top > 0 and most < HARDLY * top else None)
     own_row = dict(zip(distinct.tolist(), first_row.tolist(), strict=True))
     if encoder is None:

@@ -37,6 +37,7 @@ WORDS = {
         "sampled": " The queries are a seeded choice of {total}.",
         "model": "{model} finds the answer first for {first} of them ({share}), among the documents that it read.",
         "overlap": "Evaluation sets",
+        "shared": "{set}: {shared} of {queries} queries stand in the rows, {near} more nearly; of {judged} judged passages {passages}.",
         "no_overlap": "The rows share no query and no judged passage with {names}.",
         "lengths": "Lengths",
         "length_columns": (
@@ -102,6 +103,7 @@ WORDS = {
         "sampled": " 질의는 {total}개 중에서 시드로 고른 것입니다.",
         "model": "{model}은(는) 읽은 문서 중에서 그중 {first}개({share})의 정답을 1위로 찾습니다.",
         "overlap": "평가 집합",
+        "shared": "{set}: 질의 {queries}개 중 {shared}개가 행에 있고 {near}개는 거의 같습니다. 판정된 문서 {judged}개 중에서는 {passages}개가 있습니다.",
         "no_overlap": "{names}와 겹치는 질의나 판정된 문서가 없습니다.",
         "lengths": "길이",
         "length_columns": ("출처", "텍스트", "개수", "단위", "최소", "25%", "중앙값", "75%", "95%", "최대", "잘린 비율"),

@@ -50,6 +50,7 @@ _MARKS = tuple(".?!。！？．｡:;")
 _SENTENCES = 0.9  # of the passages end as sentences do, where one that does not was cut
 _END = 200  # characters in which the end of a text is looked at
 _END = 200  # characters in which the end of a text is looked at
+_SHORTEST_LIMIT = 80  # characters: shorter texts are of one length by chance
 _PILE, _PILE_SHARE = 5, 0.01  # passages of exactly the largest length, from which on it is a limit
 
 
@@ -120,7 +121,7 @@ class _Ends:
         lengths = np.array([len(text) for text in texts])
         most = lengths.max(initial=0)
         piled = int((lengths == most).sum())
-        self._limit = most if piled >= max(_PILE, _PILE_SHARE * len(texts)) else None
+        self._limit = most if most >= _SHORTEST_LIMIT and piled >= max(_PILE, _PILE_SHARE * len(texts)) else None
 
     def __call__(self, text: str) -> str | None:
         if _ELLIPSIS.search(text[-_END:]):
