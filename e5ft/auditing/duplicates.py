@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from e5ft.auditing.near_pairs import Similarity, near_heads
-from e5ft.auditing.rows import DOCUMENT, NEGATIVE, QUERY, AuditedRows, Finding, field_name
+from e5ft.auditing.rows import DOCUMENT, QUERY, AuditedRows, Finding, field_name
 
 BESIDE = 0.5  # similarity from which two queries are near-copies, given that their documents are
 _COMPARED = 50  # rows of the same documents that a row is compared with
@@ -33,28 +33,20 @@ class Duplicates:
         queries = rows.distinct(QUERY)
         similarity, position = Similarity([rows.texts[number] for number in queries]), np.full(len(rows.texts), -1)
         position[queries] = np.arange(len(queries))
-        exact: dict[tuple, int] = {}
         earlier: dict[frozenset[int], list[int]] = defaultdict(list)
-        self.first, self.near = {}, {}
-        for row in range(len(rows)):
-            key = self._key(row)
-            if key in exact:
-                self.first[row] = exact[key]
+        self.first, keys = exact_duplicates(rows)
+        self.near = {}
+        for row, key in enumerate(keys):
+            if row in self.first:
                 continue
-            exact[key] = row
             others = earlier[frozenset(self.heads[list(key[1])].tolist())]
             for other in others[:_COMPARED]:
-                their = self._key(other)
+                their = keys[other]
                 # Another set of hard negatives makes a row of its own where the texts are the same.
                 if their[:2] != key[:2] and similarity(position[their[0]], position[key[0]]) >= BESIDE:
                     self.near[row] = other
                     break
             others.append(row)
-
-    def _key(self, row: int) -> tuple[int, frozenset[int], frozenset[int]]:
-        rows = self._rows
-        documents, negatives = (frozenset(rows.same[rows.of_row(role, row)].tolist()) for role in (DOCUMENT, NEGATIVE))
-        return int(rows.same[rows.uses[QUERY].numbers[row]]), documents, negatives
 
     def faults(self) -> Iterator[Finding]:
         """Yield rows and documents that equal or resemble an earlier one; the evidence is that one."""
@@ -69,3 +61,17 @@ class Duplicates:
             if head != number and number not in told and row not in self.near and row not in self.first:
                 told.add(number)  # a document is told once, however many queries have it
                 yield Finding("near_document", row, field_name(DOCUMENT, int(uses.places[at])), number, rows.texts[head])
+
+
+def exact_duplicates(rows: AuditedRows) -> tuple[dict[int, int], list[tuple[int, frozenset[int], frozenset[int]]]]:
+    """Rows that equal an earlier one -> that one; and of every row its query, documents and hard negatives, whatever their order."""
+    first, keys, seen = {}, [], {}
+    parts = [
+        np.split(rows.same[uses.numbers], np.searchsorted(uses.rows, np.arange(1, len(rows)))) for uses in rows.uses.values()
+    ]
+    for row, (query, documents, negatives) in enumerate(zip(*parts, strict=True)):
+        keys.append((int(query[0]), frozenset(documents.tolist()), frozenset(negatives.tolist())))
+        earlier = seen.setdefault(keys[-1], row)
+        if earlier != row:
+            first[row] = earlier
+    return first, keys

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from e5ft.auditing.rows import NEGATIVE, QUERY, AuditedRows, Finding, field_name
+from e5ft.auditing.rows import DOCUMENT, NEGATIVE, QUERY, SURE, AuditedRows, Finding, field_name
 from e5ft.data.store import seeded_choice
 from e5ft.retrieval.near_duplicates import NearDuplicates
 
 CONTAINED = 0.5  # share of a negative's or an answer's n-grams in common from which one holds the other
 NGRAM = 3  # characters
 LOOKED_AT = 20_000  # rows with hard negatives whose texts are compared
-KNOWN = "a known answer"  # evidence that needs no reading
 
 
 def negative_faults(rows: AuditedRows, equal: Mapping[str, tuple[str, ...]], seed: int = 0) -> Iterator[Finding]:
@@ -35,10 +34,15 @@ def negative_faults(rows: AuditedRows, equal: Mapping[str, tuple[str, ...]], see
     queries, passages = rows.answers()
     size = len(rows.texts)
     asked = rows.same[rows.uses[QUERY].numbers[uses.rows]]
-    known = np.isin(asked * size + rows.same[uses.numbers], queries * size + passages)
+    pairs = asked * size + rows.same[uses.numbers]
+    known = np.isin(pairs, queries * size + passages)
+    documents = rows.uses[DOCUMENT]
+    keys = rows.same[rows.uses[QUERY].numbers[documents.rows]] * size + rows.same[documents.numbers]
+    where = dict(zip(keys[::-1].tolist(), documents.rows[::-1].tolist(), strict=True)) if known.any() else {}
     for at in np.flatnonzero(known).tolist():
-        field = field_name(NEGATIVE, int(uses.places[at]))
-        yield Finding("negative_answers", int(uses.rows[at]), field, int(uses.numbers[at]), KNOWN, weight=2)
+        field, row = field_name(NEGATIVE, int(uses.places[at])), where[int(pairs[at])]
+        told = f"{rows.place(row)}: {rows.texts[int(rows.uses[QUERY].numbers[row])]}"
+        yield Finding("negative_answers", int(uses.rows[at]), field, int(uses.numbers[at]), told, weight=SURE)
     alike = NearDuplicates(rows.texts, ngram=NGRAM, threshold=CONTAINED, measure="containment")
     with_negatives = np.unique(uses.rows)
     for row in with_negatives[seeded_choice(len(with_negatives), LOOKED_AT, seed)].tolist():

@@ -15,6 +15,7 @@ from e5ft.data.shards import Names, find_shards
 from e5ft.data.store import RowStore
 
 QUERY, DOCUMENT, NEGATIVE = "query", "document", "hard_negative"
+SURE = 2.0
 PASSAGES = (DOCUMENT, NEGATIVE)
 _COLUMNS = {QUERY: ("query", "query_id"), DOCUMENT: ("positives", "positive_ids"), NEGATIVE: ("negatives", "negative_ids")}
 
@@ -29,7 +30,7 @@ class Finding:
         field: as of `field_name`.
         text: the faulty text, by its number among the rows' texts, or itself where they lack it.
         evidence: what shows it: what was found in the text, how it would read, or the text that it is like.
-        weight: the larger the worse, to choose examples by.
+        weight: the larger the worse, to choose examples by; from `SURE` on no reading is needed.
     """
 
     kind: str
