@@ -10,8 +10,8 @@ import numpy as np
 from e5ft.auditing.duplicates import Duplicates
 from e5ft.auditing.kinds import KINDS
 from e5ft.auditing.languages import counts_by_role, languages_of, other_languages
-from e5ft.auditing.negatives import KNOWN, negative_faults
-from e5ft.auditing.rows import DOCUMENT, NEGATIVE, QUERY, AuditedRows, Finding, LeftOut, field_name
+from e5ft.auditing.negatives import negative_faults
+from e5ft.auditing.rows import DOCUMENT, NEGATIVE, QUERY, SURE, AuditedRows, Finding, LeftOut, field_name
 from e5ft.auditing.searched import QUERIES, Searched, search
 from e5ft.auditing.tokens import Lengths, lengths_of
 from e5ft.auditing.writing import text_faults
@@ -34,10 +34,10 @@ _BROKEN = ("mojibake", "empty", "boilerplate")
 _EXPLAINED = {
     "label_error": (*_BROKEN, "language"),
     "language": _BROKEN,
+    "empty": ("mojibake",),
     "cut_off": _BROKEN,
     "near_document": ("empty", "boilerplate"),
 }
-_EQUAL = "an evaluation query"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,14 +248,14 @@ def _leaks(rows: AuditedRows, leaked: Mapping[int, str]) -> Iterator[Finding]:
     numbers = rows.uses[QUERY].numbers
     for row, identity in enumerate(rows.identities[numbers].tolist()):
         if identity in leaked:
-            is_equal = text_id(leaked[identity]) == identity
-            yield Finding("overlap", row, QUERY, int(numbers[row]), _EQUAL if is_equal else leaked[identity], float(is_equal))
+            weight = SURE if text_id(leaked[identity]) == identity else 0.0
+            yield Finding("overlap", row, QUERY, int(numbers[row]), leaked[identity], weight)
 
 
 def _removals(rows: AuditedRows, findings: Mapping[str, list[Finding]]) -> Iterator[Removal]:
     """Rows and hard negatives that no reading would keep; each row once, for its first reason."""
     gone: dict[int, str] = {finding.row: "exact_duplicate" for finding in findings.get("exact_duplicate", ())}
-    gone |= {finding.row: "overlap" for finding in findings.get("overlap", ()) if finding.evidence == _EQUAL}
+    gone |= {finding.row: "overlap" for finding in findings.get("overlap", ()) if finding.weight >= SURE}
     empty = findings.get("empty", ())
     documents = Counter(finding.row for finding in empty if finding.field.startswith(DOCUMENT))
     gone |= {row: "empty" for row, count in documents.items() if count == len(rows.of_row(DOCUMENT, row))}
@@ -264,7 +264,7 @@ def _removals(rows: AuditedRows, findings: Mapping[str, list[Finding]]) -> Itera
     told = set()
     for kind in ("negative_answers", "empty"):
         for finding in findings.get(kind, ()):
-            is_negative = finding.field.startswith(NEGATIVE) and (kind == "empty" or finding.evidence == KNOWN)
+            is_negative = finding.field.startswith(NEGATIVE) and (kind == "empty" or finding.weight >= SURE)
             if is_negative and finding.row not in gone and (finding.row, finding.field) not in told:
                 told.add((finding.row, finding.field))
                 yield Removal(finding.row, finding.field, kind)

@@ -8,6 +8,7 @@ from e5ft.auditing.audit import Audit
 from e5ft.auditing.kinds import KINDS
 from e5ft.auditing.searched import DEPTH
 from e5ft.auditing.words import WORDS
+from e5ft.formatting import portable
 from e5ft.reporting.html import Cell, Column, Details, Facts, Figure, Paragraph, Section, Table, number, render
 from e5ft.reporting.plots import histogram
 from e5ft.reporting.words import page_language
@@ -40,7 +41,7 @@ def page(audit: Audit, name: str, language: str, cleaned: str | None = None) -> 
         *([Section(words["removed"], list(_removed(audit, language, cleaned)))] if cleaned else []),
     ]
     tone = "bad" if audit.faulty(certain=True) else "" if audit.kinds() else "good"
-    return render(words["title"].format(name=name), language, verdict(audit, language), sections, tone=tone)
+    return render(words["title"].format(name=portable(name)), language, verdict(audit, language), sections, tone=tone)
 
 
 def verdict(audit: Audit, language: str) -> str:
@@ -114,10 +115,16 @@ def _examples(audit: Audit, language: str) -> Iterator[Details]:
     columns = [Column(place), Column(where), Column(text, wide=True), Column(evidence, wide=True), Column(query, wide=True)]
     for kind in audit.kinds():
         shown = audit.examples(kind)
-        rows = [[each.get(name, "") for name in ("place", "field", "text", "evidence", "query")] for each in shown]
+        texts = [[each.get(name, "") for name in ("text", "evidence", "query")] for each in shown]
+        rows = [[portable(each["place"]), _field(each, words), *some] for each, some in zip(shown, texts, strict=True)]
         told = words["shown"].format(title=KINDS[kind].title(language), shown=len(shown), rows=f"{audit.count(kind):,}")
         about = Paragraph(f"{KINDS[kind].meaning(language)} {KINDS[kind].remedy(language)}")
         yield Details(told, [about, Table(columns, rows, search=len(rows) > 5, stacked=True)])
+
+
+def _field(example: dict, words: dict) -> str:
+    role, _, number = example.get("field", "").partition(" ")
+    return " ".join(filter(None, (words["fields"].get(role, ""), number)))
 
 
 def _rows(audit: Audit, words: dict) -> Iterator[Facts | Table]:
@@ -197,7 +204,10 @@ def _removed(audit: Audit, language: str, cleaned: str) -> Iterator[Paragraph | 
     yield Paragraph(words["removal"].format(kept=f"{kept:,}", rows=f"{audit.read:,}", file=cleaned))
     if removals["counts"]:
         yield Facts([(KINDS[kind].title(language), f"{count:,}") for kind, count in removals["counts"].items()])
-        rows = [[each["place"], each["what"], KINDS[each["fault"]].title(language)] for each in removals["listed"][:_REMOVALS]]
+        rows = [
+            [portable(each["place"]), each["what"], KINDS[each["fault"]].title(language)]
+            for each in removals["listed"][:_REMOVALS]
+        ]
         yield Details(words["removal_columns"][0], [Table(list(words["removal_columns"]), rows, search=True)])
 
 

@@ -22,8 +22,11 @@ QUERIES = 2_000  # seeded, unless asked otherwise
 DEPTH = 100  # ranks looked at
 CANDIDATES = 10  # of BM25's first documents that a model reads beside the row's own
 HARDLY = 0.3  # of the first document's BM25 score: an answer below it is doubted
-MARGIN = 0.02  # of cosine, by which another document must be above the answer to be told
-UNLIKE = 0.75  # of a model's scores: how far an answer may fall from the best candidate (1) to the mean of all (0)
+# Of cosine, by which a hard negative, or another row's document, must be above the answer to be told.
+NEGATIVE_MARGIN, MARGIN = 0.01, 0.02
+# With a model: the mean of BM25's share and of the model's, from all documents' mean (0) to the best other (1), below which an
+# answer is doubted.
+UNLIKE = 0.35
 
 
 @dataclasses.dataclass
@@ -71,7 +74,7 @@ def search(
     known_query, known_passage = rows.answers()
     index = BM25(StringColumn(rows.texts[number] for number in documents))
     result = Searched(len(chosen), len(distinct), 0, 0, len(documents))
-    asked_of, answers, candidates, doubted = [], [], [], []
+    asked_of, answers, candidates, shares = [], [], [], []
     for number, scores in zip(distinct[chosen].tolist(), index.scores(rows.texts[n] for n in distinct[chosen]), strict=True):
         own = position[known_passage[slice(*np.searchsorted(known_query, [number, number + 1]))]]
         top, most = float(scores.max()), float(scores[own].max())
@@ -82,18 +85,18 @@ def search(
         answers.append(own)
         ranked = best(scores, CANDIDATES)[1]
         candidates.append(ranked[~np.isin(ranked, [*own.tolist(), -1])])
-        doubted.append(most / top if top > 0 and most < HARDLY * top else None)
+        shares.append(most / top if top > 0 else 1.0)
     own_row = dict(zip(distinct.tolist(), first_row.tolist(), strict=True))
     if encoder is None:
-        for at, share in enumerate(doubted):
-            if share is not None:
+        for at, share in enumerate(shares):
+            if share < HARDLY:
                 row = own_row[asked_of[at]]
                 other = rows.texts[int(documents[candidates[at][0]])] if len(candidates[at]) else ""
                 document = int(rows.of_row(DOCUMENT, row)[0])
                 result.faults.append(Finding("label_error", row, DOCUMENT, document, f"BM25 {share:.2f}: {other}", 1 - share))
         return result
     result.model = label
-    read = _Read(rows, encoder, asked_of, documents, answers, candidates, own_row)
+    read = _Read(rows, encoder, asked_of, documents, answers, candidates, own_row, shares)
     result.model_first = read.first
     result.faults = list(read.faults())
     return result
@@ -102,8 +105,8 @@ def search(
 class _Read:
     """The same by a model: cosines of the queries with all documents and hard negatives that it read."""
 
-    def __init__(self, rows: AuditedRows, encoder: "Encoder", asked, documents, answers, candidates, own_row):
-        self._rows, self._asked, self._own_row = rows, asked, own_row
+    def __init__(self, rows: AuditedRows, encoder: "Encoder", asked, documents, answers, candidates, own_row, shares):
+        self._rows, self._asked, self._own_row, self._shares = rows, asked, own_row, shares
         wanted = [documents[np.concatenate([own, other])] for own, other in zip(answers, candidates, strict=True)]
         self._negatives = [rows.same[rows.of_row(NEGATIVE, own_row[number])] for number in asked]
         self._passages = np.unique(np.concatenate([*wanted, *self._negatives]))
@@ -124,7 +127,8 @@ class _Read:
             others[own] = -np.inf
             most, mean = float(others.max()), float(np.delete(scores, own).mean()) if len(scores) > len(own) else mine
             document = int(self._rows.of_row(DOCUMENT, row)[0])
-            if mine - mean < (1 - UNLIKE) * (most - mean):
+            share = (mine - mean) / max(most - mean, 1e-6)
+            if (min(share, 1.5) + self._shares[at]) / 2 < UNLIKE:
                 first = texts[int(self._passages[int(others.argmax())])]
                 yield Finding("label_error", row, DOCUMENT, document, f"{mine:.3f} < {most:.3f}: {first}", most - mine)
                 continue
@@ -132,7 +136,7 @@ class _Read:
             negatives = self._rows.of_row(NEGATIVE, row)
             for place, number in enumerate(self._rows.same[negatives].tolist()):
                 score = float(others[np.searchsorted(self._passages, number)])
-                if score > mine + MARGIN:
+                if score > mine + NEGATIVE_MARGIN:
                     told = f"{score:.3f} > {mine:.3f}: {texts[document]}"
                     yield Finding("negative_answers", row, field_name(NEGATIVE, place), int(negatives[place]), told, score - mine)
                 above[np.searchsorted(self._passages, number)] = False

@@ -98,7 +98,7 @@ def _html(text: str) -> str | None:
 
 def _nothing(text: str) -> str | None:
     bare = normalise(text).strip(" .-_()[]<>*\"'")
-    return text if not any(map(str.isalnum, bare)) or _NOTHING.fullmatch(bare) else None
+    return "" if not any(map(str.isalnum, bare)) or _NOTHING.fullmatch(bare) else None
 
 
 def _boilerplate(text: str) -> str | None:

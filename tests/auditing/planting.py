@@ -138,6 +138,7 @@ def _cut(row: dict, other: dict, draw: random.Random, turn: int, evaluation) -> 
     end = int(len(text) * draw.uniform(0.4, 0.8))
     while not text[end - 1].isalnum():
         end -= 1
+    end -= 2 * (text[end : end + 1] in (".", "?", "!"))  # a whole sentence without its mark is not cut
     return {**row, "document": text[:end]}
 
 
