@@ -44,7 +44,7 @@ _MENU = re.compile(
     re.IGNORECASE,
 )
 _NOTICE_LENGTH, _NOTICES_APART, _MENU_SHARE, _MENU_PARTS = 150, 2, 0.3, 3
-_CLOSING = re.compile(r"(?:\s|[\"'’”)\]}»」』】〉》*_]|\[\d+\]|\([^()]{0,80}\))+$")
+_CLOSING = re.compile(r"(?:\s|[\"'’”)\]}»」』】〉》*_]|\[[^\[\]]{0,80}\](?::\d+)?|\([^()]{0,80}\))+$")
 _ELLIPSIS = re.compile(r"(?:\.{3,}|…)\s*(?:더 ?보기|more|read more)?$", re.IGNORECASE)
 _MARKS = tuple(".?!。！？．｡:;")
 _SENTENCES = 0.9  # of the passages end as sentences do, where one that does not was cut
