@@ -32,7 +32,7 @@ _REUSED = 10  # documents that most rows have
 _BROKEN = ("mojibake", "empty", "boilerplate")
 # What one fault of a text makes look like another, is told once.
 _EXPLAINED = {
-    "label_error": (*_BROKEN, "language"),
+    "label_error": _BROKEN,
     "language": _BROKEN,
     "empty": ("mojibake",),
     "cut_off": _BROKEN,
