@@ -64,3 +64,9 @@ class ServedWrongError(E5ftError):
     """The check is complete, and what it looked at gives other vectors than the exported model."""
 
     exit_code = 8
+
+
+class AuditError(E5ftError):
+    """The audit is complete, and with strict=true rows have faults that are certain."""
+
+    exit_code = 9

@@ -28,7 +28,8 @@ class Row:
     """A validated row. `positives` is never empty; texts are as in the file (normalised where they are used).
 
     `scores` are a teacher's, of the positives and then the negatives; empty where there are none. The ids are each text's
-    `text_id`, made while the row is checked and empty in a row that was not read from a source.
+    `text_id`, made while the row is checked and empty in a row that was not read from a source. `left_out` are the hard
+    negatives of the source that are a document of the row.
     """
 
     query: str
@@ -37,6 +38,7 @@ class Row:
     scores: tuple[float, ...] = ()
     positive_ids: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
     negative_ids: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    left_out: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def shown(self) -> str:
         """The row in a line: the query, the first document, how many there are of what."""
@@ -110,14 +112,15 @@ class RowMaker:
     ) -> Row:
         """A row, without the negatives that are documents of it."""
         scores = self._scores(location, raw, len(positives), len(negatives))
-        positive_ids, negative_ids = tuple(map(text_id, positives)), tuple(map(text_id, negatives))
+        positive_ids, negative_ids, equal = tuple(map(text_id, positives)), tuple(map(text_id, negatives)), ()
         if not set(positive_ids).isdisjoint(negative_ids):
             kept = [number for number, identity in enumerate(negative_ids) if identity not in positive_ids]
-            self.counts["equal"] += len(negatives) - len(kept)
+            equal = tuple(text for text, identity in zip(negatives, negative_ids, strict=True) if identity in positive_ids)
+            self.counts["equal"] += len(equal)
             negatives, negative_ids = tuple(negatives[n] for n in kept), tuple(negative_ids[n] for n in kept)
             first = len(positives)
             scores = (*scores[:first], *(scores[first + n] for n in kept)) if scores else ()
-        return Row(query, positives, negatives, scores, positive_ids, negative_ids)
+        return Row(query, positives, negatives, scores, positive_ids, negative_ids, equal)
 
     def notes(self) -> Iterator[tuple[str, str]]:
         """Yield what was left out, with its count."""

@@ -30,7 +30,7 @@ class NearCopies:
     """
 
     def __init__(self, originals: Iterable[str]):
-        grams = [_ngrams(text) for text in originals]
+        grams = [ngrams_of(text) for text in originals]
         self._sizes = np.array([len(each) for each in grams], dtype=np.int64)
         owners = np.repeat(np.arange(len(grams)), self._sizes)
         self._vocabulary, numbers = np.unique(np.concatenate([*grams, np.empty(0, np.uint64)]), return_inverse=True)
@@ -61,7 +61,7 @@ class NearCopies:
                 near.add(number)
         if not near:
             return np.empty((0, 2), dtype=np.int64)
-        weights = np.log1p(total / np.maximum(frequency, 1))
+        weights = weight(total, frequency)
         weighed = np.add.reduceat(np.r_[weights[self._numbers], 0], self._starts[:-1]) * (self._sizes > 0)
         found = []
         for number, text in enumerate(texts):
@@ -74,7 +74,7 @@ class NearCopies:
 
     def _known(self, text: str) -> tuple[np.ndarray, int]:
         """The numbers (m,) of a text's n-grams that an original has, and how many n-grams it has in all."""
-        grams = _ngrams(text)
+        grams = ngrams_of(text)
         likely = grams[self._slots[grams % np.uint64(_SLOTS)]]
         if not len(likely):
             return np.empty(0, dtype=np.int64), len(grams)
@@ -102,5 +102,11 @@ class NearCopies:
         return originals[shared >= ALIKE * (own + weighed[originals] - shared)].tolist()
 
 
-def _ngrams(text: str) -> np.ndarray:
+def ngrams_of(text: str) -> np.ndarray:
+    """The n-grams by which a text is compared, as of `ngrams`."""
     return ngrams(text[:_CHARACTERS], NGRAM)
+
+
+def weight(total: int, frequency: np.ndarray) -> np.ndarray:
+    """The weights of n-grams that so many of all texts have."""
+    return np.log1p(total / np.maximum(frequency, 1))

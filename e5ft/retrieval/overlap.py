@@ -62,7 +62,9 @@ class Overlap:
         )
 
 
-def overlaps(sets: Sequence[tuple[str, RetrievalSet]], rows: RowStore) -> tuple[Overlap, ...]:
+def overlaps(
+    sets: Sequence[tuple[str, RetrievalSet]], rows: RowStore, found: dict[int, str] | None = None
+) -> tuple[Overlap, ...]:
     """Count what sets and training rows have in common.
 
     Equal texts are found among all; near-copies of 10,000 of the sets' other texts of a kind among 200,000 of the rows',
@@ -71,7 +73,9 @@ def overlaps(sets: Sequence[tuple[str, RetrievalSet]], rows: RowStore) -> tuple[
     Args:
         sets: role and set.
         rows: the training rows.
+        found: takes the identity of every training query that is one of a set's queries, or nearly -> that query.
     """
+    found = {} if found is None else found
     texts: dict[int, str] = {}
     asked = [_relevant(each, texts) for _, each in sets]
     answers = [set().union(*relevant.values()) for relevant in asked]
@@ -84,7 +88,10 @@ def overlaps(sets: Sequence[tuple[str, RetrievalSet]], rows: RowStore) -> tuple[
         nearly = 0
         for query, right in relevant.items():
             alike = right.union(*(near_passages.get(passage, ()) for passage in right))
-            nearly += any(documents[other] & alike for other in near_queries.get(query, ()))
+            near = [other for other in near_queries.get(query, ()) if documents[other] & alike]
+            nearly += bool(near)
+            found.update(dict.fromkeys(near, texts[query]))
+        found.update((query, texts[query]) for query in relevant.keys() & seen_queries)
         counts.append((len(relevant), len(relevant.keys() & seen_queries), nearly))
         counts[-1] += (len(judged), len(judged & seen_passages), len(judged & near_passages.keys()))
     return tuple(Overlap(each.name, role, *count) for (role, each), count in zip(sets, counts, strict=True))

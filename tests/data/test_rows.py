@@ -140,6 +140,8 @@ def test_a_negative_that_is_a_document_of_its_row_is_left_out_and_counted(docume
     notes = []
     ((_, row),) = read_rows(path, notes=notes)
     assert row.negatives == left and ("negatives", "1 hard negative that equals a document of its row left out") in notes
+    given = negatives if isinstance(negatives, list) else [negatives]
+    assert row.left_out == tuple(text for text in given if text not in left)
 
 
 def test_the_score_of_a_negative_that_is_left_out_goes_with_it(write_bytes):

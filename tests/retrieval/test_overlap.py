@@ -5,6 +5,7 @@ import pytest
 from e5ft.data.rows import Row
 from e5ft.data.settings import Columns
 from e5ft.data.store import load_rows
+from e5ft.data.text import text_id
 from e5ft.retrieval.overlap import Overlap, overlaps
 from e5ft.retrieval.sets import from_rows
 from tests.conftest import PLACES
@@ -20,9 +21,9 @@ def counted(write_rows, tmp_path):
     rows = [{"query": query, "document": document, "hard_negative": ["시청 민원실"]} for query, document in TRAINED]
     store = load_rows(write_rows([*rows, *rows[:3]]), Columns(), tmp_path / "cache")
 
-    def count(*sets):
+    def count(*sets, found=None):
         made = [from_rows(f"set{n}", [Row(query, tuple(answers)) for query, *answers in each]) for n, each in enumerate(sets)]
-        return overlaps([("test" if n == 0 else each.name, each) for n, each in enumerate(made)], store)
+        return overlaps([("test" if n == 0 else each.name, each) for n, each in enumerate(made)], store, found)
 
     return count
 
@@ -46,6 +47,12 @@ def test_a_query_is_nearly_trained_on_where_the_answer_is_the_same(counted):
     assert counted([(again, answer)])[0] == Overlap("set0", "test", 1, 0, 1, 1, 1, 0)
     assert counted([(again, f"{answer}.")])[0] == Overlap("set0", "test", 1, 0, 1, 1, 0, 1)
     assert counted([(again, TRAINED[1][1])])[0] == Overlap("set0", "test", 1, 0, 0, 1, 1, 0)
+
+
+def test_the_training_queries_that_were_found_are_named_with_those_of_the_set(counted):
+    again, answer = f"{TRAINED[0][0]}요?", TRAINED[0][1]
+    counted([(again, answer), TRAINED[1], (f"{TRAINED[2][0]}요?", "다른 답")], found=(found := {}))
+    assert found == {text_id(TRAINED[0][0]): again, text_id(TRAINED[1][0]): TRAINED[1][0]}
 
 
 def test_a_hard_negative_is_no_document(counted):

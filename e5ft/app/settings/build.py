@@ -12,6 +12,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from e5ft.app.settings.groups import (
+    AuditSettings,
     CheckSettings,
     EvalSettings,
     ExportSettings,
@@ -54,6 +55,7 @@ SCRIPTS = {
     "mine": MineSettings,
     "export": ExportSettings,
     "check": CheckSettings,
+    "audit": AuditSettings,
     "serve": ServeSettings,
     "rows": RowsSettings,
     "split": SplitSettings,
@@ -138,7 +140,11 @@ def settings_of(script: str, config: DictConfig) -> Any:
     elif model.get("freeze"):
         raise ConfigurationError(f"model.freeze={shown(model['freeze'])}: must be [] here: only train.py trains")
     _check_hub_name(model.get("path"))
-    is_named = script not in ("mine", "rows") or any(map(model.get, ("path", "hub", "package"))) or model.get("init") == "random"
+    is_named = (
+        script not in ("mine", "rows", "audit")
+        or any(map(model.get, ("path", "hub", "package")))
+        or model.get("init") == "random"
+    )
     values["model"] = build(ModelSource, {**model, "seed": values["seed"], "cache": values["cache_dir"]}) if is_named else None
     if script == "mine":
         values["mining"] = {name: values[name] for name in hints(MiningSettings)}

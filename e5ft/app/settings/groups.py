@@ -265,6 +265,23 @@ class ExportSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class AuditSettings(Settings):
+    """Everything that `python -m e5ft audit` can be told; the fields are described in conf/audit.yaml."""
+
+    name: Any
+    output_dir: FilePath | None
+    write: FilePath | None
+    strict: bool
+    queries: whole(1) | None
+    language: Literal["auto", "ko", "en"]
+    seed: Seed
+    cache_dir: FilePath
+    device: Device
+    data: DataSettings
+    model: ModelSource | None
+
+
+@dataclasses.dataclass(frozen=True)
 class CheckSettings(Settings):
     """Everything that `python -m e5ft check` can be told; the fields are described in conf/check.yaml."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e5ft import distributed
+from e5ft.auditing.quick import quick
 from e5ft.exporting.card import model_card
 from e5ft.files import write_text
 from e5ft.formatting import duration
@@ -63,6 +64,7 @@ def opening(source: ModelSource, encoder: "Encoder", data, overlaps: Sequence[Ov
     if data.dev_is_test:
         lines.append("  No separate test set: the scores are of the dev set that chooses the checkpoint, so a little optimistic.")
         lines.append(f"  corpus      {data.corpus}: {len(data.test.passages):,} passages, all ranked before and after")
+    lines.append(header_line("audit", quick(data.rows)))
     lines += [f"  overlap     {overlap.sentence}" for overlap in overlaps if overlap.sentence]
     for keep, choice in zip(data.keep, data.choice, strict=False):
         if choice is None:

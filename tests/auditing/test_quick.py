@@ -1,0 +1,18 @@
+"""The line in every run's header."""
+
+from e5ft.auditing import quick as module
+from e5ft.auditing.quick import quick
+from tests.auditing.conftest import row
+
+ROWS = [row(f"{n}번 다리는 언제 열렸나요?", f"{n}번 다리는 {1900 + n}년 봄에 열렸습니다.") for n in range(6)]
+
+
+def test_what_is_certainly_wrong_is_counted(make_audited, monkeypatch):
+    faulty = [*ROWS, ROWS[1], ROWS[2], row("query: 무엇", "<b>글</b>입니다."), row("끝이 없는 글", "이 글은 중간에")]
+    end = "at a glance; a whole look: python -m e5ft audit"
+    store = make_audited(faulty).store
+    assert quick(store) == f"rows that stand twice 2, prefixes in the text 1, HTML remains 1 in the rows {end}"
+    monkeypatch.setattr(module, "ROWS", 7)
+    assert quick(store) == f"rows that stand twice 1 in the first 7 rows {end}"
+    monkeypatch.setattr(module, "ROWS", 6)
+    assert quick(store) == f"nothing wrong in the first 6 rows {end}"
