@@ -260,7 +260,7 @@ def test_another_sweep_ends_all(in_sweep, here, kind):
 
 def test_sigterm_after_a_job_has_trained_is_not_lost(in_sweep):
     def function(config):
-        with stopping_at_once("run"):
+        with stopping_at_once("name=run resume=true"):
             with StopAtStepEnd(lambda: False):
                 os.kill(os.getpid(), 15)
             return 0.5
