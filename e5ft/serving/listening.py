@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from e5ft.errors import ConfigurationError
 
-PACKAGES = ("starlette", "uvicorn", "jinja2")
+PACKAGES = ("starlette", "uvicorn")
 
 
 def listen(host: str, port: int) -> socket.socket:
