@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from e5ft.app.settings.groups import CheckSettings, EvalSettings, ExportSettings, MineSettings, ServeSettings, TrainSettings  # noqa: E402
+from e5ft.app.settings.build import SCRIPTS  # noqa: E402
 from e5ft.app.settings.training import TrainingSettings  # noqa: E402
 from e5ft.data.settings import DataSettings, Mix  # noqa: E402
 from e5ft.modeling.settings import LoraSettings  # noqa: E402
@@ -64,8 +64,7 @@ def must_be(field: str) -> str:
     elif parts[0] == "data":
         kind, parts = DataSettings, parts[1:]
     else:
-        kinds = (TrainSettings, EvalSettings, MineSettings, ExportSettings, ServeSettings, MiningSettings, CheckSettings)
-        kind = next((kind for kind in kinds if parts[0] in hints(kind)), None)
+        kind = next((kind for kind in (*SCRIPTS.values(), MiningSettings) if parts[0] in hints(kind)), None)
     for number, part in enumerate(parts):
         annotation = hints(kind).get(part) if kind is not None else None
         if annotation is None:

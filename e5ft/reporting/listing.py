@@ -83,7 +83,12 @@ def _cells(line: dict[str, Any]) -> list[str]:
     when = line["date"][:16].replace("T", " ")
     named = [shortened(" ".join(portable(line[name] or "–").split())) for name in ("base", "data")]
     scored = "–" if after is None else f"{line['metric']} {short_number(after)}"
-    figures = [line["weights"] or "–", shortened(line["set"] or "–", 16), scored, "–" if gain is None else difference_text(**gain)]
+    figures = [
+        line["weights"] or "–",
+        shortened(line["set"] or "–", 16),
+        scored,
+        "–" if gain is None else difference_text(**gain),
+    ]
     return [line["run"], when, *named, *figures, line["verdict"] or _ending(line)]
 
 

@@ -13,7 +13,12 @@ from e5ft.retrieval.tables import aligned, difference_text, display_width, inter
 
 WIDTH = 120  # columns of a terminal
 VALUE = 22  # columns of a setting's value
-_RARELY_READ = ("time", "gain", "behind the best", "test")  # columns that go first where the table would be wider
+_LESS = (
+    "time",
+    "gain",
+    "test",
+    "behind the best",
+)  # columns that go first where there is no room; of the test the interval alone
 
 
 def beginning(folder: Path, number: int, overrides: Mapping[str, str]) -> str:
@@ -79,8 +84,11 @@ def _best(sweep: Sweep) -> list[str]:
 def _table(sweep: Sweep) -> str:
     """The table without what is the same in all jobs, and without the columns for which there is no room."""
     columns = _columns(sweep)
-    for name in ("", *_RARELY_READ):
-        columns.pop(name, None)
+    for name in ("", *_LESS):
+        if name == "test" and name in columns:
+            columns[name] = [cell.partition(" ")[0] for cell in columns[name]]
+        else:
+            columns.pop(name, None)
         text = _laid_out(columns)
         if _width(text) <= WIDTH:
             return text
@@ -126,9 +134,7 @@ def _short(fields: Sequence[str]) -> dict[str, str]:
     """Settings by their last part, where that names one alone."""
     ends = [field.rpartition(".")[2] for field in fields]
     taken = {"job", "dev", "test", "gain", "result", "time"}
-    return {
-        field: end if ends.count(end) == 1 and end not in taken else field for field, end in zip(fields, ends, strict=True)
-    }
+    return {field: end if ends.count(end) == 1 and end not in taken else field for field, end in zip(fields, ends, strict=True)}
 
 
 def _number(value: float | None) -> str:

@@ -67,6 +67,11 @@ class Sweep:
         """By which jobs are compared query by query."""
         return self.best.facts.objective if self.set == "dev" else self.best.facts.metric
 
+    @property
+    def verdict(self) -> str:
+        """The word of the best job's verdict; empty without any."""
+        return "" if self.best is None else self.best.facts.summary.get("verdict", {}).get("word", "")
+
     def behind(self, seed: int = 0) -> dict[int, Paired]:
         """Place in `jobs` -> its values less those of the best; those that cannot be compared are left out."""
         return {place: compare(values, self.values[0], seed) for place, values in self.values.items() if place}

@@ -309,8 +309,7 @@ class _Run:
             trainer.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
         if stopping.stopped:
             raise TerminatedError(
-                f"stopped by {stopping.stopped} at step {trainer.state.global_step}, after saving. "
-                f"Resume: {self.job.again}"
+                f"stopped by {stopping.stopped} at step {trainer.state.global_step}, after saving. Resume: {self.job.again}"
             )
 
     def _best(self, trainer: ContrastiveTrainer) -> tuple[dict, Encoder]:

@@ -23,7 +23,7 @@ from e5ft.files import replace_link, write_json
 from e5ft.reporting.sweep_page import write_page
 from e5ft.reporting.sweep_table import beginning, ending
 from e5ft.reporting.sweeps import PLAN, Sweep, jobs_of, read_sweep, split, write_csv
-from e5ft.retrieval import verdict
+from e5ft.retrieval.verdict import check_verdict as check_verdict_of
 from e5ft.settings import shown
 
 log = logging.getLogger("e5ft")
@@ -152,7 +152,7 @@ class SweepTable(Callback):
         if table.best is not None:
             place = folder / table.best.number / "summary.json"
             try:
-                verdict.check_verdict(config.require, table.best.facts.summary.get("verdict", {}).get("word", ""), place)
+                check_verdict_of(config.require, table.verdict, place)
             except VerdictError as error:
                 _lacking = error
 
@@ -186,7 +186,9 @@ def write_table(folder: Path) -> Sweep:
     try:
         write_page(sweep)
     except Exception as error:  # the models are there, whatever their picture lacks
-        log.warning(f"{folder}/report.html could not be made ({type(error).__name__}: {error}); python -m e5ft report tries again")
+        log.warning(
+            f"{folder}/report.html could not be made ({type(error).__name__}: {error}); python -m e5ft report tries again"
+        )
     say(ending(sweep, command(folder.name, resume=True, of="sweep.")))
     return sweep
 
@@ -199,7 +201,7 @@ def _planned(config: DictConfig) -> list[list[str]] | None:
     try:
         overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
         return [lasting(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
-    except (HydraException, ValueError):  # glob(...), which only the sweeper itself can look up
+    except HydraException:  # glob(...), which only the sweeper itself can look up
         return None
 
 

@@ -11,7 +11,17 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.settings.groups import CheckSettings, EvalSettings, ExportSettings, MineSettings, Seed, ServeSettings, TrainSettings
+from e5ft.app.settings.groups import (
+    CheckSettings,
+    EvalSettings,
+    ExportSettings,
+    MineSettings,
+    ReportSettings,
+    RunsSettings,
+    Seed,
+    ServeSettings,
+    TrainSettings,
+)
 from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
 from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
@@ -45,6 +55,8 @@ SCRIPTS = {
     "export": ExportSettings,
     "check": CheckSettings,
     "serve": ServeSettings,
+    "runs": RunsSettings,
+    "report": ReportSettings,
 }
 # Settings that have moved; on the command line the old name works for one version.
 MOVED = {
