@@ -150,7 +150,9 @@ def canvas(width: float = SIZE[0], height: float = SIZE[1]) -> "tuple[Figure, Ax
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_INK)
-    axes.tick_params(colors=_INK, labelsize=8)
+    axes.tick_params(which="both", colors=_INK, labelsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_offset_text().set_color(_INK)
     axes.grid(axis="y", color=_INK, alpha=0.12, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure, axes

@@ -1,0 +1,246 @@
+"""Query by query: what got better and worse, with the texts, and what those that are not found have in common."""
+
+import dataclasses
+import html
+import re
+import statistics
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from e5ft.reporting.html import Block, Cell, Column, Details, Paragraph, Section, Table, cut, number
+from e5ft.reporting.outcome import metric_of
+from e5ft.reporting.record import BASE, BM25, FINAL, Query, Run
+from e5ft.retrieval.tables import cutoffs_of
+
+MOST = 300  # queries of each kind that the page shows
+LENGTH = 400  # characters of a text
+BYTES = 1_500_000  # of what the lists of queries hold in all, so that the page stays below 2 MB
+_LISTED = 50  # of those that are not found
+_FEWEST = 10  # of a group below which nothing is compared
+_RARE = 2  # passages of the record that a rare letter pair is in at most
+_CLEAR = 0.6  # share of the pairs in which one group has more, from which on a trait stands out
+_P = 0.01
+_SOURCES = 12
+_ID = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A query that two systems answer differently.
+
+    Attributes:
+        before, after: what each made of it.
+        bm25: the same by BM25; None: not measured.
+        gain: after less before, by the metric.
+        kind: key of the words that say what became of it.
+    """
+
+    before: Query
+    after: Query
+    bm25: Query | None
+    gain: float
+    kind: str
+
+
+def changes_of(run: Run, depth: int) -> tuple[list[Change], list[Change], int]:
+    """Queries that got better, those that got worse, the largest change first; and how many stayed as they were.
+
+    Args:
+        run: the record.
+        depth: the rank within which an answer counts as found.
+    """
+    metric, name = metric_of(run.summary), run.summary["test_set"]
+    before, after, bm25 = (run.queries(name, system) for system in (BASE, FINAL, BM25))
+    changed = []
+    for identifier in before.keys() & after.keys():
+        old, new = before[identifier], after[identifier]
+        gain = new.metrics[metric] - old.metrics[metric]
+        if gain:
+            changed.append(Change(old, new, bm25.get(identifier), gain, _kind(old.rank, new.rank, gain, depth)))
+    changed.sort(key=lambda change: (-abs(change.gain), change.after.identifier))
+    won, lost = ([change for change in changed if (change.gain > 0) == better] for better in (True, False))
+    return won, lost, len(before.keys() & after.keys()) - len(changed)
+
+
+def changed(run: Run, words: Mapping[str, str]) -> Section:
+    """The queries that got better and worse, to be searched, sorted and filtered."""
+    depth, metric = depth_of(run), metric_of(run.summary)
+    won, lost, same = changes_of(run, depth)
+    blocks: list[Block] = [Paragraph(words["changed_text"].format(metric=metric, won=len(won), lost=len(lost), same=same))]
+    rows = {better: [_row(change, depth, words) for change in part[:MOST]] for better, part in ((True, won), (False, lost))}
+    shown = _within(rows[True], rows[False])
+    if len(won) + len(lost) > sum(map(len, shown)):
+        place = f"eval/{run.summary['test_set']}/{FINAL}/per_query.jsonl"
+        counts = {"won": len(shown[0]), "lost": len(shown[1]), "length": LENGTH, "place": place}
+        blocks.append(Paragraph(words["cut_list"].format(**counts), "note"))
+    texts = any(change.after.text is not None for change in won + lost)
+    if won or lost:
+        blocks.append(Paragraph(words["found_note" if texts else "no_texts"], "note"))
+        blocks.append(_table(shown[0] + shown[1], words, texts))
+    return Section(words["changed"], blocks)
+
+
+def worst(run: Run, words: Mapping[str, str]) -> Section:
+    """What the queries have in common whose answer is not found, and some of them."""
+    depth = depth_of(run)
+    queries = list(run.queries(run.summary["test_set"], FINAL).values())
+    missed = [query for query in queries if query.rank is None or query.rank > depth]
+    found = [query for query in queries if query.rank is not None and query.rank <= depth]
+    if not missed:
+        return Section(words["worst"], [Paragraph(words["worst_none"].format(depth=depth))])
+    counts = {"depth": depth, "queries": len(queries), "count": len(missed), "share": per_cent(len(missed) / len(queries))}
+    blocks: list[Block] = [Paragraph(words["worst_text"].format(**counts))]
+    if min(len(missed), len(found)) < _FEWEST:
+        blocks.append(Paragraph(words["worst_few"], "note"))
+    else:
+        blocks += _traits(missed, found, words) if missed[0].text is not None else []
+        blocks += _sources(missed, found, words)
+    rows, room = [], BYTES // 10
+    for query in missed[:_LISTED]:
+        first = query.top[0].text if query.top else None
+        row = [_query(query, words), _rank(query, depth, words), _text(first, words), _text(_wanted(query), words)]
+        room -= _size(row)
+        rows += [row] if room > 0 else []
+    columns = [Column(words["query"], wide=True), Column(words["rank_after"], True), Column(words["found_after"], wide=True)]
+    columns.append(Column(words["wanted"], wide=True))
+    table = Table(columns, rows, sortable=True, search=True, caption=words["worst_caption"].format(depth=depth), stacked=True)
+    return Section(words["worst"], [*blocks, Details(words["worst_list"].format(count=len(rows)), [table])])
+
+
+def depth_of(run: Run) -> int:
+    """The rank within which an answer counts as found: that of the main metric."""
+    return cutoffs_of([metric_of(run.summary)])[0]
+
+
+def per_cent(share: float) -> str:
+    """A share as per cent, to one digit."""
+    return f"{100 * share:.1f} %"
+
+
+def _kind(before: int | None, after: int | None, gain: float, depth: int) -> str:
+    old, new = (rank or 10**9 for rank in (before, after))
+    if gain > 0:
+        return "now_first" if new == 1 < old else "now_within" if new <= depth < old else "up"
+    return "first_lost" if old == 1 < new else "within_lost" if old <= depth < new else "down"
+
+
+def _table(rows: Sequence[list], words: Mapping[str, str], texts: bool) -> Table:
+    ranks = [Column(words[name], True) for name in ("rank_before", "rank_after", "rank_bm25")]
+    columns = [Column(words["query"], wide=texts), Column(words["kind"]), *ranks]
+    if texts:
+        columns += [Column(words["found"], wide=True), Column(words["wanted"], wide=True)]
+    rows = [row[: len(columns)] for row in rows]
+    return Table(columns, rows, sortable=True, filters=[words["kind"]], search=True, caption=words["changed_table"], stacked=True)
+
+
+def _row(change: Change, depth: int, words: Mapping[str, str]) -> list[Cell]:
+    other = change.before if change.gain > 0 else change.after
+    answers = {answer.identifier for answer in other.answers}
+    instead = next((passage for passage in other.top if passage.identifier not in answers), None)
+    kind = Cell(words[change.kind].format(depth=depth), tone="good" if change.gain > 0 else "bad")
+    ranks = [_rank(query, depth, words) for query in (change.before, change.after, change.bm25)]
+    return [
+        _query(change.after, words), kind, *ranks,
+        _text(None if instead is None else instead.text, words), _text(_wanted(change.after), words),
+    ]  # fmt: skip
+
+
+def _query(query: Query, words: Mapping[str, str]) -> Cell:
+    name = cut(query.identifier, _ID)
+    return Cell(name) if query.text is None else Cell(cut(query.text, LENGTH) or words["no_text"], hint=name)
+
+
+def _rank(query: Query | None, depth: int, words: Mapping[str, str]) -> Cell:
+    if query is None:
+        return Cell("–")
+    if query.rank is None:
+        deepest = max(cutoffs_of(query.metrics), default=depth)
+        return Cell(words["not_found"], 10**6, words["not_found_hint"].format(depth=deepest))
+    return Cell(words["rank"].format(rank=query.rank), query.rank)
+
+
+def _wanted(query: Query) -> str | None:
+    return next((answer.text for answer in query.answers if answer.text), None)
+
+
+def _text(text: str | None, words: Mapping[str, str]) -> Cell:
+    return Cell(cut(text, LENGTH) if text else words["no_text"])
+
+
+def _within(won: list[list[Cell]], lost: list[list[Cell]]) -> tuple[list[list[Cell]], list[list[Cell]]]:
+    """As many of both as the page has room for, in turn."""
+    room, taken = BYTES, ([], [])
+    for place in range(max(len(won), len(lost))):
+        for rows, kept in zip((won, lost), taken, strict=True):
+            if place < len(rows):
+                room -= _size(rows[place])
+                if room < 0:
+                    return taken
+                kept.append(rows[place])
+    return taken
+
+
+def _size(row: Iterable[Cell]) -> int:
+    """Bytes of a row on the page, its texts as they are escaped."""
+    return sum(len(html.escape(f"{cell.text}{cell.hint or ''}{cell.hint or ''}").encode()) + 120 for cell in row)
+
+
+def _traits(missed: Sequence[Query], found: Sequence[Query], words: Mapping[str, str]) -> list[Block]:
+    from scipy.stats import mannwhitneyu
+
+    texts = {p.identifier: p.text for q in (*missed, *found) for p in (*q.answers, *q.top) if p.text}
+    spread = Counter(pair for text in texts.values() for pair in _pairs(text))
+    measures = {
+        "query_length": lambda query: len(query.text),
+        "answer_length": lambda query: len(_wanted(query) or ""),
+        "rare": lambda query: _share(query, {pair for pair in _pairs(query.text) if spread[pair] <= _RARE}),
+        "overlap": lambda query: _share(query, _pairs(_wanted(query) or "")),
+        "answers_count": lambda query: len(query.answers),
+    }
+    rows, sentences = [], []
+    for name, measure in measures.items():
+        groups = [[float(measure(query)) for query in part] for part in (missed, found)]
+        test = mannwhitneyu(*groups)
+        larger = float(test.statistic) / (len(missed) * len(found))
+        clear = bool(test.pvalue < _P and max(larger, 1 - larger) >= _CLEAR)
+        form = ".2f" if name in ("rare", "overlap") else ".0f"
+        medians = [number(statistics.median(group), form) for group in groups]
+        rows.append([words[name], *medians, Cell(words["yes" if clear else "no"], hint=words["stands_out_hint"])])
+        if clear:
+            sentence = words["trait_larger" if larger > 0.5 else "trait_smaller"]
+            sentences.append(sentence.format(trait=words[name], worst=medians[0].text, others=medians[1].text))
+    columns = [words["trait"], (words["worst_group"], True), (words["other_group"], True), words["stands_out"]]
+    return [
+        *(Paragraph(sentence) for sentence in sentences or [words["trait_none"]]),
+        Table(columns, rows, caption=words["worst_traits"]),
+        Paragraph(words["rare_note"].format(texts=f"{len(texts):,}", most=_RARE), "note"),
+    ]
+
+
+def _share(query: Query, pairs: set[str]) -> float:
+    """Which share of a query's letter pairs is among others."""
+    own = _pairs(query.text)
+    return len(own & pairs) / max(len(own), 1)
+
+
+def _pairs(text: str) -> set[str]:
+    """The pairs of letters side by side within words, in NFC and lower case."""
+    words = re.findall(r"\w+", unicodedata.normalize("NFC", text).lower())
+    return {word[place : place + 2] for word in words for place in range(max(len(word) - 1, 1))}
+
+
+def _sources(missed: Sequence[Query], found: Sequence[Query], words: Mapping[str, str]) -> list[Block]:
+    """The share that is not found by what stands before the first digit of the ids, where that tells sources apart."""
+    groups: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for place, part in enumerate((missed, found)):
+        for query in part:
+            groups[re.split(r"\d", query.identifier, maxsplit=1)[0].rstrip("-_:./#")][place] += 1
+    if not 2 <= len(groups) <= _SOURCES:
+        return []
+    rows = [
+        [name or "–", sum(counts), Cell(per_cent(counts[0] / sum(counts)), counts[0] / sum(counts))]
+        for name, counts in sorted(groups.items(), key=lambda item: -item[1][0] / sum(item[1]))
+    ]
+    columns = [words["source"], (words["queries"], True), (words["failed"], True)]
+    return [Table(columns, rows, sortable=True, caption=words["sources_table"])]
