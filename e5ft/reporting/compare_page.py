@@ -13,20 +13,19 @@ from e5ft.reporting.comparing import Comparison, SetResult, comparison
 from e5ft.reporting.facts import RunFacts
 from e5ft.reporting.html import Block, Cell, Code, Column, Paragraph, Section, Table, cut, render
 from e5ft.reporting.listing import relative
+from e5ft.reporting.queries import LENGTH, MOST, within
 from e5ft.reporting.record import FINAL, Query, read_run
 from e5ft.reporting.sweep_page import difference_cell, language_of_runs, paired_cell, verdict_text
 from e5ft.reporting.sweeps import of_rounds
 from e5ft.retrieval.tables import difference_text, interval_text, short_number
 from e5ft.retrieval.verdict import BETTER, SAME, UNDECIDED, WORSE
 
-MOST, LENGTH = 300, 400  # queries won, and as many lost, that the page shows; characters of each text
-
 
 def compare_runs(folders: Sequence[Path], language: str = "auto", file: Path | None = None) -> tuple[Path, str]:
     """Write the page.
 
     Args:
-        folders: of finished runs, two at least; each is held against the first.
+        folders: of finished runs, or of multiruns, of which the best job is taken; each is held against the first.
         language: auto (Korean where training rows are), ko or en.
         file: where it goes; None: compare-A-B.html beside the first run.
 
@@ -71,8 +70,7 @@ def _sentence(found: Comparison, words: Mapping[str, Any]) -> str:
         return text + (f" {words['not_compared'].format(names=named[UNDECIDED])}" if kinds[UNDECIDED] else "")
     (word, reason), pair, fields = found.verdict, found.last.pair, {"set": found.target, "a": first, "b": found.names[1]}
     if pair is None:
-        why = words["not_measured"] if found.last.obstacle is None else _obstacle(found.last, words)
-        return words[word].format(reason=f"{why}.", **fields)
+        return words[word].format(reason=f"{_obstacle(found.last, words)}.", **fields)
     why = (
         "" if reason is None else words["seen"] if reason.startswith("no test set") else words["few"].format(queries=pair.queries)
     )
@@ -108,35 +106,39 @@ def _changes(found: Comparison, words: Mapping[str, Any]) -> list[Block]:
         command = _command([run.folder for run in found.runs[:2]])
         return [Paragraph(words["two_only"].format(command=command), "note")]
     if found.last.pair is None:
-        why = words["not_measured"] if found.last.obstacle is None else _obstacle(found.last, words)
-        return [Paragraph(why)]
+        return [Paragraph(_obstacle(found.last, words))]
     a, b = (read_run(of_rounds(run)).queries(found.target, FINAL) for run in found.runs)
     change = {key: b[key].metrics[found.metric] - query.metrics[found.metric] for key, query in a.items()}
     won = sorted((key for key in change if change[key] > 0), key=lambda key: -change[key])
     lost = sorted((key for key in change if change[key] < 0), key=change.get)
     counts = {"total": len(change), "won": len(won), "lost": len(lost), "same": len(change) - len(won) - len(lost)}
     blocks: list[Block] = [Paragraph(words["changes_said"].format(set=found.target, b=found.names[1], **counts))]
-    if max(len(won), len(lost)) > MOST:
-        blocks.append(Paragraph(words["changes_cut"].format(most=MOST, length=LENGTH, set=found.target), "note"))
-    if any(query.text is None for query in a.values()):
+    texts = all(query.text is not None for query in a.values())
+    shown = within(*([_query(a[key], b[key], change[key], words) for key in keys[:MOST]] for keys in (won, lost)))
+    if len(won) + len(lost) > sum(map(len, shown)):
+        kept = {"won": len(shown[0]), "lost": len(shown[1])}
+        blocks.append(Paragraph(words["changes_cut"].format(length=LENGTH, set=found.target, **kept), "note"))
+    if not texts:
         blocks.append(Paragraph(words["no_texts"], "note"))
-    names = [{"name": name} for name in found.names]
-    columns = [Column(words["query"], wide=True), words["kind"], (found.metric, True)]
-    columns += [(words["rank"].format(**name), True) for name in names]
-    columns += [Column(words["wanted"], wide=True), *(Column(words["found"].format(**name), wide=True) for name in names)]
-    rows = [
-        [
-            *(cut(a[key].text or key, LENGTH), words[kind], _change(change[key])),
-            *(_rank(side[key], words) for side in (a, b)),
-            *(_answer(a[key]), *(_first(side[key]) for side in (a, b))),
-        ]
-        for kind, keys in (("lost", lost[:MOST]), ("won", won[:MOST]))
-        for key in keys
-    ]
+    columns = [Column(words["query"], wide=texts), words["kind"], (found.metric, True)]
+    columns += [(words["rank"].format(name=name), True) for name in found.names]
+    if texts:
+        columns += [Column(words["wanted"], wide=True)]
+        columns += [Column(words["found"].format(name=name), wide=True) for name in found.names]
+    rows = [row[: len(columns)] for part in (shown[1], shown[0]) for row in part]
     if rows:
         caption = words["changes"]
         blocks.append(Table(columns, rows, sortable=True, filters=[words["kind"]], search=True, caption=caption, stacked=True))
     return blocks
+
+
+def _query(a: Query, b: Query, change: float, words: Mapping[str, Any]) -> list[Cell]:
+    """What two runs made of one query."""
+    kind = Cell(words["won" if change > 0 else "lost"], tone="good" if change > 0 else "bad")
+    texts = next(iter(a.answers), None), next(iter(a.top), None), next(iter(b.top), None)
+    shown = ["" if passage is None else cut(passage.text or passage.identifier, LENGTH) for passage in texts]
+    name = Cell(cut(a.text or a.identifier, LENGTH), hint=None if a.text is None else a.identifier)
+    return [name, kind, Cell(f"{change:+.3f}", change), _rank(a, words), _rank(b, words), *map(Cell, shown)]
 
 
 def _settings(found: Comparison, words: Mapping[str, Any]) -> list[Block]:
@@ -164,6 +166,9 @@ def _command(folders: Sequence[Path]) -> str:
 
 
 def _obstacle(result: SetResult, words: Mapping[str, Any]) -> str:
+    """Why a run does not compare to the first one."""
+    if result.obstacle is None:
+        return words["not_measured"]
     return words[result.obstacle["kind"]].format(values=result.obstacle["values"])
 
 
@@ -176,16 +181,3 @@ def _score(entry: Mapping[str, Any] | None, metric: str) -> Cell | None:
 
 def _rank(query: Query, words: Mapping[str, Any]) -> Cell:
     return Cell(words["beyond"], 10**9) if query.rank is None else Cell(str(query.rank), query.rank)
-
-
-def _change(value: float) -> Cell:
-    return Cell(f"{value:+.3f}", value, tone="good" if value > 0 else "bad")
-
-
-def _answer(query: Query) -> str:
-    """The answer's text, the best graded one's, which both runs have."""
-    return next((cut(each.text or each.identifier, LENGTH) for each in query.answers), "")
-
-
-def _first(query: Query) -> str:
-    return next((cut(each.text or each.identifier, LENGTH) for each in query.top), "")

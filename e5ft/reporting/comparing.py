@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from e5ft.errors import DataError
-from e5ft.reporting.facts import RunFacts, facts_of
+from e5ft.reporting.facts import RunFacts, facts_of, jobs_of
 from e5ft.reporting.listing import relative
 from e5ft.reporting.paired import Paired, compare, difference_of_sets, in_one_order, read_saved
-from e5ft.reporting.sweeps import of_rounds
+from e5ft.reporting.record import FINAL
+from e5ft.reporting.sweeps import of_rounds, read_sweep
 from e5ft.retrieval.verdict import UNDECIDED, overall_verdict
 
 ABSENT = "–"
@@ -78,21 +79,24 @@ def comparison(folders: Sequence[Path]) -> Comparison:
     """Read runs and compare them.
 
     Args:
-        folders: of finished runs, two at least.
+        folders: of finished runs, or of multiruns, of which the best job is taken; two at least.
 
     Raises:
         DataError: one has not finished, or its record is damaged.
     """
     runs = []
     for folder in folders:
-        facts = facts_of(folder)
+        best = read_sweep(folder).best if jobs_of(folder) else None
+        facts = facts_of(folder) if best is None else best.facts
         if not facts.finished:
             raise DataError(f"runs={relative(folder)}: must have finished; it is {facts.state} ({facts.error or 'no error'})")
         runs.append(facts)
     metric = runs[0].metric
     sets = dict.fromkeys([runs[0].summary["test_set"], *(name for run in runs for name in _entries(run))])
     results = {name: [_result(runs, place, name, metric) for place in range(len(runs))] for name in sets}
-    return Comparison(runs, _names(folders), metric, results, differing_settings([run.config for run in runs]))
+    return Comparison(
+        runs, _names([run.folder for run in runs]), metric, results, differing_settings([run.config for run in runs])
+    )
 
 
 def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -108,7 +112,7 @@ def _result(runs: Sequence[RunFacts], place: int, name: str, metric: str) -> Set
     if not place or entry is None or name not in _entries(runs[0]):
         return SetResult(place, entry, None, None)
     try:
-        ours, theirs = (read_saved(of_rounds(run) / "eval" / name / "final", metric) for run in (runs[place], runs[0]))
+        ours, theirs = (read_saved(of_rounds(run) / "eval" / name / FINAL, metric) for run in (runs[place], runs[0]))
     except DataError as error:
         return SetResult(place, entry, None, {"kind": "record", "values": (str(error),)})
     obstacle = difference_of_sets(ours, theirs)

@@ -17,6 +17,7 @@ from e5ft.files import read_json, write_text
 from e5ft.reporting.effects import varied
 from e5ft.reporting.facts import WAITING, RunFacts, facts_of, jobs_of
 from e5ft.reporting.paired import Paired, compare, difference_of_sets, in_one_order, read_saved
+from e5ft.reporting.record import FINAL
 from e5ft.retrieval.tables import HEADLINE, main_metric
 
 PLAN = "sweep.json"  # what `read_plan` reads; it is written when a multirun begins
@@ -184,17 +185,18 @@ def _values(jobs: Sequence[Job]) -> tuple[str | None, dict[int, np.ndarray]]:
     return None, {}
 
 
-def test_run(facts: RunFacts, system: str = "final") -> Path:
-    """The folder of a finished run's saved evaluation on its test set: final, base, bm25."""
-    return of_rounds(facts) / "eval" / facts.summary["test_set"] / system
+def test_run(facts: RunFacts) -> Path:
+    """The folder of a finished run's saved evaluation of its model on its test set."""
+    return of_rounds(facts) / "eval" / facts.summary["test_set"] / FINAL
 
 
 def dev_run(facts: RunFacts) -> Path | None:
     """The same of the model after training on the dev set; None where it was not kept."""
     if facts.summary.get("chosen_on_test"):
         return test_run(facts)
-    folder = of_rounds(facts) / "eval" / "dev" / "after"
-    return folder if folder.is_dir() else None
+    known = {facts.summary["test_set"], *(entry["set"] for entry in facts.summary.get("keep", ()))}
+    others = (path for path in sorted(of_rounds(facts).glob("eval/*")) if path.name not in known)
+    return next((path / system for path in others for system in ("after", FINAL) if (path / system).is_dir()), None)
 
 
 def of_rounds(facts: RunFacts) -> Path:

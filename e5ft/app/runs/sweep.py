@@ -20,10 +20,9 @@ from e5ft.app.telling.report import say
 from e5ft.app.telling.state import holds_work, status_of
 from e5ft.errors import ConfigurationError, E5ftError, VerdictError
 from e5ft.files import replace_link, write_json
-from e5ft.reporting.sweep_page import write_page
 from e5ft.reporting.sweep_table import beginning, ending
 from e5ft.reporting.sweeps import PLAN, Sweep, jobs_of, read_sweep, split, write_csv
-from e5ft.retrieval.verdict import check_verdict as check_verdict_of
+from e5ft.retrieval import verdict
 from e5ft.settings import shown
 
 log = logging.getLogger("e5ft")
@@ -152,7 +151,7 @@ class SweepTable(Callback):
         if table.best is not None:
             place = folder / table.best.number / "summary.json"
             try:
-                check_verdict_of(config.require, table.verdict, place)
+                verdict.check_verdict(config.require, table.verdict, place)
             except VerdictError as error:
                 _lacking = error
 
@@ -184,6 +183,8 @@ def write_table(folder: Path) -> Sweep:
     sweep = read_sweep(folder)
     write_csv(sweep)
     try:
+        from e5ft.reporting.sweep_page import write_page
+
         write_page(sweep)
     except Exception as error:  # the models are there, whatever their picture lacks
         log.warning(
