@@ -42,8 +42,8 @@ test-oldest:  ## the tests with the oldest supported versions, in an environment
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-oldest.txt
 	$(OLDEST)/bin/python -m pytest -n 2 $(ARGS)
 
-test-browser: $(VENV)/.installed-dev  ## the page of make demo in a real browser (apt-get install chromium fonts-noto-cjk; pip install playwright)
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests/browser/serve_page.py $(ARGS)
+test-browser: $(VENV)/.installed-dev  ## the pages in a real browser (apt-get install chromium fonts-noto-cjk; pip install playwright)
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/browser/*_page.py $(ARGS)
 
 eval: $(VENV)/.installed  ## measure the latest run's model; RUN=outputs/NAME chooses a run, DATA=DIR a BEIR folder or a file of rows
 	$(PY) eval.py model.path=$(RUN)/model $(if $(DATA),$(if $(filter %.jsonl %.json %.csv %.tsv %.parquet,$(DATA)),data.dev_file=$(DATA),data.eval_dir=$(DATA))) $(ARGS)

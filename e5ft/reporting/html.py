@@ -174,7 +174,7 @@ def render(title: str, language: str, verdict: str, sections: Sequence[Section],
         kind=lambda block: type(block).__name__.lower(),
         prepared=_prepared,
         shown=SHOWN,
-        longest=LONGEST,
+        parted=_parted,
     )
 
 
@@ -191,6 +191,15 @@ def number(value: float | None, form: str = ".3f") -> Cell:
 def cut(text: str, length: int = 400) -> str:
     """The first characters of a text, with three dots where it was cut."""
     return text if len(text) <= length else f"{text[:length].rstrip()}…"
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """What of a cell's text is seen at once, and the rest: parted between words where there are some."""
+    if len(text) <= LONGEST:
+        return text, ""
+    place = text.rfind(" ", LONGEST // 2, LONGEST)
+    place = LONGEST if place < 0 else place
+    return text[:place], text[place:]
 
 
 def _prepared(table: Table) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def histogram(
         values: label -> its values, of any number; without any there are empty axes.
         x, y: names of the axes.
         bins: how many, from the least value to the largest, or their edges.
-        mark: (x, label) of one place, drawn as an upright line.
+        mark: (x, label) of one place within the bins, drawn as an upright line.
         shares: whether each label's bars sum to 1; else they are counts.
     """
     figure, axes = canvas()
@@ -109,6 +109,7 @@ def histogram(
         heights = counts / max(counts.sum(), 1) if shares else counts
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
         axes.stairs(heights, edges, color=colour, linewidth=1.4, label=f"{label} ({len(each):,})" if len(values) > 1 else label)
+    axes.set_xlim(edges[0], edges[-1])
     if mark is not None:
         axes.axvline(mark[0], color=_INK, linewidth=1.2, linestyle="--", label=mark[1])
     return _finished(figure, axes, x, y, legend=len(values) + (mark is not None) > 1)

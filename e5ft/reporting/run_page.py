@@ -29,11 +29,8 @@ def run_page(folder: Path | str, language: str = "auto") -> str:
         DataError: the folder holds no finished training, or its record is damaged.
     """
     run = read_run(folder)
-    language = (
-        page_language(language, _sample(run))
-        if run.summary.get("data", {}).get("language") is None
-        else (language if language != "auto" else "ko")
-    )
+    if language == "auto":
+        language = "ko" if run.summary.get("data", {}).get("language") else page_language(language, _sample(run))
     words = RUN[language]
     sentence, tone = first_sentence(run, words)
     parts = (outcome, following, changed, worst, scores_and_threshold, training, again)

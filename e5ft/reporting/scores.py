@@ -28,7 +28,7 @@ def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
     if low > 0.5:
         ends = {"low": short_number(float(low)), "high": short_number(float(high))}
         blocks.append(Paragraph(words["cosines_note"].format(**ends)))
-    edges = np.histogram_bin_edges(joined, 40)
+    edges = np.histogram_bin_edges(joined if mark is None else np.append(joined, mark[0]), 40)
     for when, (answers, others) in found.items():
         blocks.append(
             _histogram(words[when], answers, others, edges, mark if when == "after" else None, _depth(systems[when]), words)

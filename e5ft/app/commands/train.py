@@ -15,7 +15,7 @@ from e5ft.app.commands.data import TrainingData, load_training_data
 from e5ft.app.commands.ending import Guard, is_base
 from e5ft.app.commands.reading import training_data
 from e5ft.app.commands.summary import summarise
-from e5ft.app.runs.folder import Job, RunFolder
+from e5ft.app.runs.folder import Job, RunFolder, repeating
 from e5ft.app.runs.stopping import StopAtStepEnd, out_of_memory_explained, stopping_at_once
 from e5ft.app.runs.tracking import MetricsFile, ProgressLines, tracked
 from e5ft.app.settings.build import make_loss, optimizer_class, plain
@@ -37,6 +37,7 @@ from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.modeling.packaged import located
+from e5ft.reporting.record import versions
 from e5ft.retrieval import hybrid
 from e5ft.retrieval.comparison import Scores
 from e5ft.retrieval.evaluation import evaluator, kept_vectors, score_bm25, score_model, score_sizes
@@ -174,6 +175,8 @@ class _Run:
         seconds = time.monotonic() - started
         summary = summarise(self.asked, data, tokens, trainer, self.metric, best, scores, keep, overlaps, seconds)
         summary["guard"] = guarded
+        digests = {name: self.definition[name] for name in ("rows", "dev set", "test set", "model")}
+        summary["made"] = {"command": repeating(self.job), "digests": digests, "versions": versions()}
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
             mirror.send({f"test/{name}": value for name, value in scores.after.metrics.items()})
@@ -332,3 +335,4 @@ class _Run:
         if base.init == "pretrained" and adapter_state(encoder):  # none where nothing beat the model before training
             save_for_peft(encoder, path / "adapter", self.settings.lora, located(base).path or base.hub, base.revision)
         write_json(path / "summary.json", summary)
+        report.write_page(path)

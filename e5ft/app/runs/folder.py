@@ -318,6 +318,14 @@ def command(name: str, resume: bool, of: str = "") -> str:
     return shlex.join([*launcher, *(verb or sys.argv[:1]), *overrides, *added])
 
 
+def repeating(job: Job) -> str:
+    """The command that trains once more what a job trains, under another name and without secrets, as its summary keeps it."""
+    if job.in_sweep:
+        overrides = [override for override in lasting(job.overrides) if not override.startswith("name=")]
+        return shlex.join(["python", "train.py", *overrides, f"name={job.group}-{job.path.name}-again"])
+    return without_secrets(command(f"{job.name or job.group}-again", resume=False))
+
+
 def closing(state: str, progress: dict, seconds: float, again: str, resume: bool) -> str:
     """The last lines of a run that did not finish.
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from e5ft import distributed
 from e5ft.exporting.card import model_card
+from e5ft.files import write_text
 from e5ft.formatting import duration
 from e5ft.modeling.settings import ModelSource
+from e5ft.reporting.run_page import PAGE, run_page
 from e5ft.retrieval.overlap import Overlap
 from e5ft.retrieval.sets import halves
 from e5ft.retrieval.tables import (
@@ -122,12 +124,25 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         "",
         f"model       {run}/model   (SentenceTransformer(...) and AutoModel load it)",
         *([f"adapter     {run}/adapter   (peft's PeftModel loads it over the base)"] if (folder / "adapter").is_dir() else []),
+        *([f"report      {run}/{PAGE}   (open it in a browser)"] if (folder / PAGE).is_file() else []),
         f"record      {run}/summary.json, metrics.jsonl, eval/",
         f"next        make eval RUN={run} DATA=...   (your own test questions: a BEIR folder, or rows as FILE.csv)",
     ]
     if summary["random_weights"]:
         lines.append(f"            a real model: {_REAL_RUN}")
     return "\n".join([*lines, "", last])
+
+
+def write_page(folder: Path) -> None:
+    """Write a finished run's page into its folder. Where that fails a line says so, and the run is as good."""
+    try:
+        write_text(folder / PAGE, run_page(folder))
+    except Exception as error:  # whatever it is, the run is finished
+        (folder / PAGE).unlink(missing_ok=True)  # of an earlier process
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        say(
+            f"{relative(folder / PAGE)} could not be written ({reason}); the record is whole, and python -m e5ft report makes it again"
+        )
 
 
 def taken(summary: dict) -> list[str]:

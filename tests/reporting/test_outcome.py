@@ -1,0 +1,108 @@
+"""The sentence that comes first, and the tables."""
+
+import pytest
+
+from e5ft.reporting.html import Table
+from e5ft.reporting.outcome import first_sentence, following, metric_of, outcome
+from e5ft.reporting.record import read_run
+from e5ft.reporting.run_words import RUN
+from tests.reporting.records import asked, write_run
+
+BETTER = asked([(5, 1)] * 30 + [(2, 2)] * 10)
+WORSE = asked([(1, 5)] * 30 + [(2, 2)] * 10)
+SAME = asked([(1, 2), (2, 1)] * 20)
+
+
+def said(tmp_path, queries, language="ko", **more):
+    run = read_run(write_run(tmp_path / "r", queries, **more))
+    return first_sentence(run, RUN[language]), run
+
+
+@pytest.mark.parametrize(
+    ("queries", "korean", "english", "tone"),
+    [
+        (BETTER, "학습으로 검색이 좋아졌습니다: test-set 질의 40개에서", "Training made retrieval better: ndcg@10 went", "good"),
+        (WORSE, "학습으로 검색이 나빠졌습니다:", "Training made retrieval worse:", "bad"),
+        (SAME, "학습 전과 차이가 확인되지 않았습니다:", "No difference to the model", ""),
+        (BETTER[:8], "좋아졌는지 아직 판단할 수 없습니다(테스트 질의 8개, 30개 미만):", "cannot be decided yet (8 test", ""),
+    ],
+)
+def test_the_verdict_is_one_sentence_in_the_pages_language(queries, korean, english, tone, tmp_path):
+    (sentence, its_tone), run = said(tmp_path, queries)
+    assert sentence.startswith(korean) and its_tone == tone
+    assert english in first_sentence(run, RUN["en"])[0]
+
+
+def test_the_figures_of_the_sentence_are_the_records(tmp_path):
+    (sentence, _), run = said(tmp_path, BETTER)
+    before, after = (run.summary["scores"][when]["metrics"]["ndcg@10"] for when in ("before", "after"))
+    assert (
+        f"{before:.3f}".lstrip("0") in sentence
+        and f"{after:.3f}".lstrip("0") in sentence
+        and f"+{after - before:.3f}" in sentence
+    )
+
+
+def test_an_older_record_without_a_verdict_has_the_same_sentence(tmp_path):
+    (new, _), _ = said(tmp_path / "new", BETTER)
+    (old, _), _ = said(tmp_path / "old", BETTER, verdict=...)
+    assert old == new
+
+
+def test_the_base_unchanged_and_a_cost_elsewhere_are_said(tmp_path):
+    verdict = {"word": "NO DIFFERENCE", "base_kept": True, "costs_elsewhere": False, "keep": {}}
+    assert "학습 전 그대로입니다" in said(tmp_path / "a", SAME, verdict=verdict)[0][0]
+    verdict = {
+        "word": "BETTER",
+        "base_kept": False,
+        "costs_elsewhere": True,
+        "keep": {"xquad": {"lost": True}, "wiki": {"lost": False}},
+    }
+    (sentence, tone), _ = said(tmp_path / "b", BETTER, verdict=verdict)
+    assert sentence.endswith("다만 xquad 세트에서는 나빠졌습니다.") and tone == "bad"
+
+
+def test_tables_hold_every_system_and_the_keep_sets(tmp_path):
+    _, run = said(tmp_path / "r", BETTER)
+    summary = dict(run.summary)
+    entry = {"set": "keep <b>", "scores": summary["scores"], "differences": summary["differences"]}
+    run = read_run(write_run(tmp_path / "k", BETTER, keep=[entry]))
+    section = outcome(run, RUN["en"])
+    systems, keep = (block for block in section.blocks if isinstance(block, Table))
+    assert [getattr(row[0], "text", row[0]) for row in systems.rows] == [
+        "before training", "BM25", "after training", "difference: after training − before training",
+    ]  # fmt: skip
+    assert [row[0] for row in keep.rows] == ["test-set", "keep <b>"] and keep.rows[1][-1].text == "better"
+    assert section.blocks[0].text.startswith(
+        "Of 100 queries, the first result is right for 75 (after training), 0 (before training)"
+    )
+
+
+def test_what_to_do_next_follows_from_what_was_found(tmp_path):
+    def lines(queries, **more):
+        run = read_run(write_run(tmp_path / str(len(list(tmp_path.iterdir()))), queries, **more))
+        return " ".join(block.text for block in following(run, RUN["ko"]).blocks)
+
+    assert "model/ 폴더를 쓰십시오" in lines(BETTER) and "라벨 오류" in lines(SAME) and "최소 30개" in lines(BETTER[:5])
+    assert "BM25(1.000)가" in lines(BETTER) and "BM25" not in lines(asked([(5, 1, 9)] * 40))
+    assert "model=e5_small" in lines(BETTER, random_weights=True)
+
+
+def test_a_leak_is_said_of_the_reported_set_alone(tmp_path):
+    shared = {
+        "role": "test",
+        "queries": 40,
+        "shared_queries": 38,
+        "near_queries": 0,
+        "judged": 40,
+        "shared_judged": 40,
+        "near_judged": 0,
+    }
+    for name, told in (("test-set", True), ("dev", False)):
+        run = read_run(write_run(tmp_path / name, BETTER, overlap=[{"set": name, **shared}]))
+        texts = [getattr(block, "text", "") for block in outcome(run, RUN["ko"]).blocks]
+        assert any("40개 중 38개가 학습 데이터에 있습니다" in text for text in texts) == told
+
+
+def test_the_metric_is_ndcg(tmp_path):
+    assert metric_of(said(tmp_path, SAME)[1].summary) == "ndcg@10"

@@ -1,0 +1,119 @@
+"""Won and lost queries, and what those not found have in common."""
+
+import pytest
+
+from e5ft.reporting.html import Details, Table, render
+from e5ft.reporting.queries import BYTES, LENGTH, MOST, changed, changes_of, worst
+from e5ft.reporting.record import read_run
+from e5ft.reporting.run_words import RUN
+from tests.reporting.records import Asked, asked, write_run
+
+KO = RUN["ko"]
+
+
+def run_of(tmp_path, queries, **more):
+    return read_run(write_run(tmp_path / "r", queries, **more))
+
+
+def tables(blocks):
+    for block in blocks:
+        if isinstance(block, Table):
+            yield block
+        elif isinstance(block, Details):
+            yield from tables(block.blocks)
+
+
+def texts(section):
+    return " ".join(getattr(block, "text", "") for block in section.blocks)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind"),
+    [
+        (4, 1, "now_first"),
+        (None, 1, "now_first"),
+        (50, 9, "now_within"),
+        (None, 10, "now_within"),
+        (9, 3, "up"),
+        (1, 2, "first_lost"),
+        (1, None, "first_lost"),
+        (10, 11, "within_lost"),
+        (3, None, "within_lost"),
+        (2, 8, "down"),
+        (12, 70, None),
+        (1, 1, None),
+    ],
+)
+def test_what_became_of_a_query(before, after, kind, tmp_path):
+    won, lost, same = changes_of(run_of(tmp_path, asked([(before, after)])), 10)
+    assert [change.kind for change in won + lost] == [kind] * (kind is not None) and same == (kind is None)
+
+
+def test_the_largest_changes_come_first_and_rows_show_the_wrong_passage_and_the_one_wanted(tmp_path):
+    section = changed(run_of(tmp_path, asked([(2, 1), (None, 1), (1, None), (1, 1)])), KO)
+    (table,) = tables(section.blocks)
+    assert [row[0].text for row in table.rows] == ["질의 1번", "질의 0번", "질의 2번"]
+    assert [row[0].hint for row in table.rows] == ["q1", "q0", "q2"]
+    assert [cell.text for cell in table.rows[0][2:5]] == ["없음", "1위", "1위"]
+    assert [table.rows[place][5].text for place in range(3)] == [
+        "before 1 정답 문서 1번 오답",
+        "before 1 정답 문서 0번 오답",
+        "after 1 정답 문서 2번 오답",
+    ]
+    assert [row[6].text for row in table.rows] == ["정답 문서 1번", "정답 문서 0번", "정답 문서 2번"]
+    assert "2개 질의가 좋아졌고 1개가 나빠졌고 1개는 그대로" in section.blocks[0].text and "나머지는" not in texts(section)
+    assert table.search and table.sortable and table.filters == [KO["kind"]]
+
+
+def test_more_than_the_page_shows_are_said_to_lie_in_the_file(tmp_path):
+    ranks = [(5, 1)] * (MOST + 7) + [(1, 5)] * 4
+    section = changed(run_of(tmp_path, asked(ranks)), KO)
+    (table,) = tables(section.blocks)
+    assert len(table.rows) == MOST + 4
+    assert f"좋아진 질의 {MOST}개와 나빠진 질의 4개를 싣습니다" in texts(section)
+    assert "eval/test-set/final/per_query.jsonl에 있습니다" in texts(section)
+
+
+def test_the_longest_texts_of_six_hundred_queries_stay_below_two_megabytes(tmp_path):
+    long = "<가&'" * 300
+    run = run_of(tmp_path, asked([(5, 1)] * 320 + [(1, None)] * 320, "{} " + long, "{} " + long))
+    sections = [changed(run, KO), worst(run, KO)]
+    page = render("t", "ko", "v", sections)
+    assert BYTES / 2 < len(page.encode()) < 1_800_000
+    (table,) = tables(sections[0].blocks)
+    won = sum(row[1].tone == "good" for row in table.rows)
+    assert abs(2 * won - len(table.rows)) <= 1 and f"좋아진 질의 {won}개" in texts(sections[0])
+    assert max(len(cell.text) for row in table.rows for cell in row) == LENGTH + 1
+
+
+def test_a_record_without_texts_shows_ids_and_ranks_and_says_so(tmp_path):
+    run = run_of(tmp_path, asked([(2, 1), (1, None)] + [(1, 1)] * 20 + [(None, None)] * 20), texts=False)
+    section = changed(run, KO)
+    (table,) = tables(section.blocks)
+    assert "본문이 없어" in texts(section) and len(table.columns) == 5 and table.rows[1][0].text == "q1"
+    assert "정답이 상위 10개 안에 없는 질의는 42개 중 21개" in worst(run, KO).blocks[0].text
+
+
+def test_a_planted_trait_of_what_is_not_found_is_named_and_others_are_not(tmp_path):
+    found = [Asked(f"a-{n}", f"공원 자전거 대여 {n % 7}", f"공원 자전거 대여 안내 {n % 7}", 1, 1) for n in range(60)]
+    missed = [
+        Asked(f"b-{n}", f"공원 자전거 대여 {n % 7} " + "아주 길게 늘인 물음 " * 5, f"공원 자전거 대여 안내 {n % 7}", 1, None)
+        for n in range(20)
+    ]
+    section = worst(run_of(tmp_path, found + missed), KO)
+    said = texts(section)
+    assert f"찾지 못한 질의는 {KO['query_length']} 값이 더 큽니다" in said and KO["answer_length"] + " 값이" not in said
+    traits, sources, listed = tables(section.blocks)
+    assert [row[-1].text for row in traits.rows][:2] == [KO["yes"], KO["no"]]
+    assert [(row[0], row[1], row[2].text) for row in sources.rows] == [("b", 20, "100.0 %"), ("a", 60, "0.0 %")]
+    assert len(listed.rows) == 20 and listed.rows[0][3].text.startswith("공원 자전거")
+
+
+def test_equal_groups_have_nothing_in_common(tmp_path):
+    ranks = [(1, 1), (1, None)] * 30
+    assert KO["trait_none"] in texts(worst(run_of(tmp_path, asked(ranks, "같은 말 {0:02d}", "같은 답 {0:02d}")), KO))
+
+
+def test_few_and_none_are_said(tmp_path):
+    assert KO["worst_few"] in texts(worst(run_of(tmp_path / "a", asked([(1, 1)] * 20 + [(1, None)] * 3)), KO))
+    assert "모든 질의의 정답이" in texts(worst(run_of(tmp_path / "b", asked([(1, 1)] * 20)), KO))
