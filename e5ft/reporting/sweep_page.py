@@ -14,6 +14,7 @@ from e5ft.reporting.listing import relative
 from e5ft.reporting.paired import Paired
 from e5ft.reporting.parallel import parallel
 from e5ft.reporting.plots import intervals
+from e5ft.reporting.run_page import PAGE
 from e5ft.reporting.sweep_words import SWEEP
 from e5ft.reporting.sweeps import MAIN, Sweep, read_plan
 from e5ft.reporting.words import LANGUAGES
@@ -34,7 +35,7 @@ def write_page(sweep: Sweep, language: str = "auto", file: Path | None = None) -
     Returns:
         The file.
     """
-    file = sweep.folder / "report.html" if file is None else file
+    file = sweep.folder / PAGE if file is None else file
     write_text(file, sweep_page(sweep, language_of_runs(language, [job.facts for job in sweep.jobs])))
     return file
 
@@ -90,13 +91,15 @@ def _chosen(sweep: Sweep, words: Mapping[str, Any]) -> list[Block]:
         (words["settings"], sweep.given(best) or ABSENT),
         (words["folder"], folder),
         (words["model"], f"{folder}/model"),
+        (words["own_page"], f"{folder}/{PAGE}"),
         (words["weights"], facts.weights),
         (words["verdict"], verdict_text(facts, words)),
     ]
     blocks: list[Block] = [Paragraph(words["random"], "bad")] if facts.summary.get("random_weights") else []
     blocks += [Facts(pairs), Paragraph(words["flattered"], "note")]
     given = [f"{field}={value}" for field, value in best.overrides.items() if field != "name"]
-    blocks += [Paragraph(words["repeat"]), Code(shlex.join(["python", "train.py", *given]))]
+    command = facts.summary.get("made", {}).get("command") or shlex.join(["python", "train.py", *given])
+    blocks += [Paragraph(words["repeat"]), Code(command)]
     if sweep.behind():
         other = relative(sweep.jobs[min(sweep.behind())].facts.folder)
         blocks += [Paragraph(words["compare"]), Code(shlex.join(["python", "-m", "e5ft", "report", f"runs=[{other},{folder}]"]))]
