@@ -1,6 +1,5 @@
 """What a terminal shows of a multirun: a line as each job begins, and at the end a table that fits, the best job and what to type next."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +12,7 @@ from e5ft.retrieval.tables import aligned, difference_text, display_width, inter
 
 WIDTH = 120  # columns of a terminal
 VALUE = 22  # columns of a setting's value
-_LESS = (
-    "time",
-    "gain",
-    "test",
-    "behind the best",
-)  # columns that go first where there is no room; of the test the interval alone
+_LESS = ("time", "test", "gain", "behind the best")  # columns that go where there is no room; of the test the interval alone
 
 
 def beginning(folder: Path, number: int, overrides: Mapping[str, str]) -> str:
@@ -65,10 +59,7 @@ def ending(sweep: Sweep, again: str) -> str:
 def _best(sweep: Sweep) -> list[str]:
     best, behind = sweep.best, sweep.behind()
     folder, given = relative(best.facts.folder), sweep.given(best)
-    lines = textwrap.wrap(
-        f"best        job {best.number}{f', {given}' if given else ''}: {folder}/model", WIDTH, subsequent_indent=" " * 12,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+    lines = [f"best        job {best.number}: {folder}/model", *([first(f"            {given}", WIDTH)] if given else [])]
     near = [sweep.jobs[place].number for place, pair in behind.items() if not pair.is_apart]
     if behind:
         compared = f"{len(behind)} other{'s' * (len(behind) > 1)}, query by query on the {sweep.set} set"

@@ -39,7 +39,7 @@ def test_other_sets_and_damaged_files_are_obstacles_that_are_named(tmp_path):
     make_run(tmp_path / "b")
     record = tmp_path / "b/eval/faq-test/final/metrics.json"
     write_json(record, {**read_json(record), "passages": 7})
-    assert comparison([tmp_path / "a", tmp_path / "b"]).last.obstacle == {"kind": "passages", "values": (1000, 7)}
+    assert comparison([tmp_path / "a", tmp_path / "b"]).last.obstacle == {"kind": "passages", "values": (7, 1000)}
     (tmp_path / "b/eval/faq-test/final/per_query.jsonl").write_text("{")
     assert comparison([tmp_path / "a", tmp_path / "b"]).last.obstacle["kind"] == "record"
 

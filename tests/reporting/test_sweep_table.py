@@ -25,9 +25,14 @@ def test_it_shows_what_varies_the_intervals_the_base_and_bm25_and_nothing_that_i
     rows = {line.split()[0]: line for line in lines[6:16]}
     assert list(rows)[-2:] == ["before", "BM25"] and ".310" in rows["before"]
     best = next(line for line in lines if line.startswith("best"))
-    assert lines[6].split()[:3] == [best.split()[2].rstrip(","), "0.02", lines[6].split()[2]] and "best" in lines[6]
-    assert all("[" in row for row in rows.values()) and "train_file" not in "".join(lines)
-    assert "loss.temperature=0.02" in best and best.endswith(f": multirun/s/{lines[6].split()[0]}/model")
+    assert lines[6].split()[:2] == [best.split()[2].rstrip(":"), "0.02"] and "best" in lines[6]
+    assert all(
+        row.count("[") >= (row is not lines[6]) + 1 for name, row in rows.items() if name.isdecimal()
+    ) and "train_file" not in "".join(lines)
+    assert (
+        best.endswith(f": multirun/s/{lines[6].split()[0]}/model")
+        and "loss.temperature=0.02 seed=" in lines[lines.index(best) + 1]
+    )
     assert any(line.startswith("            not apart from job ") and "on the dev set" in line for line in lines)
     assert any(line.startswith("compare     python -m e5ft report 'runs=[multirun/s/") for line in lines)
     assert lines[-1].startswith("next        make eval RUN=multirun/s/")
