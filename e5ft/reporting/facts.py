@@ -110,7 +110,8 @@ def facts_of(folder: Path) -> RunFacts:
     try:
         return _read(folder)
     except _UNREADABLE as error:
-        return RunFacts(folder, DAMAGED, _time_of(folder), error=_reason(error, folder))
+        date = _time_of(folder / "status.json") or _time_of(folder)
+        return RunFacts(folder, DAMAGED, date, error=_reason(error, folder))
 
 
 def is_run(folder: Path) -> bool:

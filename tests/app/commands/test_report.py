@@ -38,7 +38,7 @@ def test_one_run_one_multirun_and_several_each_have_their_page(here, capsys):
         (["a", "s"], "outputs/compare-a-s_3.html"),
     ):
         report(settings(*runs, require="better"))
-        assert capsys.readouterr().out == f"  page        {place}\n" and (here / place).read_text().endswith("</html>\n")
+        assert capsys.readouterr().out == f"  page        {place}\n" and (here / place).read_text().endswith("</html>")
     report(settings("a", output_file="x/나.html", language="en"))
     assert 'lang="en"' in (here / "x/나.html").read_text()
 
@@ -68,8 +68,8 @@ def test_what_is_not_there_not_finished_or_of_an_older_version_is_one_line(here)
     [
         ({"runs": None}, "^runs=.*must name a run"),
         ({"runs": ("a", "a")}, "^runs=.*several different ones"),
-        ({"output_file": "page.txt"}, "^output_file=page.txt: must end in .html"),
-        ({"language": "fr"}, "^language=fr: must be auto, ko or en"),
+        ({"output_file": "page.txt"}, "^output_file='page.txt': must end in .html"),
+        ({"language": "fr"}, "^language='fr': must be auto, ko or en"),
     ],
 )
 def test_what_cannot_be_asked(given, message):

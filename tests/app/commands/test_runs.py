@@ -41,4 +41,4 @@ def test_where_there_is_none_it_says_so_and_a_wrong_word_is_refused(tmp_path):
     done = command("runs", cwd=tmp_path)
     assert done.stdout == "no run in outputs, multirun; python train.py makes one\n" and done.returncode == 0
     done = command("runs", "format=csv", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("error: format=csv: must be table or jsonl")
+    assert done.returncode == 2 and done.stderr.startswith("error: format='csv': must be table or jsonl")

@@ -76,10 +76,10 @@ def test_the_jobs_are_written_down_as_hydra_makes_them_and_without_secrets(tmp_p
     )
     written = read_json(folder / "sweep.json")
     assert [job[1:] for job in written["jobs"]] == [
-        ["step.guide=null", "name=s", f"loss.temperature={t}"] for _ in (1, 2) for t in (1, 2)
+        ["step.guide=null", "name=s", f"loss.temperature={t}", "my.api_key=[secret]"] for _ in (1, 2) for t in (1, 2)
     ]  # the command line's seed wins over the YAML's
     assert [job[0] for job in written["jobs"]] == ["seed=1", "seed=1", "seed=2", "seed=2"]
-    assert written["given"] == list(given[:3]) and "very-secret" not in (folder / "sweep.json").read_text()
+    assert written["given"] == [*given[:3], "my.api_key=[secret]"] and "very-secret" not in (folder / "sweep.json").read_text()
     assert [job.facts.state for job in read_sweep(folder).jobs] == ["waiting"] * 4
 
 
