@@ -23,7 +23,7 @@ def training(run: Run, words: Mapping[str, str]) -> Section:
         if len(steps) > 1:
             told = {"first": f"{steps[0]:,}", "last": f"{steps[-1]:,}", "start": _short(values[0]), "end": _short(values[-1])}
             description = words["curve"].format(name=words[name], **told)
-            drawing = plots.lines({words[name]: (steps, values)}, words["step"], words[name])
+            drawing = plots.lines({words[name]: (steps, values)}, words["step"], words[name], bottom=0)
             blocks.append(Figure(drawing, description, description))
     return Section(words["training"], blocks or [Paragraph(words["no_log"], "note")])
 

@@ -13,7 +13,7 @@ from e5ft.retrieval.verdict import BETTER, FEWEST, SAME, UNDECIDED, WORSE, overa
 
 _TONES = {BETTER: "good", WORSE: "bad"}
 _FINDINGS = {BETTER: "won", WORSE: "lost", SAME: "same"}
-_SYSTEMS = ("before", "bm25", "after", "hybrid", "hybrid_before")
+_SYSTEMS = ("before", "bm25", "after", "hybrid")
 
 
 def metric_of(summary: Mapping[str, Any]) -> str:
@@ -73,14 +73,17 @@ def following(run: Run, words: Mapping[str, str]) -> Section:
     lines = []
     if summary.get("random_weights"):
         lines.append(words["next_random"])
-    if scores.get("bm25", 0) > scores["after"]:
+    beaten = scores.get("bm25", 0) > scores["after"]
+    if beaten:
         lines.append(words["next_bm25"].format(**shown))
     if scores.get("hybrid", 0) > max(scores["after"], scores.get("bm25", 0)):
         lines.append(words["next_hybrid"].format(**shown))
     if found["word"] == UNDECIDED:
         lines.append(words["next_undecided"].format(least=FEWEST))
-    else:
-        lines.append(words["next_won" if found["word"] == BETTER else "next_same"])
+    elif found["word"] != BETTER:
+        lines.append(words["next_same"])
+    elif not (beaten or summary.get("random_weights")):
+        lines.append(words["next_won"])
     if found["costs_elsewhere"]:
         lines.append(words["next_costs"])
     return Section(words["next"], [Paragraph(line) for line in lines])
@@ -106,6 +109,8 @@ def _in_words(summary: Mapping[str, Any], words: Mapping[str, str]) -> str:
 def _systems(summary: Mapping[str, Any], words: Mapping[str, str]) -> Table:
     metrics, rows = metrics_of(summary), []
     for system, entry in summary["scores"].items():
+        if system == "hybrid_before":
+            continue
         cells = [
             Cell(interval_text(entry["metrics"][m], entry["intervals"][m]), entry["metrics"][m]) if m in entry["metrics"] else "–"
             for m in metrics
@@ -118,7 +123,7 @@ def _systems(summary: Mapping[str, Any], words: Mapping[str, str]) -> Table:
     rows.append([f"{words['difference']}: {words['after']} − {words['before']}", *cells])
     counts = {"queries": f"{_queries(summary):,}", "passages": f"{summary['passages']:,}"}
     caption = words["systems"].format(set=summary["test_set"], **counts)
-    return Table([words["system"], *((metric, True) for metric in metrics)], rows, caption=caption)
+    return Table([words["system"], *((metric, True) for metric in metrics)], rows, caption=caption, stacked=True)
 
 
 def _keep(summary: Mapping[str, Any], words: Mapping[str, str]) -> Table:
@@ -135,7 +140,7 @@ def _keep(summary: Mapping[str, Any], words: Mapping[str, str]) -> Table:
         *((words[name], True) for name in ("before", "after", "difference")),
         words["outcome"],
     ]
-    return Table(columns, rows, caption=words["keep_table"].format(metric=metric))
+    return Table(columns, rows, caption=words["keep_table"].format(metric=metric), stacked=True)
 
 
 def _notes(summary: Mapping[str, Any], words: Mapping[str, str]) -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#3f7fd6", "#d9722b", "#2f9e62", "#a368d0", "#c9a227", "#d6537f")  # each reads on white and on near black
-SIZE = (4.8, 2.9)  # inches
+SIZE = (4.2, 2.6)  # inches
 FONTS = ("Noto Sans CJK KR", "Noto Sans KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo", "DejaVu Sans")
 _INK = "#010203"  # stands for the page's colour of letters until the SVG is written
 _SVG = "http://www.w3.org/2000/svg"
@@ -37,6 +37,8 @@ def lines(
     references: Mapping[str, float] | None = None,
     mark: tuple[float, str] | None = None,
     log: bool = False,
+    bottom: float | None = None,
+    top: float | None = None,
 ) -> str:
     """Curves.
 
@@ -46,6 +48,7 @@ def lines(
         references: label -> a level, drawn across as a broken line.
         mark: (x, label) of one place, drawn as an upright line.
         log: whether y is on a logarithmic scale.
+        bottom, top: where the upright axis ends; None: where the values do.
     """
     figure, axes = canvas()
     for (label, (places, values)), colour in zip(series.items(), _colours(len(series)), strict=True):
@@ -59,6 +62,8 @@ def lines(
         axes.axvline(mark[0], color=_INK, linewidth=0.8, alpha=0.6, label=mark[1])
     if log:
         axes.set_yscale("log")
+    if (bottom, top) != (None, None):
+        axes.set_ylim(bottom, top)
     return _finished(figure, axes, x, y, legend=len(series) + len(references or {}) + (mark is not None) > 1)
 
 
@@ -140,7 +145,7 @@ def canvas(width: float = SIZE[0], height: float = SIZE[1]) -> "tuple[Figure, Ax
     """An empty figure and its axes, for plots that are not here; `svg` writes it. Letters and axes are in `ink()`.
 
     Args:
-        width, height: in inches; a page shows 4.8 inches as about 520 pixels.
+        width, height: in inches; a page shows 4.2 inches as about 520 pixels.
     """
     # Without pyplot, which looks for a window system and keeps every figure in a global list.
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -213,7 +213,7 @@ def _traits(missed: Sequence[Query], found: Sequence[Query], words: Mapping[str,
     columns = [words["trait"], (words["worst_group"], True), (words["other_group"], True), words["stands_out"]]
     return [
         *(Paragraph(sentence) for sentence in sentences or [words["trait_none"]]),
-        Table(columns, rows, caption=words["worst_traits"]),
+        Table(columns, rows, caption=words["worst_traits"], stacked=True),
         Paragraph(words["rare_note"].format(texts=f"{len(texts):,}", most=_RARE), "note"),
     ]
 

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,14 @@ class Run:
             return {}
         return {query.identifier: query for query in _queries(path)}
 
-    def other_sets(self) -> list[str]:
-        """Names of the sets below eval/ that are neither the test set nor a keep set: the dev set, where it was kept."""
-        known = {self.summary["test_set"], *(entry["set"] for entry in self.summary.get("keep", ()))}
-        return sorted(path.name for path in self.folder.glob("eval/*") if path.is_dir() and path.name not in known)
+    def ranking(self, set_name: str, system: str, most: int) -> Iterator[tuple[str, str, float]]:
+        """Yield query's and passage's identifier and score from run.trec, the first lines of it; nothing where it is not there."""
+        path = self.folder / "eval" / set_name / system / "run.trec"
+        if path.is_file():
+            with open(path, encoding="utf-8") as file:
+                for line in islice(file, most):
+                    query, _, passage, _, score, _ = line.split()
+                    yield query, passage, float(score)
 
 
 def read_run(folder: Path | str) -> Run:

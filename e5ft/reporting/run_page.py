@@ -47,7 +47,7 @@ def again(run: Run, words: Mapping[str, str]) -> Section:
         "rows": f"{data['train_rows']:,}" if "train_rows" in data else None,
         "truncated": per_cent(summary["truncated_share"]) if "truncated_share" in summary else None,
         "steps": _steps(steps, words),
-        "time": duration(steps["seconds_in_all"]) if "seconds_in_all" in steps else None,
+        "time": _time(steps["seconds_in_all"], words) if "seconds_in_all" in steps else None,
         "best": _weights(summary.get("best"), words),
         "digests": _pairs(made.get("digests")),
         "versions": _pairs(made.get("versions")),
@@ -74,6 +74,13 @@ def _steps(steps: Mapping, words: Mapping[str, str]) -> str | None:
     return words["steps_value"].format(
         steps=f"{steps['steps']:,}", queries=f"{steps['queries_per_step']:,}", epochs=steps.get("epochs", "?")
     )
+
+
+def _time(seconds: float, words: Mapping[str, str]) -> str:
+    text = duration(seconds)
+    for unit, name in ((" min", "minutes"), (" h", "hours"), (" s", "seconds")):
+        text = text.replace(unit, words[name])
+    return text
 
 
 def _weights(best: Mapping | None, words: Mapping[str, str]) -> str | None:

@@ -12,17 +12,20 @@ from e5ft.reporting.record import BASE, FINAL, Query, Run
 from e5ft.retrieval.tables import short_number
 
 _POINTS = 200  # thresholds of the curve
+_FEWEST = 0.05  # share of the queries that are still answered at the highest of them
+_LINES = 200_000  # of run.trec: 2,000 queries of a hundred passages
+_SYSTEMS = {"before": BASE, "after": FINAL}
 
 
 def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
     """The threshold in a sentence and a table, precision and recall by threshold, and the scores before and after."""
     name, threshold = run.summary["test_set"], run.summary.get("threshold")
-    systems = {when: list(run.queries(name, system).values()) for when, system in (("before", BASE), ("after", FINAL))}
+    systems = {when: run.queries(name, system) for when, system in _SYSTEMS.items()}
     blocks = _threshold(threshold, words)
-    found = {when: _scores(queries) for when, queries in systems.items()}
+    found = {when: _scores(run, system, systems[when]) for when, system in _SYSTEMS.items()}
     if not all(len(each) for pair in found.values() for each in pair):
         return Section(words["scores"], [*blocks, Paragraph(words["no_scores"], "note")])
-    mark = None if threshold is None else (threshold["value"], f"{words['value']} {short_number(threshold['value'])}")
+    mark = None if threshold is None else (threshold["value"], f"{words['value']} {_value(threshold)}")
     joined = np.concatenate([each for pair in found.values() for each in pair])
     low, high = np.quantile(joined, [0.025, 0.975])
     if low > 0.5:
@@ -30,87 +33,84 @@ def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
         blocks.append(Paragraph(words["cosines_note"].format(**ends)))
     edges = np.histogram_bin_edges(joined if mark is None else np.append(joined, mark[0]), 40)
     for when, (answers, others) in found.items():
-        blocks.append(
-            _histogram(words[when], answers, others, edges, mark if when == "after" else None, _depth(systems[when]), words)
-        )
-    blocks.append(_by_threshold(name, systems["after"], mark, words))
+        blocks.append(_histogram(words[when], answers, others, edges, mark if when == "after" else None, words))
+    blocks.append(_by_threshold(name, list(systems["after"].values()), mark, words))
     return Section(words["scores"], blocks)
 
 
 def _threshold(threshold: Mapping[str, Any] | None, words: Mapping[str, str]) -> list[Block]:
     if threshold is None:
         return [Paragraph(words["threshold_none"], "note")]
-    value, test = short_number(threshold["value"]), threshold.get("test")
-    parts = {"dev": threshold["dev"], **({} if test is None else {"test": test})}
-    told = {
-        f"{part}_{name}": per_cent(figures[name] or 0.0) for part, figures in parts.items() for name in ("answered", "precision")
-    }
-    sentence = words["threshold_dev" if test is None else "threshold"].format(value=value, **told)
-    rows = [
-        [
-            part,
-            Cell(f"{figures['queries']:,}", figures["queries"]),
-            *(_share(figures[n]) for n in ("answered", "precision", "recall")),
-        ]
-        for part, figures in parts.items()
-    ]
+    value, parts = _value(threshold), {part: threshold[part] for part in ("dev", "test") if threshold.get(part) is not None}
+    told = {}
+    for part, figures in parts.items():
+        told[f"{part}_answered"] = per_cent(figures["answered"] / figures["queries"])
+        told[f"{part}_precision"] = per_cent(figures["precision"] or 0.0)
+    sentence = words["threshold" if "test" in parts else "threshold_dev"].format(value=value, **told)
+    rows = []
+    for part, figures in parts.items():
+        answered = Cell(f"{figures['answered']:,} ({told[f'{part}_answered']})", figures["answered"])
+        counted = Cell(f"{figures['queries']:,}", figures["queries"])
+        rows.append([part, counted, answered, _precision(figures), Cell(per_cent(figures["recall"]), figures["recall"])])
     columns = [words["threshold_on"], *((words[name], True) for name in ("queries", "answered", "precision", "recall"))]
-    table = Table(columns, rows, caption=words["threshold_table"].format(value=value))
+    table = Table(columns, rows, caption=words["threshold_table"].format(value=value), stacked=True)
     return [Paragraph(sentence), table, Details(words["rule"], [Paragraph(str(threshold.get("rule", "")))])]
 
 
-def _share(value: float | None) -> Cell:
-    return number(None) if value is None else Cell(per_cent(value), value)
+def _value(threshold: Mapping[str, Any]) -> str:
+    return f"{threshold['value']:.4f}".removeprefix("0")
 
 
-def _scores(queries: Sequence[Query]) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of answers that were found, and of non-answers among the passages found first."""
-    answers, others = [], []
-    for query in queries:
-        right = {answer.identifier for answer in query.answers}
-        answers += [answer.score for answer in query.answers if answer.score is not None]
-        others += [passage.score for passage in query.top if passage.identifier not in right and passage.score is not None]
-    return np.array(answers, float), np.array(others, float)
+def _precision(figures: Mapping[str, Any]) -> Cell:
+    """The share that was answered rightly with its interval; a dash where nothing was answered."""
+    if figures["precision"] is None:
+        return number(None)
+    ends = figures.get("precision_interval")
+    return Cell(per_cent(figures["precision"]) + (f" [{', '.join(map(per_cent, ends))}]" if ends else ""), figures["precision"])
+
+
+def _scores(run: Run, system: str, queries: Mapping[str, Query]) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of the passages found that answer, and of those that do not."""
+    right = {name: {answer.identifier for answer in query.answers} for name, query in queries.items() if query.answers}
+    found: tuple[list[float], list[float]] = ([], [])
+    for query, passage, score in run.ranking(run.summary["test_set"], system, _LINES):
+        if query in right:
+            found[passage not in right[query]].append(score)
+    return np.array(found[0], float), np.array(found[1], float)
 
 
 def _histogram(
-    when: str, answers: np.ndarray, others: np.ndarray, edges: np.ndarray, mark: tuple[float, str] | None, depth: int,
+    when: str,
+    answers: np.ndarray,
+    others: np.ndarray,
+    edges: np.ndarray,
+    mark: tuple[float, str] | None,
     words: Mapping[str, str],
-) -> Figure:  # fmt: skip
-    labels = words["answers"], words["others"].format(depth=depth)
-    drawing = plots.histogram(
-        dict(zip(labels, (answers.tolist(), others.tolist()), strict=True)),
-        words["cosine"],
-        words["share"],
-        bins=edges,
-        mark=mark,
-    )
+) -> Figure:
+    values = {words["answers"]: answers.tolist(), words["others"]: others.tolist()}
+    drawing = plots.histogram(values, words["cosine"], words["share"], bins=edges, mark=mark)
     medians = [float(np.median(each)) for each in (answers, others)]
     told = {
         "answers": short_number(medians[0]),
         "others": short_number(medians[1]),
         "above": per_cent(np.mean(others > medians[0])),
     }
-    description = words["cosines_text"].format(when=when, depth=depth, **told)
-    return Figure(drawing, f"{words['cosines'].format(when=when)}. {description}", description)
+    description = words["cosines_text"].format(when=when, **told)
+    return Figure(drawing, description, description)
 
 
 def _by_threshold(name: str, queries: Sequence[Query], mark: tuple[float, str] | None, words: Mapping[str, str]) -> Figure:
     first = [(q.top[0].score, q.top[0].identifier in {answer.identifier for answer in q.answers}) for q in queries if q.top]
     scores, right = np.array([score for score, _ in first]), np.array([answers for _, answers in first])
-    thresholds = np.unique(np.quantile(scores, np.linspace(0, 0.99, _POINTS)))
+    thresholds = np.unique(np.quantile(scores, np.linspace(0, 1 - _FEWEST, _POINTS)))
     answered = scores >= thresholds[:, None]  # (T, Q)
     precision = (answered & right).sum(axis=1) / answered.sum(axis=1)
     recall = (answered & right).sum(axis=1) / len(queries)
     curves = {words["precision"]: (thresholds, precision), words["recall"]: (thresholds, recall)}
-    drawing = plots.lines(curves, words["value"], words["ratio"], mark=mark)
+    drawing = plots.lines(curves, words["value"], words["ratio"], mark=mark, bottom=0, top=1)
     told = {
         **{end: short_number(float(thresholds[place])) for end, place in (("low", 0), ("high", -1))},
         **{end: per_cent(precision[place]) for end, place in (("first", 0), ("last", -1))},
     }
     description = words["by_threshold_text"].format(**told)
     return Figure(drawing, f"{words['by_threshold'].format(set=name)}. {description}", description)
-
-
-def _depth(queries: Sequence[Query]) -> int:
-    return max((len(query.top) for query in queries), default=0)

@@ -65,6 +65,16 @@ def write_run(folder: Path, queries: Sequence[Asked], /, *, texts: bool = True, 
             for query, rank, figures in zip(queries, ranks, each, strict=True):
                 line = {"query": query.identifier, **figures, **(_texts(query, rank, name) if texts else {})}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if texts:  # as the ranking of the first five has it, and the answer where it is farther down
+            lines = [_texts(query, rank, name) for query, rank in zip(queries, ranks, strict=True)]
+            found = [{p["id"]: p["score"] for p in (*line["top"], *line["answers"]) if p["score"] is not None} for line in lines]
+            (place / "run.trec").write_text(
+                "".join(
+                    f"{query.identifier} Q0 {identifier} 1 {score} tag\n"
+                    for query, each in zip(queries, found, strict=True)
+                    for identifier, score in each.items()
+                )
+            )
         means = dict(zip(NAMES, values[name].mean(axis=0).tolist(), strict=True))
         ends = dict(zip(NAMES, mean_intervals(values[name]).tolist(), strict=True))
         scores[name] = {"label": label, "metrics": means, "intervals": ends}

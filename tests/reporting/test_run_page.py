@@ -30,7 +30,9 @@ def test_the_language_is_that_of_the_data(data, text, language, tmp_path):
 
 
 def test_hostile_texts_names_and_ids_of_a_record_stay_text(tmp_path):
-    queries = [Asked(f"q{n}{HOSTILE}", f"{n} {HOSTILE}", f"{n} {HOSTILE}", *each) for n, each in enumerate(RANKS)]
+    queries = [
+        Asked(f"q{n}{HOSTILE}".replace(" ", ""), f"{n} {HOSTILE}", f"{n} {HOSTILE}", *each) for n, each in enumerate(RANKS)
+    ]
     folder = write_run(tmp_path / "r", queries, model=HOSTILE, made={"command": HOSTILE, "versions": {HOSTILE: HOSTILE}})
     (folder / "config.yaml").write_text(HOSTILE)
     read = Read(run_page(folder))

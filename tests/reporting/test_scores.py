@@ -10,8 +10,8 @@ from e5ft.reporting.run_words import RUN
 from e5ft.reporting.scores import scores_and_threshold
 from tests.reporting.records import asked, write_run
 
-PART = {"answered": 0.71, "precision": 0.95, "recall": 0.6745, "queries": 300}
-THRESHOLD = {"value": 0.842, "rule": "the lowest <of> all", "dev": PART, "test": {**PART, "answered": 0.7, "precision": 0.94}}
+PART = {"queries": 300, "answered": 213, "precision": 0.95, "precision_interval": [0.91, 0.972], "recall": 0.6745}
+THRESHOLD = {"value": 0.8421, "rule": "the lowest <of> all", "dev": PART, "test": {**PART, "answered": 210, "precision": 0.94}}
 RANKS = [(3, 1), (None, 2), (1, 1), (2, None)] * 10
 
 
@@ -22,10 +22,11 @@ def section_of(tmp_path, language="ko", **more):
 def test_the_threshold_is_one_sentence_with_what_it_gives_on_dev_and_test(tmp_path):
     sentence, table = section_of(tmp_path, threshold=THRESHOLD).blocks[:2]
     assert sentence.text == (
-        "첫 번째 문서의 점수가 .842 이상일 때만 답하십시오. dev에서는 질의의 71.0 %에 답하고 그중 95.0 %가 정답입니다. "
+        "첫 번째 문서의 점수가 .8421 이상일 때만 답하십시오. dev에서는 질의의 71.0 %에 답하고 그중 95.0 %가 정답입니다. "
         "테스트에서는 질의의 70.0 %에 답하고 그중 94.0 %가 정답입니다."
     )
     assert isinstance(table, Table) and [row[0] for row in table.rows] == ["dev", "test"] and table.rows[0][4].text == "67.5 %"
+    assert table.rows[0][2].text == "213 (71.0 %)" and table.rows[0][3].text == "95.0 % [91.0 %, 97.2 %]"
 
 
 @pytest.mark.parametrize(
@@ -38,13 +39,13 @@ def test_no_threshold_and_no_check_are_said(threshold, said, tmp_path):
 
 def test_before_and_after_are_drawn_over_the_same_scores(tmp_path):
     figures = [block for block in section_of(tmp_path, threshold=THRESHOLD).blocks if isinstance(block, Figure)]
-    assert [figure.caption.partition(".")[0] for figure in figures] == [
-        "점수 분포, 학습 전",
-        "점수 분포, 학습 후",
+    assert [re.split("[:.]", figure.caption)[0] for figure in figures] == [
+        "찾은 문서의 점수, 학습 전",
+        "찾은 문서의 점수, 학습 후",
         "임계값에 따른 정밀도와 재현율(test-set)",
     ]
     edges = [re.findall(r">(0\.\d+)</text>", figure.svg) for figure in figures[:2]]
-    assert edges[0][:3] == edges[1][:3] and "임계값 .842" not in figures[0].svg and "임계값 .842" in figures[1].svg
+    assert edges[0][:3] == edges[1][:3] and "임계값 .8421" not in figures[0].svg and "임계값 .8421" in figures[1].svg
 
 
 def test_precision_at_the_lowest_threshold_is_the_share_of_first_passages_that_answer(tmp_path):

@@ -321,7 +321,8 @@ def command(name: str, resume: bool, of: str = "") -> str:
 def repeating(job: Job) -> str:
     """The command that trains once more what a job trains, under another name and without secrets, as its summary keeps it."""
     if job.in_sweep:
-        overrides = [override for override in lasting(job.overrides) if not override.startswith("name=")]
+        given = {override: override.partition("=")[0] for override in lasting(job.overrides)}
+        overrides = [override for override, name in given.items() if name != "name" and not is_secret_field(name)]
         return shlex.join(["python", "train.py", *overrides, f"name={job.group}-{job.path.name}-again"])
     return without_secrets(command(f"{job.name or job.group}-again", resume=False))
 

@@ -1,6 +1,7 @@
 """The whole job in one process: what it writes, what it says, resuming, and what happens when it goes wrong."""
 
 import contextlib
+import html
 import json
 import os
 import re
@@ -432,3 +433,27 @@ def test_going_on_with_another_kind_of_table_is_refused(trained):
     trained(*given)
     with pytest.raises(ConfigurationError, match="trained token embeddings"):
         trained(*given, "training.compact_embedding=false", "resume=true")
+
+
+def test_a_run_leaves_its_page(trained, capsys):
+    _, folder = trained("training.max_steps=2")
+    page, summary = html.unescape((folder / "report.html").read_text()), read_json(folder / "summary.json")
+    assert "report      outputs/test/report.html" in capsys.readouterr().out
+    assert summary["made"]["command"] in page and summary["made"]["digests"]["rows"] in page
+    assert f"{summary['scores']['after']['metrics']['ndcg@10']:.3f}".lstrip("0") in page
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a font\nis missing"), OSError(28, "No space left on device"), MemoryError()])
+def test_a_report_that_fails_is_one_line_and_the_run_is_as_good(fault, trained, monkeypatch, capsys):
+    def fail(folder):
+        raise fault
+
+    monkeypatch.setattr("e5ft.app.telling.report.run_page", fail)
+    _, folder = trained("training.max_steps=1")
+    said = [line for line in capsys.readouterr().out.splitlines() if "report" in line]
+    assert (
+        len(said) == 1
+        and said[0].startswith("outputs/test/report.html could not be written (")
+        and not (folder / "report.html").exists()
+    )
+    assert read_json(folder / "status.json")["state"] == "finished" and (folder / "model/config.json").is_file()

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from omegaconf import OmegaConf
 
-from e5ft.app.runs.folder import CrashedError, Job, RunFolder, command, hold, progress_of
+from e5ft.app.runs.folder import CrashedError, Job, RunFolder, command, hold, progress_of, repeating
 from e5ft.errors import ConfigurationError, NonFiniteError, ResumeRefusedError, StorageError, TerminatedError
 from e5ft.files import read_json, write_json
 
@@ -195,6 +195,14 @@ def test_the_command_names_no_secret_and_the_launcher(monkeypatch):
     assert command("x", True) == "torchrun --standalone --nproc_per_node 2 -m e5ft train seed=1 name=x resume=true"
     monkeypatch.setenv("WORLD_SIZE", "16")
     assert command("x", True) == "the same command on every node, with name=x resume=true"
+
+
+def test_the_command_that_trains_again_is_the_jobs_own_without_secrets(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["train.py", "data.train_file=a b.jsonl", "tracking.api_key=abc", "name=x", "seed=1"])
+    assert repeating(Job(tmp_path / "x", "x")) == "python train.py 'data.train_file=a b.jsonl' seed=1 name=x-again"
+    assert repeating(Job(tmp_path / "x/round-2", group="x")).endswith(" seed=1 name=x-again")  # all rounds
+    job = Job(tmp_path / "s/3", None, "s", True, ("name=s", "sweep.resume=true", "loss.temperature=0.05", "tracking.api_key=abc"))
+    assert repeating(job) == "python train.py loss.temperature=0.05 name=s-3-again"
 
 
 def test_a_training_that_crashes_leaves_its_record(trained, monkeypatch):
