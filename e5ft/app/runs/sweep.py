@@ -124,7 +124,7 @@ class SweepTable(Callback):
                 _check_search(config)
             begin(folder, config.sweep.resume)
             planned = _planned(config)
-            _check_same(folder, planned or ())
+            _check_same(folder, planned or () if config.sweep.resume else ())
         except ConfigurationError as error:
             raise EndOfSweep(error) from error
         # Hydra's sweeper keeps a multirun's overrides there, secrets included. There is no switch for it, and to mend the

@@ -113,6 +113,13 @@ def test_another_multirun_under_the_name_is_refused_before_a_job_begins_and_leav
     sweep.SweepTable().on_multirun_start(multirun(folder, "seed=0,1,2", resume=True))  # more jobs may follow
 
 
+def test_a_name_whose_jobs_all_failed_at_once_is_free_for_another_multirun(tmp_path, ours):
+    job(tmp_path / "s", 0, error="no rows")
+    write_text(tmp_path / "s/0/overrides.yaml", "- seed=1\n")
+    sweep.SweepTable().on_multirun_start(multirun(tmp_path / "s", "seed=7,8"))
+    assert [job[0] for job in read_json(tmp_path / "s/sweep.json")["jobs"]] == ["seed=7", "seed=8"]
+
+
 def test_a_page_that_cannot_be_made_is_a_warning_and_the_table_is_there(tmp_path, monkeypatch, capsys, caplog):
     job(tmp_path / "s", 0, dev=0.5)
     (tmp_path / "s/report.html").mkdir()
