@@ -60,6 +60,8 @@ def lines(
         axes.axhline(level, color=_INK, linestyle=styles[number % len(styles)], linewidth=1.2, label=f"{label} {_short(level)}")
     if mark is not None:
         axes.axvline(mark[0], color=_INK, linewidth=0.8, alpha=0.6, label=mark[1])
+    if all(float(place).is_integer() for places, _ in series.values() for place in places):
+        axes.xaxis.get_major_locator().set_params(integer=True)  # half a step is none
     if log:
         axes.set_yscale("log")
     if (bottom, top) != (None, None):
@@ -82,7 +84,7 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], x: str, y
         places = np.arange(len(labels)) + (number - (len(series) - 1) / 2) * width
         drawn = axes.bar(places, values, width * 0.94, color=colour, label=label)
         if len(labels) * len(series) <= 16:
-            axes.bar_label(drawn, [_short(value) for value in values], fontsize=7, color=_INK)
+            axes.bar_label(drawn, [f"{value:.2f}".removeprefix("0") for value in values], fontsize=7, color=_INK)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylim(0, top)
     return _finished(figure, axes, x, y, legend=len(series) > 1)

@@ -107,7 +107,7 @@ def _by_threshold(name: str, queries: Sequence[Query], mark: tuple[float, str] |
     precision = (answered & right).sum(axis=1) / answered.sum(axis=1)
     recall = (answered & right).sum(axis=1) / len(queries)
     curves = {words["precision"]: (thresholds, precision), words["recall"]: (thresholds, recall)}
-    drawing = plots.lines(curves, words["value"], words["ratio"], mark=mark, bottom=0, top=1)
+    drawing = plots.lines(curves, words["value"], words["ratio"], mark=mark, bottom=0, top=1.03)
     told = {
         **{end: short_number(float(thresholds[place])) for end, place in (("low", 0), ("high", -1))},
         **{end: per_cent(precision[place]) for end, place in (("first", 0), ("last", -1))},

@@ -102,7 +102,7 @@ def test_a_planted_trait_of_what_is_not_found_is_named_and_others_are_not(tmp_pa
     ]
     section = worst(run_of(tmp_path, found + missed), KO)
     said = texts(section)
-    assert f"찾지 못한 질의는 {KO['query_length']} 값이 더 큽니다" in said and KO["answer_length"] + " 값이" not in said
+    assert f"{KO['query_length']}: 찾지 못한 질의" in said and "더 큽니다" in said and KO["answer_length"] + ":" not in said
     traits, sources, listed = tables(section.blocks)
     assert [row[-1].text for row in traits.rows][:2] == [KO["yes"], KO["no"]]
     assert [(row[0], row[1], row[2].text) for row in sources.rows] == [("b", 20, "100.0 %"), ("a", 60, "0.0 %")]
