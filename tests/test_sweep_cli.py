@@ -75,7 +75,7 @@ def test_resumed_it_skips_what_finished_and_continues_the_rest(ended):
     assert "sweep.resume" not in rows[0]
     stopped = next(float(row["seconds"]) for row in rows if row["job"] == "0")
     assert stopped > ended[1][3]["seconds"]  # of all its processes
-    assert (folder / "report.html").is_file() and f"best        job {rows[0]['job']}, seed={rows[0]['seed']}" in done.stdout
+    assert (folder / "report.html").is_file() and f"best        job {rows[0]['job']}: multirun/s/" in done.stdout
     for job in "01":  # resumed from a checkpoint: no step is missing or there twice
         entries = map(json.loads, (folder / job / "metrics.jsonl").read_text().splitlines())
         assert [entry["step"] for entry in entries if "loss" in entry] == list(range(1, 41))

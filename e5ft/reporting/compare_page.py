@@ -54,6 +54,7 @@ def compare_page(found: Comparison, language: str) -> str:
         Section(words["again"], [Code(_command([run.folder for run in found.runs]))]),
     ]
     tone = {BETTER: "good", WORSE: "bad"}.get(found.verdict[0], "") if len(found.runs) == 2 else ""
+    tone = "bad" if tone and _lost(found) else tone
     return render(words["title"].format(names=", ".join(found.names)), language, _sentence(found, words), sections, tone=tone)
 
 
@@ -75,7 +76,14 @@ def _sentence(found: Comparison, words: Mapping[str, Any]) -> str:
         "" if reason is None else words["seen"] if reason.startswith("no test set") else words["few"].format(queries=pair.queries)
     )
     change = {"metric": found.metric, "change": difference_text(pair.mean, pair.low, pair.high), "p": f"{pair.p_value:.2g}"}
-    return words[word].format(reason=why, **fields, **change)
+    lost = words["costs"].format(sets=", ".join(_lost(found))) if _lost(found) else ""
+    return f"{words[word].format(reason=why, **fields, **change)} {lost}".rstrip()
+
+
+def _lost(found: Comparison) -> list[str]:
+    """The sets beside the target on which the last run is below the first, by the paired interval."""
+    others = {name: results[-1].pair for name, results in found.sets.items() if name != found.target}
+    return [name for name, pair in others.items() if pair is not None and pair.high < 0]
 
 
 def _scores(found: Comparison, name: str, words: Mapping[str, Any]) -> Table:

@@ -58,7 +58,8 @@ def sweep_page(sweep: Sweep, language: str) -> str:
     sections.append(Section(words["fixed"], _fixed(sweep, words)))
     title = words["title"].format(name=sweep.folder.name, count=len(sweep.jobs))
     tone = {BETTER: "good", WORSE: "bad"}.get(sweep.verdict, "")
-    return render(title, language, _sentence(sweep, words), sections, tone=tone)
+    costs = best is not None and best.facts.summary.get("verdict", {}).get("costs_elsewhere")
+    return render(title, language, _sentence(sweep, words), sections, tone="bad" if costs else tone)
 
 
 def _sentence(sweep: Sweep, words: Mapping[str, Any]) -> str:
@@ -80,6 +81,9 @@ def _sentence(sweep: Sweep, words: Mapping[str, Any]) -> str:
         change = difference_text(*(change[end] for end in ("mean", "low", "high")))
         gain = {"set": facts.summary["test_set"], "metric": facts.metric, "before": before, "after": after, "change": change}
         said.append(words["gain"].format(**gain))
+    lost = [name for name, result in facts.summary.get("verdict", {}).get("keep", {}).items() if result["lost"]]
+    if lost:
+        said.append(words["costs"].format(sets=", ".join(lost)))
     return " ".join(said)
 
 
@@ -117,7 +121,7 @@ def _jobs(sweep: Sweep, words: Mapping[str, Any]) -> Table:
     columns += [(words["behind"].format(set=sweep.set), True)] if behind else []
     columns += [(words["test_score"].format(**names[1]).strip(), True), (words["gain_column"], True)]
     columns += [(words["change"].format(name=name), True) for name in keep]
-    columns += [words["verdict"], words["state"], (words["time"], True), words["folder"]]
+    columns += [Column(words["verdict"], wide=True), (words["time"], True)]
     rows = []
     for place, job in enumerate(sweep.jobs):
         each, done = job.facts, job.facts.finished
@@ -128,16 +132,16 @@ def _jobs(sweep: Sweep, words: Mapping[str, Any]) -> Table:
         changes = {entry["set"]: entry["differences"].get(MAIN) for entry in each.summary.get("keep", ())}
         row += [difference_cell(changes.get(name)) for name in keep]
         time = None if each.seconds is None else Cell(duration(each.seconds), each.seconds)
-        state = words["states"].get(each.state, each.state)
-        rows.append([*row, verdict_text(each, words) if done else None, state, time, relative(each.folder)])
+        rows.append([*row, verdict_text(each, words) if done else words["states"].get(each.state, each.state), time])
     for name in ("before", "bm25") if best is not None else ():
         entry = facts.scores(name)
         if entry is not None and all(_same(entry, job.facts, name) for job in sweep.jobs if job.facts.finished):
-            row: list[Any] = [entry["label"], *[None] * (len(columns) - 1)]
+            row: list[Any] = [words["before"] if name == "before" else entry["label"], *[None] * (len(columns) - 1)]
             row[1 + len(sweep.fields)] = number(facts.start.get(facts.objective)) if name == "before" else None
             row[2 + len(sweep.fields) + bool(behind)] = score_cell(facts, name)
             rows.append(row)
-    return Table(columns, rows, sortable=True, search=len(rows) > 12, caption=words["all_caption"])
+    caption = words["all_caption"].format(folder=relative(sweep.folder))
+    return Table(columns, rows, sortable=True, search=len(rows) > 12, caption=caption, stacked=True)
 
 
 def _effects(sweep: Sweep, words: Mapping[str, Any]) -> list[Block]:
@@ -163,7 +167,7 @@ def _effects(sweep: Sweep, words: Mapping[str, Any]) -> list[Block]:
         blocks.append(Figure(picture, words["effect_caption"], said))
     columns = [words["settings"], words["value"], (words["jobs"], True), (words["mean"].format(**metric), True)]
     columns += [(words["difference"], True), words["pairs"]]
-    blocks.append(Table(columns, rows, sortable=len(rows) > 6, caption=words["effect"]))
+    blocks.append(Table(columns, rows, sortable=len(rows) > 6, caption=words["effect"], stacked=True))
     return blocks
 
 

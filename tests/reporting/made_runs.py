@@ -91,12 +91,12 @@ def make_run(
     kept = []
     for name, change in keep:
         found = {"mean": change, "low": change - 0.01, "high": change + 0.01, "p_value": 0.01}
-        write_evaluation(folder / "eval" / name / "final", name, systems["final"])
+        write_evaluation(folder / "eval" / name / "final", name, systems["final" if change > 0 else "base"])
         scores = {"before": entry("before", values["base"]), "after": entry("after", values["base"] + change)}
         kept.append({"set": name, "queries": queries, "scores": scores, "differences": {"ndcg@10": found}})
     verdict = {
         "word": word, "costs_elsewhere": any(change < 0 for _, change in keep), "metric": "ndcg@10", "set": test,
-        "against": "before", "keep": {}, "reason": None, "base_kept": False, "queries": queries, "p": difference["p_value"],
+        "against": "before", "keep": {name: {"lost": change < 0} for name, change in keep}, "reason": None, "base_kept": False, "queries": queries, "p": difference["p_value"],
         **{name: difference[name] for name in ("mean", "low", "high")},
     }  # fmt: skip
     summary = {
