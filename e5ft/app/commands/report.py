@@ -26,10 +26,9 @@ def report(settings: ReportSettings, read: None = None) -> None:
         DataError: there is no such run, or it has no whole record.
         VerdictError: the page is written, and the verdict is not the one that `require` demands.
     """
-    folders = [locate(name) for name in settings.runs]
     file = None if settings.output_file is None else Path(settings.output_file)
     try:
-        page, word = _written(folders, settings.language, file)
+        page, word = _written([locate(name) for name in settings.runs], settings.language, file)
     except (KeyError, TypeError) as error:
         raise DataError(f"runs={','.join(settings.runs)}: a record is damaged or of an older version ({error!r})") from error
     say(header_line("page", relative(page)))

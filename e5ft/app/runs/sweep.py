@@ -149,9 +149,8 @@ class SweepTable(Callback):
         _failed += sum(not job.facts.finished for job in table.jobs)
         replace_link(folder.parent / "latest", folder)
         if table.best is not None:
-            place = folder / table.best.number / "summary.json"
             try:
-                verdict.check_verdict(config.require, table.verdict, place)
+                verdict.check_verdict(config.require, table.verdict, table.best.facts.folder / "summary.json")
             except VerdictError as error:
                 _lacking = error
 
@@ -187,9 +186,7 @@ def write_table(folder: Path) -> Sweep:
 
         write_page(sweep)
     except Exception as error:  # the models are there, whatever their picture lacks
-        log.warning(
-            f"{folder}/report.html could not be made ({type(error).__name__}: {error}); python -m e5ft report tries again"
-        )
+        log.warning(f"{folder}/report.html could not be made ({error!r}); python -m e5ft report tries again")
     say(ending(sweep, command(folder.name, resume=True, of="sweep.")))
     return sweep
 
