@@ -64,8 +64,7 @@ def must_be(field: str) -> str:
     elif parts[0] == "data":
         kind, parts = DataSettings, parts[1:]
     else:
-        kinds = (*SCRIPTS.values(), MiningSettings)
-        kind = next((kind for kind in kinds if parts[0] in hints(kind)), None)
+        kind = next((kind for kind in (*SCRIPTS.values(), MiningSettings) if parts[0] in hints(kind)), None)
     for number, part in enumerate(parts):
         annotation = hints(kind).get(part) if kind is not None else None
         if annotation is None:

@@ -21,7 +21,7 @@ SWEEP = (
 
 
 def ended_by(number, file: Path, *arguments, cwd) -> tuple[int, dict, str]:
-    """Start the multirun and send it a signal as soon as a file is there; returns exit code, states of its jobs, and stderr."""
+    """Start the multirun and send it a signal as soon as a file is there; returns exit code, states of its jobs, and what it said."""
     command = [sys.executable, str(ROOT / "train.py"), *SWEEP, *arguments]
     with subprocess.Popen(
         command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
@@ -31,9 +31,9 @@ def ended_by(number, file: Path, *arguments, cwd) -> tuple[int, dict, str]:
             time.sleep(0.005)
         came = file.exists() and process.poll() is None
         process.send_signal(number if came else signal.SIGKILL)
-        errors = process.communicate(timeout=60)[1]
-    assert came, errors
-    return process.returncode, states(file.parents[2]), errors
+        said = "".join(process.communicate(timeout=60))
+    assert came, said
+    return process.returncode, states(file.parents[2]), said
 
 
 def states(folder):
@@ -47,14 +47,17 @@ def ended(tmp_path_factory):
     folder = cwd / "multirun/s"
     last = "checkpoint-10/trainer_state.json"  # the last file of a checkpoint that is written
     terminated = ended_by(signal.SIGTERM, folder / "0" / last, cwd=cwd)
+    leg = read_json(folder / "0/status.json")
     killed = ended_by(signal.SIGKILL, folder / "1" / last, "sweep.resume=true", cwd=cwd)
     summary = (folder / "0/summary.json").stat()
-    return cwd, terminated, killed, summary, call("train.py", *SWEEP, "sweep.resume=true", cwd=cwd)
+    return cwd, (*terminated, leg), killed, summary, call("train.py", *SWEEP, "sweep.resume=true", cwd=cwd)
 
 
 def test_sigterm_saves_and_ends_the_whole_multirun_and_sigkill_leaves_a_running_job(ended):
-    (code, jobs, errors), killed = ended[1], ended[2]
-    assert code == 143 and jobs == {"0": "stopped"} and "sweep.resume=true name=s" in errors
+    (code, jobs, said, leg), killed = ended[1], ended[2]
+    assert code == 143 and jobs == {"0": "stopped"} and "sweep.resume=true name=s" in said
+    assert "run 1 of 2: job 0, seed=1" in said and "2 runs: 1 stopped, 1 waiting" in said
+    assert leg["error"].endswith("Resume: name=s sweep.resume=true")  # not a run's remedy, which would look in outputs/
     assert killed[:2] == (-signal.SIGKILL, {"0": "finished", "1": "running"})
 
 
@@ -70,6 +73,9 @@ def test_resumed_it_skips_what_finished_and_continues_the_rest(ended):
         rows = list(csv.DictReader(file))
     assert sorted(row["seed"] for row in rows) == ["1", "2"] and all(row["dev ndcg@10"] for row in rows)
     assert "sweep.resume" not in rows[0]
+    stopped = next(float(row["seconds"]) for row in rows if row["job"] == "0")
+    assert stopped > ended[1][3]["seconds"]  # of all its processes
+    assert (folder / "report.html").is_file() and f"best        job {rows[0]['job']}: multirun/s/" in done.stdout
     for job in "01":  # resumed from a checkpoint: no step is missing or there twice
         entries = map(json.loads, (folder / job / "metrics.jsonl").read_text().splitlines())
         assert [entry["step"] for entry in entries if "loss" in entry] == list(range(1, 41))

@@ -69,7 +69,7 @@ def changed(run: Run, words: Mapping[str, str]) -> Section:
     won, lost, same = changes_of(run, depth)
     blocks: list[Block] = [Paragraph(words["changed_text"].format(metric=metric, won=len(won), lost=len(lost), same=same))]
     rows = {better: [_row(change, depth, words) for change in part[:MOST]] for better, part in ((True, won), (False, lost))}
-    shown = _within(rows[True], rows[False])
+    shown = within(rows[True], rows[False])
     if len(won) + len(lost) > sum(map(len, shown)):
         place = f"eval/{run.summary['test_set']}/{FINAL}/per_query.jsonl"
         counts = {"won": len(shown[0]), "lost": len(shown[1]), "length": LENGTH, "place": place}
@@ -168,8 +168,8 @@ def _text(text: str | None, words: Mapping[str, str]) -> Cell:
     return Cell(cut(text, LENGTH) if text else words["no_text"])
 
 
-def _within(won: list[list[Cell]], lost: list[list[Cell]]) -> tuple[list[list[Cell]], list[list[Cell]]]:
-    """As many of both as the page has room for, in turn."""
+def within(won: list[list[Cell]], lost: list[list[Cell]]) -> tuple[list[list[Cell]], list[list[Cell]]]:
+    """As many rows of both as a page has room for, in turn."""
     room, taken = BYTES, ([], [])
     for place in range(max(len(won), len(lost))):
         for rows, kept in zip((won, lost), taken, strict=True):

@@ -75,7 +75,7 @@ def _in_rounds(settings: TrainSettings, job: Job, data: TrainingData | None) -> 
     data_plan = plan(settings)
     _check(settings, data_plan, job)
     explained = out_of_memory_explained(settings)
-    with RunFolder(job, settings.resume) as folder, stopping_at_once(settings.name), explained:
+    with RunFolder(job, settings.resume) as folder, stopping_at_once(job.again), explained:
         _compare(settings, folder.path, data)
         folder.write_config(plain(settings))
         settings = _with_dev_file(settings, data_plan, folder.path)

@@ -96,7 +96,7 @@ def train(settings: TrainSettings, job: Job, data: TrainingData | None = None) -
 
     has_folder = settings.resume or job.in_sweep  # which records a refusal
     ready = None if has_folder else passed()
-    with RunFolder(job, settings.resume) as folder, stopping_at_once(settings.name), out_of_memory_explained(settings):
+    with RunFolder(job, settings.resume) as folder, stopping_at_once(job.again), out_of_memory_explained(settings):
         built, data = ready or passed()
         with tracked(settings.tracking, plain(settings), folder.path, job.group) as mirror:
             summary = _Run(settings, folder, job, built, data).run(mirror)
@@ -320,8 +320,7 @@ class _Run:
             trainer.train(resume_from_checkpoint=None if self.checkpoint is None else str(self.checkpoint))
         if stopping.stopped:
             raise TerminatedError(
-                f"stopped by {stopping.stopped} at step {trainer.state.global_step}, after saving. "
-                f"Resume: name={self.settings.name} resume=true"
+                f"stopped by {stopping.stopped} at step {trainer.state.global_step}, after saving. Resume: {self.job.again}"
             )
 
     def _best(self, trainer: ContrastiveTrainer) -> tuple[dict, Encoder]:

@@ -51,6 +51,11 @@ class Job:
     in_sweep: bool = False
     overrides: tuple[str, ...] = ()
 
+    @property
+    def again(self) -> str:
+        """The overrides that resume it, or what it is part of."""
+        return f"name={self.name or self.group} {'sweep.' * self.in_sweep}resume=true"
+
 
 def current_job(name: object) -> Job:
     """The job that Hydra runs now."""
@@ -134,6 +139,7 @@ class RunFolder:
         except ConfigurationError:
             self._lock.release()
             raise
+        self._seconds_before = _seconds_before(self.path)
         self.set_status("running")
         if job.in_sweep:
             write_text(self.path / "overrides.yaml", OmegaConf.to_yaml(lasting(job.overrides)))
@@ -167,7 +173,7 @@ class RunFolder:
         """Record "running", "finished", "failed" or "stopped", with an error message or exit code where there is one."""
         if distributed.is_main():
             process = {"pid": os.getpid(), "host": socket.gethostname()}
-            seconds = round(time.time() - self._started, 1)
+            seconds = round(self._seconds_before + time.time() - self._started, 1)
             write_json(self.path / "status.json", {"state": state, **process, "seconds": seconds, **without_secrets(more)})
 
     def write_config(self, values: dict) -> None:
@@ -281,17 +287,28 @@ def progress_of(path: Path) -> dict:
     return progress
 
 
+def _seconds_before(path: Path) -> float:
+    """How long the earlier processes of a run worked at it; of one that was killed, until its last logged step."""
+    status, metrics = path / "status.json", path / "metrics.jsonl"
+    try:
+        before = read_json(status)
+        killed = before["state"] == "running" and metrics.is_file()
+        return before["seconds"] + (max(0.0, metrics.stat().st_mtime - status.stat().st_mtime) if killed else 0.0)
+    except (OSError, ValueError, KeyError, TypeError):  # there was none, or it says nothing
+        return 0.0
+
+
 def _numbered(path: Path, kind: str) -> list[Path]:
     """KIND-1, KIND-2, ... in a folder, in ascending order."""
     numbers = {folder.name.removeprefix(f"{kind}-"): folder for folder in path.glob(f"{kind}-*")}
     return [numbers[number] for number in sorted(filter(str.isdecimal, numbers), key=int)]
 
 
-def command(name: str, resume: bool) -> str:
-    """The command that this process was started with, under a run's name, to resume it or to start again."""
-    replaced = ("name=", "resume=", "hydra.output_subdir=")
+def command(name: str, resume: bool, of: str = "") -> str:
+    """The command that this process was started with, under a run's name, to resume it or to start again; `of` is sweep. of a multirun."""
+    replaced = ("name=", "resume=", "sweep.resume=", "hydra.output_subdir=")
     overrides = [o for o in sys.argv[1:] if not (o.startswith(replaced) or is_secret_field(o.partition("=")[0]))]
-    added = [f"name={name}", *(["resume=true"] if resume else [])]
+    added = [f"name={name}", *([f"{of}resume=true"] if resume else [])]
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1 and os.environ.get("LOCAL_WORLD_SIZE") != str(processes):
         return f"the same command on every node, with {' '.join(added)}"

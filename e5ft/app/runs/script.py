@@ -44,8 +44,10 @@ COMMANDS = {
     "rows": "e5ft.app.commands.rows:rows",
     "split": "e5ft.app.commands.rows:split",
     "audit": "e5ft.app.commands.audit:audit",
+    "runs": "e5ft.app.commands.runs:runs",
+    "report": "e5ft.app.commands.report:report",
 }
-_LIGHT = ("check", "audit")  # commands that import torch and transformers themselves, where they need them
+_LIGHT = ("check", "audit", "runs", "report")  # commands that import torch and transformers themselves, where they need them
 _WITH_VALUE = re.compile(r"--(cfg|package|config-(path|name|dir)|experimental-rerun|info)|-(c|p|cp|cn|cd|i)")  # flags of Hydra's
 _began = False  # whether the configuration was composed: what is raised before is about the overrides
 _verb: str | None = None  # set by run; a launcher's processes have the configuration's name instead

@@ -24,18 +24,18 @@ _SAME_REQUEST = 5  # seconds
 
 
 @contextlib.contextmanager
-def stopping_at_once(name: object) -> Iterator[None]:
+def stopping_at_once(again: str) -> Iterator[None]:
     """Within the block a signal ends the job through `TerminatedError`, so that its status says so.
 
     Args:
-        name: the run's, for the message.
+        again: the overrides that resume it, for the message.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # what is being cleaned up stays undisturbed
         word = signal.Signals(number).name
-        raise TerminatedError(f"stopped by {word}; what was saved before is safe. Resume: name={name} resume=true")
+        raise TerminatedError(f"stopped by {word}; what was saved before is safe. Resume: {again}")
 
     with _handled_by(handle):
         yield

@@ -1,27 +1,31 @@
 """A multirun: begun or resumed, and its table, made from what the jobs' folders hold, so that a failed job is in it too."""
 
-import csv
-import io
+import logging
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from e5ft.app.runs.folder import hold, lasting
+from e5ft.app.runs.folder import command, hold, lasting
+from e5ft.app.telling.report import say
 from e5ft.app.telling.state import holds_work, status_of
 from e5ft.errors import ConfigurationError, E5ftError, VerdictError
-from e5ft.files import read_json, replace_link, write_text
-from e5ft.formatting import harmless
+from e5ft.files import replace_link, write_json
+from e5ft.reporting.sweep_table import beginning, ending
+from e5ft.reporting.sweeps import PLAN, Sweep, jobs_of, read_sweep, split, write_csv
 from e5ft.retrieval import verdict
-from e5ft.retrieval.tables import HEADLINE, aligned, main_metric
 from e5ft.settings import shown
 
-MAIN = main_metric(HEADLINE)
+log = logging.getLogger("e5ft")
 _failed = 0
 _lacking: VerdictError | None = None  # what the best job of this process's sweep lacks
 _held: tuple[int, FileLock] | None = None  # the process that started a multirun, and the lock of its folder
@@ -119,6 +123,8 @@ class SweepTable(Callback):
             if _searches(config.hydra.sweeper):
                 _check_search(config)
             begin(folder, config.sweep.resume)
+            planned = _planned(config)
+            _check_same(folder, planned or () if config.sweep.resume else ())
         except ConfigurationError as error:
             raise EndOfSweep(error) from error
         # Hydra's sweeper keeps a multirun's overrides there, secrets included. There is no switch for it, and to mend the
@@ -126,20 +132,25 @@ class SweepTable(Callback):
         file = folder / "multirun.yaml"
         file.unlink(missing_ok=True)
         file.symlink_to(os.devnull)
+        write_json(folder / PLAN, {"jobs": planned, "given": lasting(config.hydra.overrides.task)})
+
+    def on_job_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Called by Hydra in the job's own process, before the job."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            folder, overrides = Path(config.hydra.sweep.dir), lasting(config.hydra.overrides.task)
+            say(f"\n{beginning(folder, config.hydra.job.num, split(overrides))}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Called by Hydra after the last job."""
         global _failed, _lacking
         folder = Path(config.hydra.sweep.dir)
         (folder / "multirun.yaml").unlink(missing_ok=True)
-        rows = write_table(folder)
-        _failed += sum(row["state"] != "finished" for row in rows)
+        table = write_table(folder)
+        _failed += sum(not job.facts.finished for job in table.jobs)
         replace_link(folder.parent / "latest", folder)
-        if rows and rows[0]["state"] == "finished":  # the best job, since failures come last
+        if table.best is not None:
             try:
-                verdict.check_verdict(
-                    config.require, rows[0].get("verdict", "").partition(",")[0], folder / rows[0]["job"] / "summary.json"
-                )
+                verdict.check_verdict(config.require, table.verdict, table.best.facts.folder / "summary.json")
             except VerdictError as error:
                 _lacking = error
 
@@ -157,7 +168,7 @@ def begin(folder: Path, resume: object) -> None:
         raise ConfigurationError(f"sweep.resume=true: there is no multirun in {folder}; name it (name=NAME)")
     folder.mkdir(parents=True, exist_ok=True)
     lock = hold(folder / "sweep.lock", f"{folder}: another process is running the multirun of this name")
-    jobs = [job.name for job in _jobs(folder) if holds_work(job)]
+    jobs = [job.name for job in jobs_of(folder) if holds_work(job)]
     if jobs and not resume:
         lock.release()
         raise ConfigurationError(
@@ -166,59 +177,38 @@ def begin(folder: Path, resume: object) -> None:
     _held = os.getpid(), lock
 
 
-def write_table(folder: Path) -> list[dict]:
-    """Write sweep.csv and print it; returns its rows."""
-    rows = collect(folder)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.writer(text)  # ends lines with CR LF, and so quotes a cell that holds either
-    writer.writerows([list(map(harmless, line)) for line in [columns, *([row.get(c, "") for c in columns] for row in rows)]])
-    write_text(folder / "sweep.csv", text.getvalue())
-    cells = [columns] + [[_cell(row.get(column, "")) for column in columns] for row in rows]
-    print(f"\n{len(rows)} runs, {folder}/sweep.csv\n\n{aligned(cells, text_columns=len(columns))}")
-    return rows
+def write_table(folder: Path) -> Sweep:
+    """Write sweep.csv and report.html, and print the table; returns the record that they are made from."""
+    sweep = read_sweep(folder)
+    write_csv(sweep)
+    try:
+        from e5ft.reporting.sweep_page import write_page
+
+        write_page(sweep)
+    except Exception as error:  # the models are there, whatever their picture lacks
+        log.warning(f"{folder}/report.html could not be made ({error!r}); python -m e5ft report tries again")
+    say(ending(sweep, command(folder.name, resume=True, of="sweep.")))
+    return sweep
 
 
-def collect(folder: Path) -> list[dict]:
-    """One row a job: number, overrides, state, dev score, test scores, what changed on keep sets, seconds.
+def _planned(config: DictConfig) -> list[list[str]] | None:
+    """Each job's overrides, without secrets, as Hydra's own sweeper will make them; None of a search, which makes them as it goes."""
+    if _searches(config.hydra.sweeper):
+        return None
+    params = [f"{name}={value}" for name, value in (config.hydra.sweeper.get("params") or {}).items()]
+    try:
+        overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        return [lasting(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+    except HydraException:  # glob(...), which only the sweeper itself can look up
+        return None
 
-    Best dev score first, failures last.
 
-    Args:
-        folder: the sweep's folder.
-    """
-    rows = []
-    for job in _jobs(folder):
+def _check_same(folder: Path, planned: Sequence[Sequence[str]]) -> None:
+    """Refuse a multirun whose jobs were begun as others."""
+    for number, overrides in enumerate(planned):
         try:
-            status = status_of(job) or {"state": "failed"}
-        except ConfigurationError as error:  # damaged
-            status = {"state": "failed", "error": str(error)}
-        overrides = job / "overrides.yaml"
-        listed = OmegaConf.load(overrides) if overrides.is_file() else ()
-        row = {"job": job.name, **dict(str(override).split("=", 1) for override in listed), "state": status["state"]}
-        # The state decides: a job that went wrong leaves a summary too, without scores.
-        if status["state"] == "finished" and (job / "summary.json").is_file():
-            summary = read_json(job / "summary.json")
-            if summary["best"]["score"] is not None:  # training.eval_strategy=no measures nothing on the dev set
-                row[f"dev {summary['objective']}"] = summary["best"]["score"]
-            after = summary["scores"]["after"]["metrics"]
-            row.update({f"{summary['test_set']} {name}": after[name] for name in HEADLINE if name in after})
-            changes = ((entry["set"], entry["differences"]) for entry in summary["keep"])  # gain and loss side by side
-            row.update(
-                {f"{name} {MAIN} change": differences[MAIN]["mean"] for name, differences in changes if MAIN in differences}
-            )
-            if "verdict" in summary:  # older ones have none
-                row["verdict"] = verdict.verdict_words(summary["verdict"])
-            row["seconds"] = summary["training"]["seconds"]
-        elif "error" in status:
-            row["error"] = status["error"].splitlines()[0]
-        rows.append(row)
-    return sorted(rows, key=lambda row: -next((v for k, v in row.items() if k.startswith("dev ")), -1.0))
-
-
-def _jobs(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+            state_before(folder / str(number), overrides)
+        except AnotherSweepError:
+            raise
+        except ConfigurationError:  # damaged: the job itself says so, and the others run
+            continue

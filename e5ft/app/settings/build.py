@@ -17,7 +17,9 @@ from e5ft.app.settings.groups import (
     EvalSettings,
     ExportSettings,
     MineSettings,
+    ReportSettings,
     RowsSettings,
+    RunsSettings,
     Seed,
     ServeSettings,
     SplitSettings,
@@ -59,6 +61,8 @@ SCRIPTS = {
     "serve": ServeSettings,
     "rows": RowsSettings,
     "split": SplitSettings,
+    "runs": RunsSettings,
+    "report": ReportSettings,
 }
 # Settings that have moved; on the command line the old name works for one version.
 MOVED = {

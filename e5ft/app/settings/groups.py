@@ -338,3 +338,29 @@ class SplitSettings(DividingSettings):
     output_dir: FilePath | None
     seed: Seed
     cache_dir: FilePath
+
+
+@dataclasses.dataclass(frozen=True)
+class RunsSettings(Settings):
+    """Everything that `python -m e5ft runs` can be told; the fields are described in conf/runs.yaml."""
+
+    folders: tuple[FilePath, ...]
+    format: Literal["table", "jsonl"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSettings(Settings):
+    """Everything that `python -m e5ft report` can be told; the fields are described in conf/report.yaml."""
+
+    runs: tuple[FilePath, ...] | FilePath | None
+    language: Literal["auto", "ko", "en"]
+    output_file: FilePath | None
+    require: Literal["better"] | None
+
+    def check(self) -> None:
+        """Make `runs` a tuple; refuse a report of nothing, of one run twice, and a page that is no HTML file."""
+        object.__setattr__(self, "runs", (self.runs,) if isinstance(self.runs, str) else tuple(self.runs or ()))
+        if not self.runs or len(set(self.runs)) != len(self.runs):
+            self.refuse("runs", "must name a run, or several different ones: runs=NAME, 'runs=[A,B]'")
+        if self.output_file is not None and not self.output_file.endswith(".html"):
+            self.refuse("output_file", "must end in .html")

@@ -89,6 +89,46 @@ def test_the_traceback_of_what_nobody_foresaw_is_in_a_file(ended, tmp_path):
     assert raised.exit_code == 1 and isinstance(raised.__cause__, ZeroDivisionError)
 
 
+def test_seconds_are_those_of_all_processes_that_worked_at_a_run(ended, tmp_path, monkeypatch):
+    """One that was killed wrote none of its end: it worked until its last logged step."""
+    clock = [1000.0]
+    monkeypatch.setattr("e5ft.app.runs.folder.time.time", lambda: clock[0])
+    path = tmp_path / "outputs/x"
+    folder = RunFolder(Job(path, "x"))
+    clock[0] += 30
+    with pytest.raises(TerminatedError), folder:
+        checkpoint(path, 2)
+        raise TerminatedError("stopped")
+    assert read_json(path / "status.json")["seconds"] == 30
+    with RunFolder(Job(path, "x"), resume=True):
+        clock[0] += 4
+    assert read_json(path / "status.json")["seconds"] == 34
+    write_json(path / "status.json", {"state": "running", "seconds": 34.0})
+    (path / "metrics.jsonl").write_text("")
+    for name, moment in (("status.json", 5000), ("metrics.jsonl", 5060)):
+        os.utime(path / name, (moment, moment))
+    with RunFolder(Job(path, "x"), resume=True):
+        clock[0] += 6
+    assert read_json(path / "status.json")["seconds"] == 34 + 60 + 6
+
+
+@pytest.mark.parametrize(
+    ("job", "again"),
+    [
+        (Job("p", "x"), "name=x resume=true"),
+        (Job("p", None, "temps", True), "name=temps sweep.resume=true"),
+        (Job("p/round-1", None, "r"), "name=r resume=true"),
+    ],
+)
+def test_what_resumes_a_part_is_what_resumes_the_whole(job, again):
+    assert job.again == again
+
+
+def test_a_multirun_s_command_resumes_the_multirun(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "name=t", "sweep.resume=true", "seed=1,2", "-m"])
+    assert command("t", True, of="sweep.") == "python train.py seed=1,2 -m name=t sweep.resume=true"
+
+
 def test_before_the_first_checkpoint_the_same_name_begins_again(ended):
     *_, printed = ended(ZeroDivisionError(), steps=[])
     assert "saved       outputs/x: nothing yet" in printed and printed.rstrip().endswith("try again   " + command("x", False))

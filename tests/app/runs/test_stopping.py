@@ -44,7 +44,7 @@ def test_a_repeated_signal_is_one_request_and_a_later_one_the_end(monkeypatch, f
 
 
 def test_a_signal_after_the_last_step_is_for_what_comes_next():
-    with pytest.raises(TerminatedError, match="SIGTERM"), stopping_at_once("run"):
+    with pytest.raises(TerminatedError, match="SIGTERM"), stopping_at_once("name=run resume=true"):
         with StopAtStepEnd(lambda: False):
             signal.raise_signal(signal.SIGTERM)
         pytest.fail("the signal was lost")
@@ -65,7 +65,7 @@ def test_a_signal_amid_a_save_stops_without_another_step(number):
 @pytest.mark.parametrize("number", SIGNALS)
 def test_outside_training_a_signal_ends_the_job_with_a_status(number):
     before = signal.getsignal(number)
-    with pytest.raises(TerminatedError, match=f"{number.name}.*name=run resume=true"), stopping_at_once("run"):
+    with pytest.raises(TerminatedError, match=f"{number.name}.*name=run resume=true"), stopping_at_once("name=run resume=true"):
         signal.raise_signal(number)
     assert signal.getsignal(number) == before
 

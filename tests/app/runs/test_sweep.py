@@ -1,6 +1,5 @@
 """A sweep is begun once or resumed; its table has the best run first, failures last, and gain and loss side by side."""
 
-import csv
 import math
 import os
 import signal
@@ -17,44 +16,26 @@ from omegaconf import OmegaConf, open_dict, read_write
 from e5ft.app.runs import script, sweep
 from e5ft.app.runs.folder import hold
 from e5ft.app.runs.stopping import StopAtStepEnd, stopping_at_once
-from e5ft.app.runs.sweep import AnotherSweepError, EndOfSweep, begin, collect, state_before
+from e5ft.app.runs.sweep import AnotherSweepError, EndOfSweep, begin, state_before
 from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, DataError, TerminatedError, VerdictError
 from e5ft.files import read_json, write_json, write_text
+from e5ft.reporting.sweeps import read_sweep
+from tests.reporting.made_runs import make_run
 
 
-def job(folder, number, *, dev=None, test=0.5, change=None, error=None, test_set="law-test"):
-    """Write what a job leaves; one that went wrong leaves a summary, too."""
+@pytest.fixture
+def ours(monkeypatch):
+    """Let no test leave the lock of a multirun behind."""
+    monkeypatch.setattr(sweep, "_held", None)
+
+
+def job(folder, number, *, dev=None, error=None, **changed):
+    """Write what a job leaves."""
     if error:
-        summary = status = {"state": "failed", "error": error}
-    else:
-        status = {"state": "finished"}
-        keep = [] if change is None else [{"set": "wiki-test", "differences": {"ndcg@10": {"mean": change}}}]
-        scores = {"after": {"metrics": {"ndcg@10": test, "hit@1": test}}}
-        summary = {"state": "finished", "best": {"score": dev}, "objective": "ndcg@10", "test_set": test_set, "keep": keep}
-        summary |= {"training": {"seconds": 1.5}, "scores": scores}
-    write_json(folder / str(number) / "status.json", status)
-    write_json(folder / str(number) / "summary.json", summary)
-
-
-def test_a_damaged_status_is_a_line_of_the_table(tmp_path):
-    job(tmp_path, 0, dev=0.4)
-    job(tmp_path, 1, dev=0.5)
-    (tmp_path / "1/status.json").write_text("")
-    rows = collect(tmp_path)
-    assert [row["state"] for row in rows] == ["finished", "failed"] and "1/status.json: damaged; remove it" in rows[1]["error"]
-
-
-def test_gain_and_loss_stand_side_by_side(tmp_path):
-    job(tmp_path, 0, dev=0.4)
-    assert not any("change" in column for column in collect(tmp_path)[0])
-    job(tmp_path, 0, dev=0.4, change=-0.02)
-    job(tmp_path, 1, error="no rows\nsecond line")
-    job(tmp_path, 2, dev=0.6, test=0.7, change=0.01)
-    rows = collect(tmp_path)
-    assert [row["job"] for row in rows] == ["2", "0", "1"]
-    assert [row.get("wiki-test ndcg@10 change") for row in rows] == [0.01, -0.02, None]
-    assert rows[0]["law-test ndcg@10"] == 0.7 and rows[2]["error"] == "no rows" and rows[2]["state"] == "failed"
+        write_json(folder / str(number) / "status.json", {"state": "failed", "error": error, "seconds": 1.0})
+        return
+    make_run(folder / str(number), overrides=[f"seed={number}"], best={"score": dev, "step": 4}, **changed)
 
 
 @pytest.mark.parametrize(
@@ -65,10 +46,7 @@ def test_the_best_job_s_verdict_is_the_sweep_s(tmp_path, monkeypatch, require, w
     """The other job is better on the test, and worse on the dev set; costs elsewhere change nothing."""
     monkeypatch.setattr(sweep, "_lacking", None)
     for number, (dev, word) in enumerate([(0.6, words), (0.4, "BETTER" if code else "WORSE")]):
-        job(tmp_path / "s", number, dev=dev)
-        file = tmp_path / "s" / str(number) / "summary.json"
-        write_json(file, {**read_json(file), "verdict": {"word": word, "costs_elsewhere": True}})
-    assert [row["verdict"] for row in collect(tmp_path / "s")][0] == f"{words}, COSTS ELSEWHERE"
+        job(tmp_path / "s", number, dev=dev, verdict={"word": word, "costs_elsewhere": True})
     sweep.SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "s")}}, "require": require}))
     if code is None:
         return sweep.check_verdict()
@@ -77,18 +55,76 @@ def test_the_best_job_s_verdict_is_the_sweep_s(tmp_path, monkeypatch, require, w
     assert raised.value.exit_code == code
 
 
-def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path):
-    formulas = ["=HYPERLINK(1)", "@SUM(1)", "+cmd", "-2+3", "\t=1", "\r=1", "\n=1", "＝1+1", "－1+1"]
-    job(tmp_path, 0, dev=-0.5, change=-0.25, test_set="=cmd|' /C calc'!A0")
-    overrides = {f"a{number}": value for number, value in enumerate([*formulas, "-1", "+0.5", "-1e-5"])}
-    write_text(tmp_path / "0/overrides.yaml", OmegaConf.to_yaml([f"{name}={value}" for name, value in overrides.items()]))
-    job(tmp_path, 1, error="=error")
-    sweep.write_table(tmp_path)
-    with open(tmp_path / "sweep.csv", newline="") as file:
-        first, second = csv.DictReader(file)
-    cells = [first[f"a{number}"] for number in range(len(overrides))]
-    assert cells == [f"'{formula}" for formula in formulas] + ["-1", "+0.5", "-1e-5"] and second["error"] == "'=error"
-    assert first["dev ndcg@10"] == "-0.5" and "'=cmd|' /C calc'!A0 ndcg@10" in first
+OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+def multirun(folder, *overrides, resume=False, target=BASIC, params=None):
+    """What Hydra composes of a multirun, as far as callbacks look at it."""
+    sweeper = {"_target_": target, "params": params, "direction": "maximize"}
+    hydra = {"sweep": {"dir": str(folder)}, "sweeper": sweeper, "overrides": {"task": list(overrides)}, "mode": RunMode.MULTIRUN}
+    hydra |= {"job": {"num": 0}}
+    return OmegaConf.create(
+        {"hydra": hydra, "sweep": {"resume": resume}, "training": {"eval_strategy": "steps"}, "require": None}
+    )
+
+
+def test_the_jobs_are_written_down_as_hydra_makes_them_and_without_secrets(tmp_path, ours):
+    folder, given = tmp_path / "s", ("name=s", "seed=1,2", "loss.temperature=range(1,3)", "my.api_key=very-secret-1")
+    sweep.SweepTable().on_multirun_start(
+        multirun(folder, *given, "sweep.resume=false", params={"seed": "5,6", "step.guide": "null"})
+    )
+    written = read_json(folder / "sweep.json")
+    assert [job[1:] for job in written["jobs"]] == [
+        ["step.guide=null", "name=s", f"loss.temperature={t}", "my.api_key=[secret]"] for _ in (1, 2) for t in (1, 2)
+    ]  # the command line's seed wins over the YAML's
+    assert [job[0] for job in written["jobs"]] == ["seed=1", "seed=1", "seed=2", "seed=2"]
+    assert written["given"] == [*given[:3], "my.api_key=[secret]"] and "very-secret" not in (folder / "sweep.json").read_text()
+    assert [job.facts.state for job in read_sweep(folder).jobs] == ["waiting"] * 4
+
+
+@pytest.mark.parametrize(("target", "override"), [(OPTUNA, "seed=interval(1,2)"), (BASIC, "model=glob(*)")])
+def test_of_a_search_no_job_is_known_before_it_begins(tmp_path, ours, target, override):
+    sweep.SweepTable().on_multirun_start(multirun(tmp_path / "s", "name=s", override, target=target))
+    assert read_json(tmp_path / "s/sweep.json") == {"jobs": None, "given": ["name=s", override]}
+
+
+def test_each_job_begins_with_a_line_and_a_plain_run_without(tmp_path, ours, capsys):
+    config = multirun(tmp_path / "s", "name=s", "seed=1,2")
+    sweep.SweepTable().on_multirun_start(config)
+    config.hydra.job.num, config.hydra.overrides.task = 1, ["name=s", "seed=2"]
+    sweep.SweepTable().on_job_start(config)
+    assert capsys.readouterr().out == "\nrun 2 of 2: job 1, seed=2\n"
+    config.hydra.mode = RunMode.RUN
+    sweep.SweepTable().on_job_start(config)
+    assert capsys.readouterr().out == ""
+
+
+def test_another_multirun_under_the_name_is_refused_before_a_job_begins_and_leaves_the_plan(tmp_path, ours):
+    folder = tmp_path / "s"
+    sweep.SweepTable().on_multirun_start(multirun(folder, "seed=1,2"))
+    sweep._held[1].release()
+    plan = (folder / "sweep.json").read_bytes()
+    job(folder, 1, dev=0.5)
+    with pytest.raises(EndOfSweep, match="job 1 of .* was begun with other overrides"):
+        sweep.SweepTable().on_multirun_start(multirun(folder, "seed=1,3", resume=True))
+    assert (folder / "sweep.json").read_bytes() == plan
+    sweep._held[1].release()
+    sweep.SweepTable().on_multirun_start(multirun(folder, "seed=0,1,2", resume=True))  # more jobs may follow
+
+
+def test_a_name_whose_jobs_all_failed_at_once_is_free_for_another_multirun(tmp_path, ours):
+    job(tmp_path / "s", 0, error="no rows")
+    write_text(tmp_path / "s/0/overrides.yaml", "- seed=1\n")
+    sweep.SweepTable().on_multirun_start(multirun(tmp_path / "s", "seed=7,8"))
+    assert [job[0] for job in read_json(tmp_path / "s/sweep.json")["jobs"]] == ["seed=7", "seed=8"]
+
+
+def test_a_page_that_cannot_be_made_is_a_warning_and_the_table_is_there(tmp_path, monkeypatch, capsys, caplog):
+    job(tmp_path / "s", 0, dev=0.5)
+    (tmp_path / "s/report.html").mkdir()
+    assert sweep.write_table(tmp_path / "s").best.number == "0"
+    assert "1 runs: 1 finished" in capsys.readouterr().out and "report.html could not be made" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -110,12 +146,6 @@ def test_launchers_compose_into_what_their_package_takes(launcher, package):
     assert instantiate(given, _recursive_=False) is not None
 
 
-@pytest.fixture
-def ours(monkeypatch):
-    """Let no test leave the lock of a multirun behind."""
-    monkeypatch.setattr(sweep, "_held", None)
-
-
 def test_a_name_is_begun_once_and_then_resumed(tmp_path, ours, monkeypatch):
     folder = tmp_path / "s"
     for value in ("yes", 1, None):
@@ -132,10 +162,8 @@ def test_a_name_is_begun_once_and_then_resumed(tmp_path, ours, monkeypatch):
     sweep._held[1].release()
     job(folder, 1, dev=0.4)
     # Hydra lets it pass: of an `Exception` in a callback it makes a warning.
-    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"}
-    hydra = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}, "sweeper": sweeper}, "sweep": {"resume": False}})
     with pytest.raises(EndOfSweep, match=r"holds a multirun already \(jobs 1\).*sweep.resume=true") as raised:
-        sweep.SweepTable().on_multirun_start(hydra)
+        sweep.SweepTable().on_multirun_start(multirun(folder))
     assert not isinstance(raised.value, Exception) and raised.value.error.exit_code == 2
     begin(folder, resume=True)
     # A forked or fresh process of a launcher runs a job alone: what stops it stops that job.
@@ -203,9 +231,6 @@ def test_sigterm_ends_the_sweep_where_its_jobs_run_in_its_process_and_else_the_j
     assert "1 runs" in capsys.readouterr().out
 
 
-OPTUNA = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
-
-
 @pytest.mark.parametrize(("target", "answer"), [(None, math.nan), (OPTUNA, -math.inf)])
 def test_a_failed_job_is_the_worst_to_a_sweeper_that_searches_and_nan_to_hydra_s_own(in_sweep, target, answer):
     def function(config):
@@ -236,13 +261,8 @@ def test_a_failed_job_is_the_worst_to_a_sweeper_that_searches_and_nan_to_hydra_s
 )
 def test_a_search_for_the_worst_or_for_nothing_is_refused(tmp_path, ours, direction, evaluates, message):
     folder = tmp_path / "multirun/s"
-    config = OmegaConf.create(
-        {
-            "hydra": {"sweep": {"dir": str(folder)}, "sweeper": {"_target_": OPTUNA, "direction": direction}},
-            "sweep": {"resume": False},
-            "training": {"eval_strategy": evaluates},
-        }
-    )
+    config = multirun(folder, target=OPTUNA)
+    config.hydra.sweeper.direction, config.training.eval_strategy = direction, evaluates
     if message is None:
         sweep.SweepTable().on_multirun_start(config)
         sweep._held[1].release()
@@ -260,7 +280,7 @@ def test_another_sweep_ends_all(in_sweep, here, kind):
 
 def test_sigterm_after_a_job_has_trained_is_not_lost(in_sweep):
     def function(config):
-        with stopping_at_once("run"):
+        with stopping_at_once("name=run resume=true"):
             with StopAtStepEnd(lambda: False):
                 os.kill(os.getpid(), 15)
             return 0.5

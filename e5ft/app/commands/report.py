@@ -1,0 +1,47 @@
+"""The report command: the page of a run or a multirun made again, or one that compares several runs; all from the record alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from e5ft.app.settings.groups import ReportSettings
+from e5ft.app.telling.report import header_line, relative, say
+from e5ft.errors import DataError
+from e5ft.files import write_text
+from e5ft.reporting.compare_page import compare_runs
+from e5ft.reporting.facts import facts_of, locate
+from e5ft.reporting.run_page import PAGE, run_page
+from e5ft.reporting.sweep_page import write_page
+from e5ft.reporting.sweeps import jobs_of, of_rounds, read_sweep
+from e5ft.retrieval.verdict import check_verdict
+
+
+def report(settings: ReportSettings, read: None = None) -> None:
+    """Make one page.
+
+    Args:
+        settings: of the command.
+        read: nothing is read before.
+
+    Raises:
+        DataError: there is no such run, or it has no whole record.
+        VerdictError: the page is written, and the verdict is not the one that `require` demands.
+    """
+    file = None if settings.output_file is None else Path(settings.output_file)
+    try:
+        page, word = _written([locate(name) for name in settings.runs], settings.language, file)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"runs={','.join(settings.runs)}: a record is damaged or of an older version ({error!r})") from error
+    say(header_line("page", relative(page)))
+    check_verdict(settings.require, word, relative(page))
+
+
+def _written(folders: Sequence[Path], language: str, file: Path | None) -> tuple[Path, str]:
+    """Write the page; the file, and the word of its verdict."""
+    if len(folders) > 1:
+        return compare_runs(folders, language, file)
+    if jobs_of(folders[0]):
+        sweep = read_sweep(folders[0])
+        return write_page(sweep, language, file), sweep.verdict
+    facts, page = facts_of(folders[0]), file or folders[0] / PAGE
+    write_text(page, run_page(of_rounds(facts), language))
+    return page, facts.summary.get("verdict", {}).get("word", "")

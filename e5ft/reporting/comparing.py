@@ -1,0 +1,143 @@
+"""Several finished runs side by side, each against the first, query by query where their sets are the same."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from e5ft.errors import DataError
+from e5ft.reporting.facts import RunFacts, facts_of, jobs_of
+from e5ft.reporting.listing import relative
+from e5ft.reporting.paired import Paired, compare, difference_of_sets, in_one_order, read_saved
+from e5ft.reporting.record import FINAL
+from e5ft.reporting.sweeps import of_rounds, read_sweep
+from e5ft.retrieval.verdict import UNDECIDED, overall_verdict
+
+ABSENT = "–"
+# What says how a run was started, kept or told of, and nothing of what it is.
+_BESIDE = ("name", "resume", "sweep.resume", "doctor", "require", "cache_dir", "tracking")
+
+
+@dataclasses.dataclass(frozen=True)
+class SetResult:
+    """A run on one retrieval set.
+
+    Attributes:
+        run: place of the run among those compared.
+        entry: of the summary, with scores and differences on the set; None: the run did not measure it.
+        pair: the run less the first one, by its main metric; None of the first, and where they do not compare.
+        obstacle: why they do not, as `paired.difference_of_sets` has it, or {"kind": "record", "values": (what is wrong,)}.
+    """
+
+    run: int
+    entry: Mapping[str, Any] | None
+    pair: Paired | None
+    obstacle: Mapping[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        runs: their facts; the first is what others are held against.
+        names: of the runs, each different.
+        metric: by which they are compared.
+        sets: set -> a result a run: the first one's test set, its keep sets, then sets that only others have.
+        settings: setting -> a value a run, of those that are not the same in all.
+    """
+
+    runs: Sequence[RunFacts]
+    names: Sequence[str]
+    metric: str
+    sets: Mapping[str, Sequence[SetResult]]
+    settings: Mapping[str, Sequence[str]]
+
+    @property
+    def target(self) -> str:
+        """The first one's test set."""
+        return self.runs[0].summary["test_set"]
+
+    @property
+    def last(self) -> SetResult:
+        """The last run on that set."""
+        return self.sets[self.target][-1]
+
+    @property
+    def verdict(self) -> tuple[str, str | None]:
+        """The verdict's word on the last run against the first, and why it is undecided, where it is."""
+        pair, seen = self.last.pair, any(run.summary.get("chosen_on_test") for run in self.runs)
+        if pair is None:
+            return UNDECIDED, None
+        difference = {"mean": pair.mean, "low": pair.low, "high": pair.high, "p_value": pair.p_value}
+        found = overall_verdict(difference, pair.queries, {}, chosen_on_test=seen)
+        return found["word"], found["reason"]
+
+
+def comparison(folders: Sequence[Path]) -> Comparison:
+    """Read runs and compare them.
+
+    Args:
+        folders: of finished runs, or of multiruns, of which the best job is taken; two at least.
+
+    Raises:
+        DataError: one has not finished, or its record is damaged.
+    """
+    runs = []
+    for folder in folders:
+        best = read_sweep(folder).best if jobs_of(folder) else None
+        facts = facts_of(folder) if best is None else best.facts
+        if not facts.finished:
+            raise DataError(f"runs={relative(folder)}: must have finished; it is {facts.state} ({facts.error or 'no error'})")
+        runs.append(facts)
+    metric = runs[0].metric
+    sets = dict.fromkeys([runs[0].summary["test_set"], *(name for run in runs for name in _entries(run))])
+    results = {name: [_result(runs, place, name, metric) for place in range(len(runs))] for name in sets}
+    return Comparison(
+        runs, _names([run.folder for run in runs]), metric, results, differing_settings([run.config for run in runs])
+    )
+
+
+def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The settings that are not the same in all configurations, each with its value in every one."""
+    flat = [dict(_leaves(config)) for config in configs]
+    names = [name for name in dict.fromkeys(name for one in flat for name in one) if not _is_beside(name)]
+    rows = {name: [one.get(name, ABSENT) for one in flat] for name in names}
+    return {name: values for name, values in rows.items() if len(set(values)) > 1}
+
+
+def _result(runs: Sequence[RunFacts], place: int, name: str, metric: str) -> SetResult:
+    entry = _entries(runs[place]).get(name)
+    if not place or entry is None or name not in _entries(runs[0]):
+        return SetResult(place, entry, None, None)
+    try:
+        ours, theirs = (read_saved(of_rounds(run) / "eval" / name / FINAL, metric) for run in (runs[place], runs[0]))
+    except DataError as error:
+        return SetResult(place, entry, None, {"kind": "record", "values": (str(error),)})
+    obstacle = difference_of_sets(ours, theirs)
+    pair = compare(*in_one_order([ours, theirs])) if obstacle is None else None
+    return SetResult(place, entry, pair, obstacle)
+
+
+def _entries(run: RunFacts) -> dict[str, Mapping[str, Any]]:
+    """Set -> scores and differences of a run."""
+    return {run.summary["test_set"]: run.summary, **{entry["set"]: entry for entry in run.summary.get("keep", ())}}
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' last parts, or more of them where those are the same."""
+    names = [folder.name if not folder.name.isdecimal() else f"{folder.parent.name}/{folder.name}" for folder in folders]
+    return names if len(set(names)) == len(names) else [relative(folder) for folder in folders]
+
+
+def _leaves(value: Any, path: str = "") -> Any:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, json.dumps(value, ensure_ascii=False, default=str).strip('"')
+
+
+def _is_beside(name: str) -> bool:
+    return any(f"{name}.".startswith(f"{beside}.") for beside in _BESIDE)

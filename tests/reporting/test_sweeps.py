@@ -1,0 +1,101 @@
+"""A multirun's record: the best job first, failures and jobs that wait in it too, and a file that no spreadsheet misreads."""
+
+import csv
+
+import numpy as np
+import pytest
+import yaml
+
+from e5ft.files import read_json, write_json
+from e5ft.reporting.sweeps import collect, read_plan, read_sweep, write_csv
+from tests.reporting.made_runs import make_run, make_sweep
+
+
+def test_the_best_on_the_dev_set_is_first_and_what_did_not_finish_last(tmp_path):
+    make_sweep(tmp_path / "s")
+    sweep = read_sweep(tmp_path / "s")
+    scores = [job.facts.dev_score for job in sweep.jobs[:6]]
+    assert scores == sorted(scores, reverse=True) and sweep.best.overrides["loss.temperature"] == "0.02"
+    assert [(job.number, job.facts.state) for job in sweep.jobs[6:]] == [("6", "failed"), ("7", "waiting")]
+    assert list(sweep.fields) == ["loss.temperature", "seed"] and sweep.given(sweep.jobs[7]) == "loss.temperature=0.1 seed=2"
+    assert sweep.counts() == {"finished": 6, "failed": 1, "waiting": 1} and sweep.verdict == "BETTER"
+
+
+def test_jobs_are_compared_with_the_best_on_the_dev_set_and_else_on_the_test_set(tmp_path):
+    for dev, kind, folder in ((True, "dev", "eval/dev/after"), (False, "test", "eval/faq-test/final")):
+        make_sweep(tmp_path / kind, dev=dev)
+        sweep = read_sweep(tmp_path / kind)
+        read = {place: read_json(sweep.jobs[place].facts.folder / folder / "metrics.json") for place in range(6)}
+        assert sweep.set == kind and sweep.values.keys() == read.keys()
+        for place, values in sweep.values.items():
+            assert values.mean() == pytest.approx(read[place]["metrics"]["ndcg@10"])
+        for place, pair in sweep.behind().items():
+            assert pair.mean == pytest.approx((sweep.values[place] - sweep.values[0]).mean()) and pair.queries == 60
+
+
+def test_a_job_on_other_queries_is_not_compared(tmp_path):
+    make_sweep(tmp_path / "s")
+    worst = read_sweep(tmp_path / "s").jobs[5]
+    file = worst.facts.folder / "eval/dev/after/per_query.jsonl"
+    file.write_text(file.read_text().replace('"d000"', '"other"'))
+    sweep = read_sweep(tmp_path / "s")
+    assert sweep.values.keys() == set(range(5)) and sweep.jobs[5].number == worst.number
+    (sweep.best.facts.folder / "eval/dev/after/per_query.jsonl").write_text("damaged")
+    assert read_sweep(tmp_path / "s").set == "test"
+
+
+def test_without_dev_scores_the_first_finished_job_is_taken(tmp_path):
+    for number in (1, 2):
+        make_run(tmp_path / str(number), best={"score": None, "step": 3}, overrides=[f"seed={number}"])
+    write_json(tmp_path / "0/status.json", {"state": "failed", "error": "x", "seconds": 0})
+    sweep = read_sweep(tmp_path)
+    assert [job.number for job in sweep.jobs] == ["1", "2", "0"] and sweep.best.number == "1"
+
+
+def test_a_folder_without_jobs_or_with_damaged_ones_has_no_best(tmp_path):
+    assert read_sweep(tmp_path).jobs == [] and read_sweep(tmp_path).best is None and read_sweep(tmp_path).verdict == ""
+    make_sweep(tmp_path / "s", waiting=0, failed=7)
+    (tmp_path / "s/0/status.json").write_text("")
+    sweep = read_sweep(tmp_path / "s")
+    assert sweep.best is None and sweep.set is None and sweep.jobs[0].facts.state == "damaged"
+    (tmp_path / "s/sweep.json").write_text("[]")
+    assert read_plan(tmp_path / "s") == ([], []) and len(read_sweep(tmp_path / "s").jobs) == 8
+
+
+def test_a_killed_job_without_a_status_and_an_empty_folder_differ(tmp_path):
+    make_sweep(tmp_path, waiting=2, failed=0)
+    (tmp_path / "6/checkpoint-10").mkdir(parents=True)
+    (tmp_path / "7").mkdir()
+    assert [job.facts.state for job in read_sweep(tmp_path).jobs[6:]] == ["failed", "waiting"]
+
+
+def test_gain_loss_and_the_model_s_folder_stand_side_by_side(tmp_path):
+    make_sweep(tmp_path / "s", keep=[("wiki-test", -0.02)])
+    write_csv(read_sweep(tmp_path / "s"))
+    with open(tmp_path / "s/sweep.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["wiki-test ndcg@10 change"] == "-0.02" and rows[0]["model"].endswith(f"s/{rows[0]['job']}/model")
+    assert rows[0]["seconds"] == "75.5" and rows[0]["verdict"] == "BETTER, COSTS ELSEWHERE"
+    assert rows[6]["error"].startswith("out of memory") and rows[7]["state"] == "waiting" and rows[7]["seed"] == "2"
+
+
+def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path):
+    formulas = ["=HYPERLINK(1)", "@SUM(1)", "+cmd", "-2+3", "\t=1", "\r=1", "\n=1", "＝1+1", "－1+1"]
+    given = [f"a{number}={value}" for number, value in enumerate([*formulas, "-1", "+0.5", "-1e-5"])]
+    make_run(tmp_path / "0", overrides=given, test="=cmd|' C calc'!A0", best={"score": -0.5, "step": 1})
+    write_json(tmp_path / "1/status.json", {"state": "failed", "error": "=error", "seconds": 0})
+    (tmp_path / "1/overrides.yaml").write_text(yaml.safe_dump(["a0=1"]))
+    write_csv(read_sweep(tmp_path))
+    with open(tmp_path / "sweep.csv", newline="") as file:
+        first, second = csv.DictReader(file)
+    cells = [first[f"a{number}"] for number in range(len(given))]
+    assert cells == [f"'{formula}" for formula in formulas] + ["-1", "+0.5", "-1e-5"] and second["error"] == "'=error"
+    assert first["dev ndcg@10"] == "-0.5" and "'=cmd|' C calc'!A0 ndcg@10" in first
+
+
+def test_rows_of_older_jobs_without_a_verdict_are_there(tmp_path):
+    summary = make_run(tmp_path / "0", overrides=["seed=1"], dev=False)
+    del summary["verdict"], summary["keep"]
+    write_json(tmp_path / "0/summary.json", summary)
+    (row,) = collect(read_sweep(tmp_path))
+    assert row["verdict"] == "" and np.isclose(row["faq-test ndcg@10"], summary["scores"]["after"]["metrics"]["ndcg@10"])
