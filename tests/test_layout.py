@@ -13,6 +13,7 @@ TESTED_ELSEWHERE = {
     "__main__.py": "started below",
     "app/commands/summary.py": "what a training writes: tests/app/commands/test_train.py, test_ending.py",
     "app/settings/groups.py": "annotations, read by tests/app/settings/test_build.py",
+    "app/settings/verbs.py": "likewise",
     "app/telling/data_checks.py": "checks that tests/app/telling/test_findings.py runs",
     "app/telling/machine.py": "checks that tests/app/telling/test_findings.py runs",
     "data/cells.py": "what cells hold, through read_rows: tests/data/test_looks.py",

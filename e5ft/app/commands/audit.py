@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from e5ft.app.commands.data import load_file, load_set
-from e5ft.app.settings.groups import AuditSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import BeirSplit, DataPlan, RowsFile, plan
+from e5ft.app.settings.verbs import AuditSettings
 from e5ft.app.telling.report import header_line, relative, say
 from e5ft.auditing.audit import audit as audited
 from e5ft.auditing.page import page, summary, verdict

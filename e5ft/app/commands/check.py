@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from e5ft.app.settings.groups import CheckSettings
+from e5ft.app.settings.verbs import CheckSettings
 from e5ft.app.telling.report import say
 from e5ft.errors import ConfigurationError, ServedWrongError
 from e5ft.exporting.golden import FILE, Golden, read_golden

@@ -16,9 +16,10 @@ from e5ft.app.commands.data import (
     load_training_data,
 )
 from e5ft.app.runs.folder import check_free, current_job
-from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, ServeSettings, TrainSettings
+from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, TrainSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import BeirSplit, evaluation_source, locate_keep_sets, locate_set, plan
+from e5ft.app.settings.verbs import ServeSettings
 from e5ft.app.telling.report import say
 from e5ft.data.shards import display, find_shards, stem
 from e5ft.errors import ConfigurationError, DataError

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from e5ft.app.settings.groups import ReportSettings
+from e5ft.app.settings.verbs import ReportSettings
 from e5ft.app.telling.report import header_line, relative, say
 from e5ft.errors import DataError
 from e5ft.files import write_text

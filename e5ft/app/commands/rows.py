@@ -7,9 +7,9 @@ from e5ft.app.commands.data import load_file
 from e5ft.app.runs.folder import current_job
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.build import plain
-from e5ft.app.settings.groups import RowsSettings, SplitSettings
 from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import row_files
+from e5ft.app.settings.verbs import RowsSettings, SplitSettings
 from e5ft.app.telling.report import header_line, relative, say
 from e5ft.data.shards import display
 from e5ft.json_http import KEY

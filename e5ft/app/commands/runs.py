@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from e5ft.app.settings.groups import RunsSettings
+from e5ft.app.settings.verbs import RunsSettings
 from e5ft.app.telling.report import say
 from e5ft.reporting.facts import facts_of, find_runs
 from e5ft.reporting.listing import json_lines, line_of, table

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from e5ft.app.commands.reading import searched_set
 from e5ft.app.runs.script import device_of
-from e5ft.app.settings.groups import ServeSettings
+from e5ft.app.settings.verbs import ServeSettings
 from e5ft.app.telling.report import header_line, say, text_format
 from e5ft.errors import ConfigurationError, TerminatedError
 from e5ft.modeling.loading import load_description, load_encoder

@@ -11,22 +11,18 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from e5ft.app.settings.groups import (
+from e5ft.app.settings.groups import EvalSettings, ExportSettings, MineSettings, Seed, TrainSettings
+from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
+from e5ft.app.settings.training import remedy, training_defaults
+from e5ft.app.settings.verbs import (
     AuditSettings,
     CheckSettings,
-    EvalSettings,
-    ExportSettings,
-    MineSettings,
     ReportSettings,
     RowsSettings,
     RunsSettings,
-    Seed,
     ServeSettings,
     SplitSettings,
-    TrainSettings,
 )
-from e5ft.app.settings.guard import run_dir, sweep_dir, without_secrets
-from e5ft.app.settings.training import remedy, training_defaults
 from e5ft.data.settings import data_settings
 from e5ft.errors import ConfigurationError, E5ftError
 from e5ft.modeling.settings import LoraSettings, ModelSource

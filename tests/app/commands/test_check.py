@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from e5ft.app.commands.check import check
-from e5ft.app.settings.groups import CheckSettings
+from e5ft.app.settings.verbs import CheckSettings
 from e5ft.errors import ConfigurationError, DataError, ServedWrongError
 from e5ft.json_http import AnswerError
 from tests.serving.conftest import Served, exported, server  # noqa: F401

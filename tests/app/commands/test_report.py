@@ -3,7 +3,7 @@
 import pytest
 
 from e5ft.app.commands.report import report
-from e5ft.app.settings.groups import ReportSettings
+from e5ft.app.settings.verbs import ReportSettings
 from e5ft.errors import ConfigurationError, DataError, VerdictError
 from e5ft.files import read_json, write_json
 from tests.app.commands.test_runs import command
