@@ -259,7 +259,9 @@ def _removals(rows: AuditedRows, findings: Mapping[str, list[Finding]]) -> Itera
     empty = findings.get("empty", ())
     documents = Counter(finding.row for finding in empty if finding.field.startswith(DOCUMENT))
     gone |= {row: "empty" for row, count in documents.items() if count == len(rows.of_row(DOCUMENT, row))}
-    gone |= {finding.row: "empty" for finding in empty if finding.field == QUERY}
+    # A query of a word such as "test" may be meant.
+    queries = [finding.row for finding in empty if finding.field == QUERY and not any(map(str.isalnum, rows.texts[finding.text]))]
+    gone |= dict.fromkeys(queries, "empty")
     yield from (Removal(row, "", kind) for row, kind in sorted(gone.items()))
     told = set()
     for kind in ("negative_answers", "empty"):

@@ -7,6 +7,7 @@ import numpy as np
 
 from e5ft.auditing.near_pairs import Similarity, near_heads
 from e5ft.auditing.rows import DOCUMENT, QUERY, AuditedRows, Finding, field_name
+from e5ft.formatting import portable
 
 BESIDE = 0.5  # similarity from which two queries are near-copies, given that their documents are
 _COMPARED = 50  # rows of the same documents that a row is compared with
@@ -54,7 +55,7 @@ class Duplicates:
         for kind, found in (("exact_duplicate", self.first), ("near_duplicate", self.near)):
             for row, earlier in found.items():
                 own, other = (int(rows.uses[QUERY].numbers[number]) for number in (row, earlier))
-                yield Finding(kind, row, QUERY, own, f"{rows.place(earlier)}: {rows.texts[other]}")
+                yield Finding(kind, row, QUERY, own, f"{portable(rows.place(earlier))}: {rows.texts[other]}")
         uses, told = rows.uses[DOCUMENT], set()
         for at, number in enumerate(rows.same[uses.numbers].tolist()):
             row, head = int(uses.rows[at]), int(self.heads[number])

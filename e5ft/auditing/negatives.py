@@ -6,6 +6,7 @@ import numpy as np
 
 from e5ft.auditing.rows import DOCUMENT, NEGATIVE, QUERY, SURE, AuditedRows, Finding, field_name
 from e5ft.data.store import seeded_choice
+from e5ft.formatting import portable
 from e5ft.retrieval.near_duplicates import NearDuplicates
 
 CONTAINED = 0.5  # share of a negative's or an answer's n-grams in common from which one holds the other
@@ -41,7 +42,7 @@ def negative_faults(rows: AuditedRows, equal: Mapping[str, tuple[str, ...]], see
     where = dict(zip(keys[::-1].tolist(), documents.rows[::-1].tolist(), strict=True)) if known.any() else {}
     for at in np.flatnonzero(known).tolist():
         field, row = field_name(NEGATIVE, int(uses.places[at])), where[int(pairs[at])]
-        told = f"{rows.place(row)}: {rows.texts[int(rows.uses[QUERY].numbers[row])]}"
+        told = f"{portable(rows.place(row))}: {rows.texts[int(rows.uses[QUERY].numbers[row])]}"
         yield Finding("negative_answers", int(uses.rows[at]), field, int(uses.numbers[at]), told, weight=SURE)
     alike = NearDuplicates(rows.texts, ngram=NGRAM, threshold=CONTAINED, measure="containment")
     with_negatives = np.unique(uses.rows)

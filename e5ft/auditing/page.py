@@ -201,7 +201,7 @@ def _languages(audit: Audit, words: dict) -> Table:
 def _removed(audit: Audit, language: str, cleaned: str) -> Iterator[Paragraph | Facts | Details]:
     words, removals = WORDS[language], audit.to_dict()["removals"]
     kept = sum(1 for _ in audit.clean())
-    yield Paragraph(words["removal"].format(kept=f"{kept:,}", rows=f"{audit.read:,}", file=cleaned))
+    yield Paragraph(words["removal"].format(kept=f"{kept:,}", rows=f"{audit.read:,}", file=portable(cleaned)))
     if removals["counts"]:
         yield Facts([(KINDS[kind].title(language), f"{count:,}") for kind, count in removals["counts"].items()])
         rows = [

@@ -12,7 +12,7 @@ from e5ft.data.text import normalise
 
 _PREFIX = re.compile(
     r"\s*((?:query|passage|document|question|answer|instruct|search_query|search_document|질문|질의|답변|문서|본문|단락)\s*[:：]"
-    r"|[QA]\s*[:：.]\s|[qa]\s*[:：]\s|\[(?:질문|답변|Q|A)\])",
+    r"|[qa]\s*[:：]\s|(?-i:Q\.\s|A\.\s+(?=[가-힣]))|\[(?:질문|답변|Q|A)\])",
     re.IGNORECASE,
 )
 _PARTS = re.compile("[\u0300-\u036f\u1100-\u11ff\u3099\u309a\ua960-\ua97f\ud7b0-\ud7ff]")  # what NFC may compose
@@ -29,8 +29,8 @@ _NOTHING = re.compile(
 # Each says alone that a page was no content; the text around it is short.
 _NOTICES = re.compile(
     r"페이지를? 찾을 수 없|페이지가 (?:존재하지|삭제)|요청하신 (?:페이지|주소|자료)|접근 ?권한이 없|잠시 후 (?:다시|이용)|(?:시스템|서비스) 점검"
-    r"|자바스크립트|javascript|page (?:was )?not found|\b(?:error|오류) ?(?:404|403|500)\b|\b(?:404|403|500) ?(?:error|not found|forbidden|오류)|access denied|무단 ?(?:전재|복제|배포)|재배포 ?금지"
-    r"|all rights reserved|copyright|저작권자 ?[ⓒ©(:]|ⓒ|쿠키(?:를|의)? ?(?:사용|동의|허용|설정)|(?:uses?|accept|enable) (?:all )?cookies"
+    r"|(?:자바스크립트|javascript)(?:를|을)? ?(?:켜|허용|활성화|사용하도록)|(?:enable|requires?) javascript|javascript is (?:disabled|required)|page (?:was )?not found|\b(?:error|오류) ?(?:404|403|500)\b|\b(?:404|403|500) ?(?:error|not found|forbidden|오류)|access denied|무단 ?(?:전재|복제|배포)|재배포 ?금지"
+    r"|all rights reserved|copyright ?(?:©|\(c\)|ⓒ|(?:19|20)\d\d)|© ?(?:19|20)\d\d|저작권자 ?[ⓒ©(:]|ⓒ|쿠키(?:를|의)? ?(?:사용|동의|허용|설정)|(?:uses?|accept|enable) (?:all )?cookies"
     r"|로그인(?:이 필요|한? ?후|해 ?주)|(?:please )?(?:log|sign) ?in to|검색 결과가 없|등록된 [가-힣 ]{1,12}(?:이|가) 없|불편을 드려|lorem ipsum",
     re.IGNORECASE,
 )
@@ -48,7 +48,6 @@ _CLOSING = re.compile(r"(?:\s|[\"'’”)\]}»」』】〉》*_]|\[[^\[\]]{0,80}
 _ELLIPSIS = re.compile(r"(?:\.{3,}|…)\s*(?:더 ?보기|more|read more)?$", re.IGNORECASE)
 _MARKS = tuple(".?!。！？．｡:;")
 _SENTENCES = 0.9  # of the passages end as sentences do, where one that does not was cut
-_END = 200  # characters in which the end of a text is looked at
 _END = 200  # characters in which the end of a text is looked at
 _SHORTEST_LIMIT = 80  # characters: shorter texts are of one length by chance
 _PILE, _PILE_SHARE = 5, 0.01  # passages of exactly the largest length, from which on it is a limit

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from e5ft.data.formats import sound_rows
+from e5ft.data.formats import raw_rows
 from e5ft.data.lines import NOT_UTF8, BadLine, Location, check_text, raw_lines
 from e5ft.data.opening import kind_of
 from e5ft.data.settings import AS_IS, Reading
@@ -56,7 +56,15 @@ def read_passages(path: str | os.PathLike, reading: Reading = AS_IS) -> Iterator
     Raises:
         DataError: the file cannot be read, or a line is faulty.
     """
-    return _bare_rows(path, reading) if _has_no_header(path, reading) else sound_rows(path, reading)
+    for location, value in passage_rows(path, reading):
+        if isinstance(value, BadLine):
+            raise value
+        yield location, value
+
+
+def passage_rows(path: str | os.PathLike, reading: Reading = AS_IS) -> Iterator[tuple[Location, dict | BadLine]]:
+    """The same, with a faulty line's fault in its place."""
+    return _bare_rows(path, reading) if _has_no_header(path, reading) else raw_rows(path, reading, [])
 
 
 def passage_texts(path: str | os.PathLike, encoding: str | None = None) -> Iterator[str]:
@@ -81,16 +89,15 @@ def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
     return len(first) == 2 and text_key(dict.fromkeys(first)) is None
 
 
-def _bare_rows(path: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict]]:
+def _bare_rows(path: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict | BadLine]]:
     for number, line in enumerate(raw_lines(path, reading.encoding), start=1):
         location = Location(path, number)
         try:
             identity, tab, text = (line or b"").decode("utf-8").rstrip("\r\n").partition("\t")
         except UnicodeDecodeError:
-            raise BadLine(location, f"not UTF-8; {NOT_UTF8}") from None
-        if not tab:
-            raise BadLine(location, "must be id, tab and text")
-        yield location, {"id": identity, "text": text}
+            yield location, BadLine(location, f"not UTF-8; {NOT_UTF8}")
+            continue
+        yield location, {"id": identity, "text": text} if tab else BadLine(location, "must be id, tab and text")
 
 
 class Texts:

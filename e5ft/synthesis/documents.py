@@ -1,5 +1,6 @@
 """Documents as titles, headings and paragraphs: Markdown, HTML, plain text, PDF, and files of passages."""
 
+import codecs
 import dataclasses
 import os
 import re
@@ -8,15 +9,21 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from e5ft.data.lines import BadLine
 from e5ft.data.opening import kind_of, likely_encoding, open_binary, open_utf8
-from e5ft.data.passages import passage_text, read_passages, text_key
+from e5ft.data.passages import passage_rows, passage_text, text_key
 from e5ft.data.settings import Reading
 from e5ft.data.shards import SUFFIXES
 from e5ft.data.text import normalise
 from e5ft.errors import ConfigurationError, DataError
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)} | {"summary": 7, "dt": 7}
-_SKIPPED = {"script", "style", "noscript", "template", "nav", "header", "footer", "aside", "form", "button", "svg", "head"}
+_SKIPPED = {
+    *("script", "style", "noscript", "template", "nav", "header", "footer", "aside", "form", "button", "svg", "head"),
+    *("select", "textarea"),
+}
+_CONTENT = ("p", "table", *_HEADINGS)  # a form that has such is the whole page's (ASP.NET)
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"\0\0\xfe\xff")
 _INLINE = {
     *(
         "a",
@@ -41,7 +48,8 @@ _INLINE = {
     ),
     *("rt", "ruby", "s", "samp", "small", "span", "strong", "sub", "sup", "time", "u", "var", "wbr"),
 }
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+# It begins with a name; text between two lines is text.
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?=[\w.-]+[ \t]*:)(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title[ \t]*:[ \t]*(['\"]?)(.+?)\1[ \t]*$", re.MULTILINE)
 _FEWEST_PAGES = 3  # of which half must share a line for it to be a running head
 
@@ -85,7 +93,7 @@ class Left:
 
     Attributes:
         suffixes: files of other kinds, by suffix.
-        unreadable: messages of damaged files (on_bad_row=skip).
+        unreadable: messages of damaged files and rows (on_bad_row=skip).
         blank: names of documents without text.
     """
 
@@ -122,14 +130,19 @@ def read_documents(place: str | os.PathLike, encoding: str | None, left: Left, *
         name = file.relative_to(place).as_posix() if place.is_dir() else file.name
         try:
             for document in reader(file, name, encoding):
-                if document.is_blank:
+                if isinstance(document, BadLine):
+                    if not skip:
+                        raise document
+                    left.unreadable.append(str(document))
+                elif document.is_blank:
                     left.blank.append(document.name)
                 else:
                     yield document
         except (DataError, RecursionError) as error:
             message = f"{file}: nested too deeply" if isinstance(error, RecursionError) else str(error)
             if not skip:
-                raise DataError(f"{message}; leave such files out: data.on_bad_row=skip") from error
+                which = "rows" if isinstance(error, BadLine) else "files"
+                raise DataError(f"{message}; leave such {which} out: data.on_bad_row=skip") from error
             left.unreadable.append(message)
     if not any_read:
         raise DataError(f"data.corpus_file={place}: no documents; there must be files ending in {', '.join(_READERS)}")
@@ -181,10 +194,13 @@ def _markdown(file: Path, name: str, encoding: str | None) -> Iterator[Document]
 def _html(file: Path, name: str, encoding: str | None) -> Iterator[Document]:
     with open_binary(file) as opened:
         content = opened.read()
+    is_marked = content.startswith(_WIDE)
+    if b"\0" in content and not is_marked:
+        raise DataError(f"{file}: no HTML: it holds NUL bytes")
     try:
         yield _parsed(content.decode("utf-8-sig"), name)
     except UnicodeDecodeError:
-        yield _parsed(content, name, encoding or likely_encoding(content))
+        yield _parsed(content, name, None if is_marked else encoding or likely_encoding(content))
 
 
 def _parsed(content: str | bytes, name: str, encoding: str | None = None) -> Document:
@@ -193,7 +209,7 @@ def _parsed(content: str | bytes, name: str, encoding: str | None = None) -> Doc
     )
     found = soup.title.get_text() if soup.title is not None else None
     walker = _Walker()
-    walker.walk(soup.find("main") or soup.find("article") or soup.body or soup)
+    walker.walk(_content_of(soup))
     walker.flush()
     first = next((section.headings[0] for section in walker.sections if section.headings), None)
     tops = {section.headings[0] for section in walker.sections if section.headings}
@@ -201,11 +217,19 @@ def _parsed(content: str | bytes, name: str, encoding: str | None = None) -> Doc
     return Document(name, title, [section for section in walker.sections if section.paragraphs])
 
 
+def _content_of(soup):
+    """The part of a page that is its content: of several articles none is."""
+    articles = [article for article in soup.find_all("article") if article.find_parent("article") is None]
+    found = [main for main in soup.find_all("main") if main.get_text(strip=True)] or articles
+    return found[0] if len(found) == 1 else soup.body or soup
+
+
 class _Walker:
     """Collects paragraphs under their headings while it goes through a tree of HTML."""
 
     def __init__(self):
         self.sections, self._levels, self._buffer = [Section((), [])], [], []
+        self._section = self.sections[0]
 
     def walk(self, node) -> None:
         for child in node.children:
@@ -213,7 +237,11 @@ class _Walker:
                 if type(child).__name__ == "NavigableString":  # no comment, no declaration
                     self._buffer.append(str(child) if child.strip() else " ")
             elif child.name in _HEADINGS:
+                answer = child.find("dd") and child.find("dd").extract()  # of a <dt> that is not closed
                 self._head(_HEADINGS[child.name], normalise(child.get_text(" ", strip=True)))
+                if answer:
+                    self.walk(answer)
+                    self.flush()
             elif child.name == "br":
                 self._buffer.append("\n")
             elif child.name == "pre":
@@ -225,7 +253,16 @@ class _Walker:
                 self._buffer.append(" ")
             elif child.name in _INLINE:
                 self.walk(child)
-            elif child.name not in _SKIPPED:
+            elif child.name in ("details", "dl"):  # what follows is no answer of the last question in it
+                self.flush()
+                before = self._section, self._levels
+                self.walk(child)
+                self.flush()
+                self._section, self._levels = before
+            elif child.name == "header" and child.find_parent(("main", "article")) is not None:
+                for head in child.find_all(list(_HEADINGS)):
+                    self._head(_HEADINGS[head.name], normalise(head.get_text(" ", strip=True)))
+            elif child.name not in _SKIPPED or (child.name == "form" and child.find(_CONTENT) is not None):
                 self.flush()
                 self.walk(child)
                 self.flush()
@@ -234,14 +271,15 @@ class _Walker:
         self.flush()
         if text:
             self._levels = [*((at, head) for at, head in self._levels if at < level), (level, text)]
-            self.sections.append(Section(tuple(head for _, head in self._levels), []))
+            self._section = Section(tuple(head for _, head in self._levels), [])
+            self.sections.append(self._section)
 
     def flush(self) -> None:
         """End the paragraph."""
         lines = [normalise(line) for line in "".join(self._buffer).split("\n")]
         self._buffer = []
         if any(lines):
-            self.sections[-1].paragraphs.append("\n".join(filter(None, lines)))
+            self._section.paragraphs.append("\n".join(filter(None, lines)))
 
 
 def _pdf(file: Path, name: str, encoding: str | None) -> Iterator[Document]:
@@ -271,10 +309,16 @@ def _pdf(file: Path, name: str, encoding: str | None) -> Iterator[Document]:
     yield Document(name, title if is_title else None, [Section((), paragraphs)])
 
 
-def _passages(file: Path, name: str, encoding: str | None) -> Iterator[Document]:
+def _passages(file: Path, name: str, encoding: str | None) -> Iterator[Document | BadLine]:
     """Of a file of passages each is a document: {"_id", "title" (may be absent), "text"}."""
-    for location, value in read_passages(file, Reading(encoding=encoding)):
-        passage_text(location, value)  # refuses what is none
+    for location, value in passage_rows(file, Reading(encoding=encoding)):
+        try:
+            if isinstance(value, BadLine):
+                raise value
+            passage_text(location, value)  # refuses what is none
+        except BadLine as fault:
+            yield fault
+            continue
         where = f"{name}:{location.line or location.row}"
         title, text = value.get("title"), value.get(text_key(value))
         text = text if isinstance(text, str) else ""

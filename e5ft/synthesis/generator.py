@@ -28,11 +28,14 @@ _LONGEST = 300  # characters of a query
 _ANSWER = 40  # tokens of an answer, as it is estimated
 _TOKENS = (0.25, 0.8)  # tokens of a character: of ASCII, and of Hangul and other scripts, roughly as current tokenisers have them
 _REFUSAL = re.compile(
-    r"죄송|할 수 없습니다|수 없어요|도와드릴 수|제공할 수|언어 모델|\bI(?:'m| am) sorry|\bI can(?:no|')t\b|\bas an AI\b|unable to|\bI apologi[sz]e",
+    r"죄송|도와드릴 수|(?:생성|작성|제공|답변|답)(?:을|를)? ?(?:할|해 ?드릴) 수(?:는|가)? 없|만들(?:어 드릴)? 수(?:는|가)? 없|언어 모델"
+    r"|\bI(?:'m| am) sorry|^I can(?:no|')t$|\bas an AI\b|\bI apologi[sz]e"
+    r"|\bI(?: can(?:no|')t|(?:'m| am) unable to) (?:help|assist|provide|create|generate|write|answer|comply|fulfil)",
     re.IGNORECASE,
 )
 _LABEL = re.compile(
-    r"^(?:[-*•>#]+|\d{1,2}[.)]|(?:질문|질의|검색어|키워드|제목|문장|query|question|keywords|title|claim|answer)\s*[:：])\s*", re.I
+    r"^(?:[-*•>#]+(?!\d)|\d{1,2}[.)](?![\dA-Za-z])|(?:질문|질의|검색어|키워드|제목|문장|query|question|keywords|title|claim|answer)\s*[:：])\s*",
+    re.I,
 )
 _QUOTES = "\"'`“”‘’「」『』*_ "
 _HANGUL = re.compile(r"[가-힣]")

@@ -25,7 +25,7 @@ def opening(found: Cut, left: Left, chunks: Sequence[Chunk], copies: Sequence[st
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in left.suffixes.most_common(6))
         yield "note", f"files of other kinds are not read: {kinds}"
     if left.unreadable:
-        yield "note", f"{len(left.unreadable):,} files cannot be read and are left out: {_first(left.unreadable)}"
+        yield "note", f"{len(left.unreadable):,} files or rows cannot be read and are left out: {_first(left.unreadable)}"
     lengths = sorted(len(chunk.text) for chunk in chunks) or [0]
     out = [f"{len(copies):,} near-duplicates" * bool(copies), f"{len(found.short):,} too short" * bool(found.short)]
     without = f" (left out: {', '.join(filter(None, out))})" if any(out) else ""

@@ -1,6 +1,7 @@
 """Hard negatives that answer."""
 
 from e5ft.auditing.negatives import negative_faults
+from e5ft.formatting import portable
 from tests.auditing.conftest import row
 
 ANSWER = "한강에는 서른 개가 넘는 다리가 놓여 있다. 그중 가장 오래된 것은 철도 다리이다. 지금도 열차가 그 위를 지난다."
@@ -19,7 +20,7 @@ def test_known_answers_copies_and_equal_ones(make_audited):
     )
     found = [(f.kind, f.row, f.field, f.evidence) for f in negative_faults(rows, {rows.place(3): (OTHER,)})]
     assert found[0] == ("negative_equals", 3, "hard_negative", OTHER)
-    assert found[1] == ("negative_answers", 0, "hard_negative", f"{rows.place(1)}: 한강의 다리 수")
+    assert found[1] == ("negative_answers", 0, "hard_negative", f"{portable(rows.place(1))}: 한강의 다리 수")
     assert found[2][:3] == ("negative_answers", 2, "hard_negative") and found[2][3].endswith(f"%: {ANSWER}")
     assert len(found) == 3
 

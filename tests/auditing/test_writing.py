@@ -19,6 +19,9 @@ SOUND = [
     "이 판결은 뒤에 바뀌었다. [전원합의체 판결로 폐기] [주 1]:15",
     "Q10 효소는 심장에 많이 들어 있습니다.",
     "쿼리는 데이터베이스에 묻는 말입니다!",
+    "A. Lincoln was born in 1809.",
+    "자바스크립트는 브라우저에서 실행되는 언어입니다.",
+    "Copyright law protects what an author wrote.",
 ]
 
 
@@ -36,11 +39,11 @@ def test_sound_texts_have_no_fault(make_audited):
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        *(("prefix", text) for text in ("query: 서울 날씨", "Passage : 글입니다.", "질문: 어디인가요?", "Q. 왜죠?", "[답변] 네.")),
+        *(("prefix", text) for text in ("query: 서울 날씨", "Passage : 글입니다.", "질문: 어디인가요?", "Q. 왜죠?", "A. 네, 됩니다.", "a: yes.", "[답변] 네.")),
         *(("nfd", unicodedata.normalize("NFD", text)) for text in ("서울 날씨.", "café au lait.")),
         *(("html", text) for text in ("가<br/>나.", "<p class='x'>글</p>.", "가&nbsp;나.", "&#44032;.")),
         *(("empty", text) for text in ("-", "...", "내용 없음", "없음.", "TBD", "🙂")),
-        *(("boilerplate", text) for text in ("페이지를 찾을 수 없습니다.", "홈 > 공지사항 > 목록 | 로그인 | 회원가입.", "Please log in to see it.")),
+        *(("boilerplate", text) for text in ("페이지를 찾을 수 없습니다.", "홈 > 공지사항 > 목록 | 로그인 | 회원가입.", "Please log in to see it.", "자바스크립트를 켜 주세요.", "Copyright 2024 Bridges Inc.")),
         *(("cut_off", text) for text in ("이 다리는 두 해 동안 닫혀 있다가 다시", "사람들이 걸어서 건너는 다리는...", "이 다리는 낮에는")),
     ],
 )  # fmt: skip

@@ -51,6 +51,52 @@ def test_html_without_what_stands_around_it(tmp_path):
         ]
 
 
+@pytest.mark.parametrize(
+    ("page", "sections"),
+    [
+        ("<article><h2>가</h2>하나</article><article><h2>나</h2>둘</article>", [(("가",), ["하나"]), (("나",), ["둘"])]),
+        ("<article><header><h1>제목</h1>어제</header><p>글</p></article>", [(("제목",), ["글"])]),
+        ("<form action=a><h1>제목</h1><p>글</p><select><option>고름</select></form>", [(("제목",), ["글"])]),
+        ("<form action=a>찾을 말 <input></form><p>글</p>", [((), ["글"])]),
+        ("<dl><dt>왜?<dd>답<dt>언제?<dd>내일</dl>", [(("왜?",), ["답"]), (("언제?",), ["내일"])]),
+        ("<main></main><p>글</p>", [((), ["글"])]),
+        (
+            "<h1>물음</h1><details><summary>왜?</summary>답</details><dl><dt>언제?</dt><dd>내일</dd></dl><p>끝말</p>",
+            [(("물음",), ["끝말"]), (("물음", "왜?"), ["답"]), (("물음", "언제?"), ["내일"])],
+        ),
+    ],
+)
+def test_html_of_other_builds_loses_no_content(tmp_path, page, sections):
+    pytest.importorskip("bs4")
+    (tmp_path / "a.html").write_text(f"<body>{page}</body>")
+    assert contents(read(tmp_path)[0][0]) == sections
+
+
+def test_a_markdown_text_between_lines_is_no_front_matter(tmp_path):
+    pytest.importorskip("markdown_it")
+    (tmp_path / "a.md").write_text("---\n앞에 선 문단\n\n---\n\n다음 문단\n")
+    assert contents(read(tmp_path)[0][0]) == [((), ["앞에 선 문단", "다음 문단"])]
+
+
+def test_a_faulty_row_leaves_out_itself_alone(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "하나"}\n{"text": 2}\n{broken\n{"text": "넷"}\n')
+    (tmp_path / "b.tsv").write_text("1\t다섯\n2\n3\t일곱\n")
+    documents, left = read(tmp_path, skip=True)
+    assert [document.sections[0].paragraphs for document in documents] == [["하나"], ["넷"], ["다섯"], ["일곱"]]
+    assert [message.partition(": ")[0].rpartition("/")[2] for message in left.unreadable] == ["a.jsonl:2", "a.jsonl:3", "b.tsv:2"]
+    with pytest.raises(DataError, match=r"a\.jsonl:2: text must be a string.*; leave such rows out: data\.on_bad_row=skip$"):
+        read(tmp_path)
+
+
+def test_what_is_no_html_is_not_read_as_such(tmp_path):
+    (tmp_path / "a.html").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    with pytest.raises(DataError, match=r"a\.html: no HTML: it holds NUL bytes; leave such files out"):
+        read(tmp_path)
+    pytest.importorskip("bs4")
+    (tmp_path / "a.html").write_bytes("<p>글</p>".encode("utf-16"))
+    assert contents(read(tmp_path)[0][0]) == [((), ["글"])]
+
+
 def test_a_page_of_several_first_headings_has_the_windows_title(tmp_path):
     pytest.importorskip("bs4")
     (tmp_path / "a.html").write_text("<title>안내</title><h1>가</h1>하나<h1>나</h1>둘")

@@ -49,11 +49,16 @@ def audit(settings: AuditSettings, _: None = None) -> None:
     folder = default if settings.output_dir is None else Path(settings.output_dir)
     if settings.write is not None:
         write_lines(settings.write, row_lines(found.clean()))
-    write_json(folder / "audit.json", found.to_dict())
+    record = found.to_dict()
+    write_json(folder / "audit.json", record)
     write_text(folder / "audit.html", page(found, data_plan.display_name, settings.language, settings.write))
     say(summary(found))
     if settings.write is not None:
-        say(header_line("written", f"{settings.write}: without {len(found.removals):,} rows and hard negatives (audit.json)"))
+        say(
+            header_line(
+                "written", f"{settings.write}: without {len(record['removals']['listed']):,} rows and hard negatives (audit.json)"
+            )
+        )
     say(header_line("page", relative(folder / "audit.html")))
     if settings.strict and found.faulty(certain=True):
         raise AuditError(f"strict=true: {verdict(found, 'en')}")

@@ -27,6 +27,13 @@ class AuditSettings(Settings):
     data: DataSettings
     model: ModelSource | None
 
+    def check(self) -> None:
+        """Refuse a copy under a name that is read in another way, and one that would lack sound rows."""
+        if self.write is not None and not self.write.endswith(".jsonl"):
+            self.refuse("write", "must end in .jsonl: JSON lines are written")
+        if self.write is not None and self.data.max_train_rows is not None:
+            self.refuse("write", "must be null with data.max_train_rows: the copy would lack the rows that are not looked at")
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckSettings(Settings):

@@ -22,6 +22,8 @@ def test_an_audit_writes_a_page_a_record_and_a_clean_copy(composed, write_rows, 
     kept = [json.loads(line) for line in Path("clean.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [each["query"] for each in kept] == [each["query"] for each in ROWS]
     printed = capsys.readouterr().out
+    assert "written     clean.jsonl: without 4 rows and hard negatives" in printed
+    assert str(Path(path).parent) not in Path("outputs/audit/a/audit.html").read_text(encoding="utf-8")
     assert printed.startswith(f"e5ft: audit of {path}\n") and "page        outputs/audit/a/audit.html" in printed
 
 
@@ -45,3 +47,25 @@ def test_a_clean_copy_replaces_nothing(composed, write_rows):
     path = write_rows(ROWS)
     with pytest.raises(ConfigurationError, match="^write=.*rows.jsonl.: is there already; name a new file"):
         audit(composed("audit", f"data.train_file={path}", f"write={path}"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["write=clean.csv"], "write='clean.csv': must end in .jsonl: JSON lines are written"),
+        (["write=c.jsonl", "data.max_train_rows=5"], "write='c.jsonl': must be null with data.max_train_rows: the copy would"),
+    ],
+)
+def test_a_clean_copy_is_read_as_it_was_written_and_lacks_no_sound_row(composed, write_rows, overrides, message):
+    with pytest.raises(ConfigurationError, match=f"^{message}"):
+        composed("audit", f"data.train_file={write_rows(ROWS)}", *overrides)
+
+
+def test_a_query_of_a_word_that_may_be_meant_is_told_and_stays(composed, write_rows):
+    path = write_rows(
+        [*ROWS, {"query": "테스트", "document": "시험 서버의 주소입니다."}, {"query": "?!", "document": "물음표입니다."}]
+    )
+    audit(composed("audit", f"data.train_file={path}", "output_dir=a", "write=clean.jsonl"))
+    assert json.loads(Path("a/audit.json").read_text(encoding="utf-8"))["faults"]["empty"]["rows"] == 2
+    kept = [json.loads(line)["query"] for line in Path("clean.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert kept == [*(each["query"] for each in ROWS), "테스트"]
