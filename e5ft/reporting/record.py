@@ -53,6 +53,11 @@ class Query:
     top: tuple[Passage, ...]
     rank: int | None
 
+    @property
+    def wanted(self) -> str | None:
+        """The text of the best graded answer that has one."""
+        return next((answer.text for answer in self.answers if answer.text), None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
