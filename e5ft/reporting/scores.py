@@ -25,7 +25,8 @@ def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
     blocks = _threshold(run.summary, words)
     found = {when: _scores(run, system, systems[when]) for when, system in _SYSTEMS.items()}
     if not all(len(each) for pair in found.values() for each in pair):
-        return Section(words["scores"], [*blocks, Paragraph(words["no_scores"], "note")])
+        why = "no_others" if any(query.answers for query in systems["after"].values()) else "no_scores"
+        return Section(words["scores"], [*blocks, Paragraph(words[why], "note")])
     mark = None if threshold is None else (threshold["value"], f"{words['value']} {_value(threshold)}")
     joined = np.concatenate([each for pair in found.values() for each in pair])
     low, high = np.quantile(joined, [0.025, 0.975])

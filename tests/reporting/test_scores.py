@@ -65,3 +65,10 @@ def test_precision_at_the_lowest_threshold_is_the_share_of_first_passages_that_a
 def test_a_record_without_scores_says_so(tmp_path):
     section = section_of(tmp_path, texts=False)
     assert not [block for block in section.blocks if isinstance(block, Figure)] and "이전 버전" in section.blocks[-1].text
+
+
+def test_where_every_passage_found_answers_there_is_nothing_to_compare(tmp_path):
+    folder = write_run(tmp_path / "r", asked(RANKS))
+    for file in folder.glob("eval/*/*/run.trec"):
+        file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if " p-" in line))
+    assert scores_and_threshold(read_run(folder), RUN["ko"]).blocks[-1].text == RUN["ko"]["no_others"]
