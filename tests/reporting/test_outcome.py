@@ -57,7 +57,7 @@ def test_an_older_record_without_a_verdict_has_the_same_sentence(tmp_path):
 
 def test_the_base_unchanged_and_a_cost_elsewhere_are_said(tmp_path):
     verdict = {"word": "NO DIFFERENCE", "base_kept": True, "costs_elsewhere": False, "keep": {}}
-    for step, why in ((0, "학습 전보다 나은 가중치가 없어"), (20, "유지 세트에서 나빠져")):
+    for step, why in ((0, "학습 전보다 나은 가중치가 없어"), (20, "유지 세트의 점수를 떨어뜨려")):
         best = {"score": 0.4, "step": step, "alpha": 0.0 if step else 1.0}
         sentence = said(tmp_path / str(step), SAME, verdict=verdict, best=best)[0][0]
         assert why in sentence and "학습 전 그대로입니다" in sentence

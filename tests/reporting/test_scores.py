@@ -36,7 +36,7 @@ def test_the_threshold_is_one_sentence_with_what_it_gives_on_dev_and_test(tmp_pa
     ("more", "said"),
     [
         ({"threshold": None, "chosen_on_test": True}, "별도의 dev 세트가 없습니다"),
-        ({"threshold": None}, "70 %에 이르지 않습니다"),
+        ({"threshold": None}, "70 %에 이르지 않거나"),
         ({"threshold": ...}, "이전 버전"),
         ({"threshold": {**THRESHOLD, "test": None}}, "확인하지 않았습니다"),
         ({"threshold": calibrated((SCORES, RIGHT), (SCORES - 0.5, RIGHT))}, "하나도 답하지 못합니다"),
