@@ -131,6 +131,8 @@ def per_cent(share: float) -> str:
 
 def _kind(before: int | None, after: int | None, gain: float, depth: int) -> str:
     old, new = (rank or 10**9 for rank in (before, after))
+    if (new >= old) if gain > 0 else (new <= old):  # of several answers the first one found is not the one that moved
+        return "other_up" if gain > 0 else "other_down"
     if gain > 0:
         return "now_first" if new == 1 < old else "now_within" if new <= depth < old else "up"
     return "first_lost" if old == 1 < new else "within_lost" if old <= depth < new else "down"

@@ -43,8 +43,9 @@ def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
 def _threshold(summary: Mapping[str, Any], words: Mapping[str, str]) -> list[Block]:
     threshold = summary.get("threshold")
     if threshold is None:
-        why = "unknown" if "threshold" not in summary else "no_dev" if summary.get("chosen_on_test") else "none"
-        return [Paragraph(words[f"threshold_{why}"].format(least=f"{100 * TARGETS[-1]:g}"), "note")]
+        no_dev = summary.get("chosen_on_test")
+        why = "threshold_unknown" if "threshold" not in summary else "threshold_no_dev" if no_dev else "threshold_none"
+        return [Paragraph(words[why].format(least=f"{100 * TARGETS[-1]:g}"), "note")]
     value, parts = _value(threshold), {part: threshold[part] for part in ("dev", "test") if threshold.get(part) is not None}
     told, rows = {"value": value}, []
     for part, figures in parts.items():
@@ -53,10 +54,10 @@ def _threshold(summary: Mapping[str, Any], words: Mapping[str, str]) -> list[Blo
         count = round(figures["answered"] * figures["queries"])
         answered, counted = Cell(f"{count:,} ({share})", count), Cell(f"{figures['queries']:,}", figures["queries"])
         rows.append([part, counted, answered, _precision(figures), Cell(per_cent(figures["recall"]), figures["recall"])])
-    checked = (
-        "test_none" if "test" in parts and parts["test"]["precision"] is None else "test" if "test" in parts else "unchecked"
-    )
-    sentence = f"{words['threshold']} {words[f'threshold_{checked}']}".format(**told)
+    checked = "threshold_unchecked"
+    if "test" in parts:
+        checked = "threshold_test" if parts["test"]["answered"] else "threshold_test_none"
+    sentence = f"{words['threshold']} {words[checked]}".format(**told)
     columns = [words["threshold_on"], *((words[name], True) for name in ("queries", "answered", "precision", "recall"))]
     table = Table(columns, rows, caption=words["threshold_table"].format(value=value), stacked=True)
     rule = words["rule_text"].format(target=f"{100 * threshold['target']:g}")
