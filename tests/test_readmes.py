@@ -80,6 +80,12 @@ def test_both_readmes_show_the_same_commands():
     assert sum(counts[0].values()) > 50
 
 
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_a_link_to_a_file_finds_it(page):
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
 def test_both_readmes_have_the_same_figures_and_links():
     """Whoever changes a number or a place in one changes it in the other."""
     links = [set(re.findall(r"\]\((?!README)([\w./-]+)", page(name))) for name in ("README.md", "README.ko.md")]

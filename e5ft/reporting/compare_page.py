@@ -105,7 +105,7 @@ def _scores(found: Comparison, name: str, words: Mapping[str, Any]) -> Table:
     lexical = (found.sets[name][0].entry or {"scores": {}})["scores"].get("bm25")
     if lexical is not None:
         rows.append([lexical["label"], None, _score(lexical, found.metric), None, None, *([None] if target else [])])
-    return Table(columns, rows, caption=words["set_caption"].format(set=name, metric=found.metric))
+    return Table(columns, rows, caption=words["set_caption"].format(set=name, metric=found.metric), stacked=True)
 
 
 def _changes(found: Comparison, words: Mapping[str, Any]) -> list[Block]:

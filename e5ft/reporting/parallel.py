@@ -32,7 +32,7 @@ def parallel(settings: Mapping[str, Sequence[str]], score_name: str, scores: Seq
         colour, width = (COLOURS[1], 2.6) if is_best else (COLOURS[0], 1.4)
         axes.plot(range(len(axes_of)), lines[:, run], color=colour, alpha=alpha, linewidth=width, zorder=3 if is_best else 2)
     for place, (name, _, ticks) in enumerate(axes_of):
-        axes.axvline(place, color=ink(), linewidth=0.9, alpha=0.6)
+        axes.vlines(place, -0.02, 1.02, color=ink(), linewidth=0.9, alpha=0.6)
         axes.text(
             place, 1.1, cut(name.rpartition(".")[2], 22), ha="center", va="bottom", fontsize=8, color=ink(), parse_math=False
         )

@@ -119,32 +119,30 @@ def _jobs(sweep: Sweep, words: Mapping[str, Any]) -> Table:
     keep = [] if best is None else [entry["set"] for entry in facts.summary.get("keep", ())]
     names = {"metric": "" if best is None else facts.objective}, {"metric": "" if best is None else facts.metric}
     columns = [words["job"], *((field, _is_number(sweep, field)) for field in sweep.fields)]
-    columns += [(words["dev_score"].format(**names[0]).strip(), True)]
+    columns += [words["verdict"], (words["dev_score"].format(**names[0]).strip(), True)]
     columns += [(words["behind"].format(set=sweep.set), True)] if behind else []
     columns += [(words["test_score"].format(**names[1]).strip(), True), (words["gain_column"], True)]
     columns += [(words["change"].format(name=name), True) for name in keep]
-    columns += [Column(words["verdict"], wide=True), (words["time"], True)]
+    columns += [(words["time"], True)]
     rows = []
     for place, job in enumerate(sweep.jobs):
         each, done = job.facts, job.facts.finished
         row = [job.number, *(_setting(job.overrides.get(field, ABSENT)) for field in sweep.fields)]
-        row.append(number(each.dev_score if done else None))
-        row += (
-            [Cell(words["best" if sweep.chosen else "reference"], 0.0) if not place else paired_cell(behind.get(place))]
-            if behind
-            else []
-        )
+        state = Cell(words["states"].get(each.state, each.state), tone="bad" if each.error is not None else "")
+        row += [_verdict(each, words) if done else state, number(each.dev_score) if done else None]
+        first = Cell(words["best" if sweep.chosen else "reference"], 0.0)
+        row += [paired_cell(behind.get(place)) if place else first] if behind else []
         row += [score_cell(each, "after"), gain_cell(each)] if done else [None, None]
         changes = {entry["set"]: entry["differences"].get(each.metric) for entry in each.summary.get("keep", ())}
         row += [difference_cell(changes.get(name)) for name in keep]
         time = None if each.seconds is None else Cell(duration(each.seconds), each.seconds)
-        rows.append([*row, verdict_text(each, words) if done else words["states"].get(each.state, each.state), time])
+        rows.append([*row, time])
     for name in ("before", "bm25") if best is not None else ():
         entry = facts.scores(name)
         if entry is not None and all(_same(entry, job.facts, name) for job in sweep.jobs if job.facts.finished):
             row: list[Any] = [words["before"] if name == "before" else entry["label"], *[None] * (len(columns) - 1)]
-            row[1 + len(sweep.fields)] = number(facts.start.get(facts.objective)) if name == "before" else None
-            row[2 + len(sweep.fields) + bool(behind)] = score_cell(facts, name)
+            row[2 + len(sweep.fields)] = number(facts.start.get(facts.objective)) if name == "before" else None
+            row[3 + len(sweep.fields) + bool(behind)] = score_cell(facts, name)
             rows.append(row)
     caption = words["all_caption"].format(folder=relative(sweep.folder))
     return Table(columns, rows, sortable=True, search=len(rows) > 12, caption=caption, stacked=True)
@@ -219,6 +217,12 @@ def _fixed(sweep: Sweep, words: Mapping[str, Any]) -> list[Block]:
 def verdict_text(facts: RunFacts, words: Mapping[str, Any]) -> str:
     """The verdict's words in the page's language."""
     return ", ".join(words["verdicts"].get(part, part) for part in facts.verdict.split(", ") if part) or ABSENT
+
+
+def _verdict(facts: RunFacts, words: Mapping[str, Any]) -> Cell:
+    verdict = facts.summary.get("verdict", {})
+    tone = "bad" if verdict.get("costs_elsewhere") else {BETTER: "good", WORSE: "bad"}.get(verdict.get("word"), "")
+    return Cell(verdict_text(facts, words), tone=tone)
 
 
 def score_cell(facts: RunFacts, system: str) -> Cell | None:

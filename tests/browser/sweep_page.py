@@ -21,7 +21,7 @@ def places(tmp_path_factory) -> dict[str, str]:
     make_sweep(folder / "온도", keep=[("wiki-test", -0.02)])
     status = folder / "온도/6/status.json"
     status.write_text(json.dumps({**json.loads(status.read_text()), "error": HOSTILE}))
-    make_run(folder / "a", skill=0.4, settings={"data": {"train_file": HOSTILE}})
+    make_run(folder / "a", skill=0.5, settings={"data": {"train_file": HOSTILE}})
     make_run(folder / "b", skill=0.6, seed=3, settings={"data": {"train_file": "faq.jsonl"}})
     for name in "ab":
         file = folder / name / "eval/faq-test/final/per_query.jsonl"

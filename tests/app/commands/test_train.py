@@ -357,10 +357,10 @@ def test_without_evaluation_the_last_weights_count(trained):
     )
     objective, folder = trained(*settings)
     assert objective is None and read_json(folder / "summary.json")["best"] == {"score": None, "step": 2, "alpha": 1.0}
-    from e5ft.app.runs.sweep import collect
+    from e5ft.reporting.sweeps import collect, read_sweep
 
     folder.rename(folder.parent / "0")
-    assert collect(folder.parent)[0]["state"] == "finished"
+    assert collect(read_sweep(folder.parent))[0]["state"] == "finished"
 
 
 def test_without_choosing_the_score_is_of_the_last_weights(trained):
