@@ -13,7 +13,7 @@ from e5ft.reporting.comparing import Comparison, SetResult, comparison
 from e5ft.reporting.facts import RunFacts
 from e5ft.reporting.html import Block, Cell, Code, Column, Paragraph, Section, Table, cut, render
 from e5ft.reporting.listing import relative
-from e5ft.reporting.queries import LENGTH, MOST, within
+from e5ft.reporting.queries import LENGTH, MOST, within, won_and_lost
 from e5ft.reporting.record import FINAL, Query, read_run
 from e5ft.reporting.sweep_page import difference_cell, language_of_runs, paired_cell, verdict_text
 from e5ft.reporting.sweeps import of_rounds
@@ -116,13 +116,11 @@ def _changes(found: Comparison, words: Mapping[str, Any]) -> list[Block]:
     if found.last.pair is None:
         return [Paragraph(_obstacle(found.last, words))]
     a, b = (read_run(of_rounds(run)).queries(found.target, FINAL) for run in found.runs)
-    change = {key: b[key].metrics[found.metric] - query.metrics[found.metric] for key, query in a.items()}
-    won = sorted((key for key in change if change[key] > 0), key=lambda key: -change[key])
-    lost = sorted((key for key in change if change[key] < 0), key=change.get)
-    counts = {"total": len(change), "won": len(won), "lost": len(lost), "same": len(change) - len(won) - len(lost)}
+    won, lost = won_and_lost(a, b, found.metric)
+    counts = {"total": len(a), "won": len(won), "lost": len(lost), "same": len(a) - len(won) - len(lost)}
     blocks: list[Block] = [Paragraph(words["changes_said"].format(set=found.target, b=found.names[1], **counts))]
     texts = all(query.text is not None for query in a.values())
-    shown = within(*([_query(a[key], b[key], change[key], words) for key in keys[:MOST]] for keys in (won, lost)))
+    shown = within(*([_query(old, new, change, words) for change, old, new in part[:MOST]] for part in (won, lost)))
     if len(won) + len(lost) > sum(map(len, shown)):
         kept = {"won": len(shown[0]), "lost": len(shown[1])}
         blocks.append(Paragraph(words["changes_cut"].format(length=LENGTH, set=found.target, **kept), "note"))

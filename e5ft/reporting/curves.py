@@ -1,5 +1,6 @@
 """How a training went: loss, learning rate, gradient norm, masked share, and dev metrics, by step."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from e5ft.retrieval.tables import short_number
 _LOGGED = ("loss", "learning_rate", "grad_norm", "masked_share")
 _POINTS = 400  # of a curve; of more, neighbours are averaged
 _MOST_METRICS = 3
+_SAME = 5e-4  # of a mean on the same set: in other batches near ties may change places
 
 
 def training(run: Run, words: Mapping[str, str]) -> Section:
@@ -37,11 +39,15 @@ def _dev(run: Run, words: Mapping[str, str]) -> list[Block]:
     others = [f"{kind}@{depth}" for kind in ("recall", "mrr", "ndcg") if f"eval_{kind}@{depth}" in found]
     series = {name: run.curve(f"eval_{name}") for name in [main, *(other for other in others if other != main)][:_MOST_METRICS]}
     steps, values = series[main]
+    if not steps:
+        return []
     references, summary = {}, run.summary
     if steps[0] == 0:
         references[f"{words['before']} ({main})"] = values[0]
-    # The dev set's own BM25 is recorded where the dev set is the test set, among the same passages.
-    bm25 = summary["scores"].get(BM25, {}).get("metrics", {}).get(main) if summary.get("chosen_on_test") else None
+    # While training the dev set may be cut to fewer queries and passages; BM25 is recorded on the whole test set alone.
+    before = summary["scores"]["before"]["metrics"].get(main, math.nan)
+    is_whole = summary.get("chosen_on_test") and steps[0] == 0 and math.isclose(values[0], before, abs_tol=_SAME)
+    bm25 = summary["scores"].get(BM25, {}).get("metrics", {}).get(main) if is_whole else None
     notes = []
     if bm25 is not None:
         references[f"{words['bm25']} ({main})"] = bm25

@@ -18,7 +18,8 @@ from e5ft.retrieval.verdict import verdict_words
 FINISHED, FAILED, STOPPED, RUNNING, KILLED, DAMAGED, WAITING = (
     "finished", "failed", "stopped", "running", "killed", "damaged", "waiting",
 )  # fmt: skip
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration, yaml.YAMLError)
+SYSTEMS, ENDS = ("before", "bm25", "after"), ("mean", "low", "high")
+_UNREADABLE = (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, IndexError, StopIteration, yaml.YAMLError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,11 @@ class RunFacts:
     def scores(self, system: str) -> Mapping[str, Any] | None:
         """Label, metrics and intervals on the test set of before, bm25, after, hybrid or another system; None: not measured."""
         return self.summary["scores"].get(system)
+
+    def score(self, system: str) -> float | None:
+        """A system's score on the test set by `metric`; None: not measured."""
+        entry = self.scores(system)
+        return None if entry is None else float(entry["metrics"][self.metric])
 
     @property
     def weights(self) -> str:
@@ -169,7 +175,8 @@ def _read(folder: Path) -> RunFacts:
         return facts
     facts = dataclasses.replace(facts, summary=_summary(folder))
     # Whatever a table takes from it is looked at here, where a fault has a line of its own.
-    _ = (facts.metric, facts.difference, facts.verdict, facts.objective, facts.dev_score, facts.weights, facts.scores("before"))
+    _ = (facts.verdict, facts.objective, facts.dev_score, facts.weights, facts.summary["test_set"])
+    _ = [facts.score(name) for name in SYSTEMS] + [float((facts.difference or {end: 0.0})[end]) for end in ENDS]
     return facts
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from e5ft.formatting import duration, portable
-from e5ft.reporting.facts import FINISHED, RunFacts
+from e5ft.reporting.facts import ENDS, FINISHED, SYSTEMS, RunFacts
 from e5ft.retrieval.tables import aligned, difference_text, display_width, short_number
 
 WIDEST = 28  # columns of a name in the table; JSON has the whole
@@ -25,19 +25,18 @@ def line_of(facts: RunFacts) -> dict[str, Any]:
         "data": facts.data or None,
         "base": facts.model or None,
         "error": facts.error,
-        **dict.fromkeys(("weights", "set", "queries", "metric", "before", "bm25", "after", "gain", "verdict")),
+        **dict.fromkeys(("weights", "set", "queries", "metric", *SYSTEMS, "gain", "verdict")),
     }
     if facts.state != FINISHED:
         return line
-    metric, difference = facts.metric, facts.difference
-    scores = {name: facts.scores(name) for name in ("before", "bm25", "after")}
+    difference = facts.difference
     return line | {
         "weights": facts.weights,
         "set": facts.summary["test_set"],
         "queries": facts.summary.get("queries"),
-        "metric": metric,
-        **{name: None if entry is None else entry["metrics"][metric] for name, entry in scores.items()},
-        "gain": None if difference is None else {end: difference[end] for end in ("mean", "low", "high")},
+        "metric": facts.metric,
+        **{name: facts.score(name) for name in SYSTEMS},
+        "gain": None if difference is None else {end: difference[end] for end in ENDS},
         "verdict": facts.verdict or None,
     }
 

@@ -7,8 +7,7 @@ from e5ft.reporting import plots
 from e5ft.reporting.html import Cell, Figure, Paragraph, Section, Table, number
 from e5ft.reporting.record import Run
 from e5ft.retrieval.overlap import Overlap
-from e5ft.retrieval.significance import smallest_seen
-from e5ft.retrieval.tables import FEW, cutoffs_of, headline, interval_text, main_metric, short_number, verdict
+from e5ft.retrieval.tables import FEW, cutoffs_of, headline, interval_text, least_seen, main_metric, short_number, verdict
 from e5ft.retrieval.verdict import BETTER, FEWEST, SAME, UNDECIDED, WORSE, overall_verdict
 
 _TONES = {BETTER: "good", WORSE: "bad"}
@@ -43,7 +42,8 @@ def first_sentence(run: Run, words: Mapping[str, str]) -> tuple[str, str]:
         few = words["few"].format(queries=found["queries"], least=FEWEST)
         finding = words["undecided"].format(reason=words["no_test"] if summary.get("chosen_on_test") else few)
     else:
-        finding = words["base" if found["base_kept"] else _FINDINGS[found["word"]]]
+        base = "base_refuted" if summary.get("best", {}).get("step") else "base"  # a keep set's doing; else the dev set's
+        finding = words[base if found["base_kept"] else _FINDINGS[found["word"]]]
     before, after = (short_number(summary["scores"][when]["metrics"][metric]) for when in ("before", "after"))
     ends = {name: f"{difference[end]:+.3f}" for name, end in (("change", "mean"), ("low", "low"), ("high", "high"))}
     where = {"set": summary["test_set"], "queries": f"{_queries(summary):,}", "metric": metric, "before": before, "after": after}
@@ -76,7 +76,7 @@ def following(run: Run, words: Mapping[str, str]) -> Section:
     beaten = scores.get("bm25", 0) > scores["after"]
     if beaten:
         lines.append(words["next_bm25"].format(**shown))
-    if scores.get("hybrid", 0) > max(scores["after"], scores.get("bm25", 0)):
+    if _hybrid_is_better(summary, metric) and scores["hybrid"] > scores.get("bm25", 0):
         lines.append(words["next_hybrid"].format(**shown))
     if found["word"] == UNDECIDED:
         lines.append(words["next_undecided"].format(least=FEWEST))
@@ -149,8 +149,7 @@ def _notes(summary: Mapping[str, Any], words: Mapping[str, str]) -> list[str]:
     if summary.get("chosen_on_test"):
         lines.append(words["no_test"])
     if _queries(summary) < FEW:
-        least = smallest_seen(_queries(summary), found["low"], found["high"])
-        lines.append(words["few_queries"].format(queries=_queries(summary), least=f"{least:.2f}".removeprefix("0")))
+        lines.append(words["few_queries"].format(queries=_queries(summary), least=least_seen(_queries(summary), found)))
     reported = {summary["test_set"], *(entry["set"] for entry in summary.get("keep", ()))}
     for overlap in (Overlap(**entry) for entry in summary.get("overlap", ())):
         if overlap.set in reported and overlap.leaks:
@@ -169,6 +168,11 @@ def _recalls(summary: Mapping[str, Any], words: Mapping[str, str]) -> Figure:
     )
     drawing = plots.bars([str(k) for k in cutoffs], values, "K", "Recall@K", top=1.08)
     return Figure(drawing, words["recalls"], words["recalls_text"].format(values=told))
+
+
+def _hybrid_is_better(summary: Mapping[str, Any], metric: str) -> bool:
+    """Whether the interval of its paired difference to the model alone is above 0."""
+    return bool(summary.get("hybrid")) and summary["hybrid"]["differences"][metric]["low"] > 0
 
 
 def _difference(summary: Mapping[str, Any]) -> Mapping[str, float]:

@@ -52,15 +52,26 @@ def changes_of(run: Run, depth: int) -> tuple[list[Change], list[Change], int]:
     """
     metric, name = metric_of(run.summary), run.summary["test_set"]
     before, after, bm25 = (run.queries(name, system) for system in (BASE, FINAL, BM25))
-    changed = []
-    for identifier in before.keys() & after.keys():
-        old, new = before[identifier], after[identifier]
-        gain = new.metrics[metric] - old.metrics[metric]
-        if gain:
-            changed.append(Change(old, new, bm25.get(identifier), gain, _kind(old.rank, new.rank, gain, depth)))
-    changed.sort(key=lambda change: (-abs(change.gain), change.after.identifier))
-    won, lost = ([change for change in changed if (change.gain > 0) == better] for better in (True, False))
-    return won, lost, len(before.keys() & after.keys()) - len(changed)
+    won, lost = (
+        [Change(old, new, bm25.get(new.identifier), gain, _kind(old.rank, new.rank, gain, depth)) for gain, old, new in part]
+        for part in won_and_lost(before, after, metric)
+    )
+    return won, lost, len(before.keys() & after.keys()) - len(won) - len(lost)
+
+
+def won_and_lost(
+    before: Mapping[str, Query], after: Mapping[str, Query], metric: str
+) -> tuple[list[tuple[float, Query, Query]], list[tuple[float, Query, Query]]]:
+    """The queries of both that got better, and those that got worse: gain, before, after; the largest change first.
+
+    Args:
+        before, after: query's identifier -> what a system made of it.
+        metric: name@K, by which.
+    """
+    gains = {key: after[key].metrics[metric] - before[key].metrics[metric] for key in before.keys() & after.keys()}
+    order = sorted(gains, key=lambda key: (-abs(gains[key]), key))
+    won, lost = ([(gains[key], before[key], after[key]) for key in order if sign * gains[key] > 0] for sign in (1, -1))
+    return won, lost
 
 
 def changed(run: Run, words: Mapping[str, str]) -> Section:
@@ -99,7 +110,7 @@ def worst(run: Run, words: Mapping[str, str]) -> Section:
     rows, room = [], BYTES // 10
     for query in missed[:_LISTED]:
         first = query.top[0].text if query.top else None
-        row = [_query(query, words), _rank(query, depth, words), _text(first, words), _text(_wanted(query), words)]
+        row = [_query(query, words), _rank(query, depth, words), _text(first, words), _text(query.wanted, words)]
         room -= _size(row)
         rows += [row] if room > 0 else []
     columns = [Column(words["query"], wide=True), Column(words["rank_after"], True), Column(words["found_after"], wide=True)]
@@ -120,6 +131,8 @@ def per_cent(share: float) -> str:
 
 def _kind(before: int | None, after: int | None, gain: float, depth: int) -> str:
     old, new = (rank or 10**9 for rank in (before, after))
+    if (new >= old) if gain > 0 else (new <= old):  # of several answers the first one found is not the one that moved
+        return "other_up" if gain > 0 else "other_down"
     if gain > 0:
         return "now_first" if new == 1 < old else "now_within" if new <= depth < old else "up"
     return "first_lost" if old == 1 < new else "within_lost" if old <= depth < new else "down"
@@ -142,7 +155,7 @@ def _row(change: Change, depth: int, words: Mapping[str, str]) -> list[Cell]:
     ranks = [_rank(query, depth, words) for query in (change.before, change.after, change.bm25)]
     return [
         _query(change.after, words), kind, *ranks,
-        _text(None if instead is None else instead.text, words), _text(_wanted(change.after), words),
+        _text(None if instead is None else instead.text, words), _text(change.after.wanted, words),
     ]  # fmt: skip
 
 
@@ -158,10 +171,6 @@ def _rank(query: Query | None, depth: int, words: Mapping[str, str]) -> Cell:
         deepest = max(cutoffs_of(query.metrics), default=depth)
         return Cell(words["not_found"], 10**6, words["not_found_hint"].format(depth=deepest))
     return Cell(words["rank"].format(rank=query.rank), query.rank)
-
-
-def _wanted(query: Query) -> str | None:
-    return next((answer.text for answer in query.answers if answer.text), None)
 
 
 def _text(text: str | None, words: Mapping[str, str]) -> Cell:
@@ -193,9 +202,9 @@ def _traits(missed: Sequence[Query], found: Sequence[Query], words: Mapping[str,
     spread = Counter(pair for text in texts.values() for pair in _pairs(text))
     measures = {
         "query_length": lambda query: len(query.text),
-        "answer_length": lambda query: len(_wanted(query) or ""),
+        "answer_length": lambda query: len(query.wanted or ""),
         "rare": lambda query: _share(query, {pair for pair in _pairs(query.text) if spread[pair] <= _RARE}),
-        "overlap": lambda query: _share(query, _pairs(_wanted(query) or "")),
+        "overlap": lambda query: _share(query, _pairs(query.wanted or "")),
         "answers_count": lambda query: len(query.answers),
     }
     rows, sentences = [], []

@@ -53,6 +53,11 @@ class Query:
     top: tuple[Passage, ...]
     rank: int | None
 
+    @property
+    def wanted(self) -> str | None:
+        """The text of the best graded answer that has one."""
+        return next((answer.text for answer in self.answers if answer.text), None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -72,8 +77,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's name, of a multirun's job with the multirun's."""
-        return f"{self.folder.parent.name}/{self.folder.name}" if self.folder.name.isdecimal() else self.folder.name
+        """The run's name, of a multirun's job and of a round with that of the whole."""
+        is_part = self.folder.name.removeprefix("round-").isdecimal()
+        return f"{self.folder.parent.name}/{self.folder.name}" if is_part else self.folder.name
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of what the log has under a name, where it is a number."""

@@ -10,6 +10,7 @@ from e5ft.reporting.html import Block, Cell, Details, Figure, Paragraph, Section
 from e5ft.reporting.queries import per_cent
 from e5ft.reporting.record import BASE, FINAL, Query, Run
 from e5ft.retrieval.tables import short_number
+from e5ft.retrieval.threshold import TARGETS
 
 _POINTS = 200  # thresholds of the curve
 _FEWEST = 0.05  # share of the queries that are still answered at the highest of them
@@ -21,10 +22,11 @@ def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
     """The threshold in a sentence and a table, precision and recall by threshold, and the scores before and after."""
     name, threshold = run.summary["test_set"], run.summary.get("threshold")
     systems = {when: run.queries(name, system) for when, system in _SYSTEMS.items()}
-    blocks = _threshold(threshold, words)
+    blocks = _threshold(run.summary, words)
     found = {when: _scores(run, system, systems[when]) for when, system in _SYSTEMS.items()}
     if not all(len(each) for pair in found.values() for each in pair):
-        return Section(words["scores"], [*blocks, Paragraph(words["no_scores"], "note")])
+        why = "no_others" if any(query.answers for query in systems["after"].values()) else "no_scores"
+        return Section(words["scores"], [*blocks, Paragraph(words[why], "note")])
     mark = None if threshold is None else (threshold["value"], f"{words['value']} {_value(threshold)}")
     joined = np.concatenate([each for pair in found.values() for each in pair])
     low, high = np.quantile(joined, [0.025, 0.975])
@@ -38,23 +40,28 @@ def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
     return Section(words["scores"], blocks)
 
 
-def _threshold(threshold: Mapping[str, Any] | None, words: Mapping[str, str]) -> list[Block]:
+def _threshold(summary: Mapping[str, Any], words: Mapping[str, str]) -> list[Block]:
+    threshold = summary.get("threshold")
     if threshold is None:
-        return [Paragraph(words["threshold_none"], "note")]
+        no_dev = summary.get("chosen_on_test")
+        why = "threshold_unknown" if "threshold" not in summary else "threshold_no_dev" if no_dev else "threshold_none"
+        return [Paragraph(words[why].format(least=f"{100 * TARGETS[-1]:g}"), "note")]
     value, parts = _value(threshold), {part: threshold[part] for part in ("dev", "test") if threshold.get(part) is not None}
-    told = {}
+    told, rows = {"value": value}, []
     for part, figures in parts.items():
-        told[f"{part}_answered"] = per_cent(figures["answered"] / figures["queries"])
-        told[f"{part}_precision"] = per_cent(figures["precision"] or 0.0)
-    sentence = words["threshold" if "test" in parts else "threshold_dev"].format(value=value, **told)
-    rows = []
-    for part, figures in parts.items():
-        answered = Cell(f"{figures['answered']:,} ({told[f'{part}_answered']})", figures["answered"])
-        counted = Cell(f"{figures['queries']:,}", figures["queries"])
+        share = per_cent(figures["answered"])
+        told |= {f"{part}_answered": share, f"{part}_precision": per_cent(figures["precision"] or 0.0)}
+        count = round(figures["answered"] * figures["queries"])
+        answered, counted = Cell(f"{count:,} ({share})", count), Cell(f"{figures['queries']:,}", figures["queries"])
         rows.append([part, counted, answered, _precision(figures), Cell(per_cent(figures["recall"]), figures["recall"])])
+    checked = "threshold_unchecked"
+    if "test" in parts:
+        checked = "threshold_test" if parts["test"]["answered"] else "threshold_test_none"
+    sentence = f"{words['threshold']} {words[checked]}".format(**told)
     columns = [words["threshold_on"], *((words[name], True) for name in ("queries", "answered", "precision", "recall"))]
     table = Table(columns, rows, caption=words["threshold_table"].format(value=value), stacked=True)
-    return [Paragraph(sentence), table, Details(words["rule"], [Paragraph(str(threshold.get("rule", "")))])]
+    rule = words["rule_text"].format(target=f"{100 * threshold['target']:g}")
+    return [Paragraph(sentence), table, Details(words["rule"], [Paragraph(rule)])]
 
 
 def _value(threshold: Mapping[str, Any]) -> str:

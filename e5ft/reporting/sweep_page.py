@@ -16,7 +16,7 @@ from e5ft.reporting.parallel import parallel
 from e5ft.reporting.plots import intervals
 from e5ft.reporting.run_page import PAGE
 from e5ft.reporting.sweep_words import SWEEP
-from e5ft.reporting.sweeps import MAIN, Sweep, read_plan
+from e5ft.reporting.sweeps import Sweep, read_plan
 from e5ft.reporting.words import LANGUAGES
 from e5ft.retrieval.tables import difference_text, interval_text, short_number
 from e5ft.retrieval.verdict import BETTER, WORSE
@@ -49,7 +49,7 @@ def language_of_runs(asked: str, runs: Sequence[RunFacts]) -> str:
 def sweep_page(sweep: Sweep, language: str) -> str:
     """The page as HTML text."""
     words, best = SWEEP[language], sweep.best
-    sections = [] if best is None else [Section(words["chosen"], _chosen(sweep, words))]
+    sections = [Section(words["chosen"], _chosen(sweep, words))] if sweep.chosen else []
     sections.append(Section(words["all"], [_jobs(sweep, words)]))
     if best is not None:
         sections.append(Section(words["effect"], _effects(sweep, words)))
@@ -57,7 +57,7 @@ def sweep_page(sweep: Sweep, language: str) -> str:
     sections += _unfinished(sweep, words)
     sections.append(Section(words["fixed"], _fixed(sweep, words)))
     title = words["title"].format(name=sweep.folder.name, count=len(sweep.jobs))
-    tone = {BETTER: "good", WORSE: "bad"}.get(sweep.verdict, "")
+    tone = {BETTER: "good", WORSE: "bad"}.get(sweep.verdict, "") if sweep.chosen else ""
     costs = best is not None and best.facts.summary.get("verdict", {}).get("costs_elsewhere")
     return render(title, language, _sentence(sweep, words), sections, tone="bad" if costs else tone)
 
@@ -67,13 +67,15 @@ def _sentence(sweep: Sweep, words: Mapping[str, Any]) -> str:
     said = [] if done == len(sweep.jobs) else [words["unfinished"].format(total=len(sweep.jobs), done=done)]
     if best is None:
         return " ".join([*said, words["none"]])
-    given = sweep.given(best)
+    given, (above, near) = sweep.given(best), sweep.above_and_near()
+    if not sweep.chosen:
+        return " ".join([*said, words["unmeasured"].format(number=best.number)])
     said.append(words["take" if given else "take_only"].format(number=best.number, given=given))
-    behind = sweep.behind()
-    near = [sweep.jobs[place].number for place, pair in behind.items() if not pair.is_apart]
+    if above and sweep.set == "dev":
+        said.append(words["above"].format(above=", ".join(above)))
     if near:
         said.append(words["near"].format(near=", ".join(near)))
-    elif len(behind) == done - 1 and behind and sweep.set == "dev":
+    elif not above and len(sweep.values) == done > 1 and sweep.set == "dev":
         said.append(words["apart"])
     facts, change = best.facts, best.facts.difference
     if change is not None:
@@ -100,7 +102,7 @@ def _chosen(sweep: Sweep, words: Mapping[str, Any]) -> list[Block]:
         (words["verdict"], verdict_text(facts, words)),
     ]
     blocks: list[Block] = [Paragraph(words["random"], "bad")] if facts.summary.get("random_weights") else []
-    blocks += [Facts(pairs), Paragraph(words["flattered"], "note")]
+    blocks += [Facts(pairs), Paragraph(words["flattered_test" if facts.summary.get("chosen_on_test") else "flattered"], "note")]
     given = [f"{field}={value}" for field, value in best.overrides.items() if field != "name"]
     command = facts.summary.get("made", {}).get("command") or shlex.join(["python", "train.py", *given])
     blocks += [Paragraph(words["repeat"]), Code(command)]
@@ -128,9 +130,10 @@ def _jobs(sweep: Sweep, words: Mapping[str, Any]) -> Table:
         row = [job.number, *(_setting(job.overrides.get(field, ABSENT)) for field in sweep.fields)]
         state = Cell(words["states"].get(each.state, each.state), tone="bad" if each.error is not None else "")
         row += [_verdict(each, words) if done else state, number(each.dev_score) if done else None]
-        row += [Cell(words["best"], 0.0) if not place else paired_cell(behind.get(place))] if behind else []
+        first = Cell(words["best" if sweep.chosen else "reference"], 0.0)
+        row += [paired_cell(behind.get(place)) if place else first] if behind else []
         row += [score_cell(each, "after"), gain_cell(each)] if done else [None, None]
-        changes = {entry["set"]: entry["differences"].get(MAIN) for entry in each.summary.get("keep", ())}
+        changes = {entry["set"]: entry["differences"].get(each.metric) for entry in each.summary.get("keep", ())}
         row += [difference_cell(changes.get(name)) for name in keep]
         time = None if each.seconds is None else Cell(duration(each.seconds), each.seconds)
         rows.append([*row, time])

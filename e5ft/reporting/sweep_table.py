@@ -7,7 +7,7 @@ from e5ft.formatting import duration
 from e5ft.reporting.effects import ABSENT, varied
 from e5ft.reporting.facts import RunFacts
 from e5ft.reporting.listing import first, relative, shortened
-from e5ft.reporting.sweeps import MAIN, Job, Sweep, read_plan
+from e5ft.reporting.sweeps import Job, Sweep, read_plan
 from e5ft.retrieval.tables import aligned, difference_text, display_width, interval_text, short_number
 
 WIDTH = 120  # columns of a terminal
@@ -43,7 +43,8 @@ def ending(sweep: Sweep, again: str) -> str:
     lines = [f"\n{len(sweep.jobs)} runs: {counted}; every figure: {relative(sweep.folder)}/sweep.csv"]
     if sweep.best is not None:
         facts = sweep.best.facts
-        lines.append(f"dev {facts.objective} chooses; test is {facts.metric} on {facts.summary['test_set']}; 95 % intervals")
+        chooses = f"dev {facts.objective} chooses" if sweep.chosen else "no dev score, so no job is chosen"
+        lines.append(f"{chooses}; test is {facts.metric} on {facts.summary['test_set']}; 95 % intervals")
     if sweep.jobs:
         lines += ["", _table(sweep), ""]
     for job in sweep.jobs:
@@ -59,11 +60,15 @@ def ending(sweep: Sweep, again: str) -> str:
 def _best(sweep: Sweep) -> list[str]:
     best, behind = sweep.best, sweep.behind()
     folder, given = relative(best.facts.folder), sweep.given(best)
-    lines = [f"best        job {best.number}: {folder}/model", *([first(f"            {given}", WIDTH)] if given else [])]
-    near = [sweep.jobs[place].number for place, pair in behind.items() if not pair.is_apart]
+    lines = [
+        f"{'best' if sweep.chosen else 'first':<12}job {best.number}: {folder}/model",
+        *([first(f"            {given}", WIDTH)] if given else []),
+    ]
+    above, near = sweep.above_and_near()
     if behind:
         compared = f"{len(behind)} other{'s' * (len(behind) > 1)}, query by query on the {sweep.set} set"
-        word = f"not apart from job {', '.join(near)}" if near else "apart from all"
+        words = [f"{word} job {', '.join(jobs)}" for word, jobs in (("below", above), ("not apart from", near)) if jobs]
+        word = " and ".join(words) or "apart from all"
         lines.append(first(f"            {word} (of {compared})", WIDTH))
     lines.append(f"picture     {relative(sweep.folder)}/report.html")
     if behind:
@@ -151,7 +156,7 @@ def _ends(facts: RunFacts) -> dict[str, float]:
 
 def _change(job: Job, name: str) -> str:
     """What became of a keep set."""
-    found = (entry["differences"].get(MAIN) for entry in job.facts.summary.get("keep", ()) if entry["set"] == name)
+    found = (entry["differences"].get(job.facts.metric) for entry in job.facts.summary.get("keep", ()) if entry["set"] == name)
     difference = next(found, None)
     return "" if difference is None else f"{difference['mean']:+.3f}"
 

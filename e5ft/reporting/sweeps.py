@@ -18,10 +18,9 @@ from e5ft.reporting.effects import varied
 from e5ft.reporting.facts import WAITING, RunFacts, facts_of, jobs_of
 from e5ft.reporting.paired import Paired, compare, difference_of_sets, in_one_order, read_saved
 from e5ft.reporting.record import FINAL
-from e5ft.retrieval.tables import HEADLINE, main_metric
+from e5ft.retrieval.tables import cutoffs_of, headline
 
 PLAN = "sweep.json"  # what `read_plan` reads; it is written when a multirun begins
-MAIN = main_metric(HEADLINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +59,13 @@ class Sweep:
 
     @property
     def best(self) -> Job | None:
-        """The job whose model is to be taken; None while none has finished."""
+        """The job whose model is to be taken; None while none has finished. Without dev scores it is the first, and not `chosen`."""
         return self.jobs[0] if self.jobs and self.jobs[0].facts.finished else None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether a dev score says which job is the best, or there is but one."""
+        return self.best is not None and (self.best.facts.dev_score is not None or self.counts()["finished"] == 1)
 
     @property
     def metric(self) -> str:
@@ -76,6 +80,12 @@ class Sweep:
     def behind(self, seed: int = 0) -> dict[int, Paired]:
         """Place in `jobs` -> its values less those of the best; those that cannot be compared are left out."""
         return {place: compare(values, self.values[0], seed) for place, values in self.values.items() if place}
+
+    def above_and_near(self) -> tuple[list[str], list[str]]:
+        """The jobs that are better than the best one, query by query, and those that cannot be told apart from it."""
+        pairs = {self.jobs[place].number: pair for place, pair in self.behind().items()}
+        above = [number for number, pair in pairs.items() if pair.low > 0]
+        return above, [number for number, pair in pairs.items() if not pair.is_apart]
 
     def given(self, job: Job) -> str:
         """The varied settings of a job as one would type them."""
@@ -139,11 +149,11 @@ def collect(sweep: Sweep) -> list[dict[str, Any]]:
         if facts.finished:
             if facts.dev_score is not None:  # training.eval_strategy=no measures nothing on the dev set
                 row[f"dev {facts.objective}"] = facts.dev_score
-            after = summary["scores"]["after"]["metrics"]
-            row.update({f"{summary['test_set']} {name}": after[name] for name in HEADLINE if name in after})
+            after, main = summary["scores"]["after"]["metrics"], facts.metric
+            row.update({f"{summary['test_set']} {name}": after[name] for name in headline(cutoffs_of(after)) if name in after})
             changes = ((entry["set"], entry["differences"]) for entry in summary.get("keep", ()))  # gain and loss side by side
             row.update(
-                {f"{name} {MAIN} change": differences[MAIN]["mean"] for name, differences in changes if MAIN in differences}
+                {f"{name} {main} change": differences[main]["mean"] for name, differences in changes if main in differences}
             )
             row |= {"verdict": facts.verdict, "seconds": facts.seconds, "model": str(facts.folder / "model")}
         elif facts.error is not None:

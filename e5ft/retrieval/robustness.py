@@ -19,7 +19,7 @@ class NoisedSet:
     Attributes:
         kind: of noise, see `noised`.
         retrieval_set: the set.
-        changed: how many of the queries the noise changed.
+        changed: how many of the scored queries, those with a relevant passage, the noise changed.
         example: the first changed query, clean and noised; None: there is none.
     """
 
@@ -32,12 +32,13 @@ class NoisedSet:
 def noised_sets(retrieval_set: RetrievalSet, kinds: Sequence[str]) -> dict[str, NoisedSet]:
     """The set under each kind of noise, by kind."""
     clean = [normalise(query) for query in retrieval_set.queries]
+    scored = [any(grade > 0 for grade in retrieval_set.qrels[query].values()) for query in retrieval_set.query_ids]
     sets = {}
     for kind in kinds:
         queries = [noised(query, kind) for query in clean]
-        changed = [pair for pair in zip(clean, queries, strict=True) if pair[0] != pair[1]]
+        changed = [pair for *pair, counts in zip(clean, queries, scored, strict=True) if counts and pair[0] != pair[1]]
         noisy = dataclasses.replace(retrieval_set, queries=StringColumn(queries))
-        sets[kind] = NoisedSet(kind, noisy, len(changed), changed[0] if changed else None)
+        sets[kind] = NoisedSet(kind, noisy, len(changed), tuple(changed[0]) if changed else None)
     return sets
 
 

@@ -104,9 +104,13 @@ def few_queries(name: str, count: int, metric: str, difference: Mapping) -> list
     """
     if count >= FEW:
         return []
+    return [f"{name}, {count} queries: differences below {least_seen(count, difference)} ({metric}) cannot be seen"]
+
+
+def least_seen(count: int, difference: Mapping) -> str:
+    """`significance.smallest_seen` of a difference with `low` and `high`, rounded up, as .08."""
     least = math.ceil(round(100 * smallest_seen(count, difference["low"], difference["high"]), 6)) / 100
-    figure = f"{least:.2f}".removeprefix("0")
-    return [f"{name}, {count} queries: differences below {figure} ({metric}) cannot be seen"]
+    return f"{least:.2f}".removeprefix("0")
 
 
 def few_passages(name: str, count: int) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -152,7 +153,7 @@ class FurtherTracker(TrainerCallback):
 
     def end(self, closing: Closing) -> None:
         """Log the figures of the end."""
-        self.on_log(None, None, None, {name.replace("test/", "test_", 1): value for name, value in closing.figures.items()})
+        self.on_log(None, None, None, {re.sub("^test/", "test_", name): value for name, value in closing.figures.items()})
 
     def finish(self, code: int) -> None:
         """End the tracker's run, as failed where it knows of that."""

@@ -26,13 +26,18 @@ def test_every_logged_value_is_a_picture_and_dev_has_the_base_as_a_line(tmp_path
 
 
 def test_bm25_is_a_line_where_it_ranks_the_same_set_and_a_sentence_where_not(tmp_path):
-    assert "BM25 (ndcg@10) 1.000" in figures_of(write_run(tmp_path / "same", asked(RANKS), chosen_on_test=True))[0].svg
-    other = training(read_run(write_run(tmp_path / "other", asked(RANKS))), RUN["ko"])
-    assert "테스트 세트에서는 1.000" in " ".join(getattr(block, "text", "") for block in other.blocks)
+    whole = asked([(1, 1), *[(None, 2)] * 4])  # .2 before training, as the log has it at step 0
+    assert "BM25 (ndcg@10) 1.000" in figures_of(write_run(tmp_path / "same", whole, chosen_on_test=True))[0].svg
+    for name, more in (("other", {}), ("cut while training", {"chosen_on_test": True})):
+        section = training(read_run(write_run(tmp_path / name, asked(RANKS), **more)), RUN["ko"])
+        assert "BM25" not in section.blocks[0].svg
+        assert "테스트 세트에서는 1.000" in " ".join(getattr(block, "text", "") for block in section.blocks)
 
 
 def test_a_run_without_evaluation_and_one_without_a_log_have_a_page(tmp_path):
     assert len(figures_of(write_run(tmp_path / "r", asked(RANKS), dev=False))) == 4
+    (tmp_path / "r/metrics.jsonl").write_text('{"step": 0, "eval_ndcg@10": null}\n')
+    assert figures_of(tmp_path / "r") == []
     (tmp_path / "r/metrics.jsonl").unlink()
     assert training(read_run(tmp_path / "r"), RUN["en"]).blocks[0].text == "metrics.jsonl has no step."
 

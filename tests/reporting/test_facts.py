@@ -8,6 +8,7 @@ import pytest
 from e5ft.errors import DataError
 from e5ft.files import write_json
 from e5ft.reporting.facts import facts_of, find_runs, locate
+from e5ft.reporting.listing import line_of
 from tests.conftest import damage
 from tests.reporting.made_runs import make_run, make_sweep
 
@@ -47,6 +48,21 @@ def test_a_damaged_record_is_named_and_never_an_error(tmp_path, file, harm):
 def test_a_summary_that_lacks_something_is_damaged(tmp_path, record):
     make_run(tmp_path / "a")
     write_json(tmp_path / "a/summary.json", record)
+    assert facts_of(tmp_path / "a").state == "damaged"
+
+
+@pytest.mark.parametrize("part", ["scores", "differences", "test_set"])
+def test_a_summary_without_what_a_line_shows_is_damaged(tmp_path, part):
+    summary = make_run(tmp_path / "a")
+    harmed = {"scores": {**summary["scores"], "bm25": {"label": "x"}}, "differences": {"ndcg@10": {"mean": 1.0}}}
+    summary.pop("test_set") if part == "test_set" else summary.update({part: harmed[part]})
+    write_json(tmp_path / "a/summary.json", summary)
+    facts = facts_of(tmp_path / "a")
+    assert facts.state == "damaged" and "lacks" in facts.error and line_of(facts)["after"] is None
+
+
+def test_a_process_that_cannot_be_is_damaged(tmp_path):
+    write_json(tmp_path / "a/status.json", {"state": "running", "pid": 10**30, "host": socket.gethostname()})
     assert facts_of(tmp_path / "a").state == "damaged"
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from e5ft.files import read_json
 from e5ft.reporting.html import Table
 from e5ft.reporting.outcome import first_sentence, following, metric_of, outcome
 from e5ft.reporting.record import read_run
@@ -56,7 +57,10 @@ def test_an_older_record_without_a_verdict_has_the_same_sentence(tmp_path):
 
 def test_the_base_unchanged_and_a_cost_elsewhere_are_said(tmp_path):
     verdict = {"word": "NO DIFFERENCE", "base_kept": True, "costs_elsewhere": False, "keep": {}}
-    assert "학습 전 그대로입니다" in said(tmp_path / "a", SAME, verdict=verdict)[0][0]
+    for step, why in ((0, "학습 전보다 나은 가중치가 없어"), (20, "유지 세트의 점수를 떨어뜨려")):
+        best = {"score": 0.4, "step": step, "alpha": 0.0 if step else 1.0}
+        sentence = said(tmp_path / str(step), SAME, verdict=verdict, best=best)[0][0]
+        assert why in sentence and "학습 전 그대로입니다" in sentence
     verdict = {
         "word": "BETTER",
         "base_kept": False,
@@ -93,6 +97,23 @@ def test_what_to_do_next_follows_from_what_was_found(tmp_path):
     assert "라벨 오류" in lines(SAME) and "최소 30개" in lines(BETTER[:5])
     assert "BM25(1.000)가" in lines(BETTER) and "model/ 폴더" not in lines(BETTER)
     assert "model=e5_small" in lines(BETTER, random_weights=True)
+
+
+def test_the_hybrid_is_recommended_where_its_interval_is_above_the_model_s(tmp_path):
+    scores = read_json(write_run(tmp_path / "first", asked([(5, 2, 9)] * 40)) / "summary.json")["scores"]
+    metrics = {name: value + 0.01 for name, value in scores["after"]["metrics"].items()}
+    scores["hybrid"] = {**scores["after"], "metrics": metrics}
+    for low, told in ((0.002, True), (-0.002, False)):
+        hybrid = {"differences": {"ndcg@10": {"mean": 0.01, "low": low, "high": 0.03}}}
+        run = read_run(write_run(tmp_path / str(low), asked([(5, 2, 9)] * 40), scores=scores, hybrid=hybrid))
+        assert any("하이브리드를 쓰십시오" in block.text for block in following(run, RUN["ko"]).blocks) == told
+
+
+def test_what_few_queries_cannot_show_is_rounded_up_as_on_the_terminal(tmp_path):
+    differences = read_json(write_run(tmp_path / "first", SAME) / "summary.json")["differences"]
+    differences["ndcg@10"] |= {"low": -0.034, "high": 0.034}
+    run = read_run(write_run(tmp_path / "r", SAME, differences=differences))
+    assert any("질의가 40개뿐이라 .04보다 작은" in getattr(block, "text", "") for block in outcome(run, RUN["ko"]).blocks)
 
 
 def test_a_leak_is_said_of_the_reported_set_alone(tmp_path):

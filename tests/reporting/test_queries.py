@@ -1,5 +1,7 @@
 """Won and lost queries, and what those not found have in common."""
 
+import json
+
 import pytest
 
 from e5ft.reporting.html import Details, Table, render
@@ -47,6 +49,15 @@ def texts(section):
 def test_what_became_of_a_query(before, after, kind, tmp_path):
     won, lost, same = changes_of(run_of(tmp_path, asked([(before, after)])), 10)
     assert [change.kind for change in won + lost] == [kind] * (kind is not None) and same == (kind is None)
+
+
+@pytest.mark.parametrize(("before", "kind"), [(0.9, "other_up"), (1.0, None), (1.1, "other_down")])
+def test_where_the_first_answer_stays_it_is_another_one_that_moved(before, kind, tmp_path):
+    run = run_of(tmp_path, asked([(1, 1)]))
+    file = run.folder / "eval/test-set/base/per_query.jsonl"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "ndcg@10": before}))
+    won, lost, _ = changes_of(run, 10)
+    assert [change.kind for change in won + lost] == [kind] * (kind is not None)
 
 
 def test_the_largest_changes_come_first_and_rows_show_the_wrong_passage_and_the_one_wanted(tmp_path):

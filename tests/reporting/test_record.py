@@ -54,8 +54,9 @@ def test_what_is_no_run_and_what_is_damaged_is_said_with_its_place(tmp_path):
             read_run(folder)
 
 
-def test_a_job_of_a_multirun_is_named_with_it(tmp_path):
-    assert read_run(write_run(tmp_path / "sweep/3", asked(RANKS))).name == "sweep/3"
+def test_a_job_of_a_multirun_and_a_round_are_named_with_it(tmp_path):
+    for name in ("sweep/3", "long/round-2"):
+        assert read_run(write_run(tmp_path / name, asked(RANKS))).name == name
 
 
 def test_versions_are_those_of_what_is_installed():

@@ -64,6 +64,31 @@ def test_what_cannot_be_measured_is_said(tmp_path):
     assert "No job has finished" in page and "What each setting did" not in page
 
 
+def test_a_job_that_is_better_on_the_saved_dev_run_is_named_and_the_best_is_not_called_apart(tmp_path):
+    for number, (skill, score) in enumerate(((0.35, 0.9), (0.7, 0.1))):  # the bounded dev set of training chose the weaker one
+        best = {"score": score, "step": 40, "alpha": 1.0}
+        make_run(tmp_path / str(number), skill=skill, seed=number, best=best, overrides=[f"seed={number}"])
+    sweep = read_sweep(tmp_path)
+    page = texts(sweep_page(sweep, "en"))
+    assert sweep.best.number == "0" and "job 1 is better" in page and "better than every other job" not in page
+
+
+def test_without_dev_scores_no_model_is_to_be_taken(tmp_path):
+    for number in range(2):
+        best = {"score": None, "step": 3}
+        make_run(tmp_path / str(number), seed=number, best=best, dev=False, overrides=[f"seed={number}"])
+    page = sweep_page(read_sweep(tmp_path), "en")
+    assert "No job has a dev score" in page and "Take the model" not in page and "The model to take" not in page
+    assert 'class="verdict good"' not in page
+
+
+def test_where_the_dev_set_is_the_test_set_its_score_is_not_the_one_to_report(tmp_path):
+    for number in range(2):
+        make_run(tmp_path / str(number), seed=number, chosen_on_test=True, overrides=[f"seed={number}"])
+    page = texts(sweep_page(read_sweep(tmp_path), "en"))
+    assert "a test set kept apart" in page and "Report the test score" not in page
+
+
 def test_hostile_settings_and_messages_are_text(tmp_path):
     for number in range(2):
         make_run(tmp_path / str(number), seed=number, overrides=[f"data.train_file={MARKUP}{number}"], model=MARKUP)

@@ -1,12 +1,15 @@
 """A multirun's record: the best job first, failures and jobs that wait in it too, and a file that no spreadsheet misreads."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
 import yaml
 
 from e5ft.files import read_json, write_json
+from e5ft.reporting.sweep_page import sweep_page
+from e5ft.reporting.sweep_table import ending
 from e5ft.reporting.sweeps import collect, read_plan, read_sweep, write_csv
 from tests.reporting.made_runs import make_run, make_sweep
 
@@ -77,6 +80,15 @@ def test_gain_loss_and_the_model_s_folder_stand_side_by_side(tmp_path):
     assert rows[0]["wiki-test ndcg@10 change"] == "-0.02" and rows[0]["model"].endswith(f"s/{rows[0]['job']}/model")
     assert rows[0]["seconds"] == "75.5" and rows[0]["verdict"] == "BETTER, COSTS ELSEWHERE"
     assert rows[6]["error"].startswith("out of memory") and rows[7]["state"] == "waiting" and rows[7]["seed"] == "2"
+
+
+def test_with_other_cutoffs_the_change_of_keep_sets_is_of_their_metric(tmp_path):
+    summary = make_run(tmp_path / "0", overrides=["seed=1"], keep=[("wiki-test", -0.02)])
+    write_json(tmp_path / "0/summary.json", json.loads(json.dumps(summary).replace("@10", "@5").replace("hit@1", "hit@5")))
+    sweep = read_sweep(tmp_path)
+    (row,) = collect(sweep)
+    assert row["wiki-test ndcg@5 change"] == -0.02 and {f"faq-test {name}@5" for name in ("recall", "ndcg", "mrr")} <= row.keys()
+    assert "-0.020 [-0.030, -0.010]" in sweep_page(sweep, "en") and "-0.020" in ending(sweep, "again")
 
 
 def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path):

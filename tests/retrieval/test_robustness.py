@@ -33,6 +33,12 @@ def test_only_the_queries_are_others_and_those_that_changed_are_counted(clean):
     assert noised_sets(clean, ()) == {}
 
 
+def test_a_query_that_is_not_scored_is_not_counted(clean):
+    unjudged = dataclasses.replace(clean, qrels={**clean.qrels, "q1": {"d1": 0}})
+    found = noised_sets(unjudged, ["lower_case", "typos"])
+    assert (found["lower_case"].changed, found["lower_case"].example, found["typos"].changed) == (0, None, 2)
+
+
 def test_what_is_lost_is_paired_and_said(clean):
     sets = noised_sets(clean, ["lower_case", "nfd"])
     first = evaluate_run(clean, make_run(clean, {f"q{i}": {"d1": 1.0} for i in range(3)}), [1, 10], "model")

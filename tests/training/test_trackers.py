@@ -53,7 +53,9 @@ def train_through(settings, record, folder):
         for state.global_step in (1, 2):
             callback.on_log(ARGUMENTS, state, None, logs={"loss": 0.5, "text": "left out"})
         callback.on_train_end(ARGUMENTS, state, None)
-        callback.end(Closing({"test/ndcg@10": 0.75, "verdict": "left out"}, {"won": [["query"], ["가"]]}))
+        callback.end(
+            Closing({"test/ndcg@10": 0.75, "keep/latest/hit@1": 0.5, "verdict": "left out"}, {"won": [["query"], ["가"]]})
+        )
 
 
 def test_what_is_logged_and_an_allowlist_of_the_configuration(fake, tmp_path):
@@ -62,7 +64,8 @@ def test_what_is_logged_and_an_allowlist_of_the_configuration(fake, tmp_path):
     (_, shown, text, *filed), *events = fake.seen
     assert shown == {"name": "n", "loss.temperature": 0.05, "loss.of.deeper": 1} and filed == ["p", "n", "outputs/n"]
     # The end comes after the figures of the end, not with Trainer's.
-    assert events == [("log", 1, {"loss": 0.5}), ("log", 2, {"loss": 0.5}), ("log", 2, {"test_ndcg@10": 0.75}), ("end",)]
+    closing = {"test_ndcg@10": 0.75, "keep/latest/hit@1": 0.5}
+    assert events == [("log", 1, {"loss": 0.5}), ("log", 2, {"loss": 0.5}), ("log", 2, closing), ("end",)]
     assert "canary" not in text + str(fake.seen)
 
 

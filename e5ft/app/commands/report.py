@@ -29,7 +29,7 @@ def report(settings: ReportSettings, read: None = None) -> None:
     file = None if settings.output_file is None else Path(settings.output_file)
     try:
         page, word = _written([locate(name) for name in settings.runs], settings.language, file)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(f"runs={','.join(settings.runs)}: a record is damaged or of an older version ({error!r})") from error
     say(header_line("page", relative(page)))
     check_verdict(settings.require, word, relative(page))

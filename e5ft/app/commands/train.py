@@ -38,8 +38,9 @@ from e5ft.modeling.freezing import freeze
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.lora import adapter_state, add_adapters, save_for_peft
 from e5ft.modeling.packaged import located
-from e5ft.reporting.record import versions
-from e5ft.retrieval import final_figures, hybrid
+from e5ft.reporting import final_figures
+from e5ft.reporting.record import read_run, versions
+from e5ft.retrieval import hybrid
 from e5ft.retrieval.comparison import Scores
 from e5ft.retrieval.evaluation import evaluator, kept_vectors, score_bm25, score_model, score_sizes
 from e5ft.retrieval.sets import RetrievalSet
@@ -182,7 +183,7 @@ class _Run:
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
             page = report.write_page(self.folder.path)
-            mirror.end(Closing(final_figures.figures(summary), final_figures.tables(summary, scores), page))
+            mirror.end(Closing(final_figures.figures(summary), final_figures.tables(read_run(self.folder.path)), page))
             say(report.closing(summary, scores, self.folder.path, self.job.in_sweep))
         distributed.barrier()
         return summary

@@ -57,7 +57,9 @@ def test_what_is_not_there_not_finished_or_of_an_older_version_is_one_line(here)
     write_json(here / "outputs/c/status.json", {"state": "failed", "error": "no rows", "seconds": 1})
     (here / "outputs/d").mkdir()
     write_json(here / "outputs/d/summary.json", {"scores": {}, "differences": {}, "test_set": "s"})
-    for runs in (["nobody"], ["c"], ["a", "c"], ["d"], ["a", "d"]):
+    make_run(here / "outputs/e")
+    (here / "outputs/e/eval/faq-test/base/run.trec").write_text("q000 Q0 p")
+    for runs in (["nobody"], ["c"], ["a", "c"], ["d"], ["a", "d"], ["e"]):
         with pytest.raises(DataError) as raised:
             report(settings(*runs))
         assert "\n" not in str(raised.value) and runs[-1] in str(raised.value)

@@ -1,10 +1,13 @@
 """What a training's end says as figures and tables: each is what the summary, or the query's line, has."""
 
+import math
+
 import pytest
 
+from e5ft.reporting.final_figures import CHANGES, figures, tables
+from e5ft.reporting.record import Run
 from e5ft.retrieval.comparison import Scores
 from e5ft.retrieval.evaluation import evaluate_run
-from e5ft.retrieval.final_figures import CHANGES, changes, figures, tables
 from tests.retrieval.conftest import make_run, make_set
 
 QRELS = {f"q{i}": {"d1": 1} for i in range(6)}
@@ -21,18 +24,33 @@ def evaluation(when, label=None):
     return evaluate_run(retrieval_set, make_run(retrieval_set, scores), [1, 10], label or when, samples=20)
 
 
-def test_the_queries_with_the_largest_changes_come_first_and_no_more_than_asked_for():
+def run_of(tmp_path, before, after, **summary):
+    """A run's folder of what was measured."""
+    before.save(tmp_path / "eval/small/base")
+    after.save(tmp_path / "eval/small/final")
+    return Run(tmp_path, {"test_set": "small", **summary}, "", ())
+
+
+def summary_of(scores):
+    return {"scores": scores.record(), "differences": scores.differences(0)}
+
+
+def test_the_queries_with_the_largest_changes_come_first_and_no_more_than_asked_for(tmp_path, monkeypatch):
     before, after = evaluation("before"), evaluation("after")
-    (head, *won), (_, *lost) = changes(before, after, "mrr@10")
+    run = run_of(tmp_path, before, after, **summary_of(Scores(before, None, after)))
+    (head, *won), (_, *lost) = (tables(run)[name] for name in ("won", "lost"))
     assert tuple(head) == CHANGES
-    assert [(row[1], row[2], row[3]) for row in won] == [(0.75, 4, 1), (0.5, 2, 1), (0.5, None, 2)]
-    assert [(pytest.approx(row[1]), row[2], row[3]) for row in lost] == [(-2 / 3, 1, 3), (-1 / 3, 3, None)]
+    gains = 1 - 1 / math.log2(5), 1 / math.log2(3), 1 - 1 / math.log2(3)  # from rank 4, to rank 2, from rank 2
+    assert [(pytest.approx(row[1]), row[2], row[3]) for row in won] == [(gains[1], None, 2), (gains[0], 4, 1), (gains[2], 2, 1)]
+    assert [(row[2], row[3]) for row in lost] == [(3, None), (1, 3)] and all(row[1] < 0 for row in lost)
     assert {row[4] for row in won} == {"글"} and all(len(row) == len(CHANGES) for row in won + lost)
-    assert [rows[1:] for rows in changes(before, after, "mrr@10", most=1)] == [won[:1], lost[:1]]
-    assert changes(before, before, "mrr@10") == ([list(CHANGES)], [list(CHANGES)])
+    monkeypatch.setattr("e5ft.reporting.final_figures.MOST", 1)
+    assert [tables(run)[name][1:] for name in ("won", "lost")] == [won[:1], lost[:1]]
+    run = run_of(tmp_path, before, before, **summary_of(Scores(before, None, before)))
+    assert tables(run)["won"] == tables(run)["lost"] == [list(CHANGES)]
 
 
-def test_figures_and_the_closing_table_are_the_summary_s():
+def test_figures_and_the_closing_table_are_the_summary_s(tmp_path):
     scores = Scores(evaluation("before"), evaluation("before", "BM25 (auto)"), evaluation("after"))
     effect = {"queries": 6, "answered": 1.0}
     verdict = {"word": "UNDECIDED", "costs_elsewhere": False, "reason": "6 test queries", "base_kept": False, "keep": {}}
@@ -50,7 +68,7 @@ def test_figures_and_the_closing_table_are_the_summary_s():
     assert found["before/hit@1"] == found["bm25/hit@1"] == scores.before.metrics["hit@1"] and "hybrid/hit@1" not in found
     gain = scores.after.metrics["ndcg@10"] - scores.before.metrics["ndcg@10"]
     assert found["gain/ndcg@10"] == pytest.approx(gain) and found["gain/ndcg@10/low"] <= gain <= found["gain/ndcg@10/high"]
-    closing = tables(summary, scores)["closing"]
+    closing = tables(run_of(tmp_path, scores.before, scores.after, **summary))["closing"]
     assert [row[0] for row in closing] == ["system", "before", "BM25 (auto)", "after", "gain"]
     assert closing[0][1:4] == ["hit@1", "hit@1 low", "hit@1 high"] and {len(row) for row in closing} == {13}
     assert closing[3][1] == after["hit@1"] and closing[4][7] == pytest.approx(gain)
