@@ -112,11 +112,9 @@ def threshold_line(threshold: Mapping | None) -> str:
     if threshold is None:
         return f"none: at no score are {100 * TARGETS[-1]:g} % of the first passages right (dev set)"
     test = threshold["test"]
-    checked = "it answers no test query"
+    checked = "no test query reaches it"
     if test["answered"]:
         low, high = map(short_number, test["precision_interval"])
-        right = f"{short_number(test['precision'])} [{low}, {high}]"
-        checked = (
-            f"it answers {short_number(test['answered'])} of {test['queries']:,} test queries, and right are {right} of these"
-        )
+        count = round(test["answered"] * test["queries"])
+        checked = f"{count:,} of {test['queries']:,} test queries reach it, {short_number(test['precision'])} [{low}, {high}] of them right"
     return f"score {threshold['value']:.{DECIMALS}f} (chosen on dev for {100 * threshold['target']:g} % right): {checked}"

@@ -112,7 +112,7 @@ def test_the_keyboard_reaches_the_content_and_every_part_has_a_name(page):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
-    assert page.url.endswith("#content")
+    page.wait_for_function("location.hash === '#content'")
     for section in page.get_by_role("region").all():
         assert section.is_visible()
     assert page.get_by_role("img").count() == 9 and page.get_by_role("table").count() >= 4

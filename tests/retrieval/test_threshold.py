@@ -61,9 +61,9 @@ def test_the_highest_target_that_is_reached_decides_and_luck_does_not():
     )
     assert nine["dev"]["precision"] == 1 and nine["test"]["precision"] == pytest.approx(5 / 9) and nine["test"]["recall"] == 0.25
     assert threshold_line(nine) == (
-        "score 0.9100 (chosen on dev for 90 % right): it answers .450 of 20 test queries, and right are .556 [.267, .811] of these"
+        "score 0.9100 (chosen on dev for 90 % right): 9 of 20 test queries reach it, .556 [.267, .811] of them right"
     )
-    assert threshold_line(calibrated((scores, np.arange(20) < 9), (scores - 1, scores > 2))).endswith("it answers no test query")
+    assert threshold_line(calibrated((scores, np.arange(20) < 9), (scores - 1, scores > 2))).endswith("no test query reaches it")
     assert threshold_line(None).startswith("none: at no score are 70 %")
 
 

@@ -183,7 +183,8 @@ class _Run:
         if distributed.is_main():
             self._write(encoder, summary, [scores, *keep])
             page = report.write_page(self.folder.path)
-            mirror.end(Closing(final_figures.figures(summary), final_figures.tables(read_run(self.folder.path)), page))
+            tables = {} if page is None else final_figures.tables(read_run(self.folder.path))  # both are read from the record
+            mirror.end(Closing(final_figures.figures(summary), tables, page))
             say(report.closing(summary, scores, self.folder.path, self.job.in_sweep))
         distributed.barrier()
         return summary
