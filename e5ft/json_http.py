@@ -6,14 +6,18 @@ urllib suffices: no redirects (a token must not follow one to another host), no 
 import http.client
 import ipaddress
 import json
+import threading
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import Future
 from urllib.parse import urlsplit
 
 from e5ft.errors import ConfigurationError, E5ftError
 
 KEY = "E5FT_API_KEY"  # of the environment: the bearer token
-_MOST = 2**28  # bytes of an answer
+_MOST, _PART = 2**28, 2**16  # bytes of an answer, and read at once
+_CUT = "the server, or a proxy before it, ended it: its log says why"
 
 
 class AnswerError(E5ftError):
@@ -35,7 +39,7 @@ class JsonClient:
     Args:
         url: an address of the server.
         key: a bearer token; None sends none. It stands in no message.
-        timeout: seconds until an answer begins.
+        timeout: seconds within which a request must be answered whole.
         timeout_field: the setting that says so.
 
     Raises:
@@ -57,28 +61,53 @@ class JsonClient:
         Raises:
             AnswerError: none does.
         """
+        # In a thread of its own: a socket's timeout begins anew with every byte, and headers may trickle, too.
+        found: Future = Future()
+        threading.Thread(target=self._into, args=(found, url, body), daemon=True).start()
+        try:
+            return found.result(self._timeout)
+        except TimeoutError:
+            longer = f"{self._timeout_field}=SECONDS waits longer"
+            raise AnswerError(f"{url}: no answer within {self._timeout:g} seconds; {longer}") from None
+
+    def _into(self, found: Future, url: str, body: dict | None) -> None:
+        try:
+            found.set_result(self._answer(url, body))
+        except BaseException as error:  # raised again where the answer is waited for
+            found.set_exception(error)
+
+    def _answer(self, url: str, body: dict | None) -> object:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        content, end = bytearray(), time.monotonic() + self._timeout
         try:
             data = None if body is None else json.dumps(body).encode()
             request = urllib.request.Request(url, data=data, headers=headers)
             with self._opener.open(request, timeout=self._timeout) as answer:
-                content = answer.read(_MOST + 1)
+                while len(content) <= _MOST and (part := answer.read1(_PART)):
+                    content += part
+                    if time.monotonic() > end:
+                        raise TimeoutError
+                missing = answer.length  # None where the server does not say how long the answer is
         except urllib.error.HTTPError as error:
             with error:
                 detail = self.shown(_text_of(error))
             hint = f"; a bearer token goes into {KEY}, in the environment" if error.code in (401, 403) else ""
             message = f"{url}: HTTP {error.code}{f' ({detail})' if detail else ''}{hint}"
             raise AnswerError(message, error.code, _seconds(error.headers.get("Retry-After"))) from None
+        except (http.client.IncompleteRead, ConnectionError):  # what happens before the request is sent is a URLError
+            raise AnswerError(f"{url}: the connection was cut {_after(content)}; {_CUT}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
-                longer = f"{self._timeout_field}=SECONDS waits longer"
-                raise AnswerError(f"{url}: no answer within {self._timeout:g} seconds; {longer}") from None
+                raise reason from None
             what = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason) or type(reason).__name__
             raise AnswerError(f"{url}: cannot be reached ({self.shown(what)}); is the server running there?") from None
         if len(content) > _MOST:
             raise AnswerError(f"{url}: the answer is longer than {_MOST:,} bytes")
+        text = content.strip()
+        if missing or (text[:1] in (b"{", b"[") and text[-1:] not in (b"}", b"]")):
+            raise AnswerError(f"{url}: the connection was cut {_after(content)}; {_CUT}")
         try:
             return json.loads(content)
         except (ValueError, RecursionError):
@@ -103,6 +132,10 @@ def _text_of(error: urllib.error.HTTPError) -> str:
         return error.read(2000).decode(errors="replace") or str(error.reason)
     except (OSError, http.client.HTTPException):
         return str(error.reason)
+
+
+def _after(content: bytes) -> str:
+    return f"after {len(content):,} bytes of the answer" if content else "before there was an answer"
 
 
 def _seconds(text: str | None) -> float | None:

@@ -1,6 +1,9 @@
 """What is particular to the transport; what it says of every fault is in tests/serving/test_protocols.py."""
 
+import contextlib
 import socket
+import threading
+import time
 
 import pytest
 
@@ -30,3 +33,58 @@ def test_the_setting_that_waits_longer_is_named():
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(AnswerError, match="no answer within 0.05 seconds; generator.timeout=SECONDS waits longer"):
             JsonClient(url, None, 0.05, "generator.timeout").send(url, {})
+
+
+@contextlib.contextmanager
+def answering(*parts: bytes, pause: float = 0):
+    """The URL of a server that reads one request, sends these bytes, and closes."""
+
+    def serve():
+        with contextlib.suppress(OSError):
+            connection, _ = listening.accept()
+            with connection:
+                request = b""
+                while not request.endswith(b"\r\n\r\n{}"):  # what is left unread would reset the connection
+                    request += connection.recv(65536)
+                for part in parts:
+                    connection.sendall(part)
+                    time.sleep(pause)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [HEAD + b"\r\n[" + b" " * 100 + b"1]", HEAD + b"X: " + b"y" * 60 + b"\r\n\r\n[1]"],
+    ids=["body", "headers"],
+)
+def test_an_answer_that_trickles_does_not_outlast_the_timeout(answer):
+    with answering(*(answer[at : at + 1] for at in range(len(answer))), pause=0.01) as url:
+        with pytest.raises(AnswerError, match=f"^{url}: no answer within 0.2 seconds; timeout=SECONDS waits longer$"):
+            JsonClient(url, None, 0.2).send(url, {})
+    with answering(HEAD, b"\r\n[", b"1", b"]") as url:
+        assert JsonClient(url, None, 20).send(url, {}) == [1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "when"),
+    [
+        (b"", "before there was an answer"),
+        (HEAD + b"Content-Length: 100\r\n\r\n[0.1, 0.2]", "after 10 bytes of the answer"),
+        (HEAD + b"Content-Length: 100\r\n\r\n", "before there was an answer"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n[0.1,\r\n", "after 5 bytes of the answer"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nff\r\n[0.1,", "after 5 bytes of the answer"),
+        (HEAD + b"\r\n[0.1, 0.", "after 8 bytes of the answer"),
+    ],
+)
+def test_a_cut_connection_is_said(answer, when):
+    with answering(answer) as url, pytest.raises(AnswerError, match=f"^{url}: the connection was cut {when}; ") as raised:
+        JsonClient(url, None, 20).send(url, {})
+    assert raised.value.status is None and "\n" not in str(raised.value)

@@ -101,7 +101,7 @@ class Client:
         url: its address, with the protocol's path.
         model: the name that the server knows the model by; None asks it.
         key: a bearer token; None sends none. It stands in no message.
-        timeout: seconds until an answer begins.
+        timeout: seconds within which a request must be answered whole.
 
     Raises:
         ConfigurationError: the address is of no known protocol, or the token cannot be sent.

@@ -24,7 +24,7 @@ class GeneratorSettings(Settings):
         temperature, max_tokens: of the request.
         body: further fields of the request.
         retries: of a call that ends with 429, 5xx or no answer.
-        timeout: seconds until an answer begins.
+        timeout: seconds within which a request must be answered whole.
         price: of a million tokens in and out, for the line before the first call; None: it is not known.
         system: the system prompt.
         prompts: kind -> prompt; `{title}` and `{passage}` are filled in.
