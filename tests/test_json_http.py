@@ -66,9 +66,10 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
     ids=["body", "headers"],
 )
 def test_an_answer_that_trickles_does_not_outlast_the_timeout(answer):
-    with answering(*(answer[at : at + 1] for at in range(len(answer))), pause=0.01) as url:
-        with pytest.raises(AnswerError, match=f"^{url}: no answer within 0.2 seconds; timeout=SECONDS waits longer$"):
-            JsonClient(url, None, 0.2).send(url, {})
+    late = "no answer within 0.2 seconds; timeout=SECONDS waits longer$"
+    drops = (answer[at : at + 1] for at in range(len(answer)))
+    with answering(*drops, pause=0.01) as url, pytest.raises(AnswerError, match=f"^{url}: {late}"):
+        JsonClient(url, None, 0.2).send(url, {})
     with answering(HEAD, b"\r\n[", b"1", b"]") as url:
         assert JsonClient(url, None, 20).send(url, {}) == [1]
 

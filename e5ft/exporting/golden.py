@@ -10,7 +10,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,6 +126,7 @@ class Golden:
         prefixes, max_lengths: by role.
         levels: "int8" and "int4" -> the lowest cosine over plain probes when the model's own weights are rounded so far.
         probes: 32 of them.
+        by_client: kinds of probes that clients must normalise before they send them: the folder's own tokenizer does not everywhere.
     """
 
     dimension: int
@@ -134,6 +135,7 @@ class Golden:
     max_lengths: dict[str, int]
     levels: dict[str, float]
     probes: tuple[Probe, ...]
+    by_client: tuple[str, ...] = ()
 
 
 def read_golden(place: str | os.PathLike) -> Golden:
@@ -154,6 +156,7 @@ def read_golden(place: str | os.PathLike) -> Golden:
             Probe(p["text"], p["role"], p["kind"], _unit(p["vector"]), {n: _unit(v) for n, v in p["mistakes"].items()})
             for p in values["probes"]
         )
+        values["by_client"] = tuple(values.get("by_client", ()))  # older exports have none
         fields = {field.name: values[field.name] for field in dataclasses.fields(Golden) if field.name != "probes"}
         lengths = {len(vector) for probe in probes for vector in (probe.vector, *probe.mistakes.values())}
         if lengths != {fields["dimension"]} or {probe.role for probe in probes} != {"query", "passage"}:
@@ -169,12 +172,13 @@ def read_golden(place: str | os.PathLike) -> Golden:
         raise DataError(f"{file}: not what export writes ({type(error).__name__}: {error}); export again") from error
 
 
-def write_golden(encoder: "Encoder", folder: str | os.PathLike) -> None:
+def write_golden(encoder: "Encoder", folder: str | os.PathLike, by_client: Sequence[str] = ()) -> None:
     """Embed the probes as they must be and with each usual mistake, and write golden.json.
 
     Args:
         encoder: on the CPU, whose vectors carry the least rounding.
         folder: the export's.
+        by_client: kinds of probes, see `Golden`; one that changes no vector here is left out.
     """
     text, pooling = encoder.spec.text, encoder.spec.pooling
     prefixes = {"query": text.query_prefix, "passage": text.passage_prefix}
@@ -189,6 +193,7 @@ def write_golden(encoder: "Encoder", folder: str | os.PathLike) -> None:
             stored[number][name] = _whole(vector)
     head = {"format": FORMAT, "scale": SCALE, "dimension": encoder.dimension, "pooling": pooling}
     head |= {"prefixes": prefixes, "max_lengths": limits, "levels": _levels(encoder, probes, prefixes, right)}
+    head["by_client"] = [kind for kind in by_client if any(kind in names for names in stored)]
     lines = [
         _compact({"text": raw, "role": role, "kind": kind, "vector": _whole(right[n]), "mistakes": stored[n]})
         for n, (raw, role, kind) in enumerate(probes)

@@ -1,17 +1,25 @@
 """The probes of golden.json as the texts that a target is sent, and its answers as vectors."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from e5ft.data.text import normalise
 from e5ft.exporting.golden import LONG, ROLES, Golden
 from e5ft.json_http import AnswerError
 
 PrefixBy = Literal["auto", "client", "server"]
 Encode = Callable[[Sequence[str], str | None], object]
 _TOGETHER = 8  # texts in a request: servers take 32, some fewer
-_REFUSED = (400, 413, 422, 500)  # how servers say that a text is too long for them
+_LENGTH = re.compile("long|length|large|size|token|context|character|maxim|exceed", re.IGNORECASE)
+
+
+def is_refusal(error: AnswerError) -> bool:
+    """Whether a server says by an error that a text is too long for it; one that breaks down over it does not."""
+    said = str(error).partition(f"HTTP {error.status}")[2]  # behind the address
+    return error.status == 413 or (error.status in (400, 422) and _LENGTH.search(said) is not None)
 
 
 class Way(NamedTuple):
@@ -30,8 +38,8 @@ class Way(NamedTuple):
     why_not: str = ""
 
 
-def answers_to(golden: Golden, way: Way, prefix: PrefixBy = "auto") -> list[np.ndarray | None]:
-    """Send all probes.
+def answers_to(golden: Golden, way: Way, prefix: PrefixBy = "auto") -> list[np.ndarray | AnswerError]:
+    """Send all probes, as a client must: those of a kind that the model's folder leaves to it, normalised.
 
     Args:
         golden: the reference.
@@ -39,28 +47,33 @@ def answers_to(golden: Golden, way: Way, prefix: PrefixBy = "auto") -> list[np.n
         prefix: who adds it; "auto": the target where it can.
 
     Returns:
-        A vector (D,) for each probe, of finite numbers and any length; None where an over-long text was refused.
+        A vector (D,) for each probe, of any numbers; the error where an over-long text was refused, or broke the server.
 
     Raises:
         AnswerError: no answer, or not so many vectors of that dimension.
     """
     by_server = way.has_prompts if prefix == "auto" else prefix == "server"
-    answers: list[np.ndarray | None] = [None] * len(golden.probes)
+    answers: dict[int, np.ndarray | AnswerError] = {}
     for is_long in (False, True):
         for role in ROLES:
             numbers = [n for n, p in enumerate(golden.probes) if p.role == role and (p.kind == LONG) == is_long]
             for start in range(0, len(numbers), _TOGETHER):
                 part = numbers[start : start + _TOGETHER]
-                texts = [("" if by_server else golden.prefixes[role]) + golden.probes[n].text for n in part]
+                texts = [("" if by_server else golden.prefixes[role]) + _as_sent(golden, n) for n in part]
                 try:
                     vectors = way.encode(texts, role if by_server else None)
                 except AnswerError as error:
-                    if is_long and error.status in _REFUSED:
-                        continue
-                    raise
-                for number, vector in zip(part, _matrix(vectors, len(part), golden.dimension), strict=True):
-                    answers[number] = vector
-    return answers
+                    if not is_long or not (is_refusal(error) or (error.status or 0) >= 500):
+                        raise
+                    answers |= dict.fromkeys(part, error)
+                    continue
+                answers |= zip(part, _matrix(vectors, len(part), golden.dimension), strict=True)
+    return [answers[number] for number in range(len(golden.probes))]
+
+
+def _as_sent(golden: Golden, number: int) -> str:
+    probe = golden.probes[number]
+    return normalise(probe.text) if probe.kind in golden.by_client else probe.text
 
 
 def _matrix(vectors: object, count: int, dimension: int) -> np.ndarray:
@@ -75,6 +88,4 @@ def _matrix(vectors: object, count: int, dimension: int) -> np.ndarray:
         raise AnswerError(f"the answer has {len(matrix)} vectors for {count} texts")
     if matrix.shape[1] != dimension:
         raise AnswerError(f"the answer has vectors of {matrix.shape[1]} dimensions: must be {dimension}, as the exported model's")
-    if not np.isfinite(matrix).all():
-        raise AnswerError("the answer holds NaN or infinite numbers")
     return matrix

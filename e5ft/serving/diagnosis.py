@@ -6,7 +6,7 @@ rounded to 4 bits leave so much (golden.json has it, measured on the model itsel
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,11 +24,19 @@ from e5ft.exporting.golden import (
     Golden,
     Probe,
 )
+from e5ft.json_http import AnswerError
+from e5ft.serving.asking import is_refusal
+from e5ft.settings import shown
 
 _MOST_OF_THE_WAY = 0.75
 _LENGTH = 0.02  # how far from 1 a vector's length may be: bfloat16 on the real mE5-small leaves .004
 _STANDS_OUT = 4  # texts of a kind that are so many times farther off than plain ones have a fault of their own
 _ROUNDING = 1e-4  # 1 - cosine that 16-bit weights may leave: bfloat16 on the real mE5-small .00003, float16 .0000003
+_BROKEN = "it must cut them at {} tokens (a truncate option), or refuse them with HTTP 413"
+_NO_VECTOR = (
+    ("NaN or infinite numbers", "serve the model in float32 or bfloat16", lambda vector: not np.isfinite(vector).all()),
+    ("zero vectors", "it computes nothing; the server's log says why", lambda vector: not vector.any()),
+)
 _TEXTS = {PLAIN: "plain texts", NFD: "texts in NFD", SPACES: "texts with odd white space", LONG: "over-long texts"}
 
 
@@ -40,28 +48,36 @@ class Diagnosis:
         faults: each in words; empty where the model is served right.
         lowest: the lowest cosine of an answer to the right vector.
         compared: how many answers there were.
+        refused: how many over-long texts the server said to be too long.
     """
 
     faults: tuple[str, ...]
     lowest: float
     compared: int
+    refused: int = 0
 
 
-def diagnose(golden: Golden, answers: Sequence[np.ndarray | None], least: float) -> Diagnosis:
+def diagnose(golden: Golden, answers: Sequence[np.ndarray | AnswerError], least: float) -> Diagnosis:
     """Compare a server's vectors with those of golden.json.
 
     Args:
         golden: the reference.
-        answers: one (D,) of finite numbers for each probe, of any length; None where the server refused the text.
+        answers: one (D,) for each probe; the server's error where an over-long text has none.
         least: the lowest cosine that counts as right.
 
     Returns:
         The faults, at best none.
     """
-    known = [(probe, answer) for probe, answer in zip(golden.probes, answers, strict=True) if answer is not None]
+    failed = [answer for answer in answers if isinstance(answer, AnswerError)]
+    broken = [error for error in failed if not is_refusal(error)]
+    refused = len(failed) - len(broken)
+    known = [(p, a) for p, a in zip(golden.probes, answers, strict=True) if not isinstance(a, AnswerError)]
+    faults = [f"over-long texts break it: {broken[0]}; {_BROKEN.format(max(golden.max_lengths.values()))}"] if broken else []
+    if no_vectors := list(_no_vectors(known)):
+        return Diagnosis((*no_vectors, *faults), 0.0, len(known), refused)
     lengths = [float(np.linalg.norm(answer)) for _, answer in known]
-    pairs = [(probe, answer / max(length, 1e-30)) for (probe, answer), length in zip(known, lengths, strict=True)]
-    faults, found = [], {}
+    pairs = [(probe, answer / length) for (probe, answer), length in zip(known, lengths, strict=True)]
+    found = {}
     for role in ROLES:
         plain = [(probe, answer) for probe, answer in pairs if (probe.role, probe.kind) == (role, PLAIN)]
         found[role] = _nearest(plain, "", {name for probe, _ in plain for name in probe.mistakes})
@@ -77,7 +93,15 @@ def diagnose(golden: Golden, answers: Sequence[np.ndarray | None], least: float)
     faults += rest
     if abs(float(np.median(lengths)) - 1) > _LENGTH:
         faults.append(f"not normalised: vectors of length {np.median(lengths):.3g}, must be 1")
-    return Diagnosis(tuple(faults), min(float(probe.vector @ answer) for probe, answer in pairs), len(pairs))
+    return Diagnosis(tuple(faults), min(float(probe.vector @ answer) for probe, answer in pairs), len(pairs), refused)
+
+
+def _no_vectors(known: Sequence[tuple[Probe, np.ndarray]]) -> Iterator[str]:
+    """What has no direction, in words: vectors of zeros, and of what is no number."""
+    for what, advice, is_it in _NO_VECTOR:
+        texts = [probe.text for probe, answer in known if is_it(answer)]
+        if texts:
+            yield f"{what} for {len(texts)} of {len(known)} texts, the first {shown(texts[0][:30])}: {advice}"
 
 
 def _nearest(pairs: Iterable[tuple[Probe, np.ndarray]], before: str, names: Iterable[str]) -> str:

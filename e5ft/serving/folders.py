@@ -44,7 +44,13 @@ def _sentence_transformers(folder: Path) -> Encode:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    return lambda texts, role: model.encode(list(texts), prompt_name=role, show_progress_bar=False)
+
+    def prompt(role: str | None) -> str:
+        # Under "passage" where the folder is e5ft's, else under sentence-transformers' own word; a default one is not asked for.
+        names = {None: (), "query": ("query",), "passage": ("passage", "document")}[role]
+        return next((model.prompts[name] for name in names if model.prompts.get(name)), "")
+
+    return lambda texts, role: model.encode(list(texts), prompt=prompt(role), show_progress_bar=False)
 
 
 def _transformers(folder: Path, pooling: str) -> Encode:

@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(*self.server.answer)
         texts = body["inputs"] if self.path == "/embed" else body["input"]
         if self.server.longest is not None and max(map(len, texts)) > self.server.longest:
-            return self.reply(413, {"error": "too long"})
+            return self.reply(*self.server.refusal)
         rows = self.server.embed(texts, body.get("prompt_name") or body.get("input_type")).tolist()
         data = [{"index": n, "embedding": row} for n, row in enumerate(rows)]
         answers = {"/embed": rows, "/api/embed": {"embeddings": rows}, "/v1/embeddings": {"data": data[::-1]}}
@@ -147,9 +147,11 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def server():
-    """A server on this machine: `url`, `embed`, `answer`, `lists` (its models), `longest` (characters), `headers` of answers, and what it has `seen`."""
+    """A server on this machine: `url`, `embed`, `answer`, `lists` (its models), `longest` (characters) and `refusal` of longer texts, `headers` of answers,
+    and what it has `seen`."""
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.embed, made.answer, made.lists, made.longest, made.seen, made.headers = None, None, (), None, [], {}
+    made.refusal = (413, {})
     made.url = f"http://127.0.0.1:{made.server_port}"
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

@@ -96,13 +96,51 @@ def test_texts_go_as_they_are(ask, exported):
     assert sent == {f"{probe.role}: {probe.text}" for probe in probes} and len(sent) == 32
 
 
-def test_a_server_that_refuses_over_long_texts_is_held_against_the_others(ask, exported, server):
-    server.longest = 400
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (413, b"<html>Request Entity Too Large"),
+        (400, {"message": "This model's maximum context length is 512 tokens. However, you requested 620"}),
+        (422, {"error": "`inputs` must have less than 512 tokens. Given: 620"}),
+    ],
+)
+def test_a_server_that_refuses_over_long_texts_is_held_against_the_others(ask, exported, server, refusal):
+    server.longest, server.refusal = 400, refusal
     found = ask("tei", Served(exported))
     assert found.faults == () and found.compared == sum(probe.kind != LONG for probe in read_golden(exported).probes) == 30
+    assert found.refused == 2
     server.longest = 10  # short ones are no excuse
-    with pytest.raises(AnswerError, match="HTTP 413"):
+    with pytest.raises(AnswerError, match=f"HTTP {refusal[0]}"):
         ask("tei", Served(exported))
+
+
+def test_a_server_that_breaks_down_over_long_texts_refuses_nothing(ask, exported, server):
+    server.longest, server.refusal = 400, (500, {"error": "input is too large to process. increase the physical batch size"})
+    (fault,) = ask("tei", Served(exported)).faults
+    assert fault.startswith(f"over-long texts break it: {server.url}/embed: HTTP 500 (") and "increase the physical" in fault
+    assert fault.endswith("; it must cut them at 320 tokens (a truncate option), or refuse them with HTTP 413")
+    found = ask("openai", Served(exported, "cls"))  # what is wrong besides is told, too
+    assert [fault[:11] for fault in found.faults] == ["over-long t", "CLS pooling"] and found.refused == 0
+    server.refusal = (400, {"error": "no such field"})
+    with pytest.raises(AnswerError, match="HTTP 400 .*no such field"):
+        ask("tei", Served(exported))
+
+
+@pytest.mark.parametrize(
+    ("value", "beginning"),
+    [
+        (0, "zero vectors for 32 of 32 texts, the first '서울의 수도': it computes nothing"),
+        (
+            float("nan"),
+            "NaN or infinite numbers for 32 of 32 texts, the first '서울의 수도': serve the model in float32 or bfloat16",
+        ),
+        (float("inf"), "NaN or infinite numbers for 32"),
+    ],
+)
+@pytest.mark.parametrize("protocol", ["openai", "function"])
+def test_zero_vectors_and_nan_are_said_by_name(ask, protocol, value, beginning):
+    found = ask(protocol, lambda texts, role=None: np.full((len(texts), 64), value))
+    assert len(found.faults) == 1 and found.faults[0].startswith(beginning), found
 
 
 @pytest.mark.parametrize(
@@ -111,7 +149,6 @@ def test_a_server_that_refuses_over_long_texts_is_held_against_the_others(ask, e
         (lambda rows: rows[:, :32], "vectors of 32 dimensions: must be 64"),
         (lambda rows: rows[1:], "vectors for 8 texts"),
         (lambda rows: rows[0], r"shape \(64,\)"),
-        (lambda rows: np.full_like(rows, np.nan), "NaN"),
     ],
 )
 def test_answers_that_are_no_vectors_of_the_model(ask, exported, change, message):

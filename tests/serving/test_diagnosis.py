@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from e5ft.exporting.golden import Golden, Probe
+from e5ft.json_http import AnswerError
 from e5ft.serving.diagnosis import diagnose
 
 D = 16
@@ -72,11 +73,21 @@ def test_one_role_may_be_wrong(golden):
     assert faults == ("prefix missing in passages: must be 'p: ' before each text",)
 
 
-@pytest.mark.parametrize(("length", "faults"), [(1.004, 0), (0.996, 0), (1.1, 1), (4.2, 1), (0, 2)])
+@pytest.mark.parametrize(("length", "faults"), [(1.004, 0), (0.996, 0), (1.1, 1), (4.2, 1)])
 def test_length(golden, length, faults):
-    """bfloat16 leaves .004. Vectors of zeros have no direction, either."""
+    """bfloat16 leaves .004."""
     found = diagnose(golden, [length * probe.vector for probe in golden.probes], 0.9999)
-    assert len(found.faults) == faults and (length == 0 or found.lowest == pytest.approx(1))
+    assert len(found.faults) == faults and found.lowest == pytest.approx(1)
+
+
+def test_some_texts_without_a_vector_are_counted_and_what_is_wrong_with_the_others_waits(golden):
+    answers = [turned(0, 1, 0.4) for _ in golden.probes]
+    answers[1], answers[6], answers[7] = np.full(D, np.nan), np.zeros(D), np.full(D, np.inf)
+    found = diagnose(golden, answers, 0.9999)
+    assert found.faults == (
+        "NaN or infinite numbers for 2 of 8 texts, the first 'query 1': serve the model in float32 or bfloat16",
+        "zero vectors for 1 of 8 texts, the first 'nfd': it computes nothing; the server's log says why",
+    )
 
 
 def test_the_lowest_that_counts_is_the_user_s(golden):
@@ -87,6 +98,7 @@ def test_the_lowest_that_counts_is_the_user_s(golden):
 
 
 def test_what_was_refused_is_not_compared(golden):
-    answers = [None if probe.kind == "long" else probe.vector for probe in golden.probes]
+    too_long = AnswerError("http://host/embed: HTTP 413 (too long)", 413)
+    answers = [too_long if probe.kind == "long" else probe.vector for probe in golden.probes]
     found = diagnose(golden, answers, 0.9999)
-    assert (found.faults, found.compared) == ((), 7)
+    assert (found.faults, found.compared, found.refused) == ((), 7, 1)

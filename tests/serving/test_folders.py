@@ -42,6 +42,11 @@ def folder(exported, tmp_path):
         }  # fmt: skip
         if fault in prompts:
             edit(copy / "config_sentence_transformers.json", prompts=prompts[fault])
+        if fault == "no prompts":
+            edit(copy / "config_sentence_transformers.json", prompts={}, default_prompt_name=None)
+        if fault == "other names":
+            prompts = {"query": OWN["query"], "document": OWN["passage"], "own": "x: "}
+            edit(copy / "config_sentence_transformers.json", prompts=prompts, default_prompt_name="own")
         if fault == "cls":
             edit(copy / "1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
         if fault == "not normalised":
@@ -77,6 +82,14 @@ def test_a_fault_of_a_folder_is_named_in_the_libraries_that_meet_it(folder, faul
 
 def test_a_right_folder_has_no_fault(folder):
     assert found(folder()) == {"sentence-transformers": (), "transformers": ()}
+    assert found(folder("other names")) == {"sentence-transformers": (), "transformers": ()}
+
+
+def test_a_folder_of_another_origin_without_prompts_is_one_that_lacks_the_prefix(folder):
+    copy = folder("no prompts")
+    assert found(copy)["sentence-transformers"][0].startswith(FAULTS["no prefix"])
+    way = next(ways_of(copy, "mean"))
+    assert diagnose(read_golden(copy), answers_to(read_golden(copy), way, "client"), 0.9999).faults == ()
 
 
 def test_onnx_runtime_where_there_is_a_file_for_it(folder, monkeypatch):

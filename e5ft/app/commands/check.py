@@ -7,12 +7,17 @@ from pathlib import Path
 from e5ft.app.settings.verbs import CheckSettings
 from e5ft.app.telling.report import say
 from e5ft.errors import ConfigurationError, ServedWrongError
-from e5ft.exporting.golden import FILE, Golden, read_golden
+from e5ft.exporting.golden import FILE, NFD, SPACES, Golden, read_golden
 from e5ft.json_http import KEY, AnswerError
 from e5ft.modeling.settings import model_folder
 from e5ft.serving.asking import Way, answers_to
 from e5ft.serving.diagnosis import Diagnosis, diagnose
 from e5ft.serving.protocols import Client
+
+_BY_CLIENT = {  # kinds of probes that the folder leaves to its clients
+    NFD: "NFD is not safe in the exported folder: clients must send NFC, unicodedata.normalize('NFC', text)",
+    SPACES: 'white space is kept in the exported folder: clients must send " ".join(text.split())',
+}
 
 
 def check(settings: CheckSettings, golden: Golden | None = None) -> None:
@@ -40,9 +45,11 @@ def check(settings: CheckSettings, golden: Golden | None = None) -> None:
             raise error if str(error).startswith(settings.target) else AnswerError(f"{name}: {error}") from error
         found = diagnose(golden, answers, settings.least)
         say(f"{name}: {_in_words(found, settings.least)}")
-        if found.compared < len(golden.probes):
-            say(f"{name}: refuses over-long texts, {len(golden.probes) - found.compared} probes; clients must cut them")
+        if found.refused:
+            say(f"{name}: refuses over-long texts, {found.refused} probes; clients must cut them")
         wrong += [name] if found.faults else []
+    for kind in golden.by_client:
+        say(f"note: {_BY_CLIENT[kind]}; the probes were sent so")
     if wrong:
         by = "" if wrong == [settings.target] else f" by {', '.join(wrong)}"
         raise ServedWrongError(f"target={settings.target}: not served right{by}; what is wrong stands above")

@@ -10,7 +10,9 @@ import pytest
 from e5ft.app.commands.check import check
 from e5ft.app.settings.verbs import CheckSettings
 from e5ft.errors import ConfigurationError, DataError, ServedWrongError
+from e5ft.exporting.folder import export_model
 from e5ft.json_http import AnswerError
+from tests.exporting.test_xlm_roberta import make_xlmr_encoder
 from tests.serving.conftest import Served, exported, server  # noqa: F401
 from tests.test_cli import ENVIRONMENT, ROOT
 
@@ -73,6 +75,21 @@ def test_a_refusal_of_over_long_texts_is_told(exported, server, capsys):  # noqa
         f"{server.url}/embed: served right: cosine at least .9999 over 30 probes",
         f"{server.url}/embed: refuses over-long texts, 2 probes; clients must cut them",
     ]
+
+
+def test_a_folder_of_xlm_r_s_class_is_right_with_nfc_and_says_that_nfd_is_not_safe(tmp_path, capsys):
+    """Under transformers 5, whose class recomposes nothing; negative control: a record that leaves nothing to clients."""
+    export_model(make_xlmr_encoder(), tmp_path / "model", "card", architecture="xlm_roberta")
+    check(settings(target=tmp_path / "model"))
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"{name}: served right: cosine at least .9999 over 32 probes" for name in ("sentence-transformers", "transformers")),
+        "note: NFD is not safe in the exported folder: clients must send NFC, unicodedata.normalize('NFC', text); the probes were sent so",
+    ]
+    golden = tmp_path / "model/golden.json"
+    golden.write_text(golden.read_text().replace('"by_client":["nfd"]', '"by_client":[]'))
+    with pytest.raises(ServedWrongError):
+        check(settings(target=tmp_path / "model"))
+    assert capsys.readouterr().out.count("NFD not recomposed") == 2
 
 
 @pytest.mark.parametrize(
