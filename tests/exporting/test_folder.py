@@ -6,11 +6,13 @@ import pytest
 
 from e5ft.data.text import TextSpec
 from e5ft.exporting.folder import ExportError, export_model
+from e5ft.exporting.golden import read_golden
 from e5ft.files import read_json
 from e5ft.modeling import tokenizer_files
 from e5ft.modeling.encoder import EncoderSpec
 from e5ft.modeling.loading import ModelSource, load_encoder, save_encoder
 from tests.conftest import make_encoder
+from tests.exporting.test_xlm_roberta import make_xlmr_encoder
 from tests.weights_file import tiny_source
 
 
@@ -48,3 +50,17 @@ def test_a_folder_that_reads_nfd_in_another_way_is_refused(tmp_path, monkeypatch
     with pytest.raises(ExportError, match="export: transformers.AutoModel gives other query vectors"):
         export_model(encoder, tmp_path / "other", "card")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("added", "architecture", "kinds"), [((), None, ()), ((), "xlm_roberta", ("nfd",)), (("  ",), None, ("spaces",))]
+)
+def test_the_record_says_what_the_folder_leaves_to_its_clients(tmp_path, added, architecture, kinds):
+    """A token of two spaces, as ModernBERT's, keeps our white space out of tokenizer.json; NFC stays in it."""
+    encoder = make_xlmr_encoder()
+    encoder.tokenizer.add_tokens(list(added))
+    export_model(encoder, tmp_path / "model", "card", architecture=architecture)
+    assert read_golden(tmp_path / "model").by_client == kinds
+    golden = tmp_path / "model/golden.json"
+    golden.write_text(golden.read_text().replace('"by_client"', '"of_a_later_version"'))  # older exports have none
+    assert read_golden(golden).by_client == ()
