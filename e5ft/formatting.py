@@ -21,8 +21,9 @@ def size(count: float) -> str:
 
 
 def portable(name: str) -> str:
-    """A name as it may leave this machine: of an absolute path the last part, for the rest says nothing elsewhere."""
-    return PurePath(name).name if PurePath(name).is_absolute() else name
+    """A name as it may leave this machine: of a path from its root, or out of the folder, the last part; the rest says nothing elsewhere."""
+    path = PurePath(name)
+    return path.name if path.is_absolute() or ".." in path.parts else name
 
 
 def harmless(value: object) -> object:

@@ -15,6 +15,7 @@ def test_a_value_is_one_harmless_line(text):
 def test_no_folder_of_this_machine_leaves_it():
     names = ("/home/me/faq.jsonl", "data/faq.jsonl", "hf://datasets/a/b/c.jsonl", "intfloat/multilingual-e5-small")
     assert [portable(name) for name in names] == ["faq.jsonl", *names[1:]]
+    assert portable("../../kim/faq.jsonl") == "faq.jsonl"
 
 
 def test_durations_and_sizes():

@@ -45,7 +45,7 @@ class Row:
 
 def files_of(folder: Path) -> dict[str, Path]:
     """What can be run of a folder, by the names of the formats."""
-    from e5ft.exporting.onnx import FILES
+    from e5ft.exporting.settings import FILES
 
     graphs = {name: folder / file for name, file in FILES.items() if (folder / file).is_file()}
     return {_WEIGHTS: folder / "model.safetensors", **graphs}

@@ -10,6 +10,8 @@ from typing import ClassVar
 
 from e5ft.settings import Settings, build, whole
 
+RECORD = "e5ft"  # the key of config.json under which pooling and text format are stored
+
 
 def normalise(text: str) -> str:
     """Bring a text to NFC, make every run of white space one space, and strip the ends.

@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
 # As MTEB's results are named on the hub, in per cent.
 _HUB_METRICS = {"ndcg": "ndcg", "recall": "recall", "mrr": "mrr", "map": "map", "hit": "hit_rate"}
+_TAG = "e5ft"
 # Of training.*: what decides the weights. The rest is about logs, checkpoints and machines.
 _TRAINING = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "lr_scheduler_type"),
     *("warmup_steps", "max_grad_norm", "bf16", "fp16"),
 )
+
+
+def is_ours(card: str) -> bool:
+    """Whether a card was written by this module."""
+    return f"\n- {_TAG}\n" in card
 
 
 def language_of(texts: Iterable[str]) -> str | None:
@@ -87,7 +93,7 @@ def plain_card(
         datasets=list(datasets) or None,
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
-        tags=["sentence-transformers", "feature-extraction", "sentence-similarity", "text-embeddings-inference", "e5ft"],
+        tags=["sentence-transformers", "feature-extraction", "sentence-similarity", "text-embeddings-inference", _TAG],
         model_name=printable(title) if results else None,
         eval_results=list(results) or None,
     )

@@ -15,9 +15,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from e5ft.data.text import normalise
 from e5ft.errors import ExportError
-from e5ft.exporting.gguf import GGUF_FILE, write_gguf
+from e5ft.exporting.gguf import write_gguf
 from e5ft.exporting.golden import NFD, SPACES, write_golden
 from e5ft.exporting.onnx import exact_graphs, record_quantised, write_formats
+from e5ft.exporting.settings import GGUF_FILE
 from e5ft.exporting.xlm_roberta import as_xlm_roberta, write_tokenizer_files
 from e5ft.files import new_folder, write_json, write_text
 from e5ft.modeling.encoder import Encoder
@@ -57,7 +58,7 @@ def export_model(
         card: the model card, Markdown with its front matter.
         records: further JSON files, name -> content.
         architecture: "xlm_roberta" writes XLM-R's classes and SentencePiece's file; None the encoder's own.
-        formats: what is written beside the weights: keys of `e5ft.exporting.onnx.FILES`, and "gguf".
+        formats: what is written beside the weights: keys of `e5ft.exporting.settings.FILES`, and "gguf".
 
     Returns:
         The largest absolute difference seen in the check (at most 1e-5).

@@ -10,7 +10,6 @@ from e5ft.exporting.xlm_roberta import SPECIAL, as_xlm_roberta, xlm_roberta_piec
 from e5ft.modeling.charsmap import recomposing
 from e5ft.modeling.encoder import Encoder, positions
 
-GGUF_FILE = "model-f16.gguf"
 _ASKED = "formats=[gguf]"
 
 
@@ -29,7 +28,7 @@ def write_gguf(encoder: Encoder, file: str | os.PathLike) -> None:
     Source:
         conversion/bert.py (XLMRobertaModel) of ggml-org/llama.cpp, whose converter writes the same keys and tensors.
     """
-    import gguf  # `onnx.check_packages` has found it
+    import gguf  # `settings.check_packages` has found it
 
     encoder = as_xlm_roberta(encoder, _ASKED)
     config = encoder.backbone.config

@@ -6,12 +6,11 @@ last_hidden_state, (N, L, D) float32: pooling and normalisation are the reader's
 """
 
 import contextlib
-import importlib.util
 import inspect
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,41 +19,17 @@ import torch
 from torch import nn
 from transformers import AutoModel, PretrainedConfig
 
-from e5ft.errors import ConfigurationError, ExportError
+from e5ft.errors import ExportError
+from e5ft.exporting.settings import FILES, QUANTISED
 from e5ft.files import digest_of, digest_of_file, write_json
 from e5ft.modeling.checks import first_line
 from e5ft.modeling.encoder import Encoder
 
-# Where sentence-transformers, text-embeddings-inference and transformers.js look; the int8 name is transformers.js' for "q8".
-FILES = {
-    "onnx": "onnx/model.onnx",
-    "onnx_int8": "onnx/model_quantized.onnx",
-    "openvino": "openvino/openvino_model.xml",
-}
-QUANTISED = "onnx/quantised.json"  # how far the int8 file is from the weights
-_PACKAGES = {
-    "onnx": ("onnxscript", "onnxruntime"),
-    "onnx_int8": ("onnxscript", "onnxruntime"),
-    "openvino": ("onnxscript", "openvino"),
-    "gguf": ("gguf",),
-}
 _OPSET, _IR = 18, 8
 _OUTPUT = "last_hidden_state"
 _LARGEST = 2_000_000_000  # bytes of weights in one file: protobuf ends at 2 GiB
 # Seven bits a weight: on CPUs without VNNI, sums of products of eight would overflow 16 bits, silently.
 _QUANTISATION = {"per_channel": True, "reduce_range": True}
-
-
-def check_packages(formats: Iterable[str]) -> None:
-    """Refuse formats whose packages are not installed.
-
-    Raises:
-        ConfigurationError: one is missing.
-    """
-    for name in formats:
-        missing = [package for package in _PACKAGES[name] if importlib.util.find_spec(package) is None]
-        if missing:
-            raise ConfigurationError(f"formats=[{name}]: needs {', '.join(missing)}; pip install {' '.join(missing)}")
 
 
 def write_formats(folder: Path, formats: Sequence[str]) -> None:

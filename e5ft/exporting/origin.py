@@ -53,7 +53,7 @@ def base_of(source: ModelSource) -> Base:
     names = [*_listed(front.get("base_model")), *own, *_index_names(front)]
     e5 = _e5_of(names)
     return Base(
-        source.label if path is None else portable(source.path),
+        portable(source.label),
         e5 or next((name for name in _matching(names, HUB_NAME) if "/" in name), None),
         source.revision if path is None and source.hub is not None else None,
         _E5_LICENCE if e5 else next(iter(_matching(_listed(front.get("license")), _LICENCE)), None),

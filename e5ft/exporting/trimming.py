@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from e5ft.data.text import normalise
 from e5ft.errors import ConfigurationError, ExportError
-from e5ft.exporting.trim_settings import BY_WORDS, SCRIPTS
+from e5ft.exporting.settings import BY_WORDS, SCRIPTS
 from e5ft.files import read_json, write_json
 from e5ft.formatting import inline, portable
 from e5ft.modeling.encoder import Encoder

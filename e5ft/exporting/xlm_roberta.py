@@ -43,12 +43,10 @@ def as_xlm_roberta(encoder: Encoder, asked: str = "architecture=xlm_roberta") ->
     Raises:
         ConfigurationError: it is neither, or its tokenizer is not XLM-R's kind.
     """
-    xlm_roberta_pieces(encoder.tokenizer, asked)
     config = encoder.backbone.config
+    check_xlm_roberta(config.model_type, encoder.tokenizer, asked)
     if config.model_type == "xlm-roberta":
         return encoder
-    if config.model_type != "bert":
-        raise _refused(asked, f"the model is of type {config.model_type!r}, must be bert or xlm-roberta")
     made = XLMRobertaConfig(
         **{name: getattr(config, name) for name in _SHARED},
         max_position_embeddings=config.max_position_embeddings + _UNUSED_ROWS,
@@ -69,6 +67,22 @@ def as_xlm_roberta(encoder: Encoder, asked: str = "architecture=xlm_roberta") ->
     state["embeddings.token_type_embeddings.weight"] = state["embeddings.token_type_embeddings.weight"][:1]
     backbone.load_state_dict(state, strict=True)
     return Encoder(backbone, encoder.tokenizer, encoder.spec, encoder.padded or None).to(encoder.device).eval()
+
+
+def check_xlm_roberta(model_type: str, tokenizer: PreTrainedTokenizerBase, asked: str) -> None:
+    """Refuse a model that cannot be written as an XLMRobertaModel; its weights are not needed.
+
+    Args:
+        model_type: of its configuration.
+        tokenizer: a fast one.
+        asked: the setting that asks for it, for messages.
+
+    Raises:
+        ConfigurationError: it is neither BERT nor XLM-R, or its tokenizer is not XLM-R's kind.
+    """
+    xlm_roberta_pieces(tokenizer, asked)
+    if model_type not in ("bert", "xlm-roberta"):
+        raise _refused(asked, f"the model is of type {model_type!r}, must be bert or xlm-roberta")
 
 
 def xlm_roberta_pieces(

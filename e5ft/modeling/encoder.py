@@ -16,8 +16,6 @@ from e5ft.modeling.attention import UNPADDED, with_one_cast
 from e5ft.modeling.dropout import with_cheap_masks
 from e5ft.modeling.pooling import POOLINGS
 
-RECORD = "e5ft"  # the key of config.json under which pooling and text format are stored
-
 # Where the first position id of a text lies: RoBERTa's family counts from its padding index + 1, BERT from 0.
 _ROBERTA_FAMILY = ("xlm-roberta", "roberta", "camembert")
 UNPADDED_MODELS = ("bert", *_ROBERTA_FAMILY)

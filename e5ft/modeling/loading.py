@@ -17,11 +17,12 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
+from e5ft.data.text import RECORD
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json, share, write_json
 from e5ft.modeling.checks import check_shape, check_vectors, first_line, refuse_adapter
 from e5ft.modeling.compact import scale_entry
-from e5ft.modeling.encoder import RECORD, Encoder, EncoderSpec
+from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.lora import adapter_state, load_adapters, merged_state
 from e5ft.modeling.packaged import located
 from e5ft.modeling.recorded import spec_of

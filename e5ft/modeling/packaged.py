@@ -18,11 +18,11 @@ from tokenizers import AddedToken, normalizers
 from transformers import BertConfig, XLMRobertaTokenizer
 
 from e5ft import caches
-from e5ft.data.text import TextSpec
+from e5ft.data.text import RECORD, TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.files import digest_of, share
 from e5ft.modeling.charsmap import precompiled_charsmap
-from e5ft.modeling.encoder import RECORD, EncoderSpec
+from e5ft.modeling.encoder import EncoderSpec
 from e5ft.modeling.quantised import QuantisedModel, read_quantised
 from e5ft.modeling.settings import ModelSource, Package
 

@@ -13,11 +13,11 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from e5ft.data.lines import printable
-from e5ft.data.text import TextSpec
+from e5ft.data.text import RECORD, TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.files import read_json
 from e5ft.modeling.checks import first_line
-from e5ft.modeling.encoder import RECORD, EncoderSpec, positions
+from e5ft.modeling.encoder import EncoderSpec, positions
 from e5ft.modeling.pooling import POOLINGS
 from e5ft.modeling.settings import ModelSource
 from e5ft.settings import override

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from e5ft import caches, distributed, gathering
-from e5ft.data.text import tokenizer_state
+from e5ft.data.text import RECORD, tokenizer_state
 from e5ft.errors import StorageError
 from e5ft.files import digest_of, read_json, replace_folder, write_json, write_manifest
-from e5ft.modeling.encoder import RECORD, Encoder
+from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.shards import Shards, processes
 
 WINDOW = 8192  # texts encoded between two writes: what an interruption can lose, and what stands in memory

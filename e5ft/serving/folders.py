@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from e5ft.errors import ConfigurationError
-from e5ft.exporting.onnx import FILES
+from e5ft.exporting.settings import FILES
 from e5ft.files import read_json
 from e5ft.json_http import AnswerError
 from e5ft.modeling.checks import first_line

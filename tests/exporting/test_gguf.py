@@ -7,7 +7,7 @@ import pytest
 
 from e5ft.errors import ConfigurationError
 from e5ft.exporting.folder import export_model
-from e5ft.exporting.gguf import GGUF_FILE
+from e5ft.exporting.settings import GGUF_FILE
 from e5ft.exporting.xlm_roberta import xlm_roberta_pieces
 from e5ft.modeling.charsmap import _unpacked
 from tests.conftest import make_encoder

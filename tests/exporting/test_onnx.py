@@ -1,13 +1,11 @@
 """Graphs beside the weights: what they are called and take, that they give the weights' vectors, and what is refused."""
 
-import importlib.util
 import itertools
 
 import numpy as np
 import pytest
 import torch
 
-from e5ft.errors import ConfigurationError
 from e5ft.exporting import onnx as graphs
 from e5ft.exporting.folder import ExportError, export_model
 from e5ft.files import read_json
@@ -144,11 +142,3 @@ def test_a_model_that_torch_cannot_write_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"^formats: torch.onnx cannot write a bert model \(no such operator\)$"):
         export_model(make_encoder(), tmp_path / "model", "card", formats=("onnx",))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_package_is_named_before_the_work(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else object())
-    graphs.check_packages(())
-    graphs.check_packages(("openvino",))
-    with pytest.raises(ConfigurationError, match=r"^formats=\[onnx_int8\]: needs onnxruntime; pip install onnxruntime$"):
-        graphs.check_packages(("openvino", "onnx_int8"))

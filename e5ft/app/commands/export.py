@@ -1,48 +1,44 @@
 """The export command: any checkpoint, or a merger of several, trimmed or whole, as a checked folder, and to the hub if asked."""
 
 import dataclasses
-import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from e5ft.app.commands.data import corpus_texts
 from e5ft.app.commands.formats import tell_formats
-from e5ft.app.commands.reading import sets_to_measure
+from e5ft.app.commands.reading import export_target, sets_to_measure
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.telling.report import header_line, relative, say, text_format
 from e5ft.data.all_texts import all_texts
 from e5ft.data.shards import display
-from e5ft.errors import ConfigurationError, E5ftError
+from e5ft.errors import E5ftError
 from e5ft.exporting import trimming
-from e5ft.exporting.card import plain_card
+from e5ft.exporting.card import is_ours, plain_card
 from e5ft.exporting.folder import export_model
-from e5ft.exporting.gguf import GGUF_FILE
-from e5ft.exporting.onnx import FILES, QUANTISED, check_packages
 from e5ft.exporting.origin import base_of
+from e5ft.exporting.xlm_roberta import check_xlm_roberta
 from e5ft.files import read_json
 from e5ft.formatting import inline, markdown_table, portable
 from e5ft.modeling.encoder import Encoder, EncoderSpec
-from e5ft.modeling.loading import RECORD, load_description, load_encoder
+from e5ft.modeling.loading import load_description, load_encoder
 from e5ft.modeling.merging import check_mergeable, merge
-from e5ft.modeling.settings import ModelSource, model_folder, model_folders
+from e5ft.modeling.settings import ModelSource, TextOverrides, model_folder, model_folders
 from e5ft.retrieval.comparison import paired_differences, paired_values
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.small_vectors import CARD as BINARY_CARD
 from e5ft.retrieval.small_vectors import FILE as CENTRE_FILE
-from e5ft.retrieval.small_vectors import centre_of_texts
+from e5ft.retrieval.small_vectors import Centre, centre_of_texts
 from e5ft.retrieval.soups import HOW, figures_of, label, make_soup, soup_rows, soup_table
 from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
 from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
+from e5ft.serving.recorded import run_of
 
-# What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
-_EXPORTED = re.compile(
-    r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)|onnx|openvino|"
-    rf"({'|'.join(map(re.escape, (*FILES.values(), QUANTISED, GGUF_FILE)))})(_data)?|openvino/openvino_model\.bin"
-)
+_REREAD = "model.text, model.pooling or model.tokenizer"
 
 
 def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> None:
@@ -56,29 +52,26 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
         ConfigurationError: no target, or one that is in use.
         ExportError: the folder would not give the model's vectors.
     """
-    if settings.output_dir is None:
-        raise ConfigurationError("output_dir=null: must name the folder to write (output_dir=DIR)")
-    check_packages(settings.formats)
-    source, records = settings.model, {}
-    target, corpus = _target(Path(settings.output_dir), settings), corpus_texts(settings)
+    source, target = settings.model, export_target(settings)
+    written_as = {"architecture=xlm_roberta": settings.architecture is not None, "formats=[gguf]": "gguf" in settings.formats}
+    for asked in (setting for setting, given in written_as.items() if given):
+        config, _, tokenizer = load_description(source)
+        check_xlm_roberta(config.model_type, tokenizer, asked)
+    corpus = corpus_texts(settings)
     texts = all_texts(settings.trim.files, settings.data.columns, settings.data.reading, "trim.texts")
-    if settings.measures:
-        sets = sets_to_measure(settings) if sets is None else sets
-    elif settings.data.eval_dir is not None or settings.data.keep_dir:
-        raise ConfigurationError(
-            "data.eval_dir, data.keep_dir: only merging, trimming and formats=[onnx_int8] use them (merge.base=DIR, trim.texts=FILE); "
-            "to measure a model: eval.py"
-        )
+    if settings.measures and sets is None:
+        sets = sets_to_measure(settings)
     if settings.merge.asked:
         encoder, name, record = merge_models(settings, sets)
-        records["merge.json"] = record
-        card = plain_card(name, encoder, base_of(source)) + (_soup_section(record) if "soup" in record else "")
-        card += _card_section(record) if "base" in record else ""
+        records = {"merge.json": record}
+        card = plain_card(name, encoder, base_of(source)) + _sections(records)
     else:
         encoder, name = load_encoder(source), source.label
-        records = _records(source)
-        card = _card(source, encoder)
     say(text_format(encoder))
+    own_card, own_records = kept(settings, encoder)
+    if not settings.merge.asked:
+        base, records = base_of(source), own_records
+        card = plain_card(base.name, encoder, base) + _sections(records) if own_card is None else own_card
     if settings.trim.asked:
         others = {each.name: chain(each.queries, each.passages) for each in sets}
         found = trimming.trim(encoder, texts, settings.trim.languages, others)
@@ -88,7 +81,7 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
         card += trimming.card_section(records[trimming.FILE])
         say("\n".join(found.lines()))
     if corpus is not None:
-        card += BINARY_CARD
+        card += BINARY_CARD * (BINARY_CARD not in card)
         name_of_corpus = portable(display(settings.data.corpus_file))
         centre = centre_of_texts(encoder.to(device_of(settings.device)), corpus, name_of_corpus, settings.seed)
         records[CENTRE_FILE] = centre.to_dict()
@@ -99,10 +92,67 @@ def export(settings: ExportSettings, sets: list[RetrievalSet] | None = None) -> 
         _push(target, settings.push, settings.private)
 
 
-def _records(source: ModelSource) -> dict[str, dict]:
-    """What an earlier export recorded of these weights: of which models they were merged, from what they were trimmed."""
-    files = [] if source.path is None else [Path(source.path) / name for name in ("merge.json", trimming.FILE)]
-    return {file.name: read_json(file) for file in files if file.is_file()}
+def kept(settings: ExportSettings, encoder: Encoder) -> tuple[str | None, dict[str, dict]]:
+    """What goes on with weights that a run or an earlier export wrote, as far as it is true of the vectors now; the rest is said.
+
+    Args:
+        settings: of export.py.
+        encoder: to be written, not yet trimmed.
+
+    Returns:
+        The model's own card, None where it has none; and its records: of which models it was merged, from what it was
+        trimmed, the centre of its binary vectors.
+
+    Raises:
+        ConfigurationError: centre.json is damaged.
+    """
+    source = settings.model
+    if source.path is None or source.init == "random":
+        return None, {}
+    folder, merges, lost = Path(source.path), settings.merge.asked, []
+    records = {file.name: read_json(file) for name in ("merge.json", trimming.FILE) if (file := folder / name).is_file()}
+    card = _own_card(folder)
+    centre = Centre.load(folder, encoder.dimension) if settings.data.corpus_file is None else None  # else there is a new one
+    why = "merging" if merges else _REREAD if (card or centre) and _reads_anew(source, encoder) else ""
+    if card is not None and why:
+        lost, card = ["the card's scores"], None
+    lost += list(records) if merges else []
+    if centre is not None and not why and not settings.trim.asked:
+        return card, {**records, CENTRE_FILE: centre.to_dict()}
+    anew = ""
+    if centre is not None:
+        lost, anew = [*lost, CENTRE_FILE], f"; data.corpus_file=FILE makes a new {CENTRE_FILE}"
+        card = card and card.replace(BINARY_CARD, "")
+    if lost:
+        say(header_line("left out", f"{', '.join(lost)}: of the vectors before {why or 'trimming'}{anew}"))
+    return card, records
+
+
+def _reads_anew(source: ModelSource, encoder: Encoder) -> bool:
+    """Whether settings make other texts or another pooling of a model than it records."""
+    recorded = dataclasses.replace(source, pooling=None, text=TextOverrides())
+    return source.tokenizer is not None or load_description(recorded)[1].to_dict() != encoder.spec.to_dict()
+
+
+def _sections(records: Mapping[str, dict]) -> str:
+    """What a plain card says of the records beside the weights."""
+    merged, text = records.get("merge.json", {}), ""
+    text += _soup_section(merged["soup"]) if "soup" in merged else ""
+    text += _card_section(merged) if "base" in merged else ""
+    text += trimming.card_section(records[trimming.FILE]) if trimming.FILE in records else ""
+    return text + (BINARY_CARD if CENTRE_FILE in records else "")
+
+
+def _names(sources: Sequence[ModelSource]) -> list[str]:
+    """The models' names as they may leave this machine, each another: of a run's model the run's with it."""
+    names, seen = [], Counter()
+    for source in sources:
+        name, run = portable(source.label), run_of(source.path)
+        if name != source.label and run is not None:
+            name = f"{run.name}/{name}"
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
 
 
 def merge_models(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, str, dict]:
@@ -118,7 +168,8 @@ def merge_models(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[En
     Raises:
         ConfigurationError: models that do not fit.
     """
-    asked, name, soup, known = settings.merge.alpha, settings.model.label, {}, {}
+    asked, soup, known = settings.merge.alpha, {}, {}
+    (name,) = _names([settings.model])
     if settings.merge.models:
         tuned, known[1.0], record = _soup(settings, sets)
         name, soup = label(record["taken"]), {"soup": record}
@@ -126,11 +177,12 @@ def merge_models(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[En
             return tuned, name, soup
     else:
         tuned = load_encoder(settings.model)
-    base_source = _base_source(settings, tuned)
-    base = load_encoder(base_source)
+    # With the fine-tuned model's lengths: a published folder records none, and no weight depends on them.
+    base_source = _beside(settings.model, model_folder(settings.merge.base, "merge.base"), tuned.spec)
+    base, (base_name,) = load_encoder(base_source), _names([base_source])
     check_mergeable(base, tuned)
     shown_alpha = list(asked) if isinstance(asked, tuple) else float(asked)
-    record = {"base": base_source.label, "fine_tuned": name, "alpha": shown_alpha, "rule": None, **soup}
+    record = {"base": base_name, "fine_tuned": name, "alpha": shown_alpha, "rule": None, **soup}
     if sets:
         alphas = sorted({0.0, 1.0, *map(float, asked if isinstance(asked, tuple) else (asked,))})
         measured = {
@@ -138,7 +190,7 @@ def merge_models(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[En
         }
         record.update(_outcome(measured, settings))
         say("\n" + sweep_table(record))
-    return merge(base, tuned, record["alpha"]), f"{name} and {base_source.label} merged, alpha {record['alpha']:g}", record
+    return merge(base, tuned, record["alpha"]), f"{name} and {base_name} merged, alpha {record['alpha']:g}", record
 
 
 def _soup(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, list[Evaluation], dict]:
@@ -146,8 +198,9 @@ def _soup(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, 
     source, how = settings.model, settings.merge.how
     paths, spec = model_folders(settings.merge.models, "merge.models", source.path), load_description(source)[1]
     sources = [source, *(_beside(source, path, spec) for path in paths)]
-    say(header_line("soup", f"{how}, of {len(sources)} models: {', '.join(each.label for each in sources)}"))
-    members = {each.label: partial(load_encoder, each) for each in sources}
+    names = _names(sources)
+    say(header_line("soup", f"{how}, of {len(sources)} models: {', '.join(names)}"))
+    members = {name: partial(load_encoder, each) for name, each in zip(names, sources, strict=True)}
     metric = main_metric(headline(settings.evaluation.cutoffs))
     encoder, found, record = make_soup(members, how, sets, partial(_measure, settings), metric, settings.seed)
     if sets:
@@ -187,14 +240,6 @@ def _rows(record: dict) -> list[list[str]]:
         figures = [interval_text(s["metrics"][metric], s["intervals"][metric]) for s in sets]
         rows.append([alpha, *figures, "yes" if entry["qualifies"] else "no"])
     return rows
-
-
-def _base_source(settings: ExportSettings, tuned: Encoder) -> ModelSource:
-    """The base with the fine-tuned model's lengths: a published folder records none, and no weight depends on them."""
-    source, path = settings.model, model_folder(settings.merge.base, "merge.base")
-    if source.path is not None and Path(path).resolve() == Path(source.path).resolve():
-        settings.merge.refuse("base", "this is model.path itself; must be the model before fine-tuning")
-    return _beside(source, path, tuned.spec)
 
 
 def _beside(source: ModelSource, path: str, spec: EncoderSpec) -> ModelSource:
@@ -266,9 +311,8 @@ def _card_section(record: dict) -> str:
     return text + _scores(_rows(record), record["split"])
 
 
-def _soup_section(record: dict) -> str:
+def _soup_section(soup: dict) -> str:
     """What a reader of the model card must know: which models are in it, how they became one, and the scores."""
-    soup = record["soup"]
     lines = [f"- {inline(name)}{'' if name in soup['taken'] else ' (not taken)'}" for name in soup["members"]]
     text = f"\n## Soup\n\nSeveral models as one: {HOW[soup['how']]}.\n\n" + "\n".join(lines) + "\n"
     text += f"\nTaken: {soup['rule']}.\n" if soup["rule"] else ""
@@ -280,44 +324,13 @@ def _scores(rows: list[list[str]], split: str) -> str:
     return f"\nThe target first, then the keep sets, split {inline(split)}, 95 % intervals:\n\n{markdown_table(rows)}\n"
 
 
-def _target(path: Path, settings: ExportSettings) -> Path:
-    """The folder to write: a new or empty one, or an earlier export, which is replaced whole.
-
-    Raises:
-        ConfigurationError: it holds anything that an export did not write, or it is one of the models.
-    """
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise ConfigurationError(f"output_dir={path}: is a link or a file; name a new folder")
-    if not path.is_dir():
-        return path
-    files = (file.relative_to(path).as_posix() for pattern in ("*", "onnx/*", "openvino/*") for file in path.glob(pattern))
-    foreign = sorted(file for file in files if not _EXPORTED.fullmatch(file))
-    config = path / "config.json"
-    is_export = config.is_file() and RECORD in read_json(config)
-    if foreign or (any(path.iterdir()) and not is_export):
-        raise ConfigurationError(
-            f"output_dir={path}: holds other files ({', '.join(foreign[:3]) or 'a model'}); name a new folder"
-        )
-    first, merge = settings.model.path, settings.merge
-    taken = {} if first is None else {Path(first).resolve(): "model.path"}
-    for folder in model_folders(merge.models, "merge.models", first) if merge.models else ():
-        taken[Path(folder).resolve()] = "one of merge.models"
-    if merge.base is not None:
-        taken[Path(model_folder(merge.base, "merge.base")).resolve()] = "merge.base"
-    if field := taken.get(path.resolve()):
-        raise ConfigurationError(f"output_dir={path}: this is {field}, which would be replaced; name a new folder")
-    return path
-
-
-def _card(source: ModelSource, encoder: Encoder) -> str:
-    """The run's own card where the checkpoint belongs to a finished run, else one without scores."""
-    run = Path(source.path).resolve().parent if source.path is not None else None
-    if run is not None and (run / "summary.json").is_file() and (run / "model" / "README.md").is_file():
-        step = Path(source.path).name.removeprefix("checkpoint-")
-        if Path(source.path).name == "model" or step == _whole_step(read_json(run / "summary.json")):
-            return (run / "model" / "README.md").read_text(encoding="utf-8")
-    base = base_of(source)
-    return plain_card(base.name, encoder, base)
+def _own_card(folder: Path) -> str | None:
+    """The card that a run or an export wrote of these weights: in their folder, or in the run whose best checkpoint they are."""
+    run, file = folder.resolve().parent, folder / "README.md"
+    if (run / "summary.json").is_file() and folder.name == f"checkpoint-{_whole_step(read_json(run / 'summary.json'))}":
+        file = run / "model/README.md"
+    card = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    return card if is_ours(card) else None
 
 
 def _whole_step(summary: dict) -> str | None:

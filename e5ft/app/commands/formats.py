@@ -6,8 +6,8 @@ from pathlib import Path
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.groups import ExportSettings
 from e5ft.app.telling.report import relative, say
-from e5ft.exporting.gguf import GGUF_FILE
-from e5ft.exporting.onnx import FILES, QUANTISED, encoder_of, weigh
+from e5ft.exporting.onnx import encoder_of, weigh
+from e5ft.exporting.settings import FILES, GGUF_FILE, QUANTISED
 from e5ft.files import read_json, write_json
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.comparison import score_two

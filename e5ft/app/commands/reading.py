@@ -1,6 +1,7 @@
 """What a command reads before torch is imported and a model is looked for: a fault in a file is told within seconds."""
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,13 @@ from e5ft.app.settings.guard import OUTPUTS, folder_in
 from e5ft.app.settings.plan import BeirSplit, evaluation_source, locate_keep_sets, locate_set, plan
 from e5ft.app.settings.verbs import ServeSettings
 from e5ft.app.telling.report import say
+from e5ft.data.all_texts import all_texts
 from e5ft.data.shards import display, find_shards, stem
+from e5ft.data.text import RECORD as MODEL_RECORD
 from e5ft.errors import ConfigurationError, DataError
+from e5ft.exporting.settings import FILES, GGUF_FILE, QUANTISED, check_packages
 from e5ft.files import read_json
-from e5ft.modeling.settings import ModelSource
+from e5ft.modeling.settings import ModelSource, model_folder, model_folders
 from e5ft.retrieval.candidates import SOURCES, sources_that_need
 from e5ft.retrieval.filters import FILTERS, need_scores
 from e5ft.retrieval.mteb_suite import find_tasks
@@ -34,6 +38,12 @@ from e5ft.serving.listening import listen
 from e5ft.training.evaluation_cost import AUTO, LARGEST
 
 ROWS, DEV_ROWS, RECORD = "rows.jsonl", "rows.dev.jsonl", "mining.json"
+
+# What an export may consist of. Anything else in its place is somebody's work, and a folder is replaced as a whole.
+_EXPORTED = re.compile(
+    r"README\.md|[12]_(Pooling|Normalize)|[\w-]+\.json|[\w-]+\.safetensors|[\w.-]+\.(model|txt)|onnx|openvino|"
+    rf"({'|'.join(map(re.escape, (*FILES.values(), QUANTISED, GGUF_FILE)))})(_data)?|openvino/openvino_model\.bin"
+)
 
 
 def read_first(verb: str, settings: Any) -> Any:
@@ -85,6 +95,8 @@ def suite_tasks(settings: EvalSettings) -> list[Any]:
 
 def searched_set(settings: ServeSettings) -> tuple[socket.socket, RetrievalSet]:
     """Take the address at which answers are given, say what is about to be searched, and read it."""
+    if settings.base not in ("auto", None):
+        model_folder(settings.base, "base")
     data, taken = settings.data, listen(settings.host, settings.port)
     named = data.eval_dir or data.dev_file or data.corpus_file or "the shipped sample"
     say(f"e5ft: {settings.model.label}, to search {display(named)}")
@@ -168,6 +180,56 @@ def rows_file(settings: MineSettings) -> Path:
     return output
 
 
+def export_target(settings: ExportSettings) -> Path:
+    """The folder that an export writes: a new or empty one, or an earlier export, which is replaced whole.
+
+    All that can be refused before anything is read is refused here.
+
+    Raises:
+        ConfigurationError: a package or a model's folder is not there, settings do not go together, or the folder holds
+            anything that an export did not write, or is one of the models.
+    """
+    if settings.output_dir is None:
+        raise ConfigurationError("output_dir=null: must name the folder to write (output_dir=DIR)")
+    check_packages(settings.formats)
+    if not settings.measures and (settings.data.eval_dir is not None or settings.data.keep_dir):
+        raise ConfigurationError(
+            "data.eval_dir, data.keep_dir: only merging, trimming and formats=[onnx_int8] use them (merge.base=DIR, trim.texts=FILE); "
+            "to measure a model: eval.py"
+        )
+    all_texts(settings.trim.files, settings.data.columns, settings.data.reading, "trim.texts")  # reads nothing yet
+    path, models = Path(settings.output_dir), _models_of(settings)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise ConfigurationError(f"output_dir={path}: is a link or a file; name a new folder")
+    if not path.is_dir():
+        return path
+    files = (file.relative_to(path).as_posix() for pattern in ("*", "onnx/*", "openvino/*") for file in path.glob(pattern))
+    foreign = sorted(file for file in files if not _EXPORTED.fullmatch(file))
+    config = path / "config.json"
+    is_export = config.is_file() and MODEL_RECORD in read_json(config)
+    if foreign or (any(path.iterdir()) and not is_export):
+        raise ConfigurationError(
+            f"output_dir={path}: holds other files ({', '.join(foreign[:3]) or 'a model'}); name a new folder"
+        )
+    if field := models.get(path.resolve()):
+        raise ConfigurationError(f"output_dir={path}: this is {field}, which would be replaced; name a new folder")
+    return path
+
+
+def _models_of(settings: ExportSettings) -> dict[Path, str]:
+    """The models' folders, and how each is named."""
+    first, merge = settings.model.path, settings.merge
+    named = {} if first is None else {Path(first).resolve(): "model.path"}
+    for folder in model_folders(merge.models, "merge.models", first) if merge.models else ():
+        named[Path(folder).resolve()] = "one of merge.models"
+    if merge.base is not None:
+        base = Path(model_folder(merge.base, "merge.base")).resolve()
+        if named.get(base) == "model.path":
+            merge.refuse("base", "this is model.path itself; must be the model before fine-tuning")
+        named[base] = "merge.base"
+    return named
+
+
 def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
     """The target and the keep sets of an export; empty where nothing is to be measured or counted.
 
@@ -194,10 +256,15 @@ def sets_to_measure(settings: ExportSettings) -> list[RetrievalSet]:
     return [shrink_corpus(load_set(source, settings), size, seed=settings.seed) for source in sources]
 
 
+def _export_sets(settings: ExportSettings) -> list[RetrievalSet] | None:
+    export_target(settings)
+    return sets_to_measure(settings) if settings.measures else None
+
+
 _READERS = {
     "train": _training_data,
     "eval": lambda settings: evaluation_sets(settings) if settings.suite is None else suite_tasks(settings),
     "mine": _mining_data,
-    "export": lambda settings: sets_to_measure(settings) if settings.measures else None,
+    "export": _export_sets,
     "serve": searched_set,
 }

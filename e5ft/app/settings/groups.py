@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 
 from e5ft.app.settings.training import TrainingSettings
 from e5ft.data.settings import DataSettings, Noise
-from e5ft.exporting.trim_settings import TrimSettings
+from e5ft.exporting.settings import TrimSettings
 from e5ft.modeling.settings import LoraSettings, ModelSource
 from e5ft.retrieval.settings import EvaluationSettings, MiningSettings
 from e5ft.settings import FilePath, HubName, Settings, SplitName, Word, number, whole

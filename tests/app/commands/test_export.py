@@ -1,5 +1,6 @@
 """Merging as a stage of export.py: soups and sweeps against single measurements, and what is refused."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -12,9 +13,11 @@ import torch
 from e5ft.app.commands import export as commands
 from e5ft.app.commands.evaluate import evaluate
 from e5ft.app.commands.export import export, sweep_table
+from e5ft.app.commands.reading import read_first
 from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.exporting.folder import export_model
+from e5ft.exporting.settings import check_packages
 from e5ft.files import read_json
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
@@ -67,9 +70,14 @@ def test_one_alpha_is_written_as_a_model_like_any_other(models, composed, tmp_pa
     assert encoder.spec == load_encoder(ModelSource(path=str(run / "model"))).spec
     vectors = SentenceTransformer(str(out), device="cpu").encode(["질문"], prompt_name="query")
     np.testing.assert_allclose(vectors, encoder.encode(["질문"], "query"), atol=1e-5)
-    assert read_json(out / "merge.json") == {"base": str(base), "fine_tuned": f"{run}/model", "alpha": 0.25, "rule": None}
+    assert read_json(out / "merge.json") == {"base": "base", "fine_tuned": "test/model", "alpha": 0.25, "rule": None}
     card = (out / "README.md").read_text()
-    assert "alpha: 0.25, given" in card and str(base) in card and f"{run}/model" in card and "qualifies" not in card
+    assert (
+        "alpha: 0.25, given" in card
+        and "- base: base\n" in card
+        and "- fine-tuned: test/model\n" in card
+        and "qualifies" not in card
+    )
     assert "merged, alpha 0.25" in capsys.readouterr().out
 
 
@@ -358,7 +366,7 @@ def test_greedy_chooses_on_the_target_s_dev_and_the_base_comes_after_it(seeds, c
     export(composed("export", *settings, f"merge.base={base}", "merge.alpha=[0.5]", f"output_dir={tmp_path / 'both'}"))
     both = read_json(tmp_path / "both/merge.json")
     assert both["soup"]["taken"] == record["taken"] and [entry["alpha"] for entry in both["alphas"]] == [0.0, 0.5, 1.0]
-    assert both["fine_tuned"] == "soup of 2 models" and both["base"] == str(base) and both["alpha"] == 1.0
+    assert both["fine_tuned"] == "soup of 2 models" and both["base"] == "base" and both["alpha"] == 1.0
     assert both["alphas"][-1]["sets"]["sample-dev"]["metrics"]["ndcg@10"] == 0.61
     assert [name for name, where in asked if where == "sample-dev"][-2:] == ["alpha 0", "alpha 0.5"]
     card = (tmp_path / "both/README.md").read_text()
@@ -382,7 +390,7 @@ def test_the_base_is_mixed_into_the_soup(seeds, composed, tmp_path):
         (["merge.models=[{0}/tuned]"], "merge.models=.*/tuned: is a model that is named already"),
         (["merge.models=[{0}/base,{0}/base]"], "merge.models=.*/base: is a model that is named already"),
         (["merge.models=['{0}/tun*']"], r"merge.models=.*/tun\*: matches no model but model.path"),
-        (["merge.models=[{0}/xlm-r]"], "model_type is 'xlm-roberta' in .*/xlm-r, 'bert' in .*/tuned; all must be made from one model"),
+        (["merge.models=[{0}/xlm-r]"], "model_type is 'xlm-roberta' in xlm-r, 'bert' in tuned; all must be made from one model"),
         (["merge.models=[{0}/base]", "merge.how=greedy"], "merge.how='greedy': needs data.eval_dir=DIR"),
         (["merge.models=[{0}/base]", "merge.how=greedy", "data.keep_dir=x"], "merge.how='greedy': needs data.eval_dir=DIR"),
         (["merge.models=[{0}/base]", "data.keep_dir=x"], "data.keep_dir: needs the target"),
@@ -397,6 +405,143 @@ def test_what_a_soup_refuses(pair, composed, tmp_path, settings, message):
         given = [setting.format(pair) for setting in settings]
         export(composed("export", f"model.path={pair}/tuned", f"output_dir={tmp_path / 'm'}", *given))
     assert not (tmp_path / "m").exists() and (pair / "base/README.md").read_text() == "card"
+
+
+def missing(name: str) -> bool:
+    try:
+        check_packages([name])
+    except ConfigurationError:
+        return True
+    return False
+
+
+def files_that_hold(folder: Path, words: set[str]) -> set[tuple[str, str]]:
+    """(name, word) of every file whose bytes hold one, as text or as UTF-16."""
+    texts = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {
+        (name, word)
+        for name, text in texts.items()
+        for word in words
+        for form in ("utf-8", "utf-16-le")
+        if word.encode(form) in text
+    }
+
+
+def test_no_path_of_this_machine_leaves_with_an_export(pair, composed, tmp_path, capsys):
+    """All that an export can write, from models and data that lie in private folders; two of the models have one name."""
+    kim = tmp_path / "kim-private"
+    shutil.copytree(pair / "tuned", kim / "a/tuned")
+    shutil.copytree(pair / "base", kim / "b/tuned")
+    shutil.copytree(pair / "tuned", kim / "outputs/first/model")
+    (kim / "outputs/first/config.yaml").write_text("model: {}")
+    shutil.copytree(SAMPLE, kim / "sample/eval")
+    shutil.copytree(SAMPLE, kim / "law")
+    formats = [name for name in ("onnx", "onnx_int8", "openvino", "gguf") if not missing(name) and name != "gguf"]
+    export(composed("export", f"model.path={kim}/a/tuned", f"merge.models=[{kim}/b/tuned,{kim}/outputs/first]", f"merge.base={pair}/base",
+                    "merge.alpha=[0.5]", "merge.how=greedy", f"data.eval_dir={kim}/sample/eval", f"data.keep_dir=[{kim}/law]",
+                    f"data.corpus_file={kim}/law/corpus.jsonl", f"trim.texts=[{kim}/law/corpus.jsonl,../{tmp_path.name}/kim-private/law/queries.jsonl]",
+                    f"formats={formats}", f"output_dir={kim}/out", *FAST))  # fmt: skip
+    words = {part for folder in (kim, pair) for part in folder.parts if len(part) > 3}
+    assert {"kim-private", tmp_path.name} <= words and files_that_hold(kim / "out", words) == set()
+    record = read_json(kim / "out/merge.json")
+    assert record["soup"]["members"] == ["tuned", "tuned (2)", "first/model"] and record["base"] == "base"
+    assert {"merge.json", "trim.json", "centre.json", "README.md", "golden.json"} <= {
+        file.name for file in (kim / "out").iterdir()
+    }
+    card = (kim / "out/README.md").read_text()
+    assert all(f"- {name}" in card for name in record["soup"]["members"])
+    export(composed("export", f"model.path={kim}/out", f"output_dir={kim}/again"))
+    assert files_that_hold(kim / "again", words) == set() and (kim / "again/README.md").read_text() == card
+
+
+@pytest.fixture
+def published(pair, composed, tmp_path):
+    """An export with a centre, and scores in its card as a run's has them."""
+    export(
+        composed(
+            "export", f"model.path={pair}/tuned", f"data.corpus_file={SAMPLE}/corpus.jsonl", f"output_dir={tmp_path / 'one'}"
+        )
+    )
+    card = tmp_path / "one/README.md"
+    card.write_text(card.read_text() + "\n## Scores\n\n.812\n")
+    return tmp_path / "one"
+
+
+def test_an_export_of_an_export_keeps_what_belongs_to_the_model(published, composed, tmp_path, capsys):
+    capsys.readouterr()
+    export(composed("export", f"model.path={published}", f"output_dir={tmp_path / 'two'}"))
+    for name in ("README.md", "centre.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (published / name).read_bytes()
+    assert "left out" not in capsys.readouterr().out
+    corpus = f"data.corpus_file={SAMPLE}/queries.jsonl"  # of which it takes a new centre, whatever the old one is
+    (published / "centre.json").write_text("{}")
+    export(composed("export", f"model.path={published}", corpus, f"output_dir={tmp_path / 'three'}"))
+    assert (tmp_path / "three/README.md").read_text() == (published / "README.md").read_text()
+    assert read_json(tmp_path / "three/centre.json")["texts"] == "queries.jsonl" and "left out" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "told", "scores"),
+    [
+        (["trim.texts={SAMPLE}/queries.jsonl"], "centre.json: of the vectors before trimming", True),
+        (["model.text.query_prefix='ask: '"], "the card's scores, centre.json: of the vectors before model.text, model.pooling or model", False),
+        (["model.pooling=cls"], "the card's scores, centre.json: of the vectors before model.text, model.pooling or model.tokenizer", False),
+        (["merge.base={pair}/base"], "the card's scores, centre.json: of the vectors before merging", False),
+    ],
+)  # fmt: skip
+def test_what_an_export_of_an_export_cannot_keep_is_said_in_one_line(
+    published, pair, composed, tmp_path, capsys, settings, told, scores
+):
+    settings = [setting.format(SAMPLE=SAMPLE, pair=pair) for setting in settings]
+    export(composed("export", f"model.path={published}", *settings, f"output_dir={tmp_path / 'two'}"))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  left out ")]
+    assert told in line and line.endswith("; data.corpus_file=FILE makes a new centre.json")
+    card = (tmp_path / "two/README.md").read_text()
+    assert not (tmp_path / "two/centre.json").exists() and "## Binary vectors" not in card and ("## Scores" in card) == scores
+    if "prefix" in settings[0]:  # a card that says the old one would be copied from
+        assert '"query": "ask: "' in card and '"query": "query: "' not in card
+
+
+def test_random_weights_have_nobody_s_scores(published, composed, tmp_path):
+    export(composed("export", f"model.path={published}", "model.init=random", f"output_dir={tmp_path / 'two'}"))
+    assert "## Scores" not in (tmp_path / "two/README.md").read_text() and not (tmp_path / "two/centre.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["output_dir=null"], "output_dir=null: must name the folder"),
+        (["merge.base={pair}/tuned"], "merge.base=.*: this is model.path itself"),
+        (["merge.base=nowhere"], "merge.base=nowhere: no such folder"),
+        (["merge.models=[nowhere]"], "merge.models=nowhere: no such folder"),
+        (["trim.texts=nowhere.txt"], "trim.texts=nowhere.txt: no such file"),
+        (["output_dir={pair}"], "output_dir=.*: holds other files"),
+        (["output_dir={pair}/base", "merge.base={pair}/base"], "output_dir=.*: this is merge.base, which would be replaced"),
+        (["formats=[openvino]"], r"formats=\[openvino\]: needs "),
+    ],
+)
+def test_settings_are_refused_before_a_set_is_read(pair, composed, tmp_path, monkeypatch, settings, message):
+    """The set, which is faulty, is read second: without the setting it is what is told."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "faulty").mkdir()
+    given = [f"model.path={pair}/tuned", "trim.languages=[ko]", f"data.eval_dir={tmp_path / 'faulty'}", "output_dir=out"]
+    with pytest.raises(ConfigurationError, match=message):
+        read_first("export", composed("export", *given, *(setting.format(pair=pair) for setting in settings)))
+    with pytest.raises(DataError, match="faulty"):
+        read_first("export", composed("export", *given))
+
+
+def test_an_architecture_is_refused_before_anything_is_measured(pair, composed, monkeypatch):
+    monkeypatch.setattr(commands, "score_model", lambda *_, **__: pytest.fail("a model was measured"))
+    given = (
+        f"model.path={pair}/tuned",
+        f"merge.base={pair}/base",
+        "merge.alpha=[0.5]",
+        f"data.eval_dir={SAMPLE}",
+        "output_dir=out",
+    )
+    with pytest.raises(ConfigurationError, match="^architecture=xlm_roberta: the tokenizer "):
+        export(composed("export", *given, "architecture=xlm_roberta"))
 
 
 def test_without_a_base_nothing_is_merged(pair, composed, tmp_path):

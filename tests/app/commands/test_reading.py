@@ -160,3 +160,9 @@ def test_what_is_resumed_the_doctor_and_several_processes_read_for_themselves(co
         assert read_first("train", composed("train", "data.train_file=nix.jsonl", override)) is None
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert read_first("mine", composed("mine", "data.train_file=nix.jsonl", "sources=[bm25]")) is None
+
+
+def test_serve_refuses_a_base_that_is_not_there_before_it_listens_and_reads(composed):
+    given = ("model=mini", "data.eval_dir=nowhere", "host=no.such.host.invalid", "base=no-base")
+    with pytest.raises(ConfigurationError, match="^base=no-base: no such folder"):
+        read_first("serve", composed("serve", *given))
