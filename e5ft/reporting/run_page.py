@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-from e5ft.formatting import duration
+from e5ft.formatting import duration, shareable
 from e5ft.reporting.curves import training
 from e5ft.reporting.html import Block, Code, Details, Facts, Paragraph, Section, render
 from e5ft.reporting.outcome import first_sentence, following, outcome
@@ -52,14 +52,14 @@ def again(run: Run, words: Mapping[str, str]) -> Section:
         "digests": _pairs(made.get("digests")),
         "versions": _pairs(made.get("versions")),
     }
-    pairs = [(words[name], words["unknown"] if value is None else value) for name, value in facts.items()]
+    pairs = [(words[name], words["unknown"] if value is None else shareable(value)) for name, value in facts.items()]
     blocks: list[Block] = [Facts(pairs)]
     if "command" in made:
-        blocks += [Paragraph(words["again_command"]), Code(made["command"])]
+        blocks += [Paragraph(words["again_command"]), Code(shareable(made["command"]))]
     else:
         blocks.append(Paragraph(words["no_command"], "note"))
     if run.config:
-        blocks.append(Details(words["settings"], [Code(run.config[:_CONFIG])]))
+        blocks.append(Details(words["settings"], [Code(shareable(run.config[:_CONFIG]))]))
     return Section(words["again"], blocks)
 
 

@@ -13,13 +13,14 @@ import yaml
 
 from e5ft.errors import DataError
 from e5ft.files import read_json, write_text
-from e5ft.formatting import harmless
+from e5ft.formatting import harmless, shareable
 from e5ft.reporting.effects import varied
 from e5ft.reporting.facts import WAITING, RunFacts, facts_of, jobs_of
 from e5ft.reporting.paired import Paired, compare, difference_of_sets, in_one_order, read_saved
 from e5ft.reporting.record import FINAL
 from e5ft.retrieval.tables import cutoffs_of, headline
 
+BEST = "best"  # the link to the best job's folder
 PLAN = "sweep.json"  # what `read_plan` reads; it is written when a multirun begins
 
 
@@ -29,7 +30,7 @@ class Job:
 
     Attributes:
         number: of the job, its folder's name.
-        overrides: setting -> value, as it was started with.
+        overrides: setting -> value, as it was started with, paths as others may see them.
         facts: what its folder says.
     """
 
@@ -44,7 +45,8 @@ class Sweep:
 
     Attributes:
         folder: of the multirun.
-        jobs: best dev score first, then the finished ones without any, then the others by number.
+        jobs: best dev score first, among those with the dev set that most jobs have; then those with another, the finished ones
+            without any, and the others by number.
         fields: the settings that are not the same in all jobs.
         set: of which the jobs are compared query by query: "dev", or "test" where the dev runs were not kept; None: no two
             can be compared.
@@ -59,13 +61,25 @@ class Sweep:
 
     @property
     def best(self) -> Job | None:
-        """The job whose model is to be taken; None while none has finished. Without dev scores it is the first, and not `chosen`."""
+        """The job whose model is to be taken; None while none has finished. Where no dev score says so it is the first, not `chosen`."""
         return self.jobs[0] if self.jobs and self.jobs[0].facts.finished else None
 
     @property
     def chosen(self) -> bool:
         """Whether a dev score says which job is the best, or there is but one."""
-        return self.best is not None and (self.best.facts.dev_score is not None or self.counts()["finished"] == 1)
+        if self.best is None or self.counts()["finished"] == 1:
+            return self.best is not None
+        return self.best.facts.dev_score is not None and not (self.apart and len(self.ranked) == 1)
+
+    @property
+    def ranked(self) -> list[Job]:
+        """The jobs whose dev scores are of one set, the best one's: only these compare."""
+        return [job for job in self.jobs if _is_measured(job) and job.facts.dev_set == self.best.facts.dev_set]
+
+    @property
+    def apart(self) -> list[Job]:
+        """The jobs that were measured on another dev set, which say nothing about those."""
+        return [job for job in self.jobs if _is_measured(job) and job.facts.dev_set != self.best.facts.dev_set]
 
     @property
     def metric(self) -> str:
@@ -108,8 +122,10 @@ def read_sweep(folder: Path) -> Sweep:
         begun = number in known and any(path.iterdir())
         facts = facts_of(path) if (path / "status.json").is_file() else RunFacts(path, "failed" if begun else WAITING)
         given = _overrides(path) or dict(planned[int(number)] if int(number) < len(planned) else {})
-        jobs.append(Job(number, given, facts))
-    jobs.sort(key=lambda job: (not job.facts.finished, -_score(job.facts)))
+        jobs.append(Job(number, {name: shareable(value) for name, value in given.items()}, facts))
+    sets = Counter(job.facts.dev_set for job in jobs if _is_measured(job)).most_common(1)  # of equally many the first
+    most = sets[0][0] if sets else ""
+    jobs.sort(key=lambda job: (not job.facts.finished, not _is_measured(job), job.facts.dev_set != most, -_score(job.facts)))
     return Sweep(folder, jobs, varied([job.overrides for job in jobs]), *_values(jobs))
 
 
@@ -149,13 +165,14 @@ def collect(sweep: Sweep) -> list[dict[str, Any]]:
         if facts.finished:
             if facts.dev_score is not None:  # training.eval_strategy=no measures nothing on the dev set
                 row[f"dev {facts.objective}"] = facts.dev_score
+                row |= {"dev set": facts.dev_set} if sweep.apart else {}
             after, main = summary["scores"]["after"]["metrics"], facts.metric
             row.update({f"{summary['test_set']} {name}": after[name] for name in headline(cutoffs_of(after)) if name in after})
             changes = ((entry["set"], entry["differences"]) for entry in summary.get("keep", ()))  # gain and loss side by side
             row.update(
                 {f"{name} {main} change": differences[main]["mean"] for name, differences in changes if main in differences}
             )
-            row |= {"verdict": facts.verdict, "seconds": facts.seconds, "model": str(facts.folder / "model")}
+            row |= {"verdict": facts.verdict, "seconds": facts.seconds, "model": shareable(facts.folder / "model")}
         elif facts.error is not None:
             row["error"] = facts.error
         rows.append(row)
@@ -167,6 +184,10 @@ def _overrides(job: Path) -> dict[str, str]:
         return split(yaml.safe_load((job / "overrides.yaml").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
         return {}
+
+
+def _is_measured(job: Job) -> bool:
+    return job.facts.finished and job.facts.dev_score is not None
 
 
 def _score(facts: RunFacts) -> float:

@@ -11,7 +11,7 @@ from e5ft.files import write_text
 from e5ft.formatting import duration
 from e5ft.modeling.settings import ModelSource
 from e5ft.reporting.run_page import PAGE, run_page
-from e5ft.retrieval.overlap import Overlap
+from e5ft.retrieval.overlap import Overlap, leaking
 from e5ft.retrieval.sets import halves
 from e5ft.retrieval.tables import (
     cutoffs_of,
@@ -19,14 +19,12 @@ from e5ft.retrieval.tables import (
     few_passages,
     few_queries,
     format_table,
-    gain_and_loss,
-    gain_and_loss_rows,
     headline,
     in_words,
     main_metric,
 )
 from e5ft.retrieval.threshold import threshold_line
-from e5ft.retrieval.verdict import result_text, verdict_line
+from e5ft.retrieval.verdict import gain_and_loss, outcome_rows, result_text, verdict_line
 
 if TYPE_CHECKING:
     from e5ft.exporting.origin import Base
@@ -121,7 +119,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     lines += few_queries(summary["test_set"], len(scores.after.scored), main, difference)
     for entry in summary["keep"]:
         lines += few_queries(entry["set"], entry["queries"], main, entry["differences"][main])
-    lines += [f"overlap: {sentence}" for sentence in leaks(summary)]
+    lines += [f"overlap: {overlap.sentence}" for overlap in leaking(summary)]
     if training["without_negatives"]:
         unit = "steps (with step.negatives=micro_batch: micro-batches)"
         lines.append(f"Without any negative, and so without effect: {training['without_negatives']:,} {unit}.")
@@ -202,14 +200,7 @@ def hybrid_line(summary: dict, metric: str) -> list[str]:
 
 def threshold_lines(evaluation: "Evaluation") -> list[str]:
     """From which score on the first passage may be shown as the answer; empty without dev set."""
-    return [] if evaluation.dev is None else [f"threshold: {threshold_line(evaluation.threshold)}"]
-
-
-def leaks(summary: dict) -> list[str]:
-    """What must be known of the reported sets of which training saw many queries, a sentence a set."""
-    reported = {summary["test_set"], *(entry["set"] for entry in summary["keep"])}
-    overlaps = (Overlap(**entry) for entry in summary["overlap"] if entry["set"] in reported)
-    return [overlap.sentence for overlap in overlaps if overlap.leaks]
+    return [] if evaluation.dev is None else [f"threshold: {threshold_line(evaluation.threshold, evaluation.no_threshold)}"]
 
 
 def card_of_run(settings: dict, summary: dict, encoder: "Encoder", base: "Base") -> str:
@@ -221,22 +212,18 @@ def card_of_run(settings: dict, summary: dict, encoder: "Encoder", base: "Base")
         encoder: the model.
         base: before training.
     """
-    keep = []
-    if summary["keep"]:
-        main, rows = gain_and_loss_rows(summary)
-        keep = [["set", "", f"{main} before", "after", "difference", ""], *rows]
     told = {
         "metrics": [
             name for name in headline(settings["evaluation"]["cutoffs"]) if name in summary["scores"]["after"]["metrics"]
         ],
         "verdict": verdict_line(summary["verdict"]),
-        "leaks": leaks(summary),
+        "leaks": [overlap.sentence for overlap in leaking(summary)],
         "caveats": [
             *few_queries(summary["test_set"], summary["queries"], summary["verdict"]["metric"], summary["verdict"]),
             *few_passages(summary["test_set"], summary["passages"]),
         ],
         "threshold": threshold_line(summary["threshold"]) if summary["threshold"] else None,
-        "keep": keep,
+        "keep": outcome_rows(summary) if summary["keep"] else [],
     }
     return model_card(encoder, base, settings, summary, told)
 
