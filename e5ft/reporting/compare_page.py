@@ -100,7 +100,10 @@ def _scores(found: Comparison, name: str, words: Mapping[str, Any]) -> Table:
             scores = entry["scores"]
             to = Cell(words["reference"], 0.0) if not result.run else _against_first(found, result, name, words)
             gain = change_cells(run.summary).get(name) if run.metric == found.metric else None
-            row = [_score(scores.get("before"), found.metric), _score(scores.get("after"), found.metric), gain, to]
+            before = _score(scores.get("before"), found.metric)
+            if before is not None and run.summary.get("start_round") is not None:
+                before = Cell(f"{before.text} ({words['round'].format(number=run.summary['start_round'])})", before.value)
+            row = [before, _score(scores.get("after"), found.metric), gain, to]
         rows.append([found.names[result.run], *row, *([verdict_text(run, words)] if target else [])])
     lexical = (found.sets[name][0].entry or {"scores": {}})["scores"].get("bm25")
     if lexical is not None:

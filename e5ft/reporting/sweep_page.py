@@ -70,8 +70,10 @@ def _sentence(sweep: Sweep, words: Mapping[str, Any]) -> str:
     if not sweep.chosen:
         return " ".join([*said, words["all_apart" if sweep.apart else "unmeasured"].format(number=best.number)])
     said.append(words["take" if given else "take_only"].format(number=best.number, given=given))
+    if sweep.rescored:
+        said.append(words["rescored"])
     if sweep.apart:
-        counts = {"count": len(sweep.ranked), "apart": ", ".join(job.number for job in sweep.apart)}
+        counts = {"count": len(sweep.ranked), "apart": ", ".join(sweep.apart)}
         said.append(words["apart_dev"].format(**counts))
     if above and sweep.set == "dev":
         said.append(words["above"].format(above=", ".join(above)))
@@ -140,7 +142,9 @@ def _jobs(sweep: Sweep, words: Mapping[str, Any]) -> Table:
         entry = facts.scores(name)
         if entry is not None and all(_same(entry, job.facts, name) for job in sweep.jobs if job.facts.finished):
             row: list[Any] = [words["before"] if name == "before" else entry["label"], *[None] * (len(columns) - 1)]
-            row[2 + len(sweep.fields)] = number(facts.start.get(facts.objective)) if name == "before" else None
+            row[2 + len(sweep.fields)] = (
+                number(facts.start.get(facts.objective)) if name == "before" and not sweep.rescored else None
+            )
             row[3 + len(sweep.fields) + bool(behind)] = score_cell(facts, name)
             rows.append(row)
     caption = words["all_caption"].format(folder=shareable(sweep.folder))
@@ -186,7 +190,7 @@ def _parallel(sweep: Sweep, words: Mapping[str, Any]) -> list[Section]:
     if len(finished) < 2 or not sweep.fields:
         return []
     axes = {field: [job.overrides.get(field, ABSENT) for job in finished] for field in sweep.fields}
-    scores = [job.facts.dev_score for job in finished]
+    scores = [job.score for job in finished]
     name = words["dev_score"].format(metric=finished[0].facts.objective)
     said = "; ".join(f"{sweep.given(job)}: {name} {short_number(score)}" for job, score in zip(finished, scores, strict=True))
     return [Section(words["parallel"], [Figure(parallel(axes, name, scores), words["parallel_caption"], said)])]
@@ -241,8 +245,8 @@ def paired_cell(pair: Paired | None) -> Cell | None:
 
 def _dev_score(job: Job, sweep: Sweep, words: Mapping[str, Any]) -> Cell:
     """The dev score, in brackets where it is of another dev set than the best job's."""
-    cell = number(job.facts.dev_score)
-    return Cell(f"({cell.text})", cell.value, words["other_dev"]) if job in sweep.apart else cell
+    cell = number(job.score)
+    return Cell(f"({cell.text})", cell.value, words["other_dev"]) if job.number in sweep.apart else cell
 
 
 def _setting(value: str) -> Cell:

@@ -43,14 +43,14 @@ def ending(sweep: Sweep, again: str) -> str:
     lines = [f"\n{len(sweep.jobs)} runs: {counted}; every figure: {relative(sweep.folder)}/sweep.csv"]
     if sweep.best is not None:
         facts = sweep.best.facts
-        chooses = f"dev {facts.objective} chooses"
+        chooses = f"dev {facts.objective} chooses{', ranked after training' if sweep.rescored else ''}"
         if not sweep.chosen:
             chooses = f"{'each job has another dev set' if sweep.apart else 'no dev score'}, so no job is chosen"
         lines.append(f"{chooses}; test is {facts.metric} on {facts.summary['test_set']}; 95 % intervals")
     if sweep.jobs:
         lines += ["", _table(sweep), ""]
     if sweep.best is not None and sweep.apart and sweep.chosen:
-        lines.append(first(f"another dev set, so not ranked: job {', '.join(job.number for job in sweep.apart)}", WIDTH))
+        lines.append(first(f"another dev set, so not ranked: job {', '.join(sweep.apart)}", WIDTH))
     for job in sweep.jobs:
         if job.facts.error is not None:
             lines.append(first(f"job {job.number} {job.facts.state}: {job.facts.error}", WIDTH))
@@ -110,10 +110,10 @@ def _columns(sweep: Sweep) -> dict[str, list[str]]:
     columns = {"job": [job.number for job in jobs] + [best.facts.scores(name)["label"] for name in references]}
     for field in sweep.fields:
         columns[names[field]] = [shortened(job.overrides.get(field, ABSENT), VALUE) for job in jobs]
-    columns["dev"] = [_number(job.facts.dev_score if job.facts.finished else None) for job in jobs]
-    if best is not None:
-        columns["dev"] = [f"({cell})" if job in sweep.apart else cell for cell, job in zip(columns["dev"], jobs, strict=True)]
-    columns["dev"] += [_number(best.facts.start.get(best.facts.objective) if name == "before" else None) for name in references]
+    apart = sweep.apart if best is not None else ()
+    columns["dev"] = [f"({_number(job.score)})" if job.number in apart else _number(job.score) for job in jobs]
+    start = None if best is None or sweep.rescored else best.facts.start.get(best.facts.objective)
+    columns["dev"] += [_number(start if name == "before" else None) for name in references]
     columns["behind the best"] = [_paired(behind.get(place), best is jobs[place]) for place in range(len(jobs))]
     columns["test"] = [_scored(job.facts, "after") for job in jobs] + [_scored(best.facts, name) for name in references]
     for name in dict.fromkeys(entry["set"] for job in jobs for entry in job.facts.summary.get("keep", ())):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,11 +33,14 @@ class Job:
         number: of the job, its folder's name.
         overrides: setting -> value, as it was started with, paths as others may see them.
         facts: what its folder says.
+        score: the dev score that ranks it: that of training, or of the saved dev run where the dev sets of training differ between
+            jobs and those do not; None where nothing was measured.
     """
 
     number: str
     overrides: Mapping[str, str]
     facts: RunFacts
+    score: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Sweep:
         set: of which the jobs are compared query by query: "dev", or "test" where the dev runs were not kept; None: no two
             can be compared.
         values: place in `jobs` -> (Q,), each query's value of a job that compares to the best one, in one order.
+        rescored: whether the scores are of the saved dev runs.
     """
 
     folder: Path
@@ -58,6 +63,7 @@ class Sweep:
     fields: Sequence[str]
     set: str | None
     values: Mapping[int, np.ndarray]
+    rescored: bool = False
 
     @property
     def best(self) -> Job | None:
@@ -69,17 +75,19 @@ class Sweep:
         """Whether a dev score says which job is the best, or there is but one."""
         if self.best is None or self.counts()["finished"] == 1:
             return self.best is not None
-        return self.best.facts.dev_score is not None and not (self.apart and len(self.ranked) == 1)
+        return self.best.score is not None and not (self.apart and len(self.ranked) == 1)
 
     @property
     def ranked(self) -> list[Job]:
         """The jobs whose dev scores are of one set, the best one's: only these compare."""
-        return [job for job in self.jobs if _is_measured(job) and job.facts.dev_set == self.best.facts.dev_set]
+        return [job for job in self.jobs if job.score is not None and job.number not in self.apart]
 
-    @property
-    def apart(self) -> list[Job]:
-        """The jobs that were measured on another dev set, which say nothing about those."""
-        return [job for job in self.jobs if _is_measured(job) and job.facts.dev_set != self.best.facts.dev_set]
+    @functools.cached_property
+    def apart(self) -> list[str]:
+        """The jobs that were measured on another dev set, which says nothing about those."""
+        if self.rescored:
+            return []
+        return [job.number for job in self.jobs if job.score is not None and job.facts.dev_set != self.best.facts.dev_set]
 
     @property
     def metric(self) -> str:
@@ -123,10 +131,11 @@ def read_sweep(folder: Path) -> Sweep:
         facts = facts_of(path) if (path / "status.json").is_file() else RunFacts(path, "failed" if begun else WAITING)
         given = _overrides(path) or dict(planned[int(number)] if int(number) < len(planned) else {})
         jobs.append(Job(number, {name: shareable(value) for name, value in given.items()}, facts))
-    sets = Counter(job.facts.dev_set for job in jobs if _is_measured(job)).most_common(1)  # of equally many the first
-    most = sets[0][0] if sets else ""
-    jobs.sort(key=lambda job: (not job.facts.finished, not _is_measured(job), job.facts.dev_set != most, -_score(job.facts)))
-    return Sweep(folder, jobs, varied([job.overrides for job in jobs]), *_values(jobs))
+    jobs, rescored = _scored(jobs)
+    sets = Counter(job.facts.dev_set for job in jobs if job.score is not None).most_common(1)  # of equally many the first
+    most = sets[0][0] if sets and not rescored else None
+    jobs.sort(key=lambda job: (not job.facts.finished, *_order(job, most)))
+    return Sweep(folder, jobs, varied([job.overrides for job in jobs]), *_values(jobs), rescored)
 
 
 def read_plan(folder: Path) -> tuple[list[dict[str, str]], list[str]]:
@@ -163,8 +172,8 @@ def collect(sweep: Sweep) -> list[dict[str, Any]]:
         facts, summary = job.facts, job.facts.summary
         row = {"job": job.number, **job.overrides, "state": facts.state}
         if facts.finished:
-            if facts.dev_score is not None:  # training.eval_strategy=no measures nothing on the dev set
-                row[f"dev {facts.objective}"] = facts.dev_score
+            if job.score is not None:  # training.eval_strategy=no measures nothing on the dev set
+                row[f"dev {facts.objective}"] = job.score
                 row |= {"dev set": facts.dev_set} if sweep.apart else {}
             after, main = summary["scores"]["after"]["metrics"], facts.metric
             row.update({f"{summary['test_set']} {name}": after[name] for name in headline(cutoffs_of(after)) if name in after})
@@ -186,13 +195,28 @@ def _overrides(job: Path) -> dict[str, str]:
         return {}
 
 
-def _is_measured(job: Job) -> bool:
-    return job.facts.finished and job.facts.dev_score is not None
+def _scored(jobs: Sequence[Job]) -> tuple[list[Job], bool]:
+    """Jobs with their scores, and whether these are of the saved dev runs, which are of one set where those of training are not."""
+    jobs = [dataclasses.replace(job, score=job.facts.dev_score if job.facts.finished else None) for job in jobs]
+    measured = [job for job in jobs if job.score is not None]
+    if len({job.facts.dev_set for job in measured}) < 2:
+        return jobs, False
+    try:
+        saved = {job.number: read_saved(dev_run(job.facts), job.facts.objective) for job in measured if dev_run(job.facts)}
+    except DataError:
+        return jobs, False
+    first = next(iter(saved.values()), None)
+    if len(saved) < len(measured) or any(difference_of_sets(first, each) for each in saved.values()):
+        return jobs, False
+    scores = {number: float(np.mean(list(each.values.values()))) for number, each in saved.items()}
+    return [dataclasses.replace(job, score=scores.get(job.number)) for job in jobs], True
 
 
-def _score(facts: RunFacts) -> float:
-    score = facts.dev_score if facts.finished else None
-    return -1.0 if score is None else score
+def _order(job: Job, dev_set: str | None) -> tuple:
+    """Where a job stands among finished ones: by score, after those with the dev set that most have."""
+    if job.score is None:
+        return (2, 0.0)
+    return (int(dev_set is not None and job.facts.dev_set != dev_set), -job.score)
 
 
 def _values(jobs: Sequence[Job]) -> tuple[str | None, dict[int, np.ndarray]]:

@@ -17,7 +17,7 @@ def test_the_verdict_comes_first_and_every_part_is_there_in_both_languages(tmp_p
         read = Read(page)
         shown = [text.strip() for inside, text in read.texts if text.strip() and inside not in ("script", "style")]
         assert shown[0] == title and shown.index(title, 1) < shown.index(heading)
-        assert [name for name, _ in read.elements].count("section") == 7 and len(read.all("svg")) == 9
+        assert [name for name, _ in read.elements].count("section") == 8 and len(read.all("svg")) == 9
         assert read.all("html") == [{"lang": language}]
 
 

@@ -98,7 +98,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     metrics = headline(cutoffs_of(scores.after.metrics))
     rows = [row for name, row in scores.named().items() if name != "hybrid_before"]
     main = main_metric(metrics)
-    difference = summary["differences"][main]
+    difference, start = summary["differences"][main], _start(summary, "before")
     change = difference_text(difference["mean"], difference["low"], difference["high"])
     speed = f", {training['tokens_per_second']:,} tokens a second" if training["tokens_per_second"] else ""
     lines = [
@@ -110,7 +110,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         "",
         counts_in_words(summary),
         "",
-        f"{main}: {change} after against before, p = {difference['p_value']:.2g}",
+        f"{main}: {change} after against {start}, p = {difference['p_value']:.2g}",
         *hybrid_line(summary, main),
         *threshold_lines(scores.after),
     ]
@@ -156,9 +156,9 @@ def write_page(folder: Path) -> Path | None:
 
 def taken(summary: dict) -> list[str]:
     """Which weights model/ has and why, in one line; none where they are the last ones and no keep set was asked."""
-    best, guard = summary["best"], summary["guard"]
+    best, guard, start = summary["best"], summary["guard"], _start(summary, "the model before training")
     if best["step"] == 0:
-        return ["Nothing beat the model before training on the dev set: model/ is that model, unchanged."]
+        return [f"Nothing beat {start} on the dev set: model/ is that model, unchanged."]
     step = (
         f"the checkpoint of step {best['step']:,}{', the best on the dev set' * (best['step'] != summary['training']['steps'])}"
     )
@@ -169,12 +169,13 @@ def taken(summary: dict) -> list[str]:
         return [f"model/ is {step}; no keep set refutes it ({guard['metric']} on what chooses: {_results(results)})."]
     lost = _results({name: result for name, result in results.items() if result["lost"]})
     if not best["alpha"]:
-        return [
-            f"model/ is the model before training, unchanged: {step} is refuted by {lost}, and no merger that holds is better on the dev set."
-        ]
-    return [
-        f"model/ is {best['alpha']:g} x {step} and {1 - best['alpha']:g} x the model before training: alpha 1 is refuted by {lost}."
-    ]
+        return [f"model/ is {start}, unchanged: {step} is refuted by {lost}, and no merger that holds is better on the dev set."]
+    return [f"model/ is {best['alpha']:g} x {step} and {1 - best['alpha']:g} x {start}: alpha 1 is refuted by {lost}."]
+
+
+def _start(summary: dict, usual: str) -> str:
+    """What the training started from: the model of the round before, or as it is usually called."""
+    return usual if summary.get("start_round") is None else f"round {summary['start_round']}"
 
 
 def _results(results: dict) -> str:
@@ -183,7 +184,7 @@ def _results(results: dict) -> str:
 
 def counts_in_words(summary: dict) -> str:
     """The table of the test set as counts of questions, the model after training first."""
-    names = {"after": "after", "before": "before", "bm25": "BM25", "hybrid": "hybrid"}
+    names = {"after": "after", "before": _start(summary, "before"), "bm25": "BM25", "hybrid": "hybrid"}
     scores = summary["scores"]
     return in_words(summary["queries"], {name: scores[key]["metrics"] for key, name in names.items() if key in scores})
 
