@@ -1,5 +1,6 @@
 """Ground floor: numbers and texts as a person or a page shows them."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -24,6 +25,16 @@ def portable(name: str) -> str:
     """A name as it may leave this machine: of a path from its root, or out of the folder, the last part; the rest says nothing elsewhere."""
     path = PurePath(name)
     return path.name if path.is_absolute() or ".." in path.parts else name
+
+
+def shareable(text: object) -> str:
+    """A text or path as it may be sent to others: what is below the working directory relative to it, below the home folder with ~."""
+    text = os.path.abspath(text) if isinstance(text, PurePath) else str(text)
+    for place, instead in ((os.getcwd(), "."), (os.path.expanduser("~"), "~")):
+        if os.path.isabs(place) and len(place) > 1:
+            pattern = rf"(?<![\w.~/-]){re.escape(place)}(?:(/)|(?![\w.-]))"
+            text = re.sub(pattern, lambda found, way=instead: way if not found[1] else "" if way == "." else f"{way}/", text)
+    return text
 
 
 def harmless(value: object) -> object:

@@ -1,8 +1,10 @@
 """Numbers and texts as a person or a page shows them."""
 
+from pathlib import Path
+
 import pytest
 
-from e5ft.formatting import duration, inline, markdown_table, portable, size
+from e5ft.formatting import duration, inline, markdown_table, portable, shareable, size
 from tests.app.telling.test_report import NASTY
 
 
@@ -16,6 +18,23 @@ def test_no_folder_of_this_machine_leaves_it():
     names = ("/home/me/faq.jsonl", "data/faq.jsonl", "hf://datasets/a/b/c.jsonl", "intfloat/multilingual-e5-small")
     assert [portable(name) for name in names] == ["faq.jsonl", *names[1:]]
     assert portable("../../kim/faq.jsonl") == "faq.jsonl"
+
+
+def test_a_text_to_be_shared_has_paths_as_they_are_from_here_or_from_home(tmp_path, monkeypatch):
+    home, work = tmp_path / "me", tmp_path / "me/work"
+    work.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(home))
+    texts = {
+        f"a={work}/x.jsonl b=[{home}/y,{work}]": "a=x.jsonl b=[~/y,.]",
+        f"{home}": "~",
+        f"{work}er/x {work}-2": "~/worker/x ~/work-2",  # not below it
+        f"/data{work}/x": f"/data{work}/x",  # another folder of the same names
+        "/data/x and y": "/data/x and y",
+        "": "",
+    }
+    assert {text: shareable(text) for text in texts} == texts
+    assert shareable(Path("outputs/a")) == shareable(work / "outputs/a") == "outputs/a" and shareable(home / "b") == "~/b"
 
 
 def test_durations_and_sizes():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from e5ft.files import read_json
+from e5ft.reporting.facts import jobs_of
 from tests.app.conftest import TINY
 from tests.test_cli import ENVIRONMENT, ROOT, call
 
@@ -37,7 +38,7 @@ def ended_by(number, file: Path, *arguments, cwd) -> tuple[int, dict, str]:
 
 
 def states(folder):
-    return {job.name: read_json(job / "status.json")["state"] for job in folder.iterdir() if (job / "status.json").is_file()}
+    return {job.name: read_json(job / "status.json")["state"] for job in jobs_of(folder)}
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from e5ft.files import write_text
-from e5ft.formatting import duration
+from e5ft.formatting import duration, shareable
 from e5ft.reporting.compare_words import COMPARE
 from e5ft.reporting.comparing import Comparison, SetResult, comparison
 from e5ft.reporting.facts import RunFacts
 from e5ft.reporting.html import Block, Cell, Code, Column, Paragraph, Section, Table, cut, render
-from e5ft.reporting.listing import relative
+from e5ft.reporting.outcome import change_cell, change_cells, leaks_text, tone_of
 from e5ft.reporting.queries import LENGTH, MOST, within, won_and_lost
 from e5ft.reporting.record import FINAL, Query, read_run
-from e5ft.reporting.sweep_page import difference_cell, language_of_runs, paired_cell, verdict_text
+from e5ft.reporting.sweep_page import language_of_runs, verdict_text
 from e5ft.reporting.sweeps import of_rounds
+from e5ft.retrieval.overlap import leaking
+from e5ft.retrieval.significance import LEVEL
 from e5ft.retrieval.tables import difference_text, interval_text, short_number
-from e5ft.retrieval.verdict import BETTER, SAME, UNDECIDED, WORSE
+from e5ft.retrieval.verdict import BETTER, CHOSE, SAME, TOO_FEW, UNDECIDED, WORSE, outcome_word
 
 
 def compare_runs(folders: Sequence[Path], language: str = "auto", file: Path | None = None) -> tuple[Path, str]:
@@ -40,7 +42,7 @@ def compare_runs(folders: Sequence[Path], language: str = "auto", file: Path | N
         name = "-".join(name.replace("/", "_") for name in found.names)
         file = folders[0].parent / f"compare-{name[:100]}.html"
     write_text(file, compare_page(found, language_of_runs(language, found.runs)))
-    return file, found.verdict[0]
+    return file, found.verdict["word"]
 
 
 def compare_page(found: Comparison, language: str) -> str:
@@ -53,37 +55,35 @@ def compare_page(found: Comparison, language: str) -> str:
         Section(words["what"], [_facts(found, words)]),
         Section(words["again"], [Code(_command([run.folder for run in found.runs]))]),
     ]
-    tone = {BETTER: "good", WORSE: "bad"}.get(found.verdict[0], "") if len(found.runs) == 2 else ""
-    tone = "bad" if tone and _lost(found) else tone
+    tone = tone_of(found.verdict, *(run.summary for run in found.runs)) if len(found.runs) == 2 else ""
     return render(words["title"].format(names=", ".join(found.names)), language, _sentence(found, words), sections, tone=tone)
 
 
 def _sentence(found: Comparison, words: Mapping[str, Any]) -> str:
     results, first = found.sets[found.target], found.names[0]
     if len(results) > 2:
-        kinds: dict[str, list[str]] = {BETTER: [], WORSE: [], SAME: [], UNDECIDED: []}
-        for result in results[1:]:
-            pair = result.pair
-            kind = UNDECIDED if pair is None else SAME if not pair.is_apart else BETTER if pair.mean > 0 else WORSE
-            kinds[kind].append(found.names[result.run])
+        kinds: dict[str | None, list[str]] = {BETTER: [], WORSE: [], SAME: [], UNDECIDED: [], None: []}
+        for result, verdict in zip(results[1:], found.verdicts, strict=True):
+            kinds[None if result.pair is None else verdict["word"]].append(found.names[result.run])
         named = {kind: ", ".join(names) or words["nobody"] for kind, names in kinds.items()}
-        text = words["several"].format(set=found.target, a=first, better=named[BETTER], worse=named[WORSE], same=named[SAME])
-        return text + (f" {words['not_compared'].format(names=named[UNDECIDED])}" if kinds[UNDECIDED] else "")
-    (word, reason), pair, fields = found.verdict, found.last.pair, {"set": found.target, "a": first, "b": found.names[1]}
+        said = [words["several"].format(set=found.target, a=first, better=named[BETTER], worse=named[WORSE], same=named[SAME])]
+        for kind, word in ((UNDECIDED, "not_decided"), (None, "not_compared")):
+            said += [words[word].format(names=named[kind])] if kinds[kind] else []
+        return " ".join([*said, *leaks_text([run.summary for run in found.runs], words)])
+    verdict, pair, fields = found.verdict, found.last.pair, {"set": found.target, "a": first, "b": found.names[1]}
     if pair is None:
-        return words[word].format(reason=f"{_obstacle(found.last, words)}.", **fields)
-    why = (
-        "" if reason is None else words["seen"] if reason.startswith("no test set") else words["few"].format(queries=pair.queries)
-    )
+        return words[UNDECIDED].format(reason=f"{_obstacle(found.last, words)}.", **fields)
+    why = {None: "", CHOSE: words["seen"], TOO_FEW: words["few"].format(queries=pair.queries)}[verdict["because"]]
     change = {"metric": found.metric, "change": difference_text(pair.mean, pair.low, pair.high), "p": f"{pair.p_value:.2g}"}
-    lost = words["costs"].format(sets=", ".join(_lost(found))) if _lost(found) else ""
-    return f"{words[word].format(reason=why, **fields, **change)} {lost}".rstrip()
-
-
-def _lost(found: Comparison) -> list[str]:
-    """The sets beside the target on which the last run is below the first, by the paired interval."""
-    others = {name: results[-1].pair for name, results in found.sets.items() if name != found.target}
-    return [name for name, pair in others.items() if pair is not None and pair.high < 0]
+    lost = [name for name, result in verdict["keep"].items() if result["lost"]]
+    costs = [words["costs"].format(sets=", ".join(lost))] if lost else []
+    return " ".join(
+        [
+            words[verdict["word"]].format(reason=why, **fields, **change).rstrip(),
+            *costs,
+            *leaks_text([run.summary for run in found.runs], words),
+        ]
+    )
 
 
 def _scores(found: Comparison, name: str, words: Mapping[str, Any]) -> Table:
@@ -97,15 +97,28 @@ def _scores(found: Comparison, name: str, words: Mapping[str, Any]) -> Table:
         if entry is None:
             row = [None, None, None, words["not_measured"]]
         else:
-            scores, pair = entry["scores"], paired_cell(result.pair)
-            to = Cell(words["reference"], 0.0) if not result.run else pair if pair is not None else _obstacle(result, words)
-            gain = difference_cell(entry["differences"].get(found.metric))
-            row = [_score(scores.get("before"), found.metric), _score(scores.get("after"), found.metric), gain, to]
+            scores = entry["scores"]
+            to = Cell(words["reference"], 0.0) if not result.run else _against_first(found, result, name, words)
+            gain = change_cells(run.summary).get(name) if run.metric == found.metric else None
+            before = _score(scores.get("before"), found.metric)
+            if before is not None and run.summary.get("start_round") is not None:
+                before = Cell(f"{before.text} ({words['round'].format(number=run.summary['start_round'])})", before.value)
+            row = [before, _score(scores.get("after"), found.metric), gain, to]
         rows.append([found.names[result.run], *row, *([verdict_text(run, words)] if target else [])])
     lexical = (found.sets[name][0].entry or {"scores": {}})["scores"].get("bm25")
     if lexical is not None:
         rows.append([lexical["label"], None, _score(lexical, found.metric), None, None, *([None] if target else [])])
     return Table(columns, rows, caption=words["set_caption"].format(set=name, metric=found.metric), stacked=True)
+
+
+def _against_first(found: Comparison, result: SetResult, name: str, words: Mapping[str, Any]) -> Cell | str:
+    """A run less the first one on a set, in the colour that its verdict has; or why that cannot be said."""
+    verdict = found.verdicts[result.run - 1]
+    if result.pair is None:
+        return _obstacle(result, words)
+    known = any(leak.set == name for run in found.runs for leak in leaking(run.summary))
+    change = verdict if name == found.target else verdict["keep"][name]
+    return change_cell({"level": LEVEL, **change}, outcome_word(change), known)
 
 
 def _changes(found: Comparison, words: Mapping[str, Any]) -> list[Block]:
@@ -150,7 +163,7 @@ def _query(a: Query, b: Query, change: float, words: Mapping[str, Any]) -> list[
 def _settings(found: Comparison, words: Mapping[str, Any]) -> list[Block]:
     if not found.settings:
         return [Paragraph(words["no_difference"])]
-    rows = [[name, *(cut(value, 200) for value in values)] for name, values in found.settings.items()]
+    rows = [[name, *(cut(shareable(value), 200) for value in values)] for name, values in found.settings.items()]
     return [Table([words["setting"], *found.names], rows, search=len(rows) > 12, caption=words["differ_caption"])]
 
 
@@ -160,7 +173,7 @@ def _facts(found: Comparison, words: Mapping[str, Any]) -> Table:
         ended = datetime.fromtimestamp(run.date).strftime("%Y-%m-%d %H:%M")
         counted = [f"{value:,}" if isinstance(value, int) else "" for value in (rows, training.get("steps"))]
         time = "" if run.seconds is None else duration(run.seconds)
-        return [ended, run.model, run.data, *counted, run.weights, time, relative(run.folder)]
+        return [ended, shareable(run.model), shareable(run.data), *counted, run.weights, time, shareable(run.folder)]
 
     names = ("date", "base", "data", "rows", "steps", "weights", "time", "folder")
     rows = [[words[name], *values] for name, values in zip(names, zip(*map(of, found.runs), strict=True), strict=True)]
@@ -168,14 +181,14 @@ def _facts(found: Comparison, words: Mapping[str, Any]) -> Table:
 
 
 def _command(folders: Sequence[Path]) -> str:
-    return shlex.join(["python", "-m", "e5ft", "report", f"runs=[{','.join(map(relative, folders))}]"])
+    return shlex.join(["python", "-m", "e5ft", "report", f"runs=[{','.join(map(shareable, folders))}]"])
 
 
 def _obstacle(result: SetResult, words: Mapping[str, Any]) -> str:
     """Why a run does not compare to the first one."""
     if result.obstacle is None:
         return words["not_measured"]
-    return words[result.obstacle["kind"]].format(values=result.obstacle["values"])
+    return shareable(words[result.obstacle["kind"]].format(values=result.obstacle["values"]))
 
 
 def _score(entry: Mapping[str, Any] | None, metric: str) -> Cell | None:

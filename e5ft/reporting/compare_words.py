@@ -1,5 +1,6 @@
 """The sentences of a page that compares runs, in Korean and English."""
 
+from e5ft.reporting.run_words import RUN
 from e5ft.reporting.sweep_words import SWEEP
 
 COMPARE = {
@@ -9,9 +10,11 @@ COMPARE = {
         "WORSE": "{set}에서 {b}의 결과가 {a}보다 못합니다: {metric} {change}, p = {p}.",
         "NO DIFFERENCE": "{set}에서 두 실행({a}, {b})의 차이는 확인되지 않습니다: {metric} {change}, p = {p}.",
         "UNDECIDED": "{set}에서 두 실행({a}, {b}) 중 어느 쪽이 나은지 판단할 수 없습니다. {reason}",
-        "costs": SWEEP["ko"]["costs"],
+        "costs": RUN["ko"]["costs"],
+        "leaks": RUN["ko"]["leaks"],
         "several": "{set}에서 {a}보다 나은 실행: {better}. 못한 실행: {worse}. 차이가 확인되지 않은 실행: {same}.",
         "not_compared": "짝지어 비교할 수 없는 실행: {names}.",
+        "not_decided": "질의가 적거나 테스트 질의로 가중치를 골라 판단할 수 없는 실행: {names}.",
         "nobody": "없음",
         "few": "질의가 {queries}개뿐입니다.",
         "seen": "테스트 질의가 가중치를 고르는 데 쓰였습니다(data.eval_dir=DIR로 따로 두십시오).",
@@ -20,6 +23,7 @@ COMPARE = {
         "run": "실행",
         "before": "학습 전",
         "after": "학습 후",
+        "round": "라운드 {number} 모델",
         "gain": "학습 전과의 차이",
         "to": "{a} 대비 차이",
         "reference": "기준",
@@ -67,9 +71,11 @@ COMPARE = {
         "WORSE": "On {set}, {b} is worse than {a}: {metric} {change}, p = {p}.",
         "NO DIFFERENCE": "On {set}, no difference between {a} and {b} was shown: {metric} {change}, p = {p}.",
         "UNDECIDED": "On {set} it cannot be said whether {a} or {b} is better. {reason}",
-        "costs": SWEEP["en"]["costs"],
+        "costs": RUN["en"]["costs"],
+        "leaks": RUN["en"]["leaks"],
         "several": "On {set}, better than {a}: {better}. Worse: {worse}. No difference shown: {same}.",
         "not_compared": "Not compared query by query: {names}.",
+        "not_decided": "Undecided, for too few queries or because they chose the weights: {names}.",
         "nobody": "none",
         "few": "There are {queries} queries only.",
         "seen": "The test queries chose the weights (keep some apart: data.eval_dir=DIR).",
@@ -78,6 +84,7 @@ COMPARE = {
         "run": "run",
         "before": "before",
         "after": "after",
+        "round": "round {number}'s model",
         "gain": "after against before",
         "to": "to {a}",
         "reference": "reference",

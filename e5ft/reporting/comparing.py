@@ -1,18 +1,22 @@
 """Several finished runs side by side, each against the first, query by query where their sets are the same."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from e5ft.errors import DataError
+from e5ft.formatting import shareable
 from e5ft.reporting.facts import RunFacts, facts_of, jobs_of
 from e5ft.reporting.listing import relative
 from e5ft.reporting.paired import Paired, compare, difference_of_sets, in_one_order, read_saved
 from e5ft.reporting.record import FINAL
 from e5ft.reporting.sweeps import of_rounds, read_sweep
-from e5ft.retrieval.verdict import UNDECIDED, overall_verdict
+from e5ft.retrieval.verdict import UNDECIDED, keep_results, overall_verdict
 
 ABSENT = "–"
 # What says how a run was started, kept or told of, and nothing of what it is.
@@ -27,6 +31,7 @@ class SetResult:
         run: place of the run among those compared.
         entry: of the summary, with scores and differences on the set; None: the run did not measure it.
         pair: the run less the first one, by its main metric; None of the first, and where they do not compare.
+        changes: (Q, 1), the same of each query.
         obstacle: why they do not, as `paired.difference_of_sets` has it, or {"kind": "record", "values": (what is wrong,)}.
     """
 
@@ -34,6 +39,7 @@ class SetResult:
     entry: Mapping[str, Any] | None
     pair: Paired | None
     obstacle: Mapping[str, Any] | None
+    changes: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +70,23 @@ class Comparison:
         """The last run on that set."""
         return self.sets[self.target][-1]
 
+    @functools.cached_property
+    def verdicts(self) -> Sequence[Mapping[str, Any]]:
+        """Of each run but the first, against it: `verdict.overall_verdict`; the other sets are what must not get worse."""
+        found, seen = [], any(run.summary.get("chosen_on_test") for run in self.runs)
+        for place in range(1, len(self.runs)):
+            results = {name: of_set[place] for name, of_set in self.sets.items()}
+            pair = results.pop(self.target).pair
+            keep = keep_results({name: each.changes for name, each in results.items() if each.changes is not None})
+            difference = dataclasses.asdict(pair or Paired(0.0, 0.0, 0.0, 1.0, 0))
+            verdict = overall_verdict(difference, difference["queries"], keep, chosen_on_test=seen)
+            found.append(verdict if pair else {**verdict, "word": UNDECIDED, "because": None, "reason": None})
+        return found
+
     @property
-    def verdict(self) -> tuple[str, str | None]:
-        """The verdict's word on the last run against the first, and why it is undecided, where it is."""
-        pair, seen = self.last.pair, any(run.summary.get("chosen_on_test") for run in self.runs)
-        if pair is None:
-            return UNDECIDED, None
-        difference = {"mean": pair.mean, "low": pair.low, "high": pair.high, "p_value": pair.p_value}
-        found = overall_verdict(difference, pair.queries, {}, chosen_on_test=seen)
-        return found["word"], found["reason"]
+    def verdict(self) -> Mapping[str, Any]:
+        """That of the last run."""
+        return self.verdicts[-1]
 
 
 def comparison(folders: Sequence[Path]) -> Comparison:
@@ -116,8 +130,10 @@ def _result(runs: Sequence[RunFacts], place: int, name: str, metric: str) -> Set
     except DataError as error:
         return SetResult(place, entry, None, {"kind": "record", "values": (str(error),)})
     obstacle = difference_of_sets(ours, theirs)
-    pair = compare(*in_one_order([ours, theirs])) if obstacle is None else None
-    return SetResult(place, entry, pair, obstacle)
+    if obstacle is not None:
+        return SetResult(place, entry, None, obstacle)
+    values = in_one_order([ours, theirs])
+    return SetResult(place, entry, compare(*values), None, (values[0] - values[1])[:, None])
 
 
 def _entries(run: RunFacts) -> dict[str, Mapping[str, Any]]:
@@ -128,7 +144,7 @@ def _entries(run: RunFacts) -> dict[str, Mapping[str, Any]]:
 def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' last parts, or more of them where those are the same."""
     names = [folder.name if not folder.name.isdecimal() else f"{folder.parent.name}/{folder.name}" for folder in folders]
-    return names if len(set(names)) == len(names) else [relative(folder) for folder in folders]
+    return names if len(set(names)) == len(names) else [shareable(folder) for folder in folders]
 
 
 def _leaves(value: Any, path: str = "") -> Any:

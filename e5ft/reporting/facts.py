@@ -12,6 +12,7 @@ import yaml  # OmegaConf's and transformers' own parser
 
 from e5ft.errors import DataError
 from e5ft.files import read_json
+from e5ft.formatting import shareable
 from e5ft.retrieval.tables import cutoffs_of, headline, main_metric
 from e5ft.retrieval.verdict import verdict_words
 
@@ -32,7 +33,7 @@ class RunFacts:
             record cannot be read; waiting: a multirun's job that has not begun.
         date: seconds since the epoch, when its state was last written.
         seconds: that it has run, in all its legs; None: not known.
-        error: one line on why it did not finish; None where it did.
+        error: one line on why it did not finish, paths as others may see them; None where it did.
         step: the last one that was logged.
         start: dev metrics of the model before training.
         config: as config.yaml holds it; empty where it is not there.
@@ -79,6 +80,11 @@ class RunFacts:
     def dev_score(self) -> float | None:
         """The best score by it; None where nothing was measured on a dev set."""
         return self.summary["best"]["score"]
+
+    @property
+    def dev_set(self) -> str:
+        """The digest of the dev set by which it was measured; empty where the record, an older one, does not say."""
+        return str(self.summary.get("made", {}).get("digests", {}).get("dev set", ""))
 
     def scores(self, system: str) -> Mapping[str, Any] | None:
         """Label, metrics and intervals on the test set of before, bm25, after, hybrid or another system; None: not measured."""
@@ -152,7 +158,7 @@ def locate(name: str) -> Path:
     Raises:
         DataError: there is none.
     """
-    places = [Path(name), Path("outputs", name), Path("multirun", name)]
+    places = [Path(name).expanduser(), Path("outputs", name), Path("multirun", name)]
     found = next((place for place in places if is_run(place) or any(map(is_run, jobs_of(place)))), None)
     if found is None:
         raise DataError(f"runs={name}: no run is there; python -m e5ft runs lists those there are")
@@ -169,7 +175,7 @@ def _read(folder: Path) -> RunFacts:
         state = KILLED
     step, start = _log(folder)
     date, seconds = _time_of(file if file.is_file() else folder), status.get("seconds")
-    error = str(error).strip().splitlines()[0] if error else None
+    error = shareable(str(error).strip().splitlines()[0]) if error else None
     facts = RunFacts(folder, state, date, seconds, error, step, start, settings)
     if not facts.finished:
         return facts

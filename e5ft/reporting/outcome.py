@@ -1,16 +1,25 @@
 """Whether a training made retrieval better: the sentence that comes first, the tables of scores, and what to do next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from e5ft.reporting import plots
 from e5ft.reporting.html import Cell, Figure, Paragraph, Section, Table, number
 from e5ft.reporting.record import Run
-from e5ft.retrieval.overlap import Overlap
-from e5ft.retrieval.tables import FEW, cutoffs_of, headline, interval_text, least_seen, main_metric, short_number, verdict
-from e5ft.retrieval.verdict import BETTER, FEWEST, SAME, UNDECIDED, WORSE, overall_verdict
+from e5ft.retrieval.overlap import leaking
+from e5ft.retrieval.tables import FEW, cutoffs_of, difference_text, headline, interval_text, least_seen, main_metric, short_number
+from e5ft.retrieval.verdict import (
+    BETTER,
+    CHOSE,
+    FEWEST,
+    SAME,
+    UNDECIDED,
+    WORSE,
+    result_text,
+    set_outcomes,
+    verdict_of,
+)  # fmt: skip
 
-_TONES = {BETTER: "good", WORSE: "bad"}
 _FINDINGS = {BETTER: "won", WORSE: "lost", SAME: "same"}
 _SYSTEMS = ("before", "bm25", "after", "hybrid")
 
@@ -25,22 +34,13 @@ def metrics_of(summary: Mapping[str, Any]) -> list[str]:
     return headline(cutoffs_of(summary["scores"]["after"]["metrics"]))
 
 
-def verdict_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The verdict of the record; of older ones, which had none, by today's rule."""
-    if "verdict" in summary:
-        return summary["verdict"]
-    kept = summary.get("best", {}).get("step", 1) == 0
-    chosen = summary.get("chosen_on_test", False)
-    return overall_verdict(_difference(summary), _queries(summary), {}, base_kept=kept, chosen_on_test=chosen)
-
-
 def first_sentence(run: Run, words: Mapping[str, str]) -> tuple[str, str]:
     """The verdict in one sentence of the page's language, and its tone."""
     summary, metric = run.summary, metric_of(run.summary)
     found, difference = verdict_of(summary), _difference(summary)
     if found["word"] == UNDECIDED:
-        few = words["few"].format(queries=found["queries"], least=FEWEST)
-        finding = words["undecided"].format(reason=words["no_test"] if summary.get("chosen_on_test") else few)
+        few = words["few"].format(queries=_queries(summary), least=FEWEST)
+        finding = words["undecided"].format(reason=words["no_test"] if found["because"] == CHOSE else few)
     else:
         base = "base_refuted" if summary.get("best", {}).get("step") else "base"  # a keep set's doing; else the dev set's
         finding = words[base if found["base_kept"] else _FINDINGS[found["word"]]]
@@ -48,10 +48,48 @@ def first_sentence(run: Run, words: Mapping[str, str]) -> tuple[str, str]:
     ends = {name: f"{difference[end]:+.3f}" for name, end in (("change", "mean"), ("low", "low"), ("high", "high"))}
     where = {"set": summary["test_set"], "queries": f"{_queries(summary):,}", "metric": metric, "before": before, "after": after}
     sentence = words["sentence"].format(finding=finding, **where, **ends)
-    lost = [name for name, result in found.get("keep", {}).items() if result["lost"]]
-    if lost:
-        sentence += words["costs"].format(sets=", ".join(lost))
-    return sentence, "bad" if lost else _TONES.get(found["word"], "")
+    return sentence + caveats(summary, words), tone_of(found, summary)
+
+
+def caveats(summary: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    """What the first sentence may not be read without: sets that lost, and sets whose queries were trained on; empty without any."""
+    lost = [name for name, result in verdict_of(summary)["keep"].items() if result["lost"]]
+    said = [words["costs"].format(sets=", ".join(lost))] if lost else []
+    return "".join(f" {text}" for text in [*said, *leaks_text([summary], words)])
+
+
+def leaks_text(summaries: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> list[str]:
+    """The sentence on reported sets whose queries were trained on, with how many of how many; none where there are none."""
+    found = (leak for summary in summaries for leak in leaking(summary))
+    sets = dict.fromkeys(f"{leak.set} {leak.shared_queries + leak.near_queries:,}/{leak.queries:,}" for leak in found)
+    return [words["leaks"].format(sets=", ".join(sets))] if sets else []
+
+
+def tone_of(verdict: Mapping[str, Any], *summaries: Mapping[str, Any]) -> str:
+    """The colour of a verdict on runs: good only where nothing was lost elsewhere and no reported set leaks."""
+    if verdict["costs_elsewhere"] or verdict["word"] == WORSE:
+        return "bad"
+    return "good" if verdict["word"] == BETTER and not any(map(leaking, summaries)) else ""
+
+
+def change_cell(change: Mapping[str, float], word: str, known: bool = False) -> Cell:
+    """A set's paired difference with its interval, in the colour of what the verdict says of it.
+
+    Args:
+        change: mean, low, high and level.
+        word: of `verdict.outcome_word`.
+        known: whether the set's queries were trained on: then no gain is coloured.
+    """
+    tone = {"gained": "" if known else "good", "lost": "bad"}.get(word, "")
+    return Cell(result_text(change), change["mean"], tone=tone)
+
+
+def change_cells(summary: Mapping[str, Any]) -> dict[str, Cell]:
+    """Set -> `change_cell` of a run, after against before; empty of a record that lacks the differences."""
+    if metric_of(summary) not in summary.get("differences", {}):
+        return {}
+    known = {leak.set for leak in leaking(summary)}
+    return {each.set: change_cell(each.change, each.word, each.set in known) for each in set_outcomes(summary)[1]}
 
 
 def outcome(run: Run, words: Mapping[str, str]) -> Section:
@@ -82,8 +120,10 @@ def following(run: Run, words: Mapping[str, str]) -> Section:
         lines.append(words["next_undecided"].format(least=FEWEST))
     elif found["word"] != BETTER:
         lines.append(words["next_same"])
-    elif not (beaten or summary.get("random_weights")):
+    elif not (beaten or summary.get("random_weights") or leaking(summary)):
         lines.append(words["next_won"])
+    if leaking(summary):
+        lines.append(words["next_leak"])
     if found["costs_elsewhere"]:
         lines.append(words["next_costs"])
     return Section(words["next"], [Paragraph(line) for line in lines])
@@ -107,7 +147,7 @@ def _in_words(summary: Mapping[str, Any], words: Mapping[str, str]) -> str:
 
 
 def _systems(summary: Mapping[str, Any], words: Mapping[str, str]) -> Table:
-    metrics, rows = metrics_of(summary), []
+    metrics, rows, changes = metrics_of(summary), [], change_cells(summary)
     for system, entry in summary["scores"].items():
         if system == "hybrid_before":
             continue
@@ -119,7 +159,9 @@ def _systems(summary: Mapping[str, Any], words: Mapping[str, str]) -> Table:
     cells = []
     for metric in metrics:
         found = summary["differences"].get(metric)
-        cells.append("–" if found is None else Cell(_change(found), found["mean"], f"p = {found['p_value']:.2g}", _tone(found)))
+        change = "" if found is None else difference_text(found["mean"], found["low"], found["high"])
+        tone = changes[summary["test_set"]].tone if metric == metric_of(summary) else ""
+        cells.append("–" if found is None else Cell(change, found["mean"], f"p = {found['p_value']:.2g}", tone))
     rows.append([f"{words['difference']}: {words['after']} − {words['before']}", *cells])
     counts = {"queries": f"{_queries(summary):,}", "passages": f"{summary['passages']:,}"}
     caption = words["systems"].format(set=summary["test_set"], **counts)
@@ -127,13 +169,12 @@ def _systems(summary: Mapping[str, Any], words: Mapping[str, str]) -> Table:
 
 
 def _keep(summary: Mapping[str, Any], words: Mapping[str, str]) -> Table:
-    metric, rows = metric_of(summary), []
-    names = {"gained": words["gained"], "lost": words["dropped"], "kept": words["kept"]}
-    for name, kind, entry in [(summary["test_set"], "target", summary), *((e["set"], "keep", e) for e in summary["keep"])]:
-        found = entry["differences"][metric]
-        figures = [number(entry["scores"][when]["metrics"][metric]) for when in ("before", "after")]
-        change, result = Cell(_change(found), found["mean"], tone=_tone(found)), verdict(found)
-        rows.append([name, words[kind], *figures, change, Cell(names[result], tone=_tone(found))])
+    (metric, outcomes), changes, rows = set_outcomes(summary), change_cells(summary), []
+    names = {"gained": words["gained"], "lost": words["dropped"], "kept": words["kept"], "undecided": words["open"]}
+    for each in outcomes:
+        change = changes[each.set]
+        result = Cell(names[each.word], tone=change.tone)
+        rows.append([each.set, words[each.kind], number(each.before), number(each.after), change, result])
     columns = [
         words["set"],
         words["kind"],
@@ -150,11 +191,8 @@ def _notes(summary: Mapping[str, Any], words: Mapping[str, str]) -> list[str]:
         lines.append(words["no_test"])
     if _queries(summary) < FEW:
         lines.append(words["few_queries"].format(queries=_queries(summary), least=least_seen(_queries(summary), found)))
-    reported = {summary["test_set"], *(entry["set"] for entry in summary.get("keep", ()))}
-    for overlap in (Overlap(**entry) for entry in summary.get("overlap", ())):
-        if overlap.set in reported and overlap.leaks:
-            shared = overlap.shared_queries + overlap.near_queries
-            lines.append(words["leak"].format(set=overlap.set, shared=shared, queries=overlap.queries))
+    for leak in leaking(summary):
+        lines.append(words["leak"].format(set=leak.set, shared=leak.shared_queries + leak.near_queries, queries=leak.queries))
     return lines
 
 
@@ -181,11 +219,3 @@ def _difference(summary: Mapping[str, Any]) -> Mapping[str, float]:
 
 def _queries(summary: Mapping[str, Any]) -> int:
     return summary["queries"]
-
-
-def _change(difference: Mapping[str, float]) -> str:
-    return f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
-
-
-def _tone(difference: Mapping[str, float]) -> str:
-    return {"gained": "good", "lost": "bad", "kept": ""}[verdict(difference)]

@@ -6,12 +6,13 @@ import re
 import statistics
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from e5ft.reporting.html import Block, Cell, Column, Details, Paragraph, Section, Table, cut, number
 from e5ft.reporting.outcome import metric_of
 from e5ft.reporting.record import BASE, BM25, FINAL, Query, Run
 from e5ft.retrieval.tables import cutoffs_of
+from e5ft.retrieval.verdict import result_text, set_outcomes
 
 MOST = 300  # queries of each kind that the page shows
 LENGTH = 400  # characters of a text
@@ -22,6 +23,7 @@ _RARE = 2  # passages of the record that a rare letter pair is in at most
 _CLEAR = 0.6  # share of the pairs in which one group has more, from which on a trait stands out
 _P = 0.01
 _SOURCES = 12
+_EXAMPLES = 5  # of the largest losses
 _ID = 60
 
 
@@ -82,14 +84,48 @@ def changed(run: Run, words: Mapping[str, str]) -> Section:
     rows = {better: [_row(change, depth, words) for change in part[:MOST]] for better, part in ((True, won), (False, lost))}
     shown = within(rows[True], rows[False])
     if len(won) + len(lost) > sum(map(len, shown)):
-        place = f"eval/{run.summary['test_set']}/{FINAL}/per_query.jsonl"
-        counts = {"won": len(shown[0]), "lost": len(shown[1]), "length": LENGTH, "place": place}
+        counts = {"won": len(shown[0]), "lost": len(shown[1]), "length": LENGTH, "place": _file_of(run.summary["test_set"])}
         blocks.append(Paragraph(words["cut_list"].format(**counts), "note"))
     texts = any(change.after.text is not None for change in won + lost)
     if won or lost:
         blocks.append(Paragraph(words["found_note" if texts else "no_texts"], "note"))
         blocks.append(_table(shown[0] + shown[1], words, texts))
     return Section(words["changed"], blocks)
+
+
+def worse(run: Run, words: Mapping[str, str]) -> Section:
+    """Where it got worse: the keep sets, how many queries of the test set, what these have in common, and the largest losses."""
+    depth, name = depth_of(run), run.summary["test_set"]
+    won, lost, _ = changes_of(run, depth)
+    queries, before = (run.queries(name, system) for system in (FINAL, BASE))
+    blocks = _keep_sets(run, words)
+    if not lost:
+        return Section(words["worse"], [*blocks, Paragraph(words["worse_none"].format(set=name, queries=len(queries)))])
+    kinds = Counter(change.kind for change in lost)
+    counts = {"lost": len(lost), "won": len(won), "queries": len(queries), "share": per_cent(len(lost) / len(queries))}
+    told = {"set": name, "depth": depth, "first": kinds["first_lost"], "within": kinds["within_lost"], "list": words["changed"]}
+    blocks.append(Paragraph(words["worse_text"].format(**counts, **told)))
+    ids = {change.after.identifier for change in lost}
+    rest = [query for query in queries.values() if query.identifier not in ids]
+    groups = Groups(words["lost_ones"], words["all_ones"], words["lost_share"], [change.after for change in lost], rest, before)
+    blocks += common(groups, words)
+    texts = any(change.after.text is not None for change in lost)
+    table = _table([_row(change, depth, words) for change in lost[:_EXAMPLES]], words, texts)
+    caption = words["worse_caption"].format(count=len(table.rows))
+    return Section(words["worse"], [*blocks, dataclasses.replace(table, filters=(), search=False, caption=caption)])
+
+
+def _keep_sets(run: Run, words: Mapping[str, str]) -> list[Block]:
+    """What became of the sets that must not get worse, as the verdict has it."""
+    metric, outcomes = set_outcomes(run.summary)
+    keep = [each for each in outcomes if each.kind == "keep"]
+    if not keep:
+        return [Paragraph(words["worse_no_keep"], "note")]
+    lost = [each for each in keep if each.word == "lost"]
+    if not lost:
+        return [Paragraph(words["worse_no_set"].format(sets=", ".join(each.set for each in keep)))]
+    told = [{"set": each.set, "metric": metric, "change": result_text(each.change), "file": _file_of(each.set)} for each in lost]
+    return [Paragraph(words["worse_set"].format(**each), "bad") for each in told]
 
 
 def worst(run: Run, words: Mapping[str, str]) -> Section:
@@ -102,11 +138,7 @@ def worst(run: Run, words: Mapping[str, str]) -> Section:
         return Section(words["worst"], [Paragraph(words["worst_none"].format(depth=depth))])
     counts = {"depth": depth, "queries": len(queries), "count": len(missed), "share": per_cent(len(missed) / len(queries))}
     blocks: list[Block] = [Paragraph(words["worst_text"].format(**counts))]
-    if min(len(missed), len(found)) < _FEWEST:
-        blocks.append(Paragraph(words["worst_few"], "note"))
-    else:
-        blocks += _traits(missed, found, words) if missed[0].text is not None else []
-        blocks += _sources(missed, found, words)
+    blocks += common(Groups(words["missed_ones"], words["found_ones"], words["failed"], missed, found), words)
     rows, room = [], BYTES // 10
     for query in missed[:_LISTED]:
         first = query.top[0].text if query.top else None
@@ -195,36 +227,81 @@ def _size(row: Iterable[Cell]) -> int:
     return sum(len(html.escape(f"{cell.text}{cell.hint or ''}{cell.hint or ''}").encode()) + 120 for cell in row)
 
 
-def _traits(missed: Sequence[Query], found: Sequence[Query], words: Mapping[str, str]) -> list[Block]:
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """Queries that something happened to, and those that it did not.
+
+    Attributes:
+        name: of the group, for a reader.
+        against: what its medians are shown beside: the rest, or all.
+        share: heading of the group's share of a source.
+        group, rest: the queries.
+        before: query's identifier -> what the model before training made of it, where the rank that it gave is looked at: then
+            medians of all queries are shown, and what could not get worse is not compared by that rank. None: it is not.
+    """
+
+    name: str
+    against: str
+    share: str
+    group: Sequence[Query]
+    rest: Sequence[Query]
+    before: Mapping[str, Query] | None = None
+
+
+def common(groups: Groups, words: Mapping[str, str]) -> list[Block]:
+    """What a group of queries has in common, where that is more than chance; else that nothing was found, or that they are few."""
+    if min(len(groups.group), len(groups.rest)) < _FEWEST:
+        return [Paragraph(words["worst_few"], "note")]
+    sentences, traits = _traits(groups, words)
+    told, sources = _sources(groups, words)
+    said = [Paragraph(sentence) for sentence in [*sentences, *told] or [words["trait_none"]]]
+    return [*said, *([Details(words["compared"], [*traits, *sources])] if traits or sources else [])]
+
+
+def _traits(groups: Groups, words: Mapping[str, str]) -> tuple[list[str], list[Block]]:
+    """The traits that stand out, as sentences, and a table of all."""
     from scipy.stats import mannwhitneyu
 
-    texts = {p.identifier: p.text for q in (*missed, *found) for p in (*q.answers, *q.top) if p.text}
+    texts = {p.identifier: p.text for q in (*groups.group, *groups.rest) for p in (*q.answers, *q.top) if p.text}
     spread = Counter(pair for text in texts.values() for pair in _pairs(text))
-    measures = {
+    measures: dict[str, Callable[[Query], float]] = {
         "query_length": lambda query: len(query.text),
         "answer_length": lambda query: len(query.wanted or ""),
         "rare": lambda query: _share(query, {pair for pair in _pairs(query.text) if spread[pair] <= _RARE}),
         "overlap": lambda query: _share(query, _pairs(query.wanted or "")),
         "answers_count": lambda query: len(query.answers),
     }
+    measures = measures if groups.group[0].text is not None else {}
+    before = groups.before or {}
+    if before:
+        measures["rank_before"] = lambda query: before[query.identifier].rank
     rows, sentences = [], []
     for name, measure in measures.items():
-        groups = [[float(measure(query)) for query in part] for part in (missed, found)]
-        test = mannwhitneyu(*groups)
-        larger = float(test.statistic) / (len(missed) * len(found))
-        clear = bool(test.pvalue < _P and max(larger, 1 - larger) >= _CLEAR)
+        parts = [groups.group, groups.rest]
+        if name == "rank_before":  # who had no rank had none to lose
+            parts = [[query for query in part if before[query.identifier].rank is not None] for part in parts]
+        if min(map(len, parts)) < _FEWEST:
+            continue
+        values = [[float(measure(query)) for query in part] for part in parts]
+        test = mannwhitneyu(*values)
+        larger = float(test.statistic) / (len(values[0]) * len(values[1]))
         form = ".2f" if name in ("rare", "overlap") else ".0f"
-        medians = [number(statistics.median(group), form) for group in groups]
+        beside = values[0] + values[1] if before else values[1]
+        medians = [number(statistics.median(each), form) for each in (values[0], beside)]
+        differs = medians[0].text != medians[1].text
+        clear = bool(test.pvalue < _P and max(larger, 1 - larger) >= _CLEAR and differs)
         rows.append([words[name], *medians, Cell(words["yes" if clear else "no"], hint=words["stands_out_hint"])])
         if clear:
             sentence = words["trait_larger" if larger > 0.5 else "trait_smaller"]
-            sentences.append(sentence.format(trait=words[name], worst=medians[0].text, others=medians[1].text))
-    columns = [words["trait"], (words["worst_group"], True), (words["other_group"], True), words["stands_out"]]
-    return [
-        *(Paragraph(sentence) for sentence in sentences or [words["trait_none"]]),
-        Table(columns, rows, caption=words["worst_traits"], stacked=True),
-        Paragraph(words["rare_note"].format(texts=f"{len(texts):,}", most=_RARE), "note"),
-    ]
+            told = {"group": groups.name, "against": groups.against, "trait": words[name]}
+            sentences.append(sentence.format(**told, own=medians[0].text, others=medians[1].text))
+    if not rows:
+        return [], []
+    columns = [words["trait"], *((words["median"].format(group=name), True) for name in (groups.name, groups.against))]
+    table = Table([*columns, words["stands_out"]], rows, caption=words["traits"], stacked=True)
+    notes = [words["rare_note"].format(texts=f"{len(texts):,}", most=_RARE)] if texts else []
+    notes += [words["rank_note"]] if before else []
+    return sentences, [table, *(Paragraph(note, "note") for note in notes)]
 
 
 def _share(query: Query, pairs: set[str]) -> float:
@@ -239,17 +316,29 @@ def _pairs(text: str) -> set[str]:
     return {word[place : place + 2] for word in words for place in range(max(len(word) - 1, 1))}
 
 
-def _sources(missed: Sequence[Query], found: Sequence[Query], words: Mapping[str, str]) -> list[Block]:
-    """The share that is not found by what stands before the first digit of the ids, where that tells sources apart."""
-    groups: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for place, part in enumerate((missed, found)):
+def _sources(groups: Groups, words: Mapping[str, str]) -> tuple[list[str], list[Block]]:
+    """The group's share by what stands before the first digit of the ids, where that tells sources apart; in words where it stands out."""
+    from scipy.stats import fisher_exact
+
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for place, part in enumerate((groups.group, groups.rest)):
         for query in part:
-            groups[re.split(r"\d", query.identifier, maxsplit=1)[0].rstrip("-_:./#")][place] += 1
-    if not 2 <= len(groups) <= _SOURCES:
-        return []
-    rows = [
-        [name or "–", sum(counts), Cell(per_cent(counts[0] / sum(counts)), counts[0] / sum(counts))]
-        for name, counts in sorted(groups.items(), key=lambda item: -item[1][0] / sum(item[1]))
-    ]
-    columns = [words["source"], (words["queries"], True), (words["failed"], True)]
-    return [Table(columns, rows, sortable=True, caption=words["sources_table"])]
+            counts[re.split(r"\d", query.identifier, maxsplit=1)[0].rstrip("-_:./#")][place] += 1
+    if not 2 <= len(counts) <= _SOURCES:
+        return [], []
+    total, rows, sentences = (len(groups.group), len(groups.rest)), [], []
+    for name, (inside, outside) in sorted(counts.items(), key=lambda item: -item[1][0] / sum(item[1])):
+        share = inside / (inside + outside)
+        rows.append([name or "–", inside + outside, Cell(per_cent(share), share)])
+        others = [total[0] - inside, total[1] - outside]
+        test = fisher_exact([[inside, outside], others], alternative="greater")
+        if inside >= _FEWEST and test.pvalue < _P / len(counts):
+            told = {"source": name or "–", "share": per_cent(share), "others": per_cent(others[0] / sum(others))}
+            sentences.append(words["source_more"].format(group=groups.name, **told))
+    columns = [words["source"], (words["queries"], True), (groups.share, True)]
+    return sentences, [Table(columns, rows, sortable=True, caption=words["sources_table"])]
+
+
+def _file_of(set_name: str) -> str:
+    """Where the queries of a set stand whole, in the run's folder."""
+    return f"eval/{set_name}/{FINAL}/per_query.jsonl"

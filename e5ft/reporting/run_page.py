@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-from e5ft.formatting import duration
+from e5ft.formatting import duration, shareable
 from e5ft.reporting.curves import training
 from e5ft.reporting.html import Block, Code, Details, Facts, Paragraph, Section, render
 from e5ft.reporting.outcome import first_sentence, following, outcome
-from e5ft.reporting.queries import changed, per_cent, worst
+from e5ft.reporting.queries import changed, per_cent, worse, worst
 from e5ft.reporting.record import FINAL, Run, read_run
-from e5ft.reporting.run_words import RUN
 from e5ft.reporting.scores import scores_and_threshold
-from e5ft.reporting.words import page_language
+from e5ft.reporting.words import page_language, words_of
 
 PAGE = "report.html"
 _CONFIG = 60_000  # characters of config.yaml that the page holds
@@ -31,9 +30,9 @@ def run_page(folder: Path | str, language: str = "auto") -> str:
     run = read_run(folder)
     if language == "auto":
         language = "ko" if run.summary.get("data", {}).get("language") else page_language(language, _sample(run))
-    words = RUN[language]
+    words = words_of(language, run.summary.get("start_round"))
     sentence, tone = first_sentence(run, words)
-    parts = (outcome, following, changed, worst, scores_and_threshold, training, again)
+    parts = (outcome, following, worse, changed, worst, scores_and_threshold, training, again)
     return render(words["title"].format(name=run.name), language, sentence, [part(run, words) for part in parts], tone=tone)
 
 
@@ -52,14 +51,14 @@ def again(run: Run, words: Mapping[str, str]) -> Section:
         "digests": _pairs(made.get("digests")),
         "versions": _pairs(made.get("versions")),
     }
-    pairs = [(words[name], words["unknown"] if value is None else value) for name, value in facts.items()]
+    pairs = [(words[name], words["unknown"] if value is None else shareable(value)) for name, value in facts.items()]
     blocks: list[Block] = [Facts(pairs)]
     if "command" in made:
-        blocks += [Paragraph(words["again_command"]), Code(made["command"])]
+        blocks += [Paragraph(words["again_command"]), Code(shareable(made["command"]))]
     else:
         blocks.append(Paragraph(words["no_command"], "note"))
     if run.config:
-        blocks.append(Details(words["settings"], [Code(run.config[:_CONFIG])]))
+        blocks.append(Details(words["settings"], [Code(shareable(run.config[:_CONFIG]))]))
     return Section(words["again"], blocks)
 
 

@@ -10,7 +10,7 @@ from e5ft.reporting.html import Block, Cell, Details, Figure, Paragraph, Section
 from e5ft.reporting.queries import per_cent
 from e5ft.reporting.record import BASE, FINAL, Query, Run
 from e5ft.retrieval.tables import short_number
-from e5ft.retrieval.threshold import TARGETS
+from e5ft.retrieval.threshold import TARGETS, is_of_few
 
 _POINTS = 200  # thresholds of the curve
 _FEWEST = 0.05  # share of the queries that are still answered at the highest of them
@@ -43,9 +43,10 @@ def scores_and_threshold(run: Run, words: Mapping[str, str]) -> Section:
 def _threshold(summary: Mapping[str, Any], words: Mapping[str, str]) -> list[Block]:
     threshold = summary.get("threshold")
     if threshold is None:
-        no_dev = summary.get("chosen_on_test")
-        why = "threshold_unknown" if "threshold" not in summary else "threshold_no_dev" if no_dev else "threshold_none"
-        return [Paragraph(words[why].format(least=f"{100 * TARGETS[-1]:g}"), "note")]
+        lack = summary.get("no_threshold") or {"why": "", "queries": 0}
+        why = {"few": "threshold_few", "never": "threshold_never"}.get(lack["why"], "threshold_none")
+        why = "threshold_unknown" if "threshold" not in summary else "threshold_no_dev" if summary.get("chosen_on_test") else why
+        return [Paragraph(words[why].format(least=f"{100 * TARGETS[-1]:g}", queries=f"{lack['queries']:,}"), "note")]
     value, parts = _value(threshold), {part: threshold[part] for part in ("dev", "test") if threshold.get(part) is not None}
     told, rows = {"value": value}, []
     for part, figures in parts.items():
@@ -58,6 +59,10 @@ def _threshold(summary: Mapping[str, Any], words: Mapping[str, str]) -> list[Blo
     if "test" in parts:
         checked = "threshold_test" if parts["test"]["answered"] else "threshold_test_none"
     sentence = f"{words['threshold']} {words[checked]}".format(**told)
+    if is_of_few(threshold):
+        dev, ends = parts["dev"], map(per_cent, parts["dev"].get("precision_interval") or (0.0, 1.0))
+        counts = {"answered": f"{round(dev['answered'] * dev['queries']):,}", "queries": f"{dev['queries']:,}"}
+        sentence += " " + words["threshold_of_few"].format(**counts, **dict(zip(("low", "high"), ends, strict=True)))
     columns = [words["threshold_on"], *((words[name], True) for name in ("queries", "answered", "precision", "recall"))]
     table = Table(columns, rows, caption=words["threshold_table"].format(value=value), stacked=True)
     rule = words["rule_text"].format(target=f"{100 * threshold['target']:g}")

@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from e5ft.files import write_text
-from e5ft.formatting import duration
+from e5ft.formatting import duration, shareable
 from e5ft.reporting.effects import ABSENT, Level, effects
 from e5ft.reporting.facts import RunFacts
 from e5ft.reporting.html import Block, Cell, Code, Column, Facts, Figure, Paragraph, Section, Table, number, render
-from e5ft.reporting.listing import relative
+from e5ft.reporting.outcome import caveats, change_cells, tone_of
 from e5ft.reporting.paired import Paired
 from e5ft.reporting.parallel import parallel
 from e5ft.reporting.plots import intervals
 from e5ft.reporting.run_page import PAGE
 from e5ft.reporting.sweep_words import SWEEP
-from e5ft.reporting.sweeps import Sweep, read_plan
+from e5ft.reporting.sweeps import Job, Sweep, read_plan
 from e5ft.reporting.words import LANGUAGES
 from e5ft.retrieval.tables import difference_text, interval_text, short_number
-from e5ft.retrieval.verdict import BETTER, WORSE
+from e5ft.retrieval.verdict import verdict_of
 
 MOST_LEVELS = 40  # of a setting that the figure of effects shows
 
@@ -57,9 +57,8 @@ def sweep_page(sweep: Sweep, language: str) -> str:
     sections += _unfinished(sweep, words)
     sections.append(Section(words["fixed"], _fixed(sweep, words)))
     title = words["title"].format(name=sweep.folder.name, count=len(sweep.jobs))
-    tone = {BETTER: "good", WORSE: "bad"}.get(sweep.verdict, "") if sweep.chosen else ""
-    costs = best is not None and best.facts.summary.get("verdict", {}).get("costs_elsewhere")
-    return render(title, language, _sentence(sweep, words), sections, tone="bad" if costs else tone)
+    tone = tone_of(verdict_of(best.facts.summary), best.facts.summary) if sweep.chosen else ""
+    return render(title, language, _sentence(sweep, words), sections, tone=tone)
 
 
 def _sentence(sweep: Sweep, words: Mapping[str, Any]) -> str:
@@ -69,8 +68,13 @@ def _sentence(sweep: Sweep, words: Mapping[str, Any]) -> str:
         return " ".join([*said, words["none"]])
     given, (above, near) = sweep.given(best), sweep.above_and_near()
     if not sweep.chosen:
-        return " ".join([*said, words["unmeasured"].format(number=best.number)])
+        return " ".join([*said, words["all_apart" if sweep.apart else "unmeasured"].format(number=best.number)])
     said.append(words["take" if given else "take_only"].format(number=best.number, given=given))
+    if sweep.rescored:
+        said.append(words["rescored"])
+    if sweep.apart:
+        counts = {"count": len(sweep.ranked), "apart": ", ".join(sweep.apart)}
+        said.append(words["apart_dev"].format(**counts))
     if above and sweep.set == "dev":
         said.append(words["above"].format(above=", ".join(above)))
     if near:
@@ -83,15 +87,12 @@ def _sentence(sweep: Sweep, words: Mapping[str, Any]) -> str:
         change = difference_text(*(change[end] for end in ("mean", "low", "high")))
         gain = {"set": facts.summary["test_set"], "metric": facts.metric, "before": before, "after": after, "change": change}
         said.append(words["gain"].format(**gain))
-    lost = [name for name, result in facts.summary.get("verdict", {}).get("keep", {}).items() if result["lost"]]
-    if lost:
-        said.append(words["costs"].format(sets=", ".join(lost)))
-    return " ".join(said)
+    return " ".join(said) + caveats(facts.summary, words)
 
 
 def _chosen(sweep: Sweep, words: Mapping[str, Any]) -> list[Block]:
     best, facts = sweep.best, sweep.best.facts
-    folder = relative(facts.folder)
+    folder = shareable(facts.folder)
     pairs = [
         (words["job"], best.number),
         (words["settings"], sweep.given(best) or ABSENT),
@@ -105,9 +106,9 @@ def _chosen(sweep: Sweep, words: Mapping[str, Any]) -> list[Block]:
     blocks += [Facts(pairs), Paragraph(words["flattered_test" if facts.summary.get("chosen_on_test") else "flattered"], "note")]
     given = [f"{field}={value}" for field, value in best.overrides.items() if field != "name"]
     command = facts.summary.get("made", {}).get("command") or shlex.join(["python", "train.py", *given])
-    blocks += [Paragraph(words["repeat"]), Code(command)]
+    blocks += [Paragraph(words["repeat"]), Code(shareable(command))]
     if sweep.behind():
-        other = relative(sweep.jobs[min(sweep.behind())].facts.folder)
+        other = shareable(sweep.jobs[min(sweep.behind())].facts.folder)
         blocks += [Paragraph(words["compare"]), Code(shlex.join(["python", "-m", "e5ft", "report", f"runs=[{other},{folder}]"]))]
     return blocks
 
@@ -129,22 +130,24 @@ def _jobs(sweep: Sweep, words: Mapping[str, Any]) -> Table:
         each, done = job.facts, job.facts.finished
         row = [job.number, *(_setting(job.overrides.get(field, ABSENT)) for field in sweep.fields)]
         state = Cell(words["states"].get(each.state, each.state), tone="bad" if each.error is not None else "")
-        row += [_verdict(each, words) if done else state, number(each.dev_score) if done else None]
+        row += [_verdict(each, words) if done else state, _dev_score(job, sweep, words) if done else None]
         first = Cell(words["best" if sweep.chosen else "reference"], 0.0)
         row += [paired_cell(behind.get(place)) if place else first] if behind else []
-        row += [score_cell(each, "after"), gain_cell(each)] if done else [None, None]
-        changes = {entry["set"]: entry["differences"].get(each.metric) for entry in each.summary.get("keep", ())}
-        row += [difference_cell(changes.get(name)) for name in keep]
+        changes = change_cells(each.summary) if done else {}
+        row += [score_cell(each, "after"), changes.get(each.summary["test_set"])] if done else [None, None]
+        row += [changes.get(name) for name in keep]
         time = None if each.seconds is None else Cell(duration(each.seconds), each.seconds)
         rows.append([*row, time])
     for name in ("before", "bm25") if best is not None else ():
         entry = facts.scores(name)
         if entry is not None and all(_same(entry, job.facts, name) for job in sweep.jobs if job.facts.finished):
             row: list[Any] = [words["before"] if name == "before" else entry["label"], *[None] * (len(columns) - 1)]
-            row[2 + len(sweep.fields)] = number(facts.start.get(facts.objective)) if name == "before" else None
+            row[2 + len(sweep.fields)] = (
+                number(facts.start.get(facts.objective)) if name == "before" and not sweep.rescored else None
+            )
             row[3 + len(sweep.fields) + bool(behind)] = score_cell(facts, name)
             rows.append(row)
-    caption = words["all_caption"].format(folder=relative(sweep.folder))
+    caption = words["all_caption"].format(folder=shareable(sweep.folder))
     return Table(columns, rows, sortable=True, search=len(rows) > 12, caption=caption, stacked=True)
 
 
@@ -183,11 +186,11 @@ def _level(field: str, level: Level, is_reference: bool, words: Mapping[str, Any
 
 def _parallel(sweep: Sweep, words: Mapping[str, Any]) -> list[Section]:
     """One line a finished job, from setting to setting to the dev score; none where there is nothing to see."""
-    finished = [job for job in sweep.jobs if job.facts.finished and job.facts.dev_score is not None]
+    finished = sweep.ranked if sweep.best is not None else []
     if len(finished) < 2 or not sweep.fields:
         return []
     axes = {field: [job.overrides.get(field, ABSENT) for job in finished] for field in sweep.fields}
-    scores = [job.facts.dev_score for job in finished]
+    scores = [job.score for job in finished]
     name = words["dev_score"].format(metric=finished[0].facts.objective)
     said = "; ".join(f"{sweep.given(job)}: {name} {short_number(score)}" for job, score in zip(finished, scores, strict=True))
     return [Section(words["parallel"], [Figure(parallel(axes, name, scores), words["parallel_caption"], said)])]
@@ -210,7 +213,7 @@ def _fixed(sweep: Sweep, words: Mapping[str, Any]) -> list[Block]:
     shared = sweep.jobs[0].overrides if sweep.jobs else {}
     pairs = [(field, value) for field, value in shared.items() if field not in sweep.fields]
     _, given = read_plan(sweep.folder)
-    command = [Paragraph(words["command"]), Code(shlex.join(["python", "train.py", "-m", *given]))] if given else []
+    command = [Paragraph(words["command"]), Code(shareable(shlex.join(["python", "train.py", "-m", *given])))] if given else []
     return [*([Facts(pairs)] if pairs else []), *command]
 
 
@@ -220,9 +223,7 @@ def verdict_text(facts: RunFacts, words: Mapping[str, Any]) -> str:
 
 
 def _verdict(facts: RunFacts, words: Mapping[str, Any]) -> Cell:
-    verdict = facts.summary.get("verdict", {})
-    tone = "bad" if verdict.get("costs_elsewhere") else {BETTER: "good", WORSE: "bad"}.get(verdict.get("word"), "")
-    return Cell(verdict_text(facts, words), tone=tone)
+    return Cell(verdict_text(facts, words), tone=tone_of(verdict_of(facts.summary), facts.summary))
 
 
 def score_cell(facts: RunFacts, system: str) -> Cell | None:
@@ -234,22 +235,18 @@ def score_cell(facts: RunFacts, system: str) -> Cell | None:
     return Cell(short_number(value) if ends is None else interval_text(value, ends), value)
 
 
-def gain_cell(facts: RunFacts) -> Cell | None:
-    """After against before on the test set."""
-    return difference_cell(facts.difference)
-
-
-def difference_cell(difference: Mapping[str, float] | None) -> Cell | None:
-    """A recorded difference with its interval, coloured where that leaves 0 out."""
-    if difference is None:
-        return None
-    ends = [difference[end] for end in ("mean", "low", "high")]
-    return Cell(difference_text(*ends), ends[0], tone="good" if ends[1] > 0 else "bad" if ends[2] < 0 else "")
-
-
 def paired_cell(pair: Paired | None) -> Cell | None:
-    """The same of a difference that was taken here."""
-    return None if pair is None else difference_cell({"mean": pair.mean, "low": pair.low, "high": pair.high})
+    """A difference that was taken here, with its interval, coloured where that leaves 0 out."""
+    if pair is None:
+        return None
+    tone = "" if not pair.is_apart else "good" if pair.mean > 0 else "bad"
+    return Cell(difference_text(pair.mean, pair.low, pair.high), pair.mean, tone=tone)
+
+
+def _dev_score(job: Job, sweep: Sweep, words: Mapping[str, Any]) -> Cell:
+    """The dev score, in brackets where it is of another dev set than the best job's."""
+    cell = number(job.score)
+    return Cell(f"({cell.text})", cell.value, words["other_dev"]) if job.number in sweep.apart else cell
 
 
 def _setting(value: str) -> Cell:

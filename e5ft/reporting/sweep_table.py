@@ -7,7 +7,7 @@ from e5ft.formatting import duration
 from e5ft.reporting.effects import ABSENT, varied
 from e5ft.reporting.facts import RunFacts
 from e5ft.reporting.listing import first, relative, shortened
-from e5ft.reporting.sweeps import Job, Sweep, read_plan
+from e5ft.reporting.sweeps import BEST, Job, Sweep, read_plan
 from e5ft.retrieval.tables import aligned, difference_text, display_width, interval_text, short_number
 
 WIDTH = 120  # columns of a terminal
@@ -43,10 +43,14 @@ def ending(sweep: Sweep, again: str) -> str:
     lines = [f"\n{len(sweep.jobs)} runs: {counted}; every figure: {relative(sweep.folder)}/sweep.csv"]
     if sweep.best is not None:
         facts = sweep.best.facts
-        chooses = f"dev {facts.objective} chooses" if sweep.chosen else "no dev score, so no job is chosen"
+        chooses = f"dev {facts.objective} chooses{', ranked after training' if sweep.rescored else ''}"
+        if not sweep.chosen:
+            chooses = f"{'each job has another dev set' if sweep.apart else 'no dev score'}, so no job is chosen"
         lines.append(f"{chooses}; test is {facts.metric} on {facts.summary['test_set']}; 95 % intervals")
     if sweep.jobs:
         lines += ["", _table(sweep), ""]
+    if sweep.best is not None and sweep.apart and sweep.chosen:
+        lines.append(first(f"another dev set, so not ranked: job {', '.join(sweep.apart)}", WIDTH))
     for job in sweep.jobs:
         if job.facts.error is not None:
             lines.append(first(f"job {job.number} {job.facts.state}: {job.facts.error}", WIDTH))
@@ -60,8 +64,11 @@ def ending(sweep: Sweep, again: str) -> str:
 def _best(sweep: Sweep) -> list[str]:
     best, behind = sweep.best, sweep.behind()
     folder, given = relative(best.facts.folder), sweep.given(best)
+    link = sweep.folder / BEST
+    is_linked = link.is_symlink() and link.resolve() == best.facts.folder.resolve()
+    model = f"{relative(link)}/model   (a link to {folder})" if is_linked else f"{folder}/model"
     lines = [
-        f"{'best' if sweep.chosen else 'first':<12}job {best.number}: {folder}/model",
+        f"{'best' if sweep.chosen else 'first':<12}job {best.number}: {model}",
         *([first(f"            {given}", WIDTH)] if given else []),
     ]
     above, near = sweep.above_and_near()
@@ -103,8 +110,10 @@ def _columns(sweep: Sweep) -> dict[str, list[str]]:
     columns = {"job": [job.number for job in jobs] + [best.facts.scores(name)["label"] for name in references]}
     for field in sweep.fields:
         columns[names[field]] = [shortened(job.overrides.get(field, ABSENT), VALUE) for job in jobs]
-    columns["dev"] = [_number(job.facts.dev_score if job.facts.finished else None) for job in jobs]
-    columns["dev"] += [_number(best.facts.start.get(best.facts.objective) if name == "before" else None) for name in references]
+    apart = sweep.apart if best is not None else ()
+    columns["dev"] = [f"({_number(job.score)})" if job.number in apart else _number(job.score) for job in jobs]
+    start = None if best is None or sweep.rescored else best.facts.start.get(best.facts.objective)
+    columns["dev"] += [_number(start if name == "before" else None) for name in references]
     columns["behind the best"] = [_paired(behind.get(place), best is jobs[place]) for place in range(len(jobs))]
     columns["test"] = [_scored(job.facts, "after") for job in jobs] + [_scored(best.facts, name) for name in references]
     for name in dict.fromkeys(entry["set"] for job in jobs for entry in job.facts.summary.get("keep", ())):

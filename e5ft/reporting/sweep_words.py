@@ -1,5 +1,7 @@
 """The sentences of a multirun's page, in Korean and English."""
 
+from e5ft.reporting.run_words import RUN
+
 SWEEP = {
     "ko": {
         "title": "스윕 {name}: 작업 {count}개",
@@ -8,9 +10,14 @@ SWEEP = {
         "apart": "dev 세트에서 다른 모든 작업보다 확실히 높습니다.",
         "above": "다만 학습이 끝난 뒤 dev 세트를 다시 평가하면 다음 작업이 더 높습니다: 작업 {above}.",
         "unmeasured": "dev 점수가 있는 작업이 없어 어느 모델이 나은지 고를 수 없습니다. 아래 표의 차이는 작업 {number} 기준입니다.",
+        "all_apart": "작업마다 dev 세트가 달라 dev 점수로 모델을 고를 수 없습니다. 아래 표의 차이는 작업 {number} 기준입니다. data.dev_file과 data.eval_corpus_size로 dev 세트를 고정하십시오.",
+        "rescored": "학습 중에 쓴 dev 세트가 작업마다 달라, 학습이 끝난 뒤 같은 dev 세트로 잰 점수로 골랐습니다.",
+        "apart_dev": "dev 세트가 같은 작업 {count}개 가운데에서 골랐습니다. 작업 {apart}의 dev 점수는 다른 dev 세트로 잰 것이라 비교하지 않았습니다.",
+        "other_dev": "다른 dev 세트로 잰 점수",
         "near": "다만 다음 작업과는 차이의 95 % 신뢰 구간이 0을 포함하여 어느 쪽이 나은지 알 수 없습니다: 작업 {near}.",
         "gain": "테스트 세트 {set}에서 {metric}은 학습 전 {before}에서 {after}로 바뀌었습니다({change}).",
-        "costs": "다음 세트에서는 나빠졌습니다: {sets}.",
+        "costs": RUN["ko"]["costs"],
+        "leaks": RUN["ko"]["leaks"],
         "none": "끝난 작업이 없어 고를 모델이 아직 없습니다.",
         "unfinished": "작업 {total}개 중 {done}개만 끝났습니다.",
         "chosen": "고를 모델",
@@ -82,9 +89,14 @@ SWEEP = {
         "apart": "On the dev set it is better than every other job.",
         "above": "But as the dev set was ranked after training, job {above} is better.",
         "unmeasured": "No job has a dev score, so none is chosen; below they are held against job {number}.",
+        "all_apart": "Each job was measured on another dev set, so none is chosen; below they are held against job {number}. Fix the dev set with data.dev_file and data.eval_corpus_size.",
+        "rescored": "The dev sets of training differ between the jobs, so it was chosen by the dev set that was ranked after training, the same for all.",
+        "apart_dev": "It was chosen among the {count} jobs with the same dev set; job {apart} was measured on another one, which does not compare.",
+        "other_dev": "measured on another dev set",
         "near": "It cannot be told apart from job {near}: the 95 % interval of the difference holds 0.",
         "gain": "On the test set {set}, {metric} went from {before} before training to {after} ({change}).",
-        "costs": "But it lost on {sets}.",
+        "costs": RUN["en"]["costs"],
+        "leaks": RUN["en"]["leaks"],
         "none": "No job has finished: there is no model to take yet.",
         "unfinished": "{done} of {total} jobs have finished.",
         "chosen": "The model to take",

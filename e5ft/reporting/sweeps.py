@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,14 @@ import yaml
 
 from e5ft.errors import DataError
 from e5ft.files import read_json, write_text
-from e5ft.formatting import harmless
+from e5ft.formatting import harmless, shareable
 from e5ft.reporting.effects import varied
 from e5ft.reporting.facts import WAITING, RunFacts, facts_of, jobs_of
 from e5ft.reporting.paired import Paired, compare, difference_of_sets, in_one_order, read_saved
 from e5ft.reporting.record import FINAL
 from e5ft.retrieval.tables import cutoffs_of, headline
 
+BEST = "best"  # the link to the best job's folder
 PLAN = "sweep.json"  # what `read_plan` reads; it is written when a multirun begins
 
 
@@ -29,13 +31,16 @@ class Job:
 
     Attributes:
         number: of the job, its folder's name.
-        overrides: setting -> value, as it was started with.
+        overrides: setting -> value, as it was started with, paths as others may see them.
         facts: what its folder says.
+        score: the dev score that ranks it: that of training, or of the saved dev run where the dev sets of training differ between
+            jobs and those do not; None where nothing was measured.
     """
 
     number: str
     overrides: Mapping[str, str]
     facts: RunFacts
+    score: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +49,13 @@ class Sweep:
 
     Attributes:
         folder: of the multirun.
-        jobs: best dev score first, then the finished ones without any, then the others by number.
+        jobs: best dev score first, among those with the dev set that most jobs have; then those with another, the finished ones
+            without any, and the others by number.
         fields: the settings that are not the same in all jobs.
         set: of which the jobs are compared query by query: "dev", or "test" where the dev runs were not kept; None: no two
             can be compared.
         values: place in `jobs` -> (Q,), each query's value of a job that compares to the best one, in one order.
+        rescored: whether the scores are of the saved dev runs.
     """
 
     folder: Path
@@ -56,16 +63,31 @@ class Sweep:
     fields: Sequence[str]
     set: str | None
     values: Mapping[int, np.ndarray]
+    rescored: bool = False
 
     @property
     def best(self) -> Job | None:
-        """The job whose model is to be taken; None while none has finished. Without dev scores it is the first, and not `chosen`."""
+        """The job whose model is to be taken; None while none has finished. Where no dev score says so it is the first, not `chosen`."""
         return self.jobs[0] if self.jobs and self.jobs[0].facts.finished else None
 
     @property
     def chosen(self) -> bool:
         """Whether a dev score says which job is the best, or there is but one."""
-        return self.best is not None and (self.best.facts.dev_score is not None or self.counts()["finished"] == 1)
+        if self.best is None or self.counts()["finished"] == 1:
+            return self.best is not None
+        return self.best.score is not None and not (self.apart and len(self.ranked) == 1)
+
+    @property
+    def ranked(self) -> list[Job]:
+        """The jobs whose dev scores are of one set, the best one's: only these compare."""
+        return [job for job in self.jobs if job.score is not None and job.number not in self.apart]
+
+    @functools.cached_property
+    def apart(self) -> list[str]:
+        """The jobs that were measured on another dev set, which says nothing about those."""
+        if self.rescored:
+            return []
+        return [job.number for job in self.jobs if job.score is not None and job.facts.dev_set != self.best.facts.dev_set]
 
     @property
     def metric(self) -> str:
@@ -108,9 +130,12 @@ def read_sweep(folder: Path) -> Sweep:
         begun = number in known and any(path.iterdir())
         facts = facts_of(path) if (path / "status.json").is_file() else RunFacts(path, "failed" if begun else WAITING)
         given = _overrides(path) or dict(planned[int(number)] if int(number) < len(planned) else {})
-        jobs.append(Job(number, given, facts))
-    jobs.sort(key=lambda job: (not job.facts.finished, -_score(job.facts)))
-    return Sweep(folder, jobs, varied([job.overrides for job in jobs]), *_values(jobs))
+        jobs.append(Job(number, {name: shareable(value) for name, value in given.items()}, facts))
+    jobs, rescored = _scored(jobs)
+    sets = Counter(job.facts.dev_set for job in jobs if job.score is not None).most_common(1)  # of equally many the first
+    most = sets[0][0] if sets and not rescored else None
+    jobs.sort(key=lambda job: (not job.facts.finished, *_order(job, most)))
+    return Sweep(folder, jobs, varied([job.overrides for job in jobs]), *_values(jobs), rescored)
 
 
 def read_plan(folder: Path) -> tuple[list[dict[str, str]], list[str]]:
@@ -147,15 +172,16 @@ def collect(sweep: Sweep) -> list[dict[str, Any]]:
         facts, summary = job.facts, job.facts.summary
         row = {"job": job.number, **job.overrides, "state": facts.state}
         if facts.finished:
-            if facts.dev_score is not None:  # training.eval_strategy=no measures nothing on the dev set
-                row[f"dev {facts.objective}"] = facts.dev_score
+            if job.score is not None:  # training.eval_strategy=no measures nothing on the dev set
+                row[f"dev {facts.objective}"] = job.score
+                row |= {"dev set": facts.dev_set} if sweep.apart else {}
             after, main = summary["scores"]["after"]["metrics"], facts.metric
             row.update({f"{summary['test_set']} {name}": after[name] for name in headline(cutoffs_of(after)) if name in after})
             changes = ((entry["set"], entry["differences"]) for entry in summary.get("keep", ()))  # gain and loss side by side
             row.update(
                 {f"{name} {main} change": differences[main]["mean"] for name, differences in changes if main in differences}
             )
-            row |= {"verdict": facts.verdict, "seconds": facts.seconds, "model": str(facts.folder / "model")}
+            row |= {"verdict": facts.verdict, "seconds": facts.seconds, "model": shareable(facts.folder / "model")}
         elif facts.error is not None:
             row["error"] = facts.error
         rows.append(row)
@@ -169,9 +195,28 @@ def _overrides(job: Path) -> dict[str, str]:
         return {}
 
 
-def _score(facts: RunFacts) -> float:
-    score = facts.dev_score if facts.finished else None
-    return -1.0 if score is None else score
+def _scored(jobs: Sequence[Job]) -> tuple[list[Job], bool]:
+    """Jobs with their scores, and whether these are of the saved dev runs, which are of one set where those of training are not."""
+    jobs = [dataclasses.replace(job, score=job.facts.dev_score if job.facts.finished else None) for job in jobs]
+    measured = [job for job in jobs if job.score is not None]
+    if len({job.facts.dev_set for job in measured}) < 2:
+        return jobs, False
+    try:
+        saved = {job.number: read_saved(dev_run(job.facts), job.facts.objective) for job in measured if dev_run(job.facts)}
+    except DataError:
+        return jobs, False
+    first = next(iter(saved.values()), None)
+    if len(saved) < len(measured) or any(difference_of_sets(first, each) for each in saved.values()):
+        return jobs, False
+    scores = {number: float(np.mean(list(each.values.values()))) for number, each in saved.items()}
+    return [dataclasses.replace(job, score=scores.get(job.number)) for job in jobs], True
+
+
+def _order(job: Job, dev_set: str | None) -> tuple:
+    """Where a job stands among finished ones: by score, after those with the dev set that most have."""
+    if job.score is None:
+        return (2, 0.0)
+    return (int(dev_set is not None and job.facts.dev_set != dev_set), -job.score)
 
 
 def _values(jobs: Sequence[Job]) -> tuple[str | None, dict[int, np.ndarray]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from e5ft.exporting.card import language_of
+from e5ft.reporting.run_words import RUN
 
 LANGUAGES = ("ko", "en")
 
@@ -31,6 +32,20 @@ KIT = {
     },
 }  # seen, total, count and name are filled in by page.js
 
+# How a round that starts from the round before calls what it starts from: in the place of each of these, in this order.
+_ROUND = {
+    "ko": {
+        "학습 전후의": "라운드 {number} 모델과 학습 후의",
+        "학습 전 모델": "라운드 {number} 모델",
+        "학습 전": "라운드 {number} 모델",
+    },
+    "en": {
+        "the model before training": "round {number}'s model",
+        "the one before training": "round {number}'s model",
+        "before training": "with round {number}'s model",
+    },
+}
+
 
 def page_language(asked: str, texts: Iterable[str]) -> str:
     """The language of a page: as it was asked for, and under `auto` Korean where some of the data are Korean.
@@ -40,3 +55,16 @@ def page_language(asked: str, texts: Iterable[str]) -> str:
         texts: a sample of the data, some dozens; looked at under `auto` only.
     """
     return asked if asked in LANGUAGES else "ko" if language_of(texts) else "en"
+
+
+def words_of(language: str, start_round: int | None) -> dict[str, str]:
+    """The words of a run's page.
+
+    Args:
+        language: ko or en.
+        start_round: the round from whose model the training started, which is then named; None: from the model before training.
+    """
+    words = RUN[language]
+    for before, instead in _ROUND[language].items() if start_round is not None else ():
+        words = {name: text.replace(before, instead.format(number=start_round)) for name, text in words.items()}
+    return words

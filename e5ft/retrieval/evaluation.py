@@ -20,7 +20,7 @@ from e5ft.retrieval.shards import Shards
 from e5ft.retrieval.significance import LEVEL, mean_intervals
 from e5ft.retrieval.small_vectors import Centre, Kind, centre_of, first_components, quantised, small_kinds
 from e5ft.retrieval.tables import headline, main_metric
-from e5ft.retrieval.threshold import calibrated, first_found
+from e5ft.retrieval.threshold import calibrated, first_found, lacks
 from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 
 
@@ -111,6 +111,13 @@ class Evaluation:
         if self.dev is None:
             return None
         return calibrated(*(first_found(each.retrieval_set, each.run, each.scored) for each in (self.dev, self)))
+
+    @property
+    def no_threshold(self) -> dict | None:
+        """Why the dev set gives none: `threshold.lacks`; None where there is one, or no dev set."""
+        if self.dev is None or self.threshold is not None:
+            return None
+        return lacks(*first_found(self.dev.retrieval_set, self.dev.run, self.dev.scored))
 
     def save(self, folder: str | os.PathLike, facts: Mapping | None = None) -> None:
         """Write metrics.json, with further facts, per_query.jsonl and run.trec; the folder appears complete, and replaces an older one."""

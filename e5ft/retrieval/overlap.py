@@ -1,7 +1,7 @@
 """How many queries and answers of a retrieval set stand in training rows: what a score there can say."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -95,6 +95,17 @@ def overlaps(
         counts.append((len(relevant), len(relevant.keys() & seen_queries), nearly))
         counts[-1] += (len(judged), len(judged & seen_passages), len(judged & near_passages.keys()))
     return tuple(Overlap(each.name, role, *count) for (role, each), count in zip(sets, counts, strict=True))
+
+
+def leaking(summary: Mapping) -> list[Overlap]:
+    """Of a run's record the reported sets of which training saw so many queries that their scores do not tell of new ones.
+
+    Args:
+        summary: as summary.json holds it; older ones, without overlap, have none.
+    """
+    reported = {summary["test_set"], *(entry["set"] for entry in summary.get("keep", ()))}
+    found = (Overlap(**entry) for entry in summary.get("overlap", ()) if entry["set"] in reported)
+    return [overlap for overlap in found if overlap.leaks]
 
 
 def _relevant(each: RetrievalSet, texts: dict[int, str]) -> dict[int, set[int]]:

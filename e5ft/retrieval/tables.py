@@ -118,30 +118,6 @@ def few_passages(name: str, count: int) -> list[str]:
     return [f"{name} has {count:,} passages only: among many more every score is lower"] if count < SMALL else []
 
 
-def verdict(difference: dict) -> str:
-    """gained or lost where the difference's interval excludes 0; kept where no change was shown."""
-    return "gained" if difference["low"] > 0 else "lost" if difference["high"] < 0 else "kept"
-
-
-def gain_and_loss(summary: dict) -> str:
-    """The target and the keep sets in one table: a line a set, the main metric before and after, and the verdict."""
-    main, rows = gain_and_loss_rows(summary)
-    table = aligned([["set", "", f"{main} before", "after", "difference", ""], *rows], text_columns=2)
-    return f"{table}\nkept: no change shown, the paired 95 % interval of the difference includes 0"
-
-
-def gain_and_loss_rows(summary: dict) -> tuple[str, list[list[str]]]:
-    """The main metric, and a row a set, the target first: name, kind, before, after, difference, verdict."""
-    main = main_metric(headline(cutoffs_of(summary["scores"]["after"]["metrics"])))
-    rows = []
-    for name, kind, entry in [(summary["test_set"], "target", summary), *((e["set"], "keep", e) for e in summary["keep"])]:
-        difference = entry["differences"][main]
-        figures = [short_number(entry["scores"][when]["metrics"][main]) for when in ("before", "after")]
-        change = difference_text(*(difference[end] for end in ("mean", "low", "high")))
-        rows.append([name, kind, *figures, change, verdict(difference)])
-    return main, rows
-
-
 def display_width(text: str) -> int:
     """Columns a string takes on a terminal: 2 for wide characters, 0 for combining ones, 1 for the rest."""
     return sum(_width(character) for character in unicodedata.normalize("NFC", text))

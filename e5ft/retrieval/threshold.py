@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # runs take torch, which nothing here needs
     from e5ft.retrieval.sets import RetrievalSet
 
 TARGETS = (0.9, 0.8, 0.7)  # precisions, the first that any threshold reaches
+FEW_DEV = 100  # dev queries below which a threshold is called one of few, or where
+WIDE = 0.2  # its precision's interval on dev is wider than this
 DECIMALS = 4  # of a threshold: the same query's score differs by less between machines
 
 
@@ -107,14 +109,51 @@ def calibrated(dev: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.nd
     return None
 
 
-def threshold_line(threshold: Mapping | None) -> str:
-    """A threshold in one sentence; None: that the dev set has none."""
+def is_of_few(threshold: Mapping) -> bool:
+    """Whether so few dev queries chose a threshold that it may be far from what others would choose.
+
+    Args:
+        threshold: of `calibrated`.
+    """
+    low, high = threshold["dev"].get("precision_interval") or (0.0, 1.0)
+    return threshold["dev"]["queries"] < FEW_DEV or high - low > WIDE
+
+
+def lacks(scores: np.ndarray, right: np.ndarray) -> dict:
+    """Why a dev set gives no threshold.
+
+    Args:
+        scores, right: as `first_found` gives them; of a set for which `calibrated` is None.
+
+    Returns:
+        why: "never", at no score is the lowest of `TARGETS` reached; "few", it is, at scores that too few queries reach to count
+        on it; and queries: n.
+    """
+    order = np.argsort(-scores)
+    scores, shares = scores[order], np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    last = np.append(scores[1:] < scores[:-1], True) & np.isfinite(scores)  # of equal ones
+    return {"why": "few" if (shares[last] >= TARGETS[-1]).any() else "never", "queries": len(scores)}
+
+
+def threshold_line(threshold: Mapping | None, lack: Mapping | None = None) -> str:
+    """A threshold in one sentence; None: that the dev set has none.
+
+    Args:
+        threshold: of `calibrated`.
+        lack: of `lacks`, where there is none.
+    """
     if threshold is None:
-        return f"none: at no score are {100 * TARGETS[-1]:g} % of the first passages right (dev set)"
-    test = threshold["test"]
+        least, queries = f"{100 * TARGETS[-1]:g} % of the first passages", f"{lack['queries']:,}"
+        if lack["why"] == "few":
+            return f"none: {least} are right only at scores that too few of the {queries} dev queries reach"
+        return f"none: at no score are {least} right ({queries} dev queries)"
+    dev, test = threshold["dev"], threshold["test"]
     checked = "no test query reaches it"
     if test["answered"]:
         low, high = map(short_number, test["precision_interval"])
         count = round(test["answered"] * test["queries"])
         checked = f"{count:,} of {test['queries']:,} test queries reach it, {short_number(test['precision'])} [{low}, {high}] of them right"
-    return f"score {threshold['value']:.{DECIMALS}f} (chosen on dev for {100 * threshold['target']:g} % right): {checked}"
+    few = ""
+    if is_of_few(threshold):
+        few = f", from {round(dev['answered'] * dev['queries']):,} of {dev['queries']:,} queries only"
+    return f"score {threshold['value']:.{DECIMALS}f} (chosen on dev for {100 * threshold['target']:g} % right{few}): {checked}"

@@ -7,12 +7,13 @@ import numpy as np
 
 from e5ft.errors import VerdictError
 from e5ft.retrieval.significance import LEVEL, mean_intervals, sign_flip_p
-from e5ft.retrieval.tables import difference_text
+from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, headline, main_metric, short_number
 
 FEWEST = 30  # scored queries of the test set below which nothing is decided
 ALPHAS = (0.75, 0.5, 0.25)  # the fine-tuned model's share in the mergers that a run tries
 BETTER, SAME, WORSE, UNDECIDED = "BETTER", "NO DIFFERENCE", "WORSE", "UNDECIDED"
 COSTS = "COSTS ELSEWHERE"
+CHOSE, TOO_FEW = "chose", "too few"  # why nothing is decided: the test queries chose the weights, or are fewer than FEWEST
 RULE = (
     "of the alphas that no keep set refutes (its paired difference to alpha 0, the base, is a loss: the interval is wholly "
     "below 0, at 95 % by Holm over the keep sets), the one with the largest score on the target; of equal ones the smallest. "
@@ -95,21 +96,22 @@ def overall_verdict(
         chosen_on_test: the test queries chose the weights: then nothing is decided.
 
     Returns:
-        word, costs_elsewhere, base_kept, reason (None but where it is undecided), queries, mean, low, high, p, and keep: set ->
-        `KeepResult` as a mapping.
+        word, costs_elsewhere, base_kept, because (`CHOSE` or `TOO_FEW`) and reason, a sentence (both None but where it is undecided),
+        queries, mean, low, high, p, and keep: set -> `KeepResult` as a mapping.
     """
     low, high = difference["low"], difference["high"]
-    reason = None
-    if not base_kept and chosen_on_test:
-        reason = "no test set of its own: these queries chose the weights (python -m e5ft split makes one)"
-    elif not base_kept and queries < FEWEST:
-        reason = f"{queries} test queries, fewer than {FEWEST}"
-    word = SAME if base_kept else UNDECIDED if reason else BETTER if low > 0 else WORSE if high < 0 else SAME
+    because = None if base_kept else CHOSE if chosen_on_test else TOO_FEW if queries < FEWEST else None
+    reasons = {
+        CHOSE: "no test set of its own: these queries chose the weights (python -m e5ft split makes one)",
+        TOO_FEW: f"{queries} test queries, fewer than {FEWEST}",
+    }
+    word = SAME if base_kept else UNDECIDED if because else BETTER if low > 0 else WORSE if high < 0 else SAME
     return {
         "word": word,
         "costs_elsewhere": any(result.lost for result in keep.values()),
         "base_kept": base_kept,
-        "reason": reason,
+        "because": because,
+        "reason": reasons.get(because),
         "queries": queries,
         **{name: difference[name] for name in ("mean", "low", "high")},
         "p": difference["p_value"],
@@ -129,6 +131,93 @@ def verdict_line(verdict: Mapping) -> str:
     figures += [f"lost on {name}: {result_text(result)}" for name, result in verdict["keep"].items() if result["lost"]]
     notes = [verdict["reason"]] if verdict["reason"] else ["the model is the base, unchanged"] if verdict["base_kept"] else []
     return f"VERDICT: {words} ({'; '.join([*notes, *figures])})"
+
+
+def verdict_of(summary: Mapping) -> Mapping:
+    """The verdict of a record; of an older one, which had none, by today's rule as far as the record goes.
+
+    Args:
+        summary: as summary.json holds it. Where no verdict is in it, each keep set is judged by its own 95 % interval.
+    """
+    chosen = summary.get("chosen_on_test", False)
+    if "verdict" in summary:
+        undecided = summary["verdict"]["word"] == UNDECIDED
+        because = (CHOSE if chosen else TOO_FEW) if undecided else None
+        return {"because": because, "costs_elsewhere": False, "keep": {}, **summary["verdict"]}
+    metric = main_metric(headline(cutoffs_of(summary["scores"]["after"]["metrics"])))
+    keep = {entry["set"]: _alone(entry, metric) for entry in summary.get("keep", ())}
+    kept = summary.get("best", {}).get("step", 1) == 0
+    return overall_verdict(
+        summary["differences"][metric], summary.get("queries", FEWEST), keep, base_kept=kept, chosen_on_test=chosen
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SetOutcome:
+    """What a training did to one set, as every table says it.
+
+    Attributes:
+        set: the set's name.
+        kind: target or keep.
+        before, after: scores by the main metric.
+        change: mean, low, high and level of the paired difference that decides; its interval is the verdict's.
+        word: gained, lost, kept (no change was shown), or undecided.
+    """
+
+    set: str
+    kind: str
+    before: float
+    after: float
+    change: Mapping[str, float]
+    word: str
+
+
+def set_outcomes(summary: Mapping) -> tuple[str, list[SetOutcome]]:
+    """The main metric, and what became of the target and each keep set, the target first: what the verdict says of them.
+
+    Args:
+        summary: as summary.json holds it.
+    """
+    found, outcomes = verdict_of(summary), []
+    metric = main_metric(headline(cutoffs_of(summary["scores"]["after"]["metrics"])))
+    for entry in (summary, *summary.get("keep", ())):
+        if entry is summary:
+            name, kind, change = summary["test_set"], "target", {**summary["differences"][metric], "level": LEVEL}
+        else:
+            name, kind = entry["set"], "keep"
+            change = found["keep"][name] if name in found["keep"] else dataclasses.asdict(_alone(entry, metric))
+        scores = (entry["scores"][when]["metrics"][metric] for when in ("before", "after"))
+        outcomes.append(SetOutcome(name, kind, *scores, change, outcome_word(found if kind == "target" else change)))
+    return metric, outcomes
+
+
+def outcome_word(found: Mapping) -> str:
+    """What a verdict says of its target, or a `KeepResult` as a mapping of its set: gained, lost, kept, or undecided."""
+    if "word" in found:
+        return {BETTER: "gained", WORSE: "lost", SAME: "kept", UNDECIDED: "undecided"}[found["word"]]
+    return "lost" if found["lost"] else "gained" if found["low"] > 0 else "kept"
+
+
+def outcome_rows(summary: Mapping) -> list[list[str]]:
+    """`set_outcomes` as rows of a text table, the head first."""
+    metric, outcomes = set_outcomes(summary)
+    rows = [
+        [each.set, each.kind, short_number(each.before), short_number(each.after), result_text(each.change), each.word]
+        for each in outcomes
+    ]
+    return [["set", "", f"{metric} before", "after", "difference", ""], *rows]
+
+
+def gain_and_loss(summary: Mapping) -> str:
+    """The target and the keep sets in one table: a line a set, the main metric before and after, and what the verdict says of it."""
+    return f"{aligned(outcome_rows(summary), text_columns=2)}\nkept: no change shown, the interval of the paired difference includes 0"
+
+
+def _alone(entry: Mapping, metric: str) -> KeepResult:
+    """What became of a keep set by its own 95 % interval, as an older record has it."""
+    found = entry["differences"][metric]
+    ends = (found[end] for end in ("mean", "low", "high"))
+    return KeepResult(entry.get("queries", 0), *ends, LEVEL, found["p_value"], found["high"] < 0)
 
 
 def check_verdict(required: str | None, word: str, record: str) -> None:

@@ -57,6 +57,13 @@ def differences(values):
     return {name: {"mean": mean, "low": low, "high": high, "p_value": p} for name, mean, (low, high), p in rows}
 
 
+def kept_result(entry):
+    """What the verdict says of a keep set alone."""
+    found = entry["differences"]["ndcg@10"]
+    ends = {name: found[name] for name in ("mean", "low", "high")}
+    return {"queries": entry["queries"], **ends, "level": 0.95, "p": found["p_value"], "lost": found["high"] < 0}
+
+
 def make_run(
     folder, *, skill=0.5, seed=0, queries=60, dev=True, keep=(), settings=None, overrides=None, test="faq-test", **changed
 ):
@@ -96,7 +103,7 @@ def make_run(
         kept.append({"set": name, "queries": queries, "scores": scores, "differences": {"ndcg@10": found}})
     verdict = {
         "word": word, "costs_elsewhere": any(change < 0 for _, change in keep), "metric": "ndcg@10", "set": test,
-        "against": "before", "keep": {name: {"lost": change < 0} for name, change in keep}, "reason": None, "base_kept": False, "queries": queries, "p": difference["p_value"],
+        "against": "before", "keep": {entry["set"]: kept_result(entry) for entry in kept}, "reason": None, "base_kept": False, "queries": queries, "p": difference["p_value"],
         **{name: difference[name] for name in ("mean", "low", "high")},
     }  # fmt: skip
     summary = {

@@ -27,7 +27,9 @@ def test_what_a_better_run_lost_beside_its_target_is_said(tmp_path):
     for name, skill, change in (("a", 0.4, 0.01), ("b", 0.6, -0.02)):  # b's keep set scores as the model before training
         make_run(tmp_path / name, skill=skill, seed=3, keep=[("wiki-test", change)])
     page = compare_page(comparison([tmp_path / "a", tmp_path / "b"]), "en")
-    assert "b is better than a" in texts(page) and "But it lost on wiki-test." in texts(page) and 'class="verdict bad"' in page
+    assert (
+        "b is better than a" in texts(page) and "But it got worse on wiki-test." in texts(page) and 'class="verdict bad"' in page
+    )
 
 
 def test_queries_won_and_lost_are_those_whose_value_rose_and_fell(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from e5ft.errors import DataError
 from e5ft.files import read_json, write_json
 from e5ft.reporting.comparing import comparison, differing_settings
+from e5ft.retrieval.verdict import CHOSE, TOO_FEW
 from tests.reporting.made_runs import make_run, make_sweep
 
 
@@ -15,27 +16,32 @@ def test_each_run_is_held_against_the_first_query_by_query(tmp_path):
     scores = [run.summary["scores"]["after"]["metrics"]["ndcg@10"] for run in found.runs]
     first, b, c = found.sets["faq-test"]
     assert first.pair is None and b.pair.mean == pytest.approx(scores[1] - scores[0]) and b.pair.is_apart
-    assert c.pair.mean == pytest.approx(scores[2] - scores[0]) and found.verdict == ("NO DIFFERENCE", None)
+    assert c.pair.mean == pytest.approx(scores[2] - scores[0]) and (found.verdict["word"], found.verdict["because"]) == (
+        "NO DIFFERENCE",
+        None,
+    )
     assert [result.entry is None for result in found.sets["wiki-test"]] == [False, False, True]
     assert found.sets["wiki-test"][1].pair is not None and found.sets["wiki-test"][2].pair is None
-    assert comparison([tmp_path / "a", tmp_path / "b"]).verdict[0] == "BETTER"
-    assert comparison([tmp_path / "b", tmp_path / "a"]).verdict[0] == "WORSE"
+    assert comparison([tmp_path / "a", tmp_path / "b"]).verdict["word"] == "BETTER"
+    assert comparison([tmp_path / "b", tmp_path / "a"]).verdict["word"] == "WORSE"
 
 
 def test_what_the_test_set_cannot_decide_is_undecided(tmp_path):
     make_run(tmp_path / "a", queries=20)
     make_run(tmp_path / "b", queries=20, skill=0.9)
-    assert comparison([tmp_path / "a", tmp_path / "b"]).verdict == ("UNDECIDED", "20 test queries, fewer than 30")
+    verdict = comparison([tmp_path / "a", tmp_path / "b"]).verdict
+    assert (verdict["word"], verdict["because"], verdict["reason"]) == ("UNDECIDED", TOO_FEW, "20 test queries, fewer than 30")
     for name in "ab":
         make_run(tmp_path / name, skill=0.9 if name == "b" else 0.4, chosen_on_test=True)
-    assert comparison([tmp_path / "a", tmp_path / "b"]).verdict[0] == "UNDECIDED"
+    verdict = comparison([tmp_path / "a", tmp_path / "b"]).verdict
+    assert (verdict["word"], verdict["because"]) == ("UNDECIDED", CHOSE)
 
 
 def test_other_sets_and_damaged_files_are_obstacles_that_are_named(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", test="other")
     found = comparison([tmp_path / "a", tmp_path / "b"])
-    assert list(found.sets) == ["faq-test", "other"] and found.last.entry is None and found.verdict == ("UNDECIDED", None)
+    assert list(found.sets) == ["faq-test", "other"] and found.last.entry is None and found.verdict["word"] == "UNDECIDED"
     make_run(tmp_path / "b")
     record = tmp_path / "b/eval/faq-test/final/metrics.json"
     write_json(record, {**read_json(record), "passages": 7})

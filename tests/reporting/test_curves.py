@@ -21,7 +21,12 @@ def test_every_logged_value_is_a_picture_and_dev_has_the_base_as_a_line(tmp_path
         "0.4", ".400"
     )
     assert "학습 전 (ndcg@10) .200" in dev.svg and "고른 스텝 20" in dev.svg and "BM25" not in dev.svg
-    assert [figure.description.partition(":")[0] for figure in logged] == ["손실", "학습률", "기울기 노름", "마스킹된 음성 비율"]
+    assert [figure.description.partition(":")[0] for figure in logged] == [
+        "손실",
+        "학습률",
+        "기울기 노름",
+        "마스킹된 네거티브 비율",
+    ]
     assert logged[0].description == "손실: 스텝 1에서 2.95, 스텝 40에서 1."
 
 

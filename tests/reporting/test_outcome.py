@@ -25,7 +25,7 @@ def said(tmp_path, queries, language="ko", **more):
         (
             BETTER,
             "학습으로 검색이 좋아졌습니다: test-set 질의 40개의 ndcg@10, 학습 전 .448, 학습 후 .908(차이 +",
-            "Training made retrieval better: ndcg@10 .448 before and .908 after (+",
+            "Training made retrieval better: ndcg@10 .448 before training and .908 after (+",
             "good",
         ),
         (WORSE, "학습으로 검색이 나빠졌습니다:", "Training made retrieval worse:", "bad"),
@@ -65,7 +65,7 @@ def test_the_base_unchanged_and_a_cost_elsewhere_are_said(tmp_path):
         "word": "BETTER",
         "base_kept": False,
         "costs_elsewhere": True,
-        "keep": {"xquad": {"lost": True}, "wiki": {"lost": False}},
+        "keep": {"xquad": {"lost": True}, "wiki": {"lost": False}},  # by Holm, whatever each interval alone would say
     }
     (sentence, tone), _ = said(tmp_path / "b", BETTER, verdict=verdict)
     assert sentence.endswith("다만 xquad 세트에서는 나빠졌습니다.") and tone == "bad"
@@ -85,6 +85,19 @@ def test_tables_hold_every_system_and_the_keep_sets(tmp_path):
     assert section.blocks[0].text.startswith(
         "Of 100 queries, the first result is right for 75 (after training), 0 (before training)"
     )
+
+
+def test_a_keep_set_got_worse_where_the_verdict_says_so_alone(tmp_path):
+    """Its own interval at 95 % is below 0; of two sets together, at 97.5 %, it is not: no part of the page says worse."""
+    summary = dict(said(tmp_path / "r", BETTER)[1].summary)
+    alone = {name: {**found, "mean": -0.01, "low": -0.019, "high": -0.001} for name, found in summary["differences"].items()}
+    entry = {"set": "law", "queries": 40, "scores": summary["scores"], "differences": alone}
+    result = {"queries": 40, "mean": -0.01, "low": -0.021, "high": 0.001, "level": 0.975, "p": 0.04, "lost": False}
+    verdict = {**summary["verdict"], "keep": {"law": result}}
+    run = read_run(write_run(tmp_path / "k", BETTER, keep=[entry], verdict=verdict))
+    keep = [block for block in outcome(run, RUN["ko"]).blocks if isinstance(block, Table)][1]
+    assert keep.rows[1][-1].text == "변화 확인 안 됨" and keep.rows[1][-2].text == "-0.010 [-0.021, +0.001] at 97.5 %"
+    assert first_sentence(run, RUN["ko"])[1] == "good" and "나빠" not in first_sentence(run, RUN["ko"])[0]
 
 
 def test_what_to_do_next_follows_from_what_was_found(tmp_path):
@@ -127,9 +140,23 @@ def test_a_leak_is_said_of_the_reported_set_alone(tmp_path):
         "near_judged": 0,
     }
     for name, told in (("test-set", True), ("dev", False)):
-        run = read_run(write_run(tmp_path / name, BETTER, overlap=[{"set": name, **shared}]))
-        texts = [getattr(block, "text", "") for block in outcome(run, RUN["ko"]).blocks]
+        (sentence, tone), run = said(tmp_path / name, asked([(5, 1, 9)] * 40), overlap=[{"set": name, **shared}])
+        section = outcome(run, RUN["ko"])
+        texts = [getattr(block, "text", "") for block in section.blocks]
         assert any("40개 중 38개가 학습 데이터에 있습니다" in text for text in texts) == told
+        assert ("섞여 있어(test-set 38/40) 새 질의에서도 이렇다고 볼 수 없습니다." in sentence) == told
+        # A gain that was learnt by heart is green nowhere, and no reason to take the model.
+        tones = {
+            cell.tone
+            for table in section.blocks
+            if isinstance(table, Table)
+            for row in table.rows
+            for cell in row[1:]
+            if cell != "–"
+        }
+        assert ("good" in {tone, *tones}) == (not told)
+        advice = " ".join(block.text for block in following(run, RUN["ko"]).blocks)
+        assert ("write=clean.jsonl" in advice) == told and ("model/ 폴더를 쓰십시오" in advice) == (not told)
 
 
 def test_the_metric_is_ndcg(tmp_path):

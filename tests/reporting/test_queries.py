@@ -5,7 +5,7 @@ import json
 import pytest
 
 from e5ft.reporting.html import Details, Table, render
-from e5ft.reporting.queries import BYTES, LENGTH, MOST, changed, changes_of, worst
+from e5ft.reporting.queries import BYTES, LENGTH, MOST, changed, changes_of, worse, worst
 from e5ft.reporting.record import read_run
 from e5ft.reporting.run_words import RUN
 from tests.reporting.records import Asked, asked, write_run
@@ -123,6 +123,58 @@ def test_a_planted_trait_of_what_is_not_found_is_named_and_others_are_not(tmp_pa
 def test_equal_groups_have_nothing_in_common(tmp_path):
     ranks = [(1, 1), (1, None)] * 30
     assert KO["trait_none"] in texts(worst(run_of(tmp_path, asked(ranks, "같은 말 {0:02d}", "같은 답 {0:02d}")), KO))
+
+
+def court(rank_after, count, words, prefix="q", start=0, before=1):
+    """Queries whose answers are alike; `words` more at their end."""
+    return [
+        Asked(f"{prefix}-{n}", f"공원 자전거 대여 {n % 7}{words}", f"공원 자전거 대여 안내 {n % 7}", before, rank_after)
+        for n in range(start, start + count)
+    ]
+
+
+def test_what_got_worse_is_longer_and_of_one_source_and_nothing_else_is_claimed(tmp_path):
+    queries = court(1, 60, "", "faq") + court(4, 20, " 아주 길게 늘인 물음" * 4, "law", 60)
+    section = worse(run_of(tmp_path, queries), KO)
+    said = texts(section)
+    assert "질의 80개 중 20개(25.0 %)가 나빠졌고 0개가 좋아졌습니다. 1위에서 밀린 질의는 20개" in said
+    assert f"{KO['query_length']}: 나빠진 질의의 중앙값은 59, 전체 질의는 11. 나빠진 질의 쪽이 더 큽니다." in said
+    assert "출처 'law'에 나빠진 질의가 많습니다: 이 출처에서는 100.0 %, 나머지에서는 0.0 %." in said
+    assert KO["answer_length"] + ":" not in said and KO["rank_before"] + ":" not in said and "'faq'" not in said
+    traits, sources, examples = tables(section.blocks)
+    assert [row[-1].text for row in traits.rows][:2] == [KO["yes"], KO["no"]] and len(sources.rows) == 2
+    assert len(examples.rows) == 5 and all(row[1].tone == "bad" for row in examples.rows)
+
+
+def test_the_rank_before_is_compared_among_those_that_had_one(tmp_path):
+    """Of those found before the ones at rank 8 got worse; those that were not found could not, and say nothing of the rank."""
+    queries = court(1, 40, "") + court(30, 15, "", start=40, before=8) + court(None, 200, "", start=60, before=None)
+    said = texts(worse(run_of(tmp_path, queries), KO))
+    assert f"{KO['rank_before']}: 나빠진 질의의 중앙값은 8, 전체 질의는 1." in said
+    queries = court(1, 40, "") + court(4, 15, "", start=40) + court(None, 200, "", start=60, before=None)
+    assert KO["rank_before"] + ":" not in texts(worse(run_of(tmp_path / "same", queries), KO))
+
+
+def test_where_nothing_sets_the_lost_ones_apart_no_trait_is_claimed(tmp_path):
+    ranks = [(1, 1), (1, 4), (1, 1)] * 20
+    assert KO["trait_none"] in texts(worse(run_of(tmp_path / "a", asked(ranks, "같은 말 {0:02d}", "같은 답 {0:02d}")), KO))
+    assert KO["worst_few"] in texts(worse(run_of(tmp_path / "b", asked([(1, 1)] * 20 + [(1, None)] * 3)), KO))
+    said = texts(worse(run_of(tmp_path / "c", asked([(1, 1)] * 20)), KO))
+    assert "질의 20개 가운데 나빠진 질의는 없습니다" in said and "유지 세트가 없어" in said
+
+
+def test_the_keep_sets_stand_under_the_same_heading(tmp_path):
+    summary = run_of(tmp_path, asked([(1, 1)] * 40)).summary
+    result = {"queries": 40, "mean": -0.03, "low": -0.05, "high": -0.01, "level": 0.95, "p": 0.01, "lost": True}
+    entries = [
+        {"set": name, "queries": 40, **{key: summary[key] for key in ("scores", "differences")}} for name in ("law", "wiki")
+    ]
+    kept = {"wiki": {**result, "low": -0.07, "high": 0.01, "lost": False}}
+    for number, keep in enumerate(({"law": result, **kept}, {"law": {**result, "lost": False}, **kept})):
+        verdict = {**summary["verdict"], "keep": keep}
+        said = texts(worse(run_of(tmp_path / str(number), asked([(1, 1)] * 40), keep=entries, verdict=verdict), KO))
+        told = "유지 세트 law에서 나빠졌습니다: ndcg@10 -0.030 [-0.050, -0.010]. 질의별 결과는 eval/law/final/per_query.jsonl에"
+        assert (told in said) == (not number) and ("유지 세트(law, wiki)에서는 나빠진 것이 확인되지" in said) == bool(number)
 
 
 def test_few_and_none_are_said(tmp_path):

@@ -1,5 +1,7 @@
 """The page of a run as a whole."""
 
+import html
+
 import pytest
 
 from e5ft.errors import DataError
@@ -17,7 +19,7 @@ def test_the_verdict_comes_first_and_every_part_is_there_in_both_languages(tmp_p
         read = Read(page)
         shown = [text.strip() for inside, text in read.texts if text.strip() and inside not in ("script", "style")]
         assert shown[0] == title and shown.index(title, 1) < shown.index(heading)
-        assert [name for name, _ in read.elements].count("section") == 7 and len(read.all("svg")) == 9
+        assert [name for name, _ in read.elements].count("section") == 8 and len(read.all("svg")) == 9
         assert read.all("html") == [{"lang": language}]
 
 
@@ -51,6 +53,34 @@ def test_settings_digest_versions_and_the_command_are_there(tmp_path):
         "12.5 %",
     ):
         assert text in page
+
+
+@pytest.mark.parametrize(
+    ("language", "usual", "named"), [("ko", "학습 전", "라운드 1 모델"), ("en", "before training", "round 1's model")]
+)
+def test_a_round_that_starts_from_the_one_before_names_that_one(language, usual, named, tmp_path):
+    for start, (there, absent) in ((None, (usual, named)), (1, (named, usual))):
+        page = run_page(write_run(tmp_path / f"{start}/round-2", asked(RANKS), start_round=start), language)
+        shown = "".join(text for inside, text in Read(page).texts if inside not in ("script", "style"))
+        assert there in shown and absent not in shown
+
+
+def test_no_folder_of_this_machine_is_on_the_page(tmp_path, monkeypatch):
+    work, home = tmp_path / "home/project", tmp_path / "home"
+    work.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(home))
+    made = {"command": f"python train.py data.train_file={work}/data/faq.jsonl 'data.keep_dir=[{home}/sets/wiki]' name=again"}
+    folder = write_run(
+        work / "outputs/r", asked(RANKS), made=made, model=f"{home}/models/e5", data={"source": f"{work}/data/faq.jsonl"}
+    )
+    (folder / "config.yaml").write_text(
+        f"cache_dir: {work}\ndata:\n  train_file: {work}/data/faq.jsonl\n  keep_dir:\n  - {home}/sets/wiki\n"
+    )
+    page = html.unescape(run_page(folder, "en"))
+    assert str(tmp_path) not in page
+    assert "python train.py data.train_file=data/faq.jsonl 'data.keep_dir=[~/sets/wiki]' name=again" in page
+    assert "cache_dir: .\ndata:\n  train_file: data/faq.jsonl\n  keep_dir:\n  - ~/sets/wiki\n" in page and "~/models/e5" in page
 
 
 def test_an_older_record_has_a_page_that_says_what_it_lacks(tmp_path):

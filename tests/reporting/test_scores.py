@@ -36,7 +36,12 @@ def test_the_threshold_is_one_sentence_with_what_it_gives_on_dev_and_test(tmp_pa
     ("more", "said"),
     [
         ({"threshold": None, "chosen_on_test": True}, "별도의 dev 세트가 없습니다"),
-        ({"threshold": None}, "70 %에 이르지 않거나"),
+        ({"threshold": None}, "70 %에 이르지 않거나"),  # an older record does not say which
+        (
+            {"threshold": None, "no_threshold": {"why": "few", "queries": 34}},
+            "dev 질의 34개 가운데 그 점수에 이르는 질의가 너무 적습니다",
+        ),
+        ({"threshold": None, "no_threshold": {"why": "never", "queries": 34}}, "dev 질의 34개에서는 점수를 아무리 높여도"),
         ({"threshold": ...}, "이전 버전"),
         ({"threshold": {**THRESHOLD, "test": None}}, "확인하지 않았습니다"),
         ({"threshold": calibrated((SCORES, RIGHT), (SCORES - 0.5, RIGHT))}, "하나도 답하지 못합니다"),
@@ -44,6 +49,16 @@ def test_the_threshold_is_one_sentence_with_what_it_gives_on_dev_and_test(tmp_pa
 )
 def test_why_there_is_no_threshold_and_what_its_check_says(more, said, tmp_path):
     assert said in section_of(tmp_path, **more).blocks[0].text
+
+
+def test_a_threshold_of_few_queries_says_so_in_its_sentence(tmp_path):
+    few = calibrated((SCORES[:34], RIGHT[:34]), (SCORES, RIGHT))
+    for language, told in (
+        ("ko", "dev 질의 34개 중 이 점수를 넘는 34개만 보고"),
+        ("en", "from 34 dev queries only, 34 of which"),
+    ):
+        assert told in section_of(tmp_path / language, language, threshold=few).blocks[0].text
+        assert told[:10] not in section_of(tmp_path / f"{language}2", language, threshold=THRESHOLD).blocks[0].text
 
 
 def test_before_and_after_are_drawn_over_the_same_scores(tmp_path):

@@ -39,7 +39,9 @@ def test_every_job_has_a_row_with_its_folder_and_the_open_ones_their_reason(tmp_
     page = texts(sweep_page(read_sweep(tmp_path / "multirun/s"), "en"))
     rows = page[page.index("A row a job, whose number is its folder in multirun/s") :]
     assert all(re.search(rf" {number} 0\.\d+ [12] (BETTER|failed|waiting)", rows) for number in range(8))
-    assert "But it lost on wiki-test." in page and 'class="verdict bad"' in sweep_page(read_sweep(tmp_path / "multirun/s"), "en")
+    assert "But it got worse on wiki-test." in page and 'class="verdict bad"' in sweep_page(
+        read_sweep(tmp_path / "multirun/s"), "en"
+    )
     assert "wiki-test, change" in page and "-0.020 [-0.030, -0.010]" in page and "out of memory while training" in page
     assert "waiting" in page and "name=s sweep.resume=true" in page and "BM25 (bigrams)" in page
 

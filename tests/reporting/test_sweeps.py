@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from e5ft.files import read_json, write_json
+from e5ft.reporting.compare_page import compare_page
+from e5ft.reporting.comparing import comparison
 from e5ft.reporting.sweep_page import sweep_page
 from e5ft.reporting.sweep_table import ending
 from e5ft.reporting.sweeps import collect, read_plan, read_sweep, write_csv
@@ -45,6 +47,62 @@ def test_a_job_on_other_queries_is_not_compared(tmp_path):
     assert sweep.values.keys() == set(range(5)) and sweep.jobs[5].number == worst.number
     (sweep.best.facts.folder / "eval/dev/after/per_query.jsonl").write_text("damaged")
     assert read_sweep(tmp_path / "s").set == "test"
+
+
+def measured(folder, number, score, dev_set, **more):
+    """A job whose training was measured on some dev set; the one that is saved after it is the same for all unless `dev` is False."""
+    best, made = {"score": score, "step": 4, "alpha": 1.0}, {"digests": {"dev set": dev_set}}
+    return make_run(folder / str(number), overrides=[f"seed={number}"], best=best, made=made, **more)
+
+
+def test_jobs_are_ranked_within_one_dev_set_alone(tmp_path):
+    for number, (score, dev_set) in enumerate(((0.5, "a"), (0.9, "b"), (0.6, "a"), (0.4, "a"))):
+        measured(tmp_path, number, score, dev_set, dev=False)
+    sweep = read_sweep(tmp_path)
+    assert [job.number for job in sweep.jobs] == ["2", "0", "3", "1"] and sweep.apart == ["1"] and sweep.chosen
+    page, said = sweep_page(sweep, "en"), ending(sweep, "again")
+    assert "among the 3 jobs with the same dev set; job 1 was measured on another one" in page and "(0.900)" in page
+    assert "another dev set, so not ranked: job 1" in said and "(.900)" in said
+    assert [row["dev set"] for row in collect(sweep)] == ["a", "a", "a", "b"]
+
+
+def test_where_each_job_has_a_dev_set_of_its_own_none_is_chosen(tmp_path):
+    for number in range(3):
+        measured(tmp_path, number, 0.5 + number / 10, str(number), dev=False)
+    sweep = read_sweep(tmp_path)
+    assert not sweep.chosen and sweep.best.number == "0"
+    assert "each job has another dev set, so no job is chosen" in ending(sweep, "again")
+    page = sweep_page(sweep, "en")
+    assert "Each job was measured on another dev set" in page and "Take the model" not in page
+
+
+def test_the_dev_set_that_was_ranked_after_training_ranks_where_those_of_training_differ(tmp_path):
+    for number, (score, skill) in enumerate(((0.9, 0.3), (0.1, 0.7))):
+        measured(tmp_path, number, score, str(number), skill=skill)
+    sweep = read_sweep(tmp_path)
+    assert sweep.chosen and sweep.best.number == "1" and not sweep.apart
+    saved = [read_json(job.facts.folder / "eval/dev/after/metrics.json")["metrics"]["ndcg@10"] for job in sweep.jobs]
+    assert [job.score for job in sweep.jobs] == pytest.approx(saved)
+    assert "dev ndcg@10 chooses, ranked after training" in ending(sweep, "again")
+    assert "the dev set that was ranked after training, the same for all" in sweep_page(sweep, "en")
+
+
+def test_what_is_sent_to_others_names_no_folder_of_this_machine(tmp_path, monkeypatch):
+    work = tmp_path / "home/project"
+    work.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for number in range(2):
+        given = [f"data.train_file={work}/rows{number}.jsonl", f"data.keep_dir=[{tmp_path}/home/wiki]"]
+        make_run(work / f"multirun/s/{number}", seed=number, overrides=given)
+    write_json(work / "multirun/s/2/status.json", {"state": "failed", "error": f"{work}/rows2.jsonl: no such file", "seconds": 1})
+    write_json(work / "multirun/s/sweep.json", {"jobs": [], "given": [f"data.train_file={work}/rows0.jsonl,{work}/rows1.jsonl"]})
+    sweep = read_sweep(work / "multirun/s")
+    write_csv(sweep)
+    page, table = sweep_page(sweep, "ko"), (work / "multirun/s/sweep.csv").read_text()
+    assert str(tmp_path) not in page + table + compare_page(comparison([work / "multirun/s/0", work / "multirun/s/1"]), "ko")
+    assert "data.train_file=rows0.jsonl,rows1.jsonl" in page and "rows2.jsonl: no such file" in page
+    assert "multirun/s/1/model" in table and "[~/wiki]" in table
 
 
 def test_without_dev_scores_the_first_finished_job_is_taken(tmp_path):

@@ -13,12 +13,10 @@ from e5ft.retrieval.tables import (
     display_width,
     few_queries,
     format_table,
-    gain_and_loss,
     headline,
     in_words,
     main_metric,
     short_number,
-    verdict,
 )
 
 
@@ -125,37 +123,3 @@ def test_what_few_queries_cannot_show_is_told_rounded_up():
     ]
     assert few_queries("law-dev", 299, "hit@1", {"low": -0.07, "high": 0.07})[0].endswith("below .07 (hit@1) cannot be seen")
     assert few_queries("law-dev", 300, "ndcg@10", difference) == []
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [
-        (0.01, 0.03, "gained"),
-        (-0.03, -0.01, "lost"),
-        (-0.01, 0.03, "kept"),
-        (0.0, 0.03, "kept"),
-        (-0.03, 0.0, "kept"),
-        (0, 0, "kept"),
-    ],
-)
-def test_a_change_counts_when_its_interval_excludes_zero(low, high, word):
-    assert verdict({"mean": (low + high) / 2, "low": low, "high": high}) == word
-
-
-def entry(before: float, after: float, low: float, high: float) -> dict:
-    scores = {"before": {"metrics": {"ndcg@10": before, "mrr@10": 0}}, "after": {"metrics": {"ndcg@10": after, "mrr@10": 0}}}
-    return {"scores": scores, "differences": {"ndcg@10": {"mean": after - before, "low": low, "high": high}}}
-
-
-def test_the_table_shows_gain_and_loss_together():
-    summary = {
-        "test_set": "ko-prec-test",
-        **entry(0.5, 0.6, 0.05, 0.15),
-        "keep": [{"set": "wiki-test", **entry(0.7, 0.65, -0.07, -0.03)}, {"set": "law-test", **entry(0.4, 0.41, -0.01, 0.03)}],
-    }
-    rows = [line.split() for line in gain_and_loss(summary).splitlines()[2:5]]
-    assert rows == [
-        ["ko-prec-test", "target", ".500", ".600", "+0.100", "[+0.050,", "+0.150]", "gained"],
-        ["wiki-test", "keep", ".700", ".650", "-0.050", "[-0.070,", "-0.030]", "lost"],
-        ["law-test", "keep", ".400", ".410", "+0.010", "[-0.010,", "+0.030]", "kept"],
-    ]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5ft.retrieval.evaluation import evaluate_run
-from e5ft.retrieval.threshold import TARGETS, calibrated, effect, first_found, lowest, threshold_line
+from e5ft.retrieval.threshold import TARGETS, calibrated, effect, first_found, is_of_few, lacks, lowest, threshold_line
 from tests.retrieval.conftest import make_run, make_set
 
 SCORES = st.one_of(st.integers(7000, 10000).map(lambda k: k / 10000), st.floats(-1, 1, width=32), st.just(-np.inf))
@@ -61,10 +61,38 @@ def test_the_highest_target_that_is_reached_decides_and_luck_does_not():
     )
     assert nine["dev"]["precision"] == 1 and nine["test"]["precision"] == pytest.approx(5 / 9) and nine["test"]["recall"] == 0.25
     assert threshold_line(nine) == (
-        "score 0.9100 (chosen on dev for 90 % right): 9 of 20 test queries reach it, .556 [.267, .811] of them right"
+        "score 0.9100 (chosen on dev for 90 % right, from 9 of 20 queries only): 9 of 20 test queries reach it, .556 [.267, .811] of them right"
     )
     assert threshold_line(calibrated((scores, np.arange(20) < 9), (scores - 1, scores > 2))).endswith("no test query reaches it")
-    assert threshold_line(None).startswith("none: at no score are 70 %")
+
+
+@pytest.mark.parametrize(
+    ("right", "why", "said"),
+    [
+        ([False] * 30, "never", "none: at no score are 70 % of the first passages right (30 dev queries)"),
+        ([True] * 2, "few", "none: 70 % of the first passages are right only at scores that too few of the 2 dev queries reach"),
+        ([True, False, False] * 10, "few", "none: 70 % of the first passages are right only at scores that too few of the 30"),
+        ([False, True, True, False] * 9, "never", "none: at no score"),
+    ],
+)
+def test_why_there_is_no_threshold_is_either_the_scores_or_too_few_queries(right, why, said):
+    scores, right = np.linspace(0.9, 0.8, len(right)), np.array(right)
+    assert calibrated((scores, right), (scores, right)) is None
+    assert lacks(scores, right) == {"why": why, "queries": len(right)}
+    assert threshold_line(None, lacks(scores, right)).startswith(said)
+
+
+def test_equal_scores_are_answered_together_and_what_found_nothing_never():
+    """One right answer among two of the same score, and one query that found nothing: no score has 70 % right."""
+    assert lacks(np.array([0.9, 0.9, -np.inf]), np.array([True, False, True]))["why"] == "never"
+
+
+@pytest.mark.parametrize(("queries", "share", "few"), [(99, 1.0, True), (100, 1.0, False), (400, 1.0, False), (400, 0.05, True)])
+def test_a_threshold_of_few_queries_or_a_wide_interval_is_called_one(queries, share, few):
+    scores = np.linspace(0.9, 0.8, queries)
+    right = (np.arange(queries) < share * queries) & (np.arange(queries) % 8 > 0)
+    found = calibrated((scores, right), (scores, right))
+    assert is_of_few(found) == few and ("queries only" in threshold_line(found)) == few
 
 
 def test_what_was_found_first_and_whether_it_answers():

@@ -7,7 +7,20 @@ import pytest
 from scipy import stats
 
 from e5ft.errors import VerdictError
-from e5ft.retrieval.verdict import KeepResult, check_verdict, choose_alpha, keep_results, overall_verdict, verdict_line
+from e5ft.retrieval.verdict import (
+    CHOSE,
+    TOO_FEW,
+    KeepResult,
+    check_verdict,
+    choose_alpha,
+    gain_and_loss,
+    keep_results,
+    outcome_word,
+    overall_verdict,
+    set_outcomes,
+    verdict_line,
+    verdict_of,
+)  # fmt: skip
 
 
 def alternating(mean: float, half: float, count: int = 100) -> np.ndarray:
@@ -116,6 +129,63 @@ def test_better_can_be_demanded(word):
     check_verdict("better", "BETTER", "outputs/x")
     with pytest.raises(VerdictError, match=f"require=better: the verdict is {word}; the run is complete .outputs/x"):
         check_verdict("better", word, "outputs/x")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.01, 0.03, "gained"),
+        (-0.03, -0.01, "lost"),
+        (-0.01, 0.03, "kept"),
+        (0.0, 0.03, "kept"),
+        (-0.03, 0.0, "kept"),
+        (0, 0, "kept"),
+    ],
+)
+def test_a_change_counts_when_its_interval_excludes_zero(low, high, word):
+    difference = {"mean": (low + high) / 2, "low": low, "high": high, "p_value": 0.5}
+    assert outcome_word(overall_verdict(difference, 30, {})) == outcome_word({**difference, "lost": high < 0}) == word
+    assert outcome_word(overall_verdict(difference, 29, {})) == "undecided"
+
+
+def entry(name: str, before: float, after: float, low: float, high: float) -> dict:
+    scores = {"before": {"metrics": {"ndcg@10": before, "mrr@10": 0}}, "after": {"metrics": {"ndcg@10": after, "mrr@10": 0}}}
+    difference = {"mean": after - before, "low": low, "high": high, "p_value": 0.01}
+    return {"set": name, "queries": 40, "scores": scores, "differences": {"ndcg@10": difference}}
+
+
+def recorded(keep: dict[str, KeepResult] | None) -> dict:
+    target = {**entry("", 0.5, 0.6, 0.05, 0.15), "test_set": "ko-prec-test"}
+    sets = [entry("wiki-test", 0.7, 0.65, -0.07, -0.03), entry("law-test", 0.4, 0.39, -0.019, -0.001)]
+    record = {**target, "keep": sets}
+    return record if keep is None else record | {"verdict": overall_verdict(target["differences"]["ndcg@10"], 40, keep)}
+
+
+def test_a_set_is_lost_where_the_verdict_says_so_and_not_by_its_own_interval():
+    """At 95 % law-test lost by a hair; together with wiki-test, at 97.5 %, it did not: then no table says that it did."""
+    keep = {
+        "wiki-test": KeepResult(40, -0.05, -0.075, -0.025, 0.975, 0.001, True),
+        "law-test": KeepResult(40, -0.01, -0.021, 0.001, 0.975, 0.04, False),
+    }
+    rows = [line.split() for line in gain_and_loss(recorded(keep)).splitlines()[2:5]]
+    assert rows == [
+        ["ko-prec-test", "target", ".500", ".600", "+0.100", "[+0.050,", "+0.150]", "gained"],
+        ["wiki-test", "keep", ".700", ".650", "-0.050", "[-0.075,", "-0.025]", "at", "97.5", "%", "lost"],
+        ["law-test", "keep", ".400", ".390", "-0.010", "[-0.021,", "+0.001]", "at", "97.5", "%", "kept"],
+    ]
+
+
+def test_an_older_record_without_a_verdict_is_judged_set_by_set():
+    assert [each.word for each in set_outcomes(recorded(None))[1]] == ["gained", "lost", "lost"]
+    assert verdict_of(recorded(None))["costs_elsewhere"] and not recorded(None).get("verdict")
+
+
+def test_why_it_is_undecided_is_a_value_also_in_records_that_had_but_a_sentence():
+    for given, because in (({"chosen_on_test": True}, CHOSE), ({}, TOO_FEW)):
+        record = overall_verdict(DIFFERENCE, 29, {}, **given)
+        older = {name: value for name, value in record.items() if name != "because"}
+        assert record["because"] == verdict_of({"verdict": older, **given})["because"] == because
+    assert overall_verdict(DIFFERENCE, 30, {})["because"] is None
 
 
 TARGET = {0.0: 0.50, 0.25: 0.55, 0.5: 0.60, 0.75: 0.62, 1.0: 0.61}

@@ -127,13 +127,14 @@ def _round(settings: TrainSettings, path: Path, number: int) -> dict:
         return read_json(folder / "summary.json")
     settings = dataclasses.replace(settings, resume=status is not None)
     distributed.barrier()  # all have looked before one of them writes
+    start = None
     if number > 1:
         previous = path / f"round-{number - 1}" / "model"
         settings = _mined(settings, previous, folder / "mined")
         if settings.rounds.start == "previous":
-            settings = dataclasses.replace(settings, model=settings.model.at(previous))
+            settings, start = dataclasses.replace(settings, model=settings.model.at(previous)), number - 1
     say(f"\nround {number} of {settings.rounds.count}")
-    train(settings, Job(folder, group=path.name))
+    train(settings, Job(folder, group=path.name, start_round=start))
     return read_json(folder / "summary.json")
 
 

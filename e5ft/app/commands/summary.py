@@ -77,6 +77,7 @@ def summarise(
         "differences": scores.differences(settings.seed),
         "hybrid": scores.hybrid_record(settings.seed),
         "threshold": scores.after.threshold,
+        "no_threshold": scores.after.no_threshold,
         "keep": [keep_record(measured, settings.seed) for measured in keep],
         "overlap": [dataclasses.asdict(overlap) for overlap in overlaps],
     }

@@ -177,7 +177,7 @@ class _Run:
             self._score_end(encoder, data.test, scores, weighting, choosing, best)
         seconds = time.monotonic() - started
         summary = summarise(self.asked, data, tokens, trainer, self.metric, best, scores, keep, overlaps, seconds)
-        summary["guard"] = guarded
+        summary |= {"guard": guarded, "start_round": self.job.start_round}
         digests = {name: self.definition[name] for name in ("rows", "dev set", "test set", "model")}
         summary["made"] = {"command": repeating(self.job), "digests": digests, "versions": versions()}
         if distributed.is_main():
@@ -228,6 +228,7 @@ class _Run:
     def _score_base(self, encoder: Encoder, retrieval_set: RetrievalSet, weight: hybrid.Weight | hybrid.DevSet | None) -> Scores:
         settings = self.settings
         label = "before (random weights)" if settings.model.init == "random" else "before"
+        label = label if self.job.start_round is None else f"round {self.job.start_round}"
         bm25 = score_bm25(retrieval_set, settings.evaluation, seed=settings.seed)
         how = {"seed": settings.seed, "cache": self.cache, "bm25": bm25, "weight": weight}
         return Scores(score_model(encoder, retrieval_set, settings.evaluation, label, **how), bm25)

@@ -43,6 +43,7 @@ class Job:
         group: of the run in W&B; None for a run by itself.
         in_sweep: whether it is a job of a multirun.
         overrides: of the command line, as Hydra composed them.
+        start_round: of a round that starts from an earlier one's model: that one's number.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Job:
     group: str | None = None
     in_sweep: bool = False
     overrides: tuple[str, ...] = ()
+    start_round: int | None = None
 
     @property
     def again(self) -> str:

@@ -16,12 +16,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from e5ft.app.runs.folder import command, hold, lasting
-from e5ft.app.telling.report import say
+from e5ft.app.telling.report import relative, say
 from e5ft.app.telling.state import holds_work, status_of
 from e5ft.errors import ConfigurationError, E5ftError, VerdictError
 from e5ft.files import replace_link, write_json
 from e5ft.reporting.sweep_table import beginning, ending
-from e5ft.reporting.sweeps import PLAN, Sweep, jobs_of, read_sweep, split, write_csv
+from e5ft.reporting.sweeps import BEST, PLAN, Sweep, jobs_of, read_sweep, split, write_csv
 from e5ft.retrieval import verdict
 from e5ft.settings import shown
 
@@ -181,6 +181,7 @@ def write_table(folder: Path) -> Sweep:
     """Write sweep.csv and report.html, and print the table; returns the record that they are made from."""
     sweep = read_sweep(folder)
     write_csv(sweep)
+    _link_best(sweep)
     try:
         from e5ft.reporting.sweep_page import write_page
 
@@ -189,6 +190,18 @@ def write_table(folder: Path) -> Sweep:
         log.warning(f"{folder}/report.html could not be made ({error!r}); python -m e5ft report tries again")
     say(ending(sweep, command(folder.name, resume=True, of="sweep.")))
     return sweep
+
+
+def _link_best(sweep: Sweep) -> None:
+    """Point NAME/best at the best job's folder; where the file system has no links, or none is chosen, there is none."""
+    link = sweep.folder / BEST
+    try:
+        if sweep.chosen:
+            replace_link(link, sweep.best.facts.folder)
+        elif link.is_symlink():  # of the jobs that an earlier process ended with
+            link.unlink()
+    except OSError as error:
+        log.warning(f"{relative(link)}: no link could be made ({error.strerror or error}); the best job's folder is told below")
 
 
 def _planned(config: DictConfig) -> list[list[str]] | None:

@@ -11,7 +11,7 @@ from e5ft.files import write_text
 from e5ft.formatting import duration
 from e5ft.modeling.settings import ModelSource
 from e5ft.reporting.run_page import PAGE, run_page
-from e5ft.retrieval.overlap import Overlap
+from e5ft.retrieval.overlap import Overlap, leaking
 from e5ft.retrieval.sets import halves
 from e5ft.retrieval.tables import (
     cutoffs_of,
@@ -19,14 +19,12 @@ from e5ft.retrieval.tables import (
     few_passages,
     few_queries,
     format_table,
-    gain_and_loss,
-    gain_and_loss_rows,
     headline,
     in_words,
     main_metric,
 )
 from e5ft.retrieval.threshold import threshold_line
-from e5ft.retrieval.verdict import result_text, verdict_line
+from e5ft.retrieval.verdict import gain_and_loss, outcome_rows, result_text, verdict_line
 
 if TYPE_CHECKING:
     from e5ft.exporting.origin import Base
@@ -100,7 +98,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     metrics = headline(cutoffs_of(scores.after.metrics))
     rows = [row for name, row in scores.named().items() if name != "hybrid_before"]
     main = main_metric(metrics)
-    difference = summary["differences"][main]
+    difference, start = summary["differences"][main], _start(summary, "before")
     change = difference_text(difference["mean"], difference["low"], difference["high"])
     speed = f", {training['tokens_per_second']:,} tokens a second" if training["tokens_per_second"] else ""
     lines = [
@@ -112,7 +110,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
         "",
         counts_in_words(summary),
         "",
-        f"{main}: {change} after against before, p = {difference['p_value']:.2g}",
+        f"{main}: {change} after against {start}, p = {difference['p_value']:.2g}",
         *hybrid_line(summary, main),
         *threshold_lines(scores.after),
     ]
@@ -121,7 +119,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     lines += few_queries(summary["test_set"], len(scores.after.scored), main, difference)
     for entry in summary["keep"]:
         lines += few_queries(entry["set"], entry["queries"], main, entry["differences"][main])
-    lines += [f"overlap: {sentence}" for sentence in leaks(summary)]
+    lines += [f"overlap: {overlap.sentence}" for overlap in leaking(summary)]
     if training["without_negatives"]:
         unit = "steps (with step.negatives=micro_batch: micro-batches)"
         lines.append(f"Without any negative, and so without effect: {training['without_negatives']:,} {unit}.")
@@ -158,9 +156,9 @@ def write_page(folder: Path) -> Path | None:
 
 def taken(summary: dict) -> list[str]:
     """Which weights model/ has and why, in one line; none where they are the last ones and no keep set was asked."""
-    best, guard = summary["best"], summary["guard"]
+    best, guard, start = summary["best"], summary["guard"], _start(summary, "the model before training")
     if best["step"] == 0:
-        return ["Nothing beat the model before training on the dev set: model/ is that model, unchanged."]
+        return [f"Nothing beat {start} on the dev set: model/ is that model, unchanged."]
     step = (
         f"the checkpoint of step {best['step']:,}{', the best on the dev set' * (best['step'] != summary['training']['steps'])}"
     )
@@ -171,12 +169,13 @@ def taken(summary: dict) -> list[str]:
         return [f"model/ is {step}; no keep set refutes it ({guard['metric']} on what chooses: {_results(results)})."]
     lost = _results({name: result for name, result in results.items() if result["lost"]})
     if not best["alpha"]:
-        return [
-            f"model/ is the model before training, unchanged: {step} is refuted by {lost}, and no merger that holds is better on the dev set."
-        ]
-    return [
-        f"model/ is {best['alpha']:g} x {step} and {1 - best['alpha']:g} x the model before training: alpha 1 is refuted by {lost}."
-    ]
+        return [f"model/ is {start}, unchanged: {step} is refuted by {lost}, and no merger that holds is better on the dev set."]
+    return [f"model/ is {best['alpha']:g} x {step} and {1 - best['alpha']:g} x {start}: alpha 1 is refuted by {lost}."]
+
+
+def _start(summary: dict, usual: str) -> str:
+    """What the training started from: the model of the round before, or as it is usually called."""
+    return usual if summary.get("start_round") is None else f"round {summary['start_round']}"
 
 
 def _results(results: dict) -> str:
@@ -185,7 +184,7 @@ def _results(results: dict) -> str:
 
 def counts_in_words(summary: dict) -> str:
     """The table of the test set as counts of questions, the model after training first."""
-    names = {"after": "after", "before": "before", "bm25": "BM25", "hybrid": "hybrid"}
+    names = {"after": "after", "before": _start(summary, "before"), "bm25": "BM25", "hybrid": "hybrid"}
     scores = summary["scores"]
     return in_words(summary["queries"], {name: scores[key]["metrics"] for key, name in names.items() if key in scores})
 
@@ -202,14 +201,7 @@ def hybrid_line(summary: dict, metric: str) -> list[str]:
 
 def threshold_lines(evaluation: "Evaluation") -> list[str]:
     """From which score on the first passage may be shown as the answer; empty without dev set."""
-    return [] if evaluation.dev is None else [f"threshold: {threshold_line(evaluation.threshold)}"]
-
-
-def leaks(summary: dict) -> list[str]:
-    """What must be known of the reported sets of which training saw many queries, a sentence a set."""
-    reported = {summary["test_set"], *(entry["set"] for entry in summary["keep"])}
-    overlaps = (Overlap(**entry) for entry in summary["overlap"] if entry["set"] in reported)
-    return [overlap.sentence for overlap in overlaps if overlap.leaks]
+    return [] if evaluation.dev is None else [f"threshold: {threshold_line(evaluation.threshold, evaluation.no_threshold)}"]
 
 
 def card_of_run(settings: dict, summary: dict, encoder: "Encoder", base: "Base") -> str:
@@ -221,22 +213,18 @@ def card_of_run(settings: dict, summary: dict, encoder: "Encoder", base: "Base")
         encoder: the model.
         base: before training.
     """
-    keep = []
-    if summary["keep"]:
-        main, rows = gain_and_loss_rows(summary)
-        keep = [["set", "", f"{main} before", "after", "difference", ""], *rows]
     told = {
         "metrics": [
             name for name in headline(settings["evaluation"]["cutoffs"]) if name in summary["scores"]["after"]["metrics"]
         ],
         "verdict": verdict_line(summary["verdict"]),
-        "leaks": leaks(summary),
+        "leaks": [overlap.sentence for overlap in leaking(summary)],
         "caveats": [
             *few_queries(summary["test_set"], summary["queries"], summary["verdict"]["metric"], summary["verdict"]),
             *few_passages(summary["test_set"], summary["passages"]),
         ],
         "threshold": threshold_line(summary["threshold"]) if summary["threshold"] else None,
-        "keep": keep,
+        "keep": outcome_rows(summary) if summary["keep"] else [],
     }
     return model_card(encoder, base, settings, summary, told)
 

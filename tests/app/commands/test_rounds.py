@@ -158,7 +158,7 @@ def test_what_rounds_cannot_do(run, overrides, message):
         run(*overrides)
 
 
-def test_previous_starts_from_the_round_before(run, monkeypatch):
+def test_previous_starts_from_the_round_before_and_says_so(run, tmp_path, monkeypatch):
     train, starts = rounds.train, []
 
     def noted(config, job):
@@ -167,6 +167,11 @@ def test_previous_starts_from_the_round_before(run, monkeypatch):
 
     monkeypatch.setattr(rounds, "train", noted)
     run("rounds.start=previous")
+    pages = [(tmp_path / f"outputs/test/round-{number}/report.html").read_text() for number in (1, 2)]
+    summaries = [read_json(tmp_path / f"outputs/test/round-{number}/summary.json") for number in (1, 2)]
+    assert [summary["start_round"] for summary in summaries] == [None, 1]
+    assert summaries[1]["scores"]["before"]["label"] == summaries[1]["verdict"]["against"] == "round 1"
+    assert "학습 전" in pages[0] and "학습 전" not in pages[1] and "라운드 1 모델" in pages[1]
     assert starts[0] == (None, "random")
     assert starts[1][0].endswith("round-1/model") and starts[1][1] == "pretrained"
 

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from enum import Enum
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -20,6 +21,7 @@ from e5ft.app.runs.sweep import AnotherSweepError, EndOfSweep, begin, state_befo
 from e5ft.app.settings.build import shipped
 from e5ft.errors import ConfigurationError, DataError, TerminatedError, VerdictError
 from e5ft.files import read_json, write_json, write_text
+from e5ft.reporting.facts import jobs_of, locate
 from e5ft.reporting.sweeps import read_sweep
 from tests.reporting.made_runs import make_run
 
@@ -118,6 +120,30 @@ def test_a_name_whose_jobs_all_failed_at_once_is_free_for_another_multirun(tmp_p
     write_text(tmp_path / "s/0/overrides.yaml", "- seed=1\n")
     sweep.SweepTable().on_multirun_start(multirun(tmp_path / "s", "seed=7,8"))
     assert [job[0] for job in read_json(tmp_path / "s/sweep.json")["jobs"]] == ["seed=7", "seed=8"]
+
+
+def test_a_link_leads_to_the_best_job_and_the_table_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "multirun/s"
+    for number, dev in enumerate((0.4, 0.6)):
+        job(folder, number, dev=dev)
+    sweep.write_table(folder)
+    assert os.readlink(folder / "best") == "1" and (folder / "best/summary.json").is_file()
+    assert "best        job 1: multirun/s/best/model   (a link to multirun/s/1)\n" in capsys.readouterr().out
+    assert locate("multirun/s/best") == folder / "1" and [path.name for path in jobs_of(folder)] == ["0", "1"]
+    for number in (0, 1):  # resumed jobs without dev scores: nothing is the best any more
+        job(folder, number)
+    sweep.write_table(folder)
+    assert not (folder / "best").exists() and "multirun/s/0/model" in capsys.readouterr().out
+
+
+def test_where_no_link_can_be_made_the_table_names_the_folder(tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.chdir(tmp_path)
+    job(tmp_path / "multirun/s", 0, dev=0.5)
+    monkeypatch.setattr(Path, "symlink_to", lambda *_, **__: (_ for _ in ()).throw(OSError(1, "Operation not permitted")))
+    sweep.write_table(tmp_path / "multirun/s")
+    assert "best        job 0: multirun/s/0/model\n" in capsys.readouterr().out
+    assert "multirun/s/best: no link could be made (Operation not permitted)" in caplog.text
 
 
 def test_a_page_that_cannot_be_made_is_a_warning_and_the_table_is_there(tmp_path, monkeypatch, capsys, caplog):
