@@ -42,7 +42,7 @@ _EXPLAINED = {
 
 @dataclasses.dataclass(frozen=True)
 class Removal:
-    """What a cleaned copy leaves out: a row, or one of its hard negatives (`field`), and for which fault."""
+    """What a cleaned copy leaves out: a row, or one of its passages (`field`), and for which fault."""
 
     row: int
     field: str
@@ -181,15 +181,23 @@ class Audit:
     def clean(self) -> Iterator[Row]:
         """The rows without what is to be removed."""
         gone = {removal.row for removal in self.removals if not removal.field}
-        negatives = defaultdict(set)
+        fields = defaultdict(set)
         for removal in self.removals:
-            negatives[removal.row].add(removal.field)
+            fields[removal.row].add(removal.field)
         for number, row in enumerate(self.rows.store):
             if number in gone:
                 continue
-            kept = [n for n in range(len(row.negatives)) if field_name(NEGATIVE, n) not in negatives[number]]
-            scores = row.scores and (*row.scores[: len(row.positives)], *(row.scores[len(row.positives) + n] for n in kept))
-            yield dataclasses.replace(row, negatives=tuple(row.negatives[n] for n in kept), scores=tuple(scores))
+            kept = {
+                role: [n for n in range(len(texts)) if field_name(role, n) not in fields[number]]
+                for role, texts in ((DOCUMENT, row.positives), (NEGATIVE, row.negatives))
+            }
+            places = (*kept[DOCUMENT], *(len(row.positives) + n for n in kept[NEGATIVE]))
+            yield dataclasses.replace(
+                row,
+                positives=tuple(row.positives[n] for n in kept[DOCUMENT]),
+                negatives=tuple(row.negatives[n] for n in kept[NEGATIVE]),
+                scores=row.scores and tuple(row.scores[place] for place in places),
+            )
 
 
 def audit(
@@ -253,7 +261,7 @@ def _leaks(rows: AuditedRows, leaked: Mapping[int, str]) -> Iterator[Finding]:
 
 
 def _removals(rows: AuditedRows, findings: Mapping[str, list[Finding]]) -> Iterator[Removal]:
-    """Rows and hard negatives that no reading would keep; each row once, for its first reason."""
+    """Rows and passages that no reading would keep; each row once, for its first reason."""
     gone: dict[int, str] = {finding.row: "exact_duplicate" for finding in findings.get("exact_duplicate", ())}
     gone |= {finding.row: "overlap" for finding in findings.get("overlap", ()) if finding.weight >= SURE}
     empty = findings.get("empty", ())
@@ -266,7 +274,7 @@ def _removals(rows: AuditedRows, findings: Mapping[str, list[Finding]]) -> Itera
     told = set()
     for kind in ("negative_answers", "empty"):
         for finding in findings.get(kind, ()):
-            is_negative = finding.field.startswith(NEGATIVE) and (kind == "empty" or finding.weight >= SURE)
-            if is_negative and finding.row not in gone and (finding.row, finding.field) not in told:
+            is_sure = kind == "empty" and finding.field != QUERY or finding.field.startswith(NEGATIVE) and finding.weight >= SURE
+            if is_sure and finding.row not in gone and (finding.row, finding.field) not in told:
                 told.add((finding.row, finding.field))
                 yield Removal(finding.row, finding.field, kind)

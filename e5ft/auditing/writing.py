@@ -135,9 +135,14 @@ def _ends(text: str) -> bool:
     bare = _CLOSING.sub("", text[-_END:])
     if not bare or bare.endswith(_MARKS):
         return True
-    if bare[-1] in "다요죠" and len(bare) > 1:
+    if bare[-1] == "다" and "가" <= bare[-2:-1] <= "힣":
+        return (
+            bare[-2] not in "보마바"
+        )  # 보다 (than), 마다 (each), 바다 (sea) stand within a sentence; 크다, 길다, 한다, 없다 end one
+    if bare[-1] in "요죠" and len(bare) > 1:
         before = ord(bare[-2]) - 0xAC00
-        final = before % 28 if 0 <= before < 11172 else -1
-        # ㄴ, ㄶ, ㅄ, ㅆ, ㅌ, ㅍ, ㅎ: 한다, 않다, 없다, 있다, 같다, 싶다, 좋다; without a final: 이다, 니다, 하다, 세요, 해요.
-        return final in (4, 6, 18, 20, 25, 26, 27) or bare[-2] in "이니하되세해어아예에"
+        # Final ㄴ, ㅆ, ㅎ, ㅈ: 군요, 있죠, 그렇죠, 맞죠; without a final: 이죠, 세요, 해요, 네요; not 필요, 중요, 수요.
+        return 0 <= before < 11172 and (
+            before % 28 in (4, 20, 22, 27) or bare[-2] in "이니하되세해어아예에네나까데게지래와봐줘돼려져라거"
+        )
     return False

@@ -154,8 +154,13 @@ def _is_hidden(path: Path) -> bool:
 
 def _text_of(file: Path, encoding: str | None) -> str:
     with open_utf8(file, encoding)[0] as opened:
+        content = opened.read()
+        if b"\0" in content:
+            raise DataError(
+                f"{file}: not a text file (byte {content.index(0)} is 0); take it out, or give its name the right ending"
+            )
         try:
-            return unicodedata.normalize("NFC", opened.read().decode().replace("\r\n", "\n").replace("\r", "\n"))
+            return unicodedata.normalize("NFC", content.decode().replace("\r\n", "\n").replace("\r", "\n"))
         except UnicodeDecodeError as error:
             raise DataError(f"{file}: not UTF-8 (byte {error.start}); name its encoding: data.encoding=cp949") from error
 

@@ -167,15 +167,11 @@ class Generator:
         try:
             answer = self._call(ask)
         except AnswerError as error:
-            if (
-                error.status is not None
-                and error.status != 429
-                and error.status < 500
-                and error.status not in (400, 408, 413, 422)
-            ):
+            refused = error.status in (400, 413, 422)  # this text; where it was never answered, every text
+            if error.status is not None and error.status < 500 and not refused and error.status not in (408, 429):
                 raise AnswerError(f"generator.url: {error}", error.status) from error
             with self._lock:
-                self._failures += 1
+                self._failures += not (refused and self._answers)
                 self._tell("not answered", str(error))
                 if self._failures >= _MOST_FAILURES:
                     raise AnswerError(

@@ -132,12 +132,12 @@ def test_a_clean_copy_lacks_what_is_listed_and_nothing_else(make_audited):
     assert kept == [
         ("한강의 다리는 몇 개인가요?", ("서른 개가 넘습니다.",), ("스무 개입니다.",), [0.0, 0.1]),
         ("한강의 다리는 몇 개인가요?", ("서른한 개입니다.",), ("모릅니다.",), [0.0, 0.1]),
-        ("둘 중 하나", ("-", "오름은 작은 화산입니다."), ("산입니다.",), [0.0, 0.1, 0.2]),
+        ("둘 중 하나", ("오름은 작은 화산입니다.",), ("산입니다.",), [0.1, 0.2]),
     ]
     listed = [(entry["what"], entry["fault"]) for entry in audited.to_dict()["removals"]["listed"]]
     assert listed == [
         *(("row", "exact_duplicate"), ("row", "empty")),
-        *(("hard_negative 2", "negative_answers"), ("hard_negative 3", "empty")),
+        *(("hard_negative 2", "negative_answers"), ("document", "empty"), ("hard_negative 3", "empty")),
     ]
 
 

@@ -54,6 +54,17 @@ def test_a_fault_is_found(make_audited, kind, text):
     assert told == {kind: [text]}
 
 
+@pytest.mark.parametrize("end", ["크다", "길다", "오간다", "없다", "열렸네요", "높군요", "그렇죠"])
+def test_a_korean_sentence_ends_without_a_mark(make_audited, end):
+    assert found(make_audited([row("물음", f"이 다리는 {end}"), *(row(f"질문 {n}", text) for n, text in enumerate(SOUND))])) == {}
+
+
+@pytest.mark.parametrize("end", ["옛 다리보다", "해마다", "푸른 바다", "수리가 필요", "아주 중요"])
+def test_a_korean_word_within_a_sentence_does_not_end_it(make_audited, end):
+    rows = make_audited([row("물음", f"이 다리는 {end}"), *(row(f"질문 {n}", text) for n, text in enumerate(SOUND))])
+    assert found(rows) == {"cut_off": [f"이 다리는 {end}"]}
+
+
 def test_passages_that_never_end_as_sentences_are_not_cut_off_unless_at_one_length(make_audited):
     titles = [f"제목만 있는 글 {n}" for n in range(40)]
     assert found(make_audited([row(f"질문 {n}", title) for n, title in enumerate(titles)])) == {}

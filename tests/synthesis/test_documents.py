@@ -205,3 +205,9 @@ def test_a_package_that_is_missing_is_named_in_one_line(tmp_path, monkeypatch):
         (tmp_path / name).write_text("x")
         with pytest.raises(ConfigurationError, match=f"^data.corpus_file: .* files need {package}; pip install {package}$"):
             read(tmp_path / name)
+
+
+def test_a_binary_file_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"RIFF\x00\x01\xfe\xff" + bytes(range(256)))
+    with pytest.raises(DataError, match=r"a\.txt: not a text file \(byte 4 is 0\); take it out"):
+        read(tmp_path)

@@ -129,6 +129,15 @@ def test_an_endpoint_that_is_down_ends_it_and_keeps_the_answers(ask, chat):
     assert ask(20)[1].counts == {"kept": 3, "answered": 17}
 
 
+def test_refused_texts_do_not_end_what_answers_otherwise(ask, chat):
+    chat.failures = [(400, {}, {})] * 5
+    with pytest.raises(AnswerError, match="HTTP 400"):  # nothing was ever answered: the endpoint refuses every call
+        ask(20)
+    ask(3)
+    chat.failures = [(400, {}, {})] * 8
+    assert ask(20)[1].counts == {"kept": 3, "not answered": 8, "answered": 9}
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refused_key_ends_it_at_once(ask, chat, status):
     chat.failures = [(status, {}, {"error": KEY})]
