@@ -13,7 +13,7 @@ import yaml  # OmegaConf's and transformers' own parser
 from e5ft.errors import DataError
 from e5ft.files import read_json
 from e5ft.formatting import shareable
-from e5ft.retrieval.tables import cutoffs_of, headline, main_metric
+from e5ft.retrieval.tables import cutoffs_of, main_metric
 from e5ft.retrieval.verdict import verdict_words
 
 FINISHED, FAILED, STOPPED, RUNNING, KILLED, DAMAGED, WAITING = (
@@ -59,7 +59,7 @@ class RunFacts:
     @property
     def metric(self) -> str:
         """The metric that a single sentence reports, as ndcg@10; of a finished run."""
-        return main_metric(headline(cutoffs_of(self.summary["scores"]["after"]["metrics"])))
+        return main_metric(cutoffs_of(self.summary["scores"]["after"]["metrics"]))
 
     @property
     def difference(self) -> Mapping[str, float] | None:

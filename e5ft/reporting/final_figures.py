@@ -45,7 +45,7 @@ def tables(run: Run) -> dict[str, list[list]]:
     differences = [summary["differences"][name] for name in metrics]
     closing.append(["gain", *(difference[end] for difference in differences for end in ("mean", "low", "high"))])
     before, after = (run.queries(summary["test_set"], system) for system in (BASE, FINAL))
-    lists = zip(("won", "lost"), won_and_lost(before, after, main_metric(metrics)), strict=True)
+    lists = zip(("won", "lost"), won_and_lost(before, after, main_metric(cutoffs_of(metrics))), strict=True)
     return {"closing": closing, **{name: [list(CHANGES), *map(_row, each[:MOST])] for name, each in lists}}
 
 

@@ -26,7 +26,7 @@ _SYSTEMS = ("before", "bm25", "after", "hybrid")
 
 def metric_of(summary: Mapping[str, Any]) -> str:
     """The metric that a single sentence reports."""
-    return main_metric(metrics_of(summary))
+    return main_metric(cutoffs_of(metrics_of(summary)))
 
 
 def metrics_of(summary: Mapping[str, Any]) -> list[str]:

@@ -99,7 +99,7 @@ def score_two(ours: Encoder, theirs: Encoder, retrieval_set: RetrievalSet, evalu
     Returns:
         For JSON: `metric`, the number of scored `queries`, `ours` and `theirs` on them, `difference` (ours minus theirs).
     """
-    metric = main_metric(headline(evaluation.cutoffs))
+    metric = main_metric(evaluation.cutoffs)
     a, b = (score_model(encoder, retrieval_set, evaluation, "", seed=seed) for encoder in (ours, theirs))
     difference = dataclasses.asdict(paired_differences(a, b, [metric], seed=seed)[metric])
     scores = {"ours": a.metrics[metric], "theirs": b.metrics[metric]}

@@ -19,7 +19,7 @@ from e5ft.retrieval.sets import RetrievalSet, pair_keys, with_queries
 from e5ft.retrieval.shards import Shards
 from e5ft.retrieval.significance import LEVEL, mean_intervals
 from e5ft.retrieval.small_vectors import Centre, Kind, centre_of, first_components, quantised, small_kinds
-from e5ft.retrieval.tables import headline, main_metric
+from e5ft.retrieval.tables import main_metric
 from e5ft.retrieval.threshold import calibrated, first_found, lacks
 from e5ft.retrieval.vectors import RepeatedTexts, encode_collection
 
@@ -328,7 +328,7 @@ def _vectors_of(encoder: Encoder, dev: DevSet, reported: RetrievalSet, passages:
 
 def _chosen(dev: DevSet, evaluation, dense: Run, queries: np.ndarray, passages: np.ndarray | Shards) -> Weight:
     """The weight with the best main metric on a dev set, of which the model's run and vectors are given."""
-    each, metric = dev.retrieval_set, main_metric(headline(list(evaluation.cutoffs)))
+    each, metric = dev.retrieval_set, main_metric(evaluation.cutoffs)
     cutoff = int(metric.rpartition("@")[2])
     judgements = Judgements(each, [cutoff])
     runs = hybrid_runs(dense, dev.bm25, queries, passages, GRID, cutoff)

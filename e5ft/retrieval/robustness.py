@@ -9,7 +9,7 @@ from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.comparison import paired_differences
 from e5ft.retrieval.evaluation import Evaluation
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.tables import aligned, difference_text, main_metric
+from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, main_metric
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def robustness_table(records: Sequence[tuple[str, Mapping]]) -> str:
     Args:
         records: the system's name and what `noise_record` says, in the order of the lines; at least one.
     """
-    main = main_metric(list(records[0][1]["differences"]))
+    main = main_metric(cutoffs_of(records[0][1]["differences"]))
     cells = [["queries", "model", "changed", f"{main} against clean ones", "p"]]
     for name, record in records:
         found = record["differences"][main]

@@ -49,9 +49,9 @@ def headline(cutoffs: Sequence[int]) -> list[str]:
     return metrics if len(metrics) > 1 else [f"{name}@{cutoffs[-1]}" for name in ("hit", "recall", "ndcg", "mrr")]
 
 
-def main_metric(metrics: Sequence[str]) -> str:
-    """The one of a short table's metrics that a single sentence reports."""
-    return next(name for name in metrics if name.startswith("ndcg"))
+def main_metric(cutoffs: Sequence[int]) -> str:
+    """The one of a short table's metrics that a single sentence reports, and by which is chosen."""
+    return next(name for name in headline(cutoffs) if name.startswith("ndcg"))
 
 
 def cutoffs_of(metrics: Iterable[str]) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from e5ft.errors import VerdictError
 from e5ft.retrieval.significance import LEVEL, mean_intervals, sign_flip_p
-from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, headline, main_metric, short_number
+from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, main_metric, short_number
 
 FEWEST = 30  # scored queries of the test set below which nothing is decided
 ALPHAS = (0.75, 0.5, 0.25)  # the fine-tuned model's share in the mergers that a run tries
@@ -144,7 +144,7 @@ def verdict_of(summary: Mapping) -> Mapping:
         undecided = summary["verdict"]["word"] == UNDECIDED
         because = (CHOSE if chosen else TOO_FEW) if undecided else None
         return {"because": because, "costs_elsewhere": False, "keep": {}, **summary["verdict"]}
-    metric = main_metric(headline(cutoffs_of(summary["scores"]["after"]["metrics"])))
+    metric = main_metric(cutoffs_of(summary["scores"]["after"]["metrics"]))
     keep = {entry["set"]: _alone(entry, metric) for entry in summary.get("keep", ())}
     kept = summary.get("best", {}).get("step", 1) == 0
     return overall_verdict(
@@ -179,7 +179,7 @@ def set_outcomes(summary: Mapping) -> tuple[str, list[SetOutcome]]:
         summary: as summary.json holds it.
     """
     found, outcomes = verdict_of(summary), []
-    metric = main_metric(headline(cutoffs_of(summary["scores"]["after"]["metrics"])))
+    metric = main_metric(cutoffs_of(summary["scores"]["after"]["metrics"]))
     for entry in (summary, *summary.get("keep", ())):
         if entry is summary:
             name, kind, change = summary["test_set"], "target", {**summary["differences"][metric], "level": LEVEL}

@@ -113,4 +113,7 @@ class DividingSettings(Settings):
     def check(self) -> None:
         """Refuse a division of nothing."""
         if self.data.train_file is None:
-            self.data.refuse("train_file", "must be your rows: data.train_file=FILE")
+            several = self.data.mix is not None
+            self.data.refuse(
+                "train_file", "must be your rows: data.train_file=FILE" + ", and each source of data=mix alone" * several
+            )

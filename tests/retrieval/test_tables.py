@@ -107,7 +107,7 @@ def test_numbers_are_aligned_right():
 
 def test_which_metrics_a_short_table_shows():
     cases = {(1, 10, 100): "ndcg@10", (10,): "ndcg@10", (5,): "ndcg@5", (1,): "ndcg@1"}
-    assert {cutoffs: main_metric(headline(cutoffs)) for cutoffs in cases} == cases
+    assert {cutoffs: main_metric(cutoffs) for cutoffs in cases} == cases
     assert headline([1, 10]) == ["hit@1", "recall@10", "ndcg@10", "mrr@10"]
     assert cutoffs_of(["hit@100", "hit@5", "map@5"]) == [5, 100]
 

@@ -15,7 +15,7 @@ from e5ft.retrieval.comparison import Scores, paired_values
 from e5ft.retrieval.evaluation import evaluator, score_model, score_sizes
 from e5ft.retrieval.hybrid import Weight, weight_of
 from e5ft.retrieval.sets import halves
-from e5ft.retrieval.tables import headline, main_metric
+from e5ft.retrieval.tables import main_metric
 from e5ft.retrieval.verdict import ALPHAS, RULE, KeepResult, choose_alpha, keep_results
 
 
@@ -35,7 +35,7 @@ class Guard:
 
     def __init__(self, settings: TrainSettings, data: TrainingData, encoder: Encoder, keep: list[Scores], cache: Path | None):
         self.settings, self.data, self.keep, self._cache = settings, data, keep, cache
-        self._metric = main_metric(headline(settings.evaluation.cutoffs))
+        self._metric = main_metric(settings.evaluation.cutoffs)
         options = {"seed": settings.seed, "cache": cache}
         self._before = [
             choice and score_model(encoder, choice, settings.evaluation, "before", **options) for choice in data.choice

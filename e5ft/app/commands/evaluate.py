@@ -71,8 +71,8 @@ def _on_sets(settings: EvalSettings, sets: Sequence[RetrievalSet] | None) -> flo
             name = "compare" if number == 1 else f"compare_{number}"
             named[name] = score(score_model, each)
             found[name] = _noised(variants, partial(score, score_model))
-    metrics = headline(list(settings.evaluation.cutoffs))
-    main, rows, notes, noise = main_metric(metrics), [], {}, []
+    metrics = headline(settings.evaluation.cutoffs)
+    main, rows, notes, noise = main_metric(settings.evaluation.cutoffs), [], {}, []
     for named, variants, found_noised in zip(measured, noisy, rough, strict=True):
         for name, one in named.items():
             one.save(root / one.set_name / name)

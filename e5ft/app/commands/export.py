@@ -34,7 +34,7 @@ from e5ft.retrieval.small_vectors import CARD as BINARY_CARD
 from e5ft.retrieval.small_vectors import FILE as CENTRE_FILE
 from e5ft.retrieval.small_vectors import Centre, centre_of_texts
 from e5ft.retrieval.soups import HOW, figures_of, label, make_soup, soup_rows, soup_table
-from e5ft.retrieval.tables import aligned, few_queries, headline, interval_text, main_metric
+from e5ft.retrieval.tables import aligned, few_queries, interval_text, main_metric
 from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
 from e5ft.serving.recorded import run_of
 
@@ -201,7 +201,7 @@ def _soup(settings: ExportSettings, sets: list[RetrievalSet]) -> tuple[Encoder, 
     names = _names(sources)
     say(header_line("soup", f"{how}, of {len(sources)} models: {', '.join(names)}"))
     members = {name: partial(load_encoder, each) for name, each in zip(names, sources, strict=True)}
-    metric = main_metric(headline(settings.evaluation.cutoffs))
+    metric = main_metric(settings.evaluation.cutoffs)
     encoder, found, record = make_soup(members, how, sets, partial(_measure, settings), metric, settings.seed)
     if sets:
         record["split"] = settings.data.eval_split
@@ -252,14 +252,14 @@ def _measure(settings: ExportSettings, encoder: Encoder, name: str, sets: Sequen
     """Score one model on every set; its vectors are used once, and not kept."""
     encoder = encoder.to(device_of(settings.device))
     evaluations = [score_model(encoder, each, settings.evaluation, name, seed=settings.seed) for each in sets]
-    metric = main_metric(headline(settings.evaluation.cutoffs))
+    metric = main_metric(settings.evaluation.cutoffs)
     say(f"  {name}: {metric} " + ", ".join(f"{e.metrics[metric]:.3f} on {e.set_name}" for e in evaluations))
     return evaluations
 
 
 def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) -> dict:
     """The chosen alpha and every figure, for merge.json, the table and the model card."""
-    metric = main_metric(headline(settings.evaluation.cutoffs))
+    metric = main_metric(settings.evaluation.cutoffs)
     target, *keep = measured[0.0]
     results = {}
     for alpha, (_, *found) in measured.items():

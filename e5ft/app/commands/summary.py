@@ -11,7 +11,7 @@ from e5ft.data.store import TokenStore
 from e5ft.exporting.card import language_of
 from e5ft.retrieval.comparison import Scores, keep_record, paired_values
 from e5ft.retrieval.overlap import Overlap
-from e5ft.retrieval.tables import headline, main_metric
+from e5ft.retrieval.tables import main_metric
 from e5ft.retrieval.verdict import keep_results, overall_verdict
 from e5ft.training import schedule
 from e5ft.training.trainer import ContrastiveTrainer
@@ -85,7 +85,7 @@ def summarise(
 
 
 def _verdict(settings: TrainSettings, summary: dict, scores: Scores, keep: Sequence[Scores]) -> dict:
-    metric, best = main_metric(headline(settings.evaluation.cutoffs)), summary["best"]
+    metric, best = main_metric(settings.evaluation.cutoffs), summary["best"]
     values = {measured.after.set_name: paired_values(measured.after, measured.before, [metric]) for measured in keep}
     results = keep_results(values, seed=settings.seed)
     seen = summary["chosen_on_test"] and (best["score"] is not None or best["alpha"] < 1)

@@ -97,7 +97,7 @@ def closing(summary: dict, scores, folder: Path, in_sweep: bool) -> str:
     training, data, run = summary["training"], summary["data"], relative(folder)
     metrics = headline(cutoffs_of(scores.after.metrics))
     rows = [row for name, row in scores.named().items() if name != "hybrid_before"]
-    main = main_metric(metrics)
+    main = main_metric(cutoffs_of(metrics))
     difference, start = summary["differences"][main], _start(summary, "before")
     change = difference_text(difference["mean"], difference["low"], difference["high"])
     speed = f", {training['tokens_per_second']:,} tokens a second" if training["tokens_per_second"] else ""

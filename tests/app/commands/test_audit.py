@@ -47,6 +47,8 @@ def test_a_clean_copy_replaces_nothing(composed, write_rows):
     path = write_rows(ROWS)
     with pytest.raises(ConfigurationError, match="^write=.*rows.jsonl.: is there already; name a new file"):
         audit(composed("audit", f"data.train_file={path}", f"write={path}"))
+    with pytest.raises(ConfigurationError, match="^write=.*must be null with data=mix"):
+        audit(composed("audit", "data=mix", f"data.sources={{a: {path}}}", "write=clean.jsonl"))
 
 
 @pytest.mark.parametrize(
