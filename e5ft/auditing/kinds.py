@@ -165,12 +165,12 @@ _SUSPECTED = {
         (
             "answers that do not fit",
             "The query finds other documents and its own hardly at all: a wrong document, or words that no document has.",
-            "Read them: correct the document, or take the row out.",
+            "Name a model, which tells the two apart (model.path=DIR), and read them: correct the document, or take the row out.",
         ),
         (
             "맞지 않는 정답",
             "질의가 다른 문서는 찾으면서 자기 문서는 거의 찾지 못합니다. 문서가 잘못되었거나 문서에 없는 말로 묻는 질의입니다.",
-            "읽어 보고 문서를 고치거나 행을 제외하십시오.",
+            "둘은 모델이 구별합니다(model.path=DIR). 읽어 보고 문서를 고치거나 행을 제외하십시오.",
         ),
     ),
     "false_negative": (
