@@ -95,14 +95,14 @@ class MergeSettings(Settings):
         models: folders, runs or patterns of them, which are averaged with the `model` group's; empty: that one alone.
         how: "uniform" takes all, "greedy" those that do not lower the target's score, "slerp" all along arcs.
         base: the model before fine-tuning, a folder or a run; None: it is not mixed in.
-        alpha: the fine-tuned model's share, or several of which the best is taken.
+        alpha: the fine-tuned model's share, or several of which the best is taken; None: half.
     """
 
     PATH: ClassVar[str] = "merge"
     models: tuple[FilePath, ...] | FilePath | None
     how: Literal["uniform", "greedy", "slerp"]
     base: FilePath | None
-    alpha: number(least=0, most=1) | tuple[number(least=0, most=1), ...]
+    alpha: number(least=0, most=1) | tuple[number(least=0, most=1), ...] | None
 
     @property
     def asked(self) -> bool:
@@ -110,14 +110,16 @@ class MergeSettings(Settings):
         return bool(self.models) or self.base is not None
 
     def check(self) -> None:
-        """Make `models` a tuple; refuse shares without a base for a soup, an empty list of them, and one that stands twice."""
+        """Make `models` a tuple; refuse shares without a base, an empty list of them, and one that stands twice."""
         object.__setattr__(self, "models", (self.models,) if isinstance(self.models, str) else tuple(self.models or ()))
         if self.how != "uniform" and not self.models:
             self.refuse("how", "needs the models that are to be one with model.path, merge.models=[DIR,DIR]")
-        if isinstance(self.alpha, tuple) and self.models and self.base is None:
-            self.refuse("alpha", "needs the models' base, merge.base=DIR; without it all of the soup is taken")
         if isinstance(self.alpha, tuple) and (not self.alpha or len(set(self.alpha)) != len(self.alpha)):
             self.refuse("alpha", "must be a number, or a list of different numbers, for instance [0.25,0.5,0.75]")
+        if self.alpha is not None and self.base is None:
+            self.refuse("alpha", "needs the model before fine-tuning, merge.base=DIR")
+        if self.alpha is None:
+            object.__setattr__(self, "alpha", 0.5)
 
 
 @dataclasses.dataclass(frozen=True)

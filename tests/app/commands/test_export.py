@@ -217,7 +217,7 @@ def pair(tmp_path_factory):
     ("settings", "kind", "message"),
     [
         (["merge.alpha=half"], ConfigurationError, "merge.alpha='half'"),
-        (["merge.alpha=null"], ConfigurationError, "merge.alpha=None"),
+        (["merge.base=null", "merge.alpha=0.3"], ConfigurationError, "merge.alpha=0.3: needs the model before"),
         (["merge.alpha=true"], ConfigurationError, "merge.alpha=True"),
         (["merge.alpha=1.01"], ConfigurationError, "merge.alpha=1.01: must be at least 0"),
         (["merge.alpha=.nan"], ConfigurationError, "merge.alpha="),
@@ -394,7 +394,7 @@ def test_the_base_is_mixed_into_the_soup(seeds, composed, tmp_path):
         (["merge.models=[{0}/base]", "merge.how=greedy"], "merge.how='greedy': needs data.eval_dir=DIR"),
         (["merge.models=[{0}/base]", "merge.how=greedy", "data.keep_dir=x"], "merge.how='greedy': needs data.eval_dir=DIR"),
         (["merge.models=[{0}/base]", "data.keep_dir=x"], "data.keep_dir: needs the target"),
-        (["merge.models=[{0}/base]", "merge.alpha=[0.5]"], r"merge.alpha=\(0.5,\): needs the models' base"),
+        (["merge.models=[{0}/base]", "merge.alpha=[0.5]"], r"merge.alpha=\(0.5,\): needs the model before"),
         (["merge.models=[{0}/base]", "output_dir={0}/base"], "output_dir=.*: this is one of merge.models, which would be replaced"),
         (["merge.models=[{0}/base]", "model=mini"], "model.init='random': must be pretrained to be merged"),
         (["merge.base={0}/base", "output_dir={0}/base"], "output_dir=.*: this is merge.base, which would be replaced"),
