@@ -295,9 +295,8 @@ def _bare_normaliser(tokenizer) -> Iterator[None]:
     """Within the block a tokenizer neither recomposes nor touches white space more than its base did."""
     from tokenizers import Tokenizer
 
-    backend = tokenizer.backend_tokenizer
+    backend, bare = tokenizer.backend_tokenizer, _without_ours(tokenizer_state(tokenizer)["normalizer"])
     own = backend.normalizer
-    bare = _without_ours(tokenizer_state(tokenizer)["normalizer"])
     state = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"-": 0}, "unk_token": "-"}, "normalizer": bare}
     backend.normalizer = Tokenizer.from_str(json.dumps(state)).normalizer
     try:
@@ -308,9 +307,8 @@ def _bare_normaliser(tokenizer) -> Iterator[None]:
 
 def _without_ours(state: dict | None) -> dict | None:
     """A normaliser's state without its NFC, Strip and replacement of every white space."""
-    if state is None or state["type"] in ("NFC", "Strip"):
-        return None
-    if state["type"] == "Replace" and "\\s" in state["pattern"].get("Regex", ""):
+    spaces = state is not None and state["type"] == "Replace" and "\\s" in state["pattern"].get("Regex", "")
+    if state is None or spaces or state["type"] in ("NFC", "Strip"):
         return None
     if state["type"] == "Sequence":
         return {**state, "normalizers": [part for part in map(_without_ours, state["normalizers"]) if part is not None]}
@@ -355,8 +353,7 @@ def _whole(vector: np.ndarray) -> list[int]:
 
 
 def _unit(values: list[int]) -> np.ndarray:
-    vector = np.asarray(values, dtype=np.float64)
-    return vector / np.linalg.norm(vector)
+    return np.asarray(values, dtype=np.float64) / np.linalg.norm(values)
 
 
 def _compact(values: dict) -> str:
