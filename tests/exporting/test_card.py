@@ -174,7 +174,7 @@ def test_what_limits_the_scores_is_told_and_from_which_score_an_answer_may_be_sh
     for line in (
         "law-dev, 40 queries: differences below .10 (ndcg@10) cannot be seen",
         "law-dev has 900 passages only: among many more every score is lower",
-        "From which score the first passage may be shown as the answer: score 0.8712 (chosen on dev for 90 % right): 20 of "
-        "40 test queries reach it, .850 [.640, .950] of them right.",
+        "From which score the first passage may be shown as the answer: score 0.8712 (chosen on dev for 90 % right, from "
+        "20 of 40 queries only): 20 of 40 test queries reach it, .850 [.640, .950] of them right.",
     ):
         assert f"\n{line}\n" in written and line.split()[0] not in HARMLESS.split("## Scores")[1]
