@@ -81,7 +81,13 @@ def change_cell(change: Mapping[str, float], word: str, known: bool = False) -> 
         known: whether the set's queries were trained on: then no gain is coloured.
     """
     tone = {"gained": "" if known else "good", "lost": "bad"}.get(word, "")
-    return Cell(result_text(change), change["mean"], tone=tone)
+    return Cell(change_text(change), change["mean"], tone=tone)
+
+
+def change_text(change: Mapping[str, float]) -> str:
+    """`verdict.result_text` in no language: the interval's level in brackets, where it is not 95 %."""
+    text, at, level = result_text(change).partition(" at ")
+    return f"{text} ({level})" if at else text
 
 
 def change_cells(summary: Mapping[str, Any]) -> dict[str, Cell]:

@@ -9,10 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from e5ft.reporting.html import Block, Cell, Column, Details, Paragraph, Section, Table, cut, number
-from e5ft.reporting.outcome import metric_of
+from e5ft.reporting.outcome import change_text, metric_of
 from e5ft.reporting.record import BASE, BM25, FINAL, Query, Run
 from e5ft.retrieval.tables import cutoffs_of
-from e5ft.retrieval.verdict import result_text, set_outcomes
+from e5ft.retrieval.verdict import set_outcomes
 
 MOST = 300  # queries of each kind that the page shows
 LENGTH = 400  # characters of a text
@@ -124,7 +124,7 @@ def _keep_sets(run: Run, words: Mapping[str, str]) -> list[Block]:
     lost = [each for each in keep if each.word == "lost"]
     if not lost:
         return [Paragraph(words["worse_no_set"].format(sets=", ".join(each.set for each in keep)))]
-    told = [{"set": each.set, "metric": metric, "change": result_text(each.change), "file": _file_of(each.set)} for each in lost]
+    told = [{"set": each.set, "metric": metric, "change": change_text(each.change), "file": _file_of(each.set)} for each in lost]
     return [Paragraph(words["worse_set"].format(**each), "bad") for each in told]
 
 

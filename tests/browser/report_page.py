@@ -54,7 +54,7 @@ def page(browser, address):  # noqa: F811
 @pytest.fixture
 def table(page):
     """The table of the queries that got better and worse."""
-    return page.locator("section", has_text="질의별 변화").locator(".table")
+    return page.locator("section:has(h2:text-is('질의별 변화'))").locator(".table")
 
 
 def seen(table) -> list[list[str]]:
@@ -149,6 +149,6 @@ def test_without_its_script_all_rows_are_there(browser, address):  # noqa: F811
     context = browser.new_context(java_script_enabled=False)
     opened = context.new_page()
     opened.goto(address)
-    table = opened.locator("section", has_text="질의별 변화").locator(".table")
+    table = opened.locator("section:has(h2:text-is('질의별 변화'))").locator(".table")
     assert table.locator("tbody tr:visible").count() == 60 and not table.locator(".tools").is_visible()
     context.close()

@@ -96,7 +96,7 @@ def test_a_keep_set_got_worse_where_the_verdict_says_so_alone(tmp_path):
     verdict = {**summary["verdict"], "keep": {"law": result}}
     run = read_run(write_run(tmp_path / "k", BETTER, keep=[entry], verdict=verdict))
     keep = [block for block in outcome(run, RUN["ko"]).blocks if isinstance(block, Table)][1]
-    assert keep.rows[1][-1].text == "변화 확인 안 됨" and keep.rows[1][-2].text == "-0.010 [-0.021, +0.001] at 97.5 %"
+    assert keep.rows[1][-1].text == "변화 확인 안 됨" and keep.rows[1][-2].text == "-0.010 [-0.021, +0.001] (97.5 %)"
     assert first_sentence(run, RUN["ko"])[1] == "good" and "나빠" not in first_sentence(run, RUN["ko"])[0]
 
 
