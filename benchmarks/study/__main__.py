@@ -93,7 +93,7 @@ class Study:
             shutil.rmtree(run, ignore_errors=True)
             self._run(
                 "train.py", "model=e5_small", f"model.path={self.base}", f"data.train_file={self.rows(recipe.rows, recipe.mined)}",
-                f"data.eval_dir={self.output / 'tiny'}", f"name={run.name}", "tracking=off", "evaluation.bm25=null",
+                f"data.eval_dir={self.output / 'tiny'}", "data.keep_dir=[]", f"name={run.name}", "tracking=off", "evaluation.bm25=null",
                 "training.eval_strategy=no", "training.save_strategy=no", "training.load_best_model_at_end=false",
                 f"training.bf16={str(self.bf16).lower()}", *recipe.settings(),
             )  # fmt: skip

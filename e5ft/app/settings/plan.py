@@ -19,6 +19,7 @@ from e5ft.retrieval.beir import set_folder
 from e5ft.retrieval.layouts import LAYOUT, find_files, splits_of
 
 SAMPLE_ROWS, SAMPLE_SET = shipped("data/sample/train.jsonl"), shipped("data/sample/eval")
+SHIPPED_KEEP = shipped("data/six_languages")  # data.keep_dir=[six_languages]
 DEV_SPLIT = "dev"
 
 
@@ -196,8 +197,8 @@ def locate_keep_sets(folders: Iterable[str], split: str, cache: Path, target: st
     """The keep sets. Their names are keys of the summary and folders of the run.
 
     Args:
-        folders: the value of data.keep_dir.
-        split: the split of each.
+        folders: the value of data.keep_dir; "six_languages" is the set that ships, "./six_languages" a folder of the user's.
+        split: the split of each; of the set that ships "test", where it is not "dev".
         cache: folder of the caches.
         target: name of the target set; None where there is none.
 
@@ -207,7 +208,8 @@ def locate_keep_sets(folders: Iterable[str], split: str, cache: Path, target: st
     """
     sets, taken = [], {target: "the target (data.eval_dir)"}
     for folder in folders:
-        located = locate_set(folder, split, cache)
+        ours = folder == SHIPPED_KEEP.name
+        located = BeirSplit(SHIPPED_KEEP, split if split == DEV_SPLIT else "test") if ours else locate_set(folder, split, cache)
         if located.name in taken:
             raise ConfigurationError(
                 f"data.keep_dir={folder}: it would be named {located.name}, as {taken[located.name]} is; "

@@ -8,6 +8,7 @@ import pytest
 from e5ft.app.settings.plan import (
     SAMPLE_ROWS,
     SAMPLE_SET,
+    SHIPPED_KEEP,
     BeirSplit,
     DevShare,
     RowsFile,
@@ -16,6 +17,7 @@ from e5ft.app.settings.plan import (
     row_files,
 )
 from e5ft.errors import ConfigurationError, DataError
+from e5ft.retrieval.sets import load_beir
 
 BOTH = "data.sources={laws: laws.jsonl, web: {train_file: web.jsonl, weight: 2}}"
 
@@ -105,6 +107,27 @@ def test_sets_of_one_name_are_refused_and_a_link_tells_them_apart(composed, keep
     (tmp_path / "other").symlink_to(second)
     settings = composed("train", f"data.keep_dir=[{first},{tmp_path / 'other'}]")
     assert [entry.name for entry in plan(settings).keep] == ["law-test", "other-test"]
+
+
+def test_the_set_that_ships_is_named_by_one_word_and_e5_s_recipes_name_it(composed, keep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keep("six_languages")
+    (ours,) = plan(composed("train", "model=e5_small")).keep
+    assert ours.name == "six_languages-test" and ours.folder == SHIPPED_KEEP and plan(composed("train")).keep == ()
+    for split, taken in (("dev", "dev"), ("validation", "test")):
+        shutil.copy((target := keep(split)) / "qrels/test.tsv", target / f"qrels/{split}.tsv")
+        given = (f"data.eval_dir={target}", f"data.eval_split={split}")
+        assert [each.split for each in plan(composed("train", "model=e5_small", *given)).keep] == [taken]
+    (own,) = plan(composed("train", "data.keep_dir=./six_languages")).keep
+    assert own.folder != SHIPPED_KEEP
+
+
+def test_the_set_that_ships_has_six_languages_and_two_splits_that_share_no_topic():
+    read = {split: load_beir(SHIPPED_KEEP, split) for split in ("dev", "test")}
+    topics = {split: {name[:5] for name in each.query_ids} for split, each in read.items()}
+    assert all(len(each.queries) == 240 and len(each.passages) == 240 for each in read.values())
+    assert not topics["dev"] & topics["test"]
+    assert {each[:2] for each in topics["test"]} == {each[:2] for each in topics["dev"]} == {"en", "zh", "ja", "es", "hi", "ar"}
 
 
 def test_what_is_not_there_is_told_before_anything_is_read(composed, keep):
