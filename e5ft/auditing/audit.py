@@ -33,6 +33,7 @@ _BROKEN = ("mojibake", "empty", "boilerplate")
 # What one fault of a text makes look like another, is told once.
 _EXPLAINED = {
     "label_error": _BROKEN,
+    "hardly_found": _BROKEN,
     "language": _BROKEN,
     "empty": ("mojibake",),
     "cut_off": _BROKEN,
@@ -42,7 +43,7 @@ _EXPLAINED = {
 
 @dataclasses.dataclass(frozen=True)
 class Removal:
-    """What a cleaned copy leaves out: a row, or one of its hard negatives (`field`), and for which fault."""
+    """What a cleaned copy leaves out: a row, or one of its documents or hard negatives (`field`), and for which fault."""
 
     row: int
     field: str
@@ -90,7 +91,7 @@ class Audit:
         return [kind for kind in KINDS if self.count(kind)]
 
     def faulty(self, certain: bool) -> int:
-        """How many rows have a fault that is certain, or a suspected one."""
+        """How many rows have a fault that is certain, or a suspected one; what needs a model is neither."""
         found = [finding.row for kind, all_of in self.findings.items() if KINDS[kind].certain == certain for finding in all_of]
         return len(set(found)) + (len(self.left_out.bad) if certain else 0)
 
@@ -181,15 +182,21 @@ class Audit:
     def clean(self) -> Iterator[Row]:
         """The rows without what is to be removed."""
         gone = {removal.row for removal in self.removals if not removal.field}
-        negatives = defaultdict(set)
+        out = defaultdict(set)
         for removal in self.removals:
-            negatives[removal.row].add(removal.field)
+            out[removal.row].add(removal.field)
         for number, row in enumerate(self.rows.store):
             if number in gone:
                 continue
-            kept = [n for n in range(len(row.negatives)) if field_name(NEGATIVE, n) not in negatives[number]]
-            scores = row.scores and (*row.scores[: len(row.positives)], *(row.scores[len(row.positives) + n] for n in kept))
-            yield dataclasses.replace(row, negatives=tuple(row.negatives[n] for n in kept), scores=tuple(scores))
+            kept = [
+                [n for n in range(len(texts)) if field_name(role, n) not in out[number]]
+                for role, texts in ((DOCUMENT, row.positives), (NEGATIVE, row.negatives))
+            ]
+            positives, negatives = (
+                tuple(texts[n] for n in of) for texts, of in zip((row.positives, row.negatives), kept, strict=True)
+            )
+            scores = row.scores and tuple(row.scores[n] for n in (*kept[0], *(len(row.positives) + n for n in kept[1])))
+            yield dataclasses.replace(row, positives=positives, negatives=negatives, scores=scores)
 
 
 def audit(
@@ -253,7 +260,7 @@ def _leaks(rows: AuditedRows, leaked: Mapping[int, str]) -> Iterator[Finding]:
 
 
 def _removals(rows: AuditedRows, findings: Mapping[str, list[Finding]]) -> Iterator[Removal]:
-    """Rows and hard negatives that no reading would keep; each row once, for its first reason."""
+    """Rows, documents and hard negatives that no reading would keep; each row once, for its first reason."""
     gone: dict[int, str] = {finding.row: "exact_duplicate" for finding in findings.get("exact_duplicate", ())}
     gone |= {finding.row: "overlap" for finding in findings.get("overlap", ()) if finding.weight >= SURE}
     empty = findings.get("empty", ())
@@ -266,7 +273,7 @@ def _removals(rows: AuditedRows, findings: Mapping[str, list[Finding]]) -> Itera
     told = set()
     for kind in ("negative_answers", "empty"):
         for finding in findings.get(kind, ()):
-            is_negative = finding.field.startswith(NEGATIVE) and (kind == "empty" or finding.weight >= SURE)
-            if is_negative and finding.row not in gone and (finding.row, finding.field) not in told:
+            is_out = finding.field != QUERY and (kind == "empty" or finding.weight >= SURE)
+            if is_out and finding.row not in gone and (finding.row, finding.field) not in told:
                 told.add((finding.row, finding.field))
                 yield Removal(finding.row, finding.field, kind)

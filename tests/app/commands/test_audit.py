@@ -61,6 +61,13 @@ def test_a_clean_copy_is_read_as_it_was_written_and_lacks_no_sound_row(composed,
         composed("audit", f"data.train_file={write_rows(ROWS)}", *overrides)
 
 
+def test_a_clean_copy_of_a_mix_would_lose_its_sources(composed, write_rows):
+    with pytest.raises(
+        ConfigurationError, match="^write='c.jsonl': must be null with data=mix, whose sources are cleaned one by"
+    ):
+        composed("audit", "data=mix", f"data.sources={{a: {write_rows(ROWS)}}}", "write=c.jsonl")
+
+
 def test_a_query_of_a_word_that_may_be_meant_is_told_and_stays(composed, write_rows):
     path = write_rows(
         [*ROWS, {"query": "테스트", "document": "시험 서버의 주소입니다."}, {"query": "?!", "document": "물음표입니다."}]
