@@ -5,7 +5,7 @@ import json
 import pytest
 
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.synthesis.documents import Left, read_documents
+from e5ft.synthesis.documents import Left, _rejoined, read_documents
 
 
 def read(place, encoding=None, skip=False):
@@ -162,6 +162,21 @@ def test_pdf_without_running_heads(tmp_path):
     [[document], _] = read(tmp_path)
     assert document.title == "Leave rules"
     assert document.sections[0].paragraphs == [f"body {word} one\nmore {word}" for word in ("red", "blue", "green")]
+
+
+def test_a_line_that_ends_inside_a_korean_word_goes_on():
+    pages = ["연차 규정은 모두 읽는다. 새 규", "정은 봄에 나온다. 담당자가 큰", "회의에서 정한다 하고", "큰 회의에서 적는다"]
+    words = {"규정은", "모두", "읽는다", "봄에", "큰회의에서", "담당자가", "회의에서", "큰"}
+    assert _rejoined(pages, words) == [pages[0] + pages[1], *pages[2:]]
+    assert _rejoined(["a word", "s 규", "정이"], {"words", "규정은"}) == ["a word", "s 규", "정이"]
+
+
+def test_a_binary_file_is_named_as_such(tmp_path):
+    (tmp_path / "a.txt").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(
+        DataError, match=r"a\.txt: no text but a binary file, as it seems: it holds control bytes; leave such files"
+    ):
+        read(tmp_path)
 
 
 def test_what_is_left_out_is_named(tmp_path):
