@@ -33,6 +33,7 @@ _BROKEN = ("mojibake", "empty", "boilerplate")
 # What one fault of a text makes look like another, is told once.
 _EXPLAINED = {
     "label_error": _BROKEN,
+    "hardly_found": _BROKEN,
     "language": _BROKEN,
     "empty": ("mojibake",),
     "cut_off": _BROKEN,
@@ -42,7 +43,7 @@ _EXPLAINED = {
 
 @dataclasses.dataclass(frozen=True)
 class Removal:
-    """What a cleaned copy leaves out: a row, or one of its passages (`field`), and for which fault."""
+    """What a cleaned copy leaves out: a row, or one of its documents or hard negatives (`field`), and for which fault."""
 
     row: int
     field: str
@@ -90,7 +91,7 @@ class Audit:
         return [kind for kind in KINDS if self.count(kind)]
 
     def faulty(self, certain: bool) -> int:
-        """How many rows have a fault that is certain, or a suspected one."""
+        """How many rows have a fault that is certain, or a suspected one; what needs a model is neither."""
         found = [finding.row for kind, all_of in self.findings.items() if KINDS[kind].certain == certain for finding in all_of]
         return len(set(found)) + (len(self.left_out.bad) if certain else 0)
 
@@ -181,23 +182,21 @@ class Audit:
     def clean(self) -> Iterator[Row]:
         """The rows without what is to be removed."""
         gone = {removal.row for removal in self.removals if not removal.field}
-        fields = defaultdict(set)
+        out = defaultdict(set)
         for removal in self.removals:
-            fields[removal.row].add(removal.field)
+            out[removal.row].add(removal.field)
         for number, row in enumerate(self.rows.store):
             if number in gone:
                 continue
-            kept = {
-                role: [n for n in range(len(texts)) if field_name(role, n) not in fields[number]]
+            kept = [
+                [n for n in range(len(texts)) if field_name(role, n) not in out[number]]
                 for role, texts in ((DOCUMENT, row.positives), (NEGATIVE, row.negatives))
-            }
-            places = (*kept[DOCUMENT], *(len(row.positives) + n for n in kept[NEGATIVE]))
-            yield dataclasses.replace(
-                row,
-                positives=tuple(row.positives[n] for n in kept[DOCUMENT]),
-                negatives=tuple(row.negatives[n] for n in kept[NEGATIVE]),
-                scores=row.scores and tuple(row.scores[place] for place in places),
+            ]
+            positives, negatives = (
+                tuple(texts[n] for n in of) for texts, of in zip((row.positives, row.negatives), kept, strict=True)
             )
+            scores = row.scores and tuple(row.scores[n] for n in (*kept[0], *(len(row.positives) + n for n in kept[1])))
+            yield dataclasses.replace(row, positives=positives, negatives=negatives, scores=scores)
 
 
 def audit(
@@ -261,7 +260,7 @@ def _leaks(rows: AuditedRows, leaked: Mapping[int, str]) -> Iterator[Finding]:
 
 
 def _removals(rows: AuditedRows, findings: Mapping[str, list[Finding]]) -> Iterator[Removal]:
-    """Rows and passages that no reading would keep; each row once, for its first reason."""
+    """Rows, documents and hard negatives that no reading would keep; each row once, for its first reason."""
     gone: dict[int, str] = {finding.row: "exact_duplicate" for finding in findings.get("exact_duplicate", ())}
     gone |= {finding.row: "overlap" for finding in findings.get("overlap", ()) if finding.weight >= SURE}
     empty = findings.get("empty", ())
@@ -274,7 +273,7 @@ def _removals(rows: AuditedRows, findings: Mapping[str, list[Finding]]) -> Itera
     told = set()
     for kind in ("negative_answers", "empty"):
         for finding in findings.get(kind, ()):
-            is_sure = kind == "empty" and finding.field != QUERY or finding.field.startswith(NEGATIVE) and finding.weight >= SURE
-            if is_sure and finding.row not in gone and (finding.row, finding.field) not in told:
+            is_out = finding.field != QUERY and (kind == "empty" or finding.weight >= SURE)
+            if is_out and finding.row not in gone and (finding.row, finding.field) not in told:
                 told.add((finding.row, finding.field))
                 yield Removal(finding.row, finding.field, kind)

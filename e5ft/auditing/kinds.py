@@ -9,12 +9,13 @@ class Kind:
 
     Attributes:
         name: in audit.json.
-        certain: whether it is read off the rows by a rule that needs no judgement; else it is a suspicion, to be read.
+        certain: whether it is read off the rows by a rule that needs no judgement; else it is a suspicion, to be read. None: no
+            fault is told by it, a model must look.
         words: language -> title, meaning, what to do.
     """
 
     name: str
-    certain: bool
+    certain: bool | None
     words: dict[str, tuple[str, str, str]]
 
     def title(self, language: str) -> str:
@@ -164,13 +165,13 @@ _SUSPECTED = {
     "label_error": (
         (
             "answers that do not fit",
-            "The query finds other documents and its own hardly at all: a wrong document, or words that no document has.",
-            "Name a model, which tells the two apart (model.path=DIR), and read them: correct the document, or take the row out.",
+            "By BM25 and the model, the query finds other documents and its own hardly at all: most often a wrong document.",
+            "Read them: correct the document, or take the row out.",
         ),
         (
             "맞지 않는 정답",
-            "질의가 다른 문서는 찾으면서 자기 문서는 거의 찾지 못합니다. 문서가 잘못되었거나 문서에 없는 말로 묻는 질의입니다.",
-            "둘은 모델이 구별합니다(model.path=DIR). 읽어 보고 문서를 고치거나 행을 제외하십시오.",
+            "BM25와 모델로 검색하면 다른 문서는 찾으면서 자기 문서는 거의 찾지 못합니다. 대개 문서가 잘못된 행입니다.",
+            "읽어 보고 문서를 고치거나 행을 제외하십시오.",
         ),
     ),
     "false_negative": (
@@ -234,8 +235,23 @@ _SUSPECTED = {
         ),
     ),
 }
+_UNDECIDED = {
+    "hardly_found": (
+        (
+            "answers that BM25 hardly finds",
+            "The query finds other documents and its own hardly: it asks in other words, or its document is wrong. Words cannot tell.",
+            "Give the command again with a model, which can: model.path=DIR.",
+        ),
+        (
+            "BM25가 거의 찾지 못하는 정답",
+            "질의가 다른 문서는 찾으면서 자기 문서는 거의 찾지 못합니다. 다른 말로 물었거나 문서가 잘못된 것이며, 단어만으로는 가릴 수 없습니다.",
+            "model.path=DIR로 모델을 지정하여 다시 실행하면 가려낼 수 있습니다.",
+        ),
+    ),
+}
 # In the order in which they are told.
 KINDS = {
-    name: Kind(name, name in _CERTAIN, dict(zip(("en", "ko"), words, strict=True)))
-    for name, words in (_CERTAIN | _SUSPECTED).items()
+    name: Kind(name, certain, dict(zip(("en", "ko"), words, strict=True)))
+    for certain, kinds in ((True, _CERTAIN), (False, _SUSPECTED), (None, _UNDECIDED))
+    for name, words in kinds.items()
 }

@@ -79,7 +79,7 @@ def summary(audit: Audit) -> str:
     for kind in kinds:
         count = audit.count(kind)
         [first] = audit.examples(kind)[:1]
-        sure = "" if KINDS[kind].certain else f" ({words['sure'][0]})"
+        sure = "" if KINDS[kind].certain else f" ({words['sure'][KINDS[kind].certain]})"
         lines.append(
             f"  {KINDS[kind].title('en'):<{width}}  {count:>7,}  {_percent(count, audit.read):>6}  {first['place']}{sure}"
         )

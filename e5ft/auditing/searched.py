@@ -1,7 +1,7 @@
 """What searching the rows' documents with their own queries tells: by BM25, and by a model where one is named.
 
-Queries that BM25 answers at rank 1 teach little, queries that find other documents and hardly their own may have a wrong one, and
-by a model's scores other rows' documents may answer, too.
+Queries that BM25 answers at rank 1 teach little. Queries that find other documents and hardly their own may have a wrong one: words
+alone cannot tell that from a question in other words, a model can; and by its scores other rows' documents may answer, too.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 QUERIES = 2_000  # seeded, unless asked otherwise
 DEPTH = 100  # ranks looked at
 CANDIDATES = 10  # of BM25's first documents that a model reads beside the row's own
-HARDLY = 0.3  # of the first document's BM25 score: an answer below it is doubted
+HARDLY = 0.3  # of the first document's BM25 score: an answer below it needs a model
 # Of cosine, by which a hard negative, or another row's document, must be above the answer to be told.
 NEGATIVE_MARGIN, MARGIN = 0.01, 0.02
 # With a model: the mean of BM25's share and of the model's, from all documents' mean (0) to the best other (1), below which an
@@ -93,7 +93,7 @@ def search(
                 row = own_row[asked_of[at]]
                 other = rows.texts[int(documents[candidates[at][0]])] if len(candidates[at]) else ""
                 document = int(rows.of_row(DOCUMENT, row)[0])
-                result.faults.append(Finding("label_error", row, DOCUMENT, document, f"BM25 {share:.2f}: {other}", 1 - share))
+                result.faults.append(Finding("hardly_found", row, DOCUMENT, document, f"BM25 {share:.2f}: {other}", 1 - share))
         return result
     result.model = label
     read = _Read(rows, encoder, asked_of, documents, answers, candidates, own_row, shares)

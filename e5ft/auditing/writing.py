@@ -48,6 +48,7 @@ _CLOSING = re.compile(r"(?:\s|[\"'’”)\]}»」』】〉》*_]|\[[^\[\]]{0,80}
 _ELLIPSIS = re.compile(r"(?:\.{3,}|…)\s*(?:더 ?보기|more|read more)?$", re.IGNORECASE)
 _MARKS = tuple(".?!。！？．｡:;")
 _SENTENCES = 0.9  # of the passages end as sentences do, where one that does not was cut
+_NO_VERB = re.compile(r"\S(?:마다|보다)$|(?:바다|에다)$")  # particles and a noun that end as verbs do
 _END = 200  # characters in which the end of a text is looked at
 _SHORTEST_LIMIT = 80  # characters: shorter texts are of one length by chance
 _PILE, _PILE_SHARE = 5, 0.01  # passages of exactly the largest length, from which on it is a limit
@@ -131,18 +132,13 @@ class _Ends:
 
 
 def _ends(text: str) -> bool:
-    """Whether a passage ends as a sentence does: with a mark, or a Korean verb (했다, 있다, 입니다, 이다, 해요)."""
+    """Whether a passage ends as a sentence does: with a mark, or a Korean verb (했다, 크다, 쉽다, 입니다, 해요)."""
     bare = _CLOSING.sub("", text[-_END:])
     if not bare or bare.endswith(_MARKS):
         return True
-    if bare[-1] == "다" and "가" <= bare[-2:-1] <= "힣":
-        return (
-            bare[-2] not in "보마바"
-        )  # 보다 (than), 마다 (each), 바다 (sea) stand within a sentence; 크다, 길다, 한다, 없다 end one
-    if bare[-1] in "요죠" and len(bare) > 1:
-        before = ord(bare[-2]) - 0xAC00
-        # Final ㄴ, ㅆ, ㅎ, ㅈ: 군요, 있죠, 그렇죠, 맞죠; without a final: 이죠, 세요, 해요, 네요; not 필요, 중요, 수요.
-        return 0 <= before < 11172 and (
-            before % 28 in (4, 20, 22, 27) or bare[-2] in "이니하되세해어아예에네나까데게지래와봐줘돼려져라거"
-        )
-    return False
+    if len(bare) < 2 or not "가" <= bare[-2] <= "힣":
+        return False
+    if bare[-1] == "다":
+        return not _NO_VERB.search(bare)
+    # 군요, 있어요, 해요, 네요; 필요 and 수요 are nouns.
+    return bare[-1] == "죠" or (bare[-1] == "요" and (bare[-2] == "군" or bare[-2] in "이니하되세해어아예에네지까와워돼여"))

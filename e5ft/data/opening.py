@@ -31,6 +31,7 @@ _OTHERS = {  # how files begin that are no text, whatever their names
     b"<!DOCTYPE": "a web page: fetch the file itself",
     b"<html": "a web page: fetch the file itself",
 }
+_CONTROLS, _CONTROLS_SHARE = re.compile(rb"[\0-\x08]"), 0.001  # bytes that no text has, and a damaged one seldom
 _SAMPLE = 1 << 20  # bytes by which an encoding is recognised
 _MARKS = (  # the longer first: UTF-32's begins as UTF-16's
     *((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be")),
@@ -210,6 +211,8 @@ def _check_utf8(path: str | os.PathLike, sample: bytes) -> None:
             raise DataError(f"{path}: UTF-16 without a byte order mark, as it seems; data.encoding={name}")
     lines = [line for line in sample.split(b"\n") if not line.isascii()]
     if lines and not _is_utf8(sample) and not any(map(_is_utf8, lines)):
+        if len(_CONTROLS.findall(sample)) > _CONTROLS_SHARE * len(sample):
+            raise DataError(f"{path}: no text but a binary file, as it seems: it holds control bytes")
         names = Counter(map(likely_encoding, [b"\n".join(lines[at : at + 20]) for at in range(0, len(lines), 20)]))
         name = names.most_common(1)[0][0]  # a few bytes may be broken
         if name is not None:

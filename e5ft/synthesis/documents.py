@@ -51,6 +51,7 @@ _INLINE = {
 # It begins with a name; text between two lines is text.
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?=[\w.-]+[ \t]*:)(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title[ \t]*:[ \t]*(['\"]?)(.+?)\1[ \t]*$", re.MULTILINE)
+_PUNCTUATION = ".,;:!?)\"'"
 _FEWEST_PAGES = 3  # of which half must share a line for it to be a running head
 
 
@@ -154,13 +155,8 @@ def _is_hidden(path: Path) -> bool:
 
 def _text_of(file: Path, encoding: str | None) -> str:
     with open_utf8(file, encoding)[0] as opened:
-        content = opened.read()
-        if b"\0" in content:
-            raise DataError(
-                f"{file}: not a text file (byte {content.index(0)} is 0); take it out, or give its name the right ending"
-            )
         try:
-            return unicodedata.normalize("NFC", content.decode().replace("\r\n", "\n").replace("\r", "\n"))
+            return unicodedata.normalize("NFC", opened.read().decode().replace("\r\n", "\n").replace("\r", "\n"))
         except UnicodeDecodeError as error:
             raise DataError(f"{file}: not UTF-8 (byte {error.start}); name its encoding: data.encoding=cp949") from error
 
@@ -303,15 +299,35 @@ def _pdf(file: Path, name: str, encoding: str | None) -> Iterator[Document]:
     pages = [[line.strip() for line in page if line.strip()] for page in pages]
     seen = Counter(line for page in pages for line in {re.sub(r"\d+", "0", line) for line in page[:2] + page[-2:]})
     running = {line for line, count in seen.items() if len(pages) >= _FEWEST_PAGES and 2 * count >= len(pages)}
+    known = {word.rstrip(_PUNCTUATION) for page in pages for line in page for word in line.split()[1:-1]}
     paragraphs = []
     for page in pages:
         edges = {0, 1, len(page) - 2, len(page) - 1}
         kept = [line for n, line in enumerate(page) if n not in edges or re.sub(r"\d+", "0", line) not in running]
-        paragraphs += ["\n".join(kept)] if kept else []
+        paragraphs += ["\n".join(_rejoined(kept, known))] if kept else []
     is_title = (
         title and not title.lower().endswith((".doc", ".docx", ".hwp", ".hwpx", ".pdf")) and "untitled" not in title.lower()
     )
     yield Document(name, title if is_title else None, [Section((), paragraphs)])
+
+
+def _rejoined(lines: list[str], known: set[str]) -> list[str]:
+    """Lines of a page without breaks inside Korean words.
+
+    Args:
+        lines: of a page.
+        known: words that stand inside lines; where what a break parts is one of them, and not both parts are, it broke a word.
+    """
+    joined: list[str] = []
+    for line in lines:
+        before, after = joined[-1].split()[-1] if joined else "", line.split()[0]
+        first = after.rstrip(_PUNCTUATION)
+        is_korean = before and "가" <= before[-1] <= "힣" and "가" <= after[0] <= "힣"
+        if is_korean and before + first in known and not known.issuperset((before, first)):
+            joined[-1] += line
+        else:
+            joined.append(line)
+    return joined
 
 
 def _passages(file: Path, name: str, encoding: str | None) -> Iterator[Document | BadLine]:

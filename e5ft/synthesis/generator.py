@@ -24,6 +24,8 @@ from e5ft.synthesis.settings import GeneratorSettings
 _PATH = "/chat/completions"
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds before a call is repeated; doubled each time
 _MOST_FAILURES = 5  # calls in a row that fail after all their repetitions: the endpoint is down
+_REFUSED = (400, 413, 422)  # of a call that is refused itself (a passage too long), and would be again
+_SKIPPED = "refused before, not asked again"
 _LONGEST = 300  # characters of a query
 _ANSWER = 40  # tokens of an answer, as it is estimated
 _TOKENS = (0.25, 0.8)  # tokens of a character: of ASCII, and of Hangul and other scripts, roughly as current tokenisers have them
@@ -94,7 +96,7 @@ class Generator:
         self._http = JsonClient(self._url, key, settings.timeout, "generator.timeout")
         self._folder = cache / "generated"
         self._file = self._folder / f"{digest_of(self._url, settings.model)}.jsonl"
-        self._answers: dict[str, str] = {}
+        self._answers: dict[str, str | None] = {}  # None: the endpoint refused the call itself
         self._lock, self._failures = threading.Lock(), 0
         self.counts, self.examples, self.tokens = Counter(), {}, (0, 0)
 
@@ -125,7 +127,8 @@ class Generator:
         tokens = sum(_TOKENS[0] * len(text) + (_TOKENS[1] - _TOKENS[0]) * sum(c > "\x7f" for c in text) for text in texts)
         counts, price = (round(tokens), _ANSWER * len(left)), self._settings.price
         total = None if price is None else sum(count * each / 1e6 for count, each in zip(counts, price, strict=True))
-        return Cost(len(left), len(asks) - len(left), counts, total)
+        kept = sum(self._answers.get(_key(ask)) is not None for ask in asks)
+        return Cost(len(left), kept, counts, total)
 
     def queries(self, asks: Sequence[Ask], chunks: Sequence[Chunk]) -> Iterator[Query]:
         """A query of every answer that is one, in the order of the calls; what is none is counted.
@@ -162,17 +165,18 @@ class Generator:
         key = _key(ask)
         with self._lock:
             if key in self._answers:
-                self.counts["kept"] += 1
+                self.counts["kept" if self._answers[key] is not None else _SKIPPED] += 1
                 return self._answers[key]
         try:
             answer = self._call(ask)
         except AnswerError as error:
-            refused = error.status in (400, 413, 422)  # this text; where it was never answered, every text
-            if error.status is not None and error.status < 500 and not refused and error.status not in (408, 429):
+            if error.status is not None and error.status != 429 and error.status < 500 and error.status not in (*_REFUSED, 408):
                 raise AnswerError(f"generator.url: {error}", error.status) from error
             with self._lock:
-                self._failures += not (refused and self._answers)
+                self._failures += 1
                 self._tell("not answered", str(error))
+                if error.status in _REFUSED:
+                    self._keep(key, None)
                 if self._failures >= _MOST_FAILURES:
                     raise AnswerError(
                         f"generator.url: {error}; the answers so far are kept: give the same command again"
@@ -227,7 +231,7 @@ class Generator:
             except (ValueError, KeyError, TypeError):
                 continue
 
-    def _keep(self, key: str, answer: str) -> None:
+    def _keep(self, key: str, answer: str | None) -> None:
         self._answers[key] = answer
         with caches.writing(self._folder), open(self._file, "ab") as file:
             # A line end first: what a kill cut off before is a line of its own, and so is this.

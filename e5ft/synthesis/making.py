@@ -78,20 +78,27 @@ class Made:
         return kinds
 
     def of_part(self, part: int) -> list[Row]:
-        """The rows of a part."""
-        return [Row(q.text, (q.passage,)) for q, p in zip(self.queries, self.parts.tolist(), strict=True) if p == part]
+        """The rows of a part; of an evaluation part with the documents as they are searched."""
+        searched, of_part = self.searched(), (q for q, p in zip(self.queries, self.parts.tolist(), strict=True) if p == part)
+        return [Row(q.text, (q.passage if part == TRAIN else searched[q.chunk],)) for q in of_part]
+
+    def searched(self) -> list[str]:
+        """The texts of the corpus: no evaluation query is to be found word by word, so that of several passages the shortest stands."""
+        texts = [chunk.text for chunk in self.chunks]
+        for query, part in zip(self.queries, self.parts.tolist(), strict=True):
+            if part != TRAIN:
+                texts[query.chunk] = min(texts[query.chunk], query.passage, key=len)
+        return texts
 
     def write(self, folder: Path, record: dict) -> None:
         """Write the folder."""
         ids = [f"c{number:07}" for number in range(len(self.chunks))]
-        texts, names, judged = [chunk.text for chunk in self.chunks], {}, {"dev": [], "test": []}
+        names, judged = {}, {"dev": [], "test": []}
         part_of = dict(zip((query.chunk for query in self.queries), self.parts.tolist(), strict=True))
         for number, (query, part) in enumerate(zip(self.queries, self.parts.tolist(), strict=True)):
             if part == TRAIN:
                 continue
             names[f"q{number:07}"] = query.text
-            if query.passage != self.chunks[query.chunk].text:
-                texts[query.chunk] = query.passage  # the query must not be found word by word
             right = [query.chunk, *(other for other in query.also if part_of.get(other, part) == part)]
             judged["dev" if part == DEV else "test"] += [(f"q{number:07}", ids[chunk], 1) for chunk in right]
         corpus = (
@@ -101,7 +108,7 @@ class Made:
                 "source": chunk.name,
                 "headings": list(dict.fromkeys(filter(None, (chunk.title, *chunk.headings)))),
             }
-            for name, text, chunk in zip(ids, texts, self.chunks, strict=True)
+            for name, text, chunk in zip(ids, self.searched(), self.chunks, strict=True)
         )
         rows = {"train": self.of_part(TRAIN), **({"dev": self.of_part(DEV)} if judged["dev"] else {})}
         qrels = {split: pairs for split, pairs in judged.items() if pairs}

@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from e5ft.data.settings import DataSettings
+from e5ft.errors import ConfigurationError
 from e5ft.modeling.settings import ModelSource
 from e5ft.settings import Settings, Word, number, whole
 
@@ -111,9 +112,8 @@ class DividingSettings(Settings):
     data: DataSettings
 
     def check(self) -> None:
-        """Refuse a division of nothing."""
+        """Refuse a division of nothing, and of a mix."""
+        if self.data.mix is not None:
+            raise ConfigurationError("data=mix: must be one file; split each source by itself: data.train_file=FILE")
         if self.data.train_file is None:
-            several = self.data.mix is not None
-            self.data.refuse(
-                "train_file", "must be your rows: data.train_file=FILE" + ", and each source of data=mix alone" * several
-            )
+            self.data.refuse("train_file", "must be your rows: data.train_file=FILE")

@@ -12,6 +12,7 @@ import pytest
 
 from e5ft.auditing.audit import EXAMPLES, audit
 from e5ft.auditing.kinds import KINDS
+from e5ft.auditing.page import page, summary, verdict
 from e5ft.auditing.rows import AuditedRows, LeftOut, left_out
 from e5ft.auditing.searched import search
 from e5ft.data.settings import AS_IS, Columns
@@ -23,9 +24,11 @@ from tests.auditing.conftest import row
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
 COUNT = 50  # of each kind
 FOUND, FALSE = 0.95, 0.02
-# The sample's queries avoid their passages' words on purpose (see its README), so BM25 alone doubts many that are right: this is
-# what was measured, and no more. With a model they are told apart, see below.
+# The sample's queries avoid their passages' words on purpose (see its README), so BM25 alone doubts many that are right: it says
+# that a model must look, and counts none as a fault. This is what was measured, and no more; for the model, see below.
 BY_BM25 = {"label_error": (0.9, 0.1)}
+TOLD_AS = {"boilerplate": ("boilerplate", "empty", "unreadable"), "label_error": ("hardly_found",)}
+NAMES = ("한강", "섬진", "낙동", "영산", "금강", "임진", "소양", "남강", "탐진", "형산")
 VECTORS = Path(__file__).with_name("e5_small_on_sample.npz")
 
 
@@ -54,9 +57,7 @@ def planted(tmp_path_factory):
 @pytest.mark.parametrize("kind", planting.KINDS)
 def test_planted_faults_are_found_and_sound_rows_are_not_accused(planted, kind):
     _, told, truth, rows = planted
-    accused = set().union(
-        *(told.get(name, set()) for name in (("boilerplate", "empty", "unreadable") if kind == "boilerplate" else (kind,)))
-    )
+    accused = set().union(*(told.get(name, set()) for name in TOLD_AS.get(kind, (kind,))))
     sound = set(range(rows)) - truth["touched"]
     found, false = len(accused & truth[kind]) / len(truth[kind]), len(accused & sound) / len(sound)
     least, most = BY_BM25.get(kind, (FOUND, FALSE))
@@ -93,6 +94,17 @@ def test_with_a_model_label_errors_are_told_from_hard_queries(make_audited):
         told = {f.row for f in search(make_audited(planted), encoder=encoder, label="m").faults if f.kind == "label_error"}
         found, wrongly = found + len(told.intersection(wrong)), wrongly + len(told.difference(wrong))
     assert found >= FOUND * 240 and wrongly <= FALSE * 6 * (len(rows) - 40), (found, wrongly)
+
+
+def test_what_needs_a_model_is_no_fault_without_one(make_audited):
+    rows = [row(f"{name} 다리는 언제 열렸나요?", f"{name} 다리는 {1900 + n}년 봄에 열렸습니다.") for n, name in enumerate(NAMES)]
+    rows[2]["document"] = "달이 밝으면 고래가 얕은 바다로 옵니다."
+    found = audit(make_audited(rows), LeftOut())
+    assert found.kinds() == ["hardly_found"] and {f.row for f in found.findings["hardly_found"]} == {2}
+    assert found.faulty(certain=True) == found.faulty(certain=False) == 0 and KINDS["hardly_found"].certain is None
+    assert verdict(found, "en") == f"No certain fault in {len(rows)} rows." and "(needs a model)" in summary(found)
+    assert "모델 필요" in page(found, "rows.jsonl", "ko") and "needs a model" in page(found, "rows.jsonl", "en")
+    assert "model.path=DIR" in found.to_dict()["faults"]["hardly_found"]["remedy"]
 
 
 def test_the_record_holds_counts_examples_and_every_removal(planted):

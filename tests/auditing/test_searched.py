@@ -22,7 +22,7 @@ def test_a_wrong_document_is_doubted(make_audited):
     rows[2]["document"], rows[5]["document"] = rows[5]["document"], rows[2]["document"]
     found = search(make_audited(rows))
     assert (found.queries, found.total, found.documents, found.first, found.model) == (8, 8, 8, 6, None)
-    assert sorted((f.kind, f.row, f.field) for f in found.faults) == [("label_error", n, "document") for n in (2, 5)]
+    assert sorted((f.kind, f.row, f.field) for f in found.faults) == [("hardly_found", n, "document") for n in (2, 5)]
     assert all(f.evidence.endswith(ROWS[f.row]["document"]) for f in found.faults)  # what the query finds instead
 
 

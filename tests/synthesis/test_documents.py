@@ -5,7 +5,7 @@ import json
 import pytest
 
 from e5ft.errors import ConfigurationError, DataError
-from e5ft.synthesis.documents import Left, read_documents
+from e5ft.synthesis.documents import Left, _rejoined, read_documents
 
 
 def read(place, encoding=None, skip=False):
@@ -164,6 +164,21 @@ def test_pdf_without_running_heads(tmp_path):
     assert document.sections[0].paragraphs == [f"body {word} one\nmore {word}" for word in ("red", "blue", "green")]
 
 
+def test_a_line_that_ends_inside_a_korean_word_goes_on():
+    pages = ["연차 규정은 모두 읽는다. 새 규", "정은 봄에 나온다. 담당자가 큰", "회의에서 정한다 하고", "큰 회의에서 적는다"]
+    words = {"규정은", "모두", "읽는다", "봄에", "큰회의에서", "담당자가", "회의에서", "큰"}
+    assert _rejoined(pages, words) == [pages[0] + pages[1], *pages[2:]]
+    assert _rejoined(["a word", "s 규", "정이"], {"words", "규정은"}) == ["a word", "s 규", "정이"]
+
+
+def test_a_binary_file_is_named_as_such(tmp_path):
+    (tmp_path / "a.txt").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(
+        DataError, match=r"a\.txt: no text but a binary file, as it seems: it holds control bytes; leave such files"
+    ):
+        read(tmp_path)
+
+
 def test_what_is_left_out_is_named(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / ".hidden").mkdir()
@@ -205,9 +220,3 @@ def test_a_package_that_is_missing_is_named_in_one_line(tmp_path, monkeypatch):
         (tmp_path / name).write_text("x")
         with pytest.raises(ConfigurationError, match=f"^data.corpus_file: .* files need {package}; pip install {package}$"):
             read(tmp_path / name)
-
-
-def test_a_binary_file_is_no_text(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"RIFF\x00\x01\xfe\xff" + bytes(range(256)))
-    with pytest.raises(DataError, match=r"a\.txt: not a text file \(byte 4 is 0\); take it out"):
-        read(tmp_path)

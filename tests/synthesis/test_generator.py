@@ -129,13 +129,14 @@ def test_an_endpoint_that_is_down_ends_it_and_keeps_the_answers(ask, chat):
     assert ask(20)[1].counts == {"kept": 3, "answered": 17}
 
 
-def test_refused_texts_do_not_end_what_answers_otherwise(ask, chat):
-    chat.failures = [(400, {}, {})] * 5
-    with pytest.raises(AnswerError, match="HTTP 400"):  # nothing was ever answered: the endpoint refuses every call
-        ask(20)
-    ask(3)
-    chat.failures = [(400, {}, {})] * 8
-    assert ask(20)[1].counts == {"kept": 3, "not answered": 8, "answered": 9}
+def test_calls_that_are_refused_themselves_are_not_asked_first_again(ask, chat):
+    chat.failures = [(400, {}, {"error": "too long"})] * 5
+    with pytest.raises(AnswerError, match="HTTP 400"):
+        ask(12)
+    queries, generator, _ = ask(12)
+    assert len(queries) == 7 and len(chat.seen) == 12
+    assert generator.counts == {"refused before, not asked again": 5, "answered": 7}
+    assert ask(12, temperature=0.1)[1].counts == {"answered": 12}  # another request
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])

@@ -83,6 +83,10 @@ def test_the_folder_is_read_as_rows_and_as_a_set(chunks, tmp_path):
     assert list(rows) == made.of_part(TRAIN)
     dev, test = (load_beir(tmp_path / "out/eval", split) for split in ("dev", "test"))
     assert len(dev.queries) == made.counts()["dev"] and len(test.queries) == made.counts()["test"]
+    searched = set(dev.passages)
+    for each in load_rows(str(tmp_path / "out/dev.jsonl"), Columns(), tmp_path / "cache"):
+        assert searched.issuperset(each.positives), each
+    assert any(q.passage != chunks[q.chunk].text for q, p in zip(made.queries, made.parts, strict=True) if p == DEV)
     assert len(test.passages) == len(chunks) and json.loads((tmp_path / "out/rows.json").read_text()) == {"some": "record"}
     texts = dict(zip(test.passage_ids, test.passages, strict=True))
     title = next(q for n, q in enumerate(test.query_ids) if test.queries[n].endswith("안내서"))

@@ -26,10 +26,6 @@ def audit(settings: AuditSettings, _: None = None) -> None:
     """
     if settings.write is not None and os.path.lexists(settings.write):
         settings.refuse("write", "is there already; name a new file")
-    if settings.write is not None and settings.data.mix is not None:
-        settings.refuse(
-            "write", "must be null with data=mix, whose sources one file would lose; audit each with data.train_file=FILE"
-        )
     data_plan = plan(settings)
     say(f"e5ft: audit of {data_plan.display_name}")
     stores = [load_file(source, settings, data_plan.several_files) for source in data_plan.sources]

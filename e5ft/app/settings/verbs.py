@@ -28,11 +28,13 @@ class AuditSettings(Settings):
     model: ModelSource | None
 
     def check(self) -> None:
-        """Refuse a copy under a name that is read in another way, and one that would lack sound rows."""
+        """Refuse a copy under a name that is read in another way, and one that would lack sound rows or a mix's sources."""
         if self.write is not None and not self.write.endswith(".jsonl"):
             self.refuse("write", "must end in .jsonl: JSON lines are written")
         if self.write is not None and self.data.max_train_rows is not None:
             self.refuse("write", "must be null with data.max_train_rows: the copy would lack the rows that are not looked at")
+        if self.write is not None and self.data.mix is not None:
+            self.refuse("write", "must be null with data=mix, whose sources are cleaned one by one: data.train_file=FILE")
 
 
 @dataclasses.dataclass(frozen=True)

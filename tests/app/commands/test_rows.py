@@ -106,7 +106,11 @@ def test_rows_in_parts_train(composed, trained, capsys):
         ("rows", ["data.corpus_file=.", "test_share=0.7"], "^test_share=0.7: must be above 0 and at most 0.5"),
         ("rows", ["data.corpus_file=.", "model=mini"], "^model.init='random': must be pretrained"),
         ("split", [], "^data.train_file=None: must be your rows"),
-        ("split", ["data=mix", "data.sources={a: b.jsonl}"], "FILE, and each source of data=mix alone$"),
+        (
+            "split",
+            ["data=mix", "data.sources={a: x}"],
+            "^data=mix: must be one file; split each source by itself: data.train_file=FILE$",
+        ),
         ("split", ["data.train_file=x", "seed=-1"], "^seed=-1"),
         ("split", ["data.train_file=x", "+model.path=x"], "model"),
     ],
