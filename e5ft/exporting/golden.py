@@ -135,7 +135,7 @@ class Golden:
     max_lengths: dict[str, int]
     levels: dict[str, float]
     probes: tuple[Probe, ...]
-    by_client: tuple[str, ...] = ()
+    by_client: Sequence[str] = ()
 
 
 def read_golden(place: str | os.PathLike) -> Golden:
@@ -149,20 +149,17 @@ def read_golden(place: str | os.PathLike) -> Golden:
     """
     file = Path(place) / FILE if Path(place).is_dir() else Path(place)
     try:
-        values = read_json(file)
+        values = {"by_client": (), **read_json(file)}  # older exports have none
         if values["format"] != FORMAT:
             raise DataError(f"{file}: format {values['format']}, must be {FORMAT}; export again with this version")
         probes = tuple(
             Probe(p["text"], p["role"], p["kind"], _unit(p["vector"]), {n: _unit(v) for n, v in p["mistakes"].items()})
             for p in values["probes"]
         )
-        values["by_client"] = tuple(values.get("by_client", ()))  # older exports have none
         fields = {field.name: values[field.name] for field in dataclasses.fields(Golden) if field.name != "probes"}
         lengths = {len(vector) for probe in probes for vector in (probe.vector, *probe.mistakes.values())}
         if lengths != {fields["dimension"]} or {probe.role for probe in probes} != {"query", "passage"}:
-            raise ValueError(
-                f"vectors of {sorted(lengths)} numbers, must be of {fields['dimension']}, of queries and of passages"
-            )
+            raise ValueError(f"vectors of {sorted(lengths)} numbers, must be of {fields['dimension']}, of queries and passages")
         return Golden(**fields, probes=probes)
     except FileNotFoundError:
         raise DataError(f"{file}: not there; export writes it (python export.py model.path=DIR output_dir=NEW)") from None
