@@ -63,7 +63,8 @@ WORDS = {
         "enough": "Are these rows enough?",
         "rule": "{queries} different queries. A rule of thumb, not measured on these rows: with 1,000 questions a dense retriever "
         "already passed BM25, and more questions helped up to the 59,000 that were tried (Karpukhin et al. 2020, Dense Passage "
-        "Retrieval, 'Sample efficiency': English, a model that had not learnt retrieval).",
+        "Retrieval, 'Sample efficiency': English, a model that had not learnt retrieval). Measured on these rows: a sweep, "
+        "python train.py -m model=e5_small data.max_train_rows=250,500,1000 ... (docs/audit.md).",
         "removed": "The cleaned copy",
         "removal_columns": ("place", "what was left out", "why"),
         "removal": "{kept} of {rows} rows are in {file}; what was left out is counted here and listed in audit.json.",
@@ -118,7 +119,8 @@ WORDS = {
         "enough": "데이터 양은 충분한가",
         "rule": "서로 다른 질의는 {queries}개입니다. 이 데이터로 잰 것이 아닌 경험칙으로, 질문 1,000개로 학습한 밀집 검색 모델이 이미 BM25를 넘었고, "
         "시험한 59,000개까지 질문이 늘수록 나아졌습니다(Karpukhin 외 2020, Dense Passage Retrieval, 'Sample efficiency'. 영어, "
-        "검색을 배운 적 없는 모델).",
+        "검색을 배운 적 없는 모델). 이 데이터로 재려면 행 수를 바꾸며 학습하십시오: "
+        "python train.py -m model=e5_small data.max_train_rows=250,500,1000 ... (docs/audit.md).",
         "removed": "정리한 사본",
         "removal_columns": ("위치", "제외한 것", "이유"),
         "removal": "{rows}개 행 중 {kept}개가 {file}에 있습니다. 제외한 것은 아래에 세고 audit.json에 모두 적었습니다.",
