@@ -7,9 +7,9 @@ import numpy as np
 
 from e5ft.reporting import plots
 from e5ft.reporting.html import Block, Figure, Paragraph, Section
-from e5ft.reporting.outcome import metric_of
 from e5ft.reporting.record import BM25, Run
 from e5ft.retrieval.tables import short_number
+from e5ft.retrieval.verdict import metric_of
 
 _LOGGED = ("loss", "learning_rate", "grad_norm", "masked_share")
 _POINTS = 400  # of a curve; of more, neighbours are averaged

@@ -13,8 +13,7 @@ import yaml  # OmegaConf's and transformers' own parser
 from e5ft.errors import DataError
 from e5ft.files import read_json
 from e5ft.formatting import shareable
-from e5ft.retrieval.tables import cutoffs_of, main_metric
-from e5ft.retrieval.verdict import verdict_words
+from e5ft.retrieval.verdict import metric_of, verdict_words
 
 FINISHED, FAILED, STOPPED, RUNNING, KILLED, DAMAGED, WAITING = (
     "finished", "failed", "stopped", "running", "killed", "damaged", "waiting",
@@ -59,7 +58,7 @@ class RunFacts:
     @property
     def metric(self) -> str:
         """The metric that a single sentence reports, as ndcg@10; of a finished run."""
-        return main_metric(cutoffs_of(self.summary["scores"]["after"]["metrics"]))
+        return metric_of(self.summary)
 
     @property
     def difference(self) -> Mapping[str, float] | None:

@@ -7,7 +7,7 @@ from e5ft.reporting import plots
 from e5ft.reporting.html import Cell, Figure, Paragraph, Section, Table, number
 from e5ft.reporting.record import Run
 from e5ft.retrieval.overlap import leaking
-from e5ft.retrieval.tables import FEW, cutoffs_of, difference_text, headline, interval_text, least_seen, main_metric, short_number
+from e5ft.retrieval.tables import FEW, cutoffs_of, difference_text, headline, interval_text, least_seen, short_number
 from e5ft.retrieval.verdict import (
     BETTER,
     CHOSE,
@@ -15,6 +15,7 @@ from e5ft.retrieval.verdict import (
     SAME,
     UNDECIDED,
     WORSE,
+    metric_of,
     result_text,
     set_outcomes,
     verdict_of,
@@ -22,11 +23,6 @@ from e5ft.retrieval.verdict import (
 
 _FINDINGS = {BETTER: "won", WORSE: "lost", SAME: "same"}
 _SYSTEMS = ("before", "bm25", "after", "hybrid")
-
-
-def metric_of(summary: Mapping[str, Any]) -> str:
-    """The metric that a single sentence reports."""
-    return main_metric(cutoffs_of(metrics_of(summary)))
 
 
 def metrics_of(summary: Mapping[str, Any]) -> list[str]:

@@ -9,10 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from e5ft.reporting.html import Block, Cell, Column, Details, Paragraph, Section, Table, cut, number
-from e5ft.reporting.outcome import change_text, metric_of
+from e5ft.reporting.outcome import change_text
 from e5ft.reporting.record import BASE, BM25, FINAL, Query, Run
 from e5ft.retrieval.tables import cutoffs_of
-from e5ft.retrieval.verdict import set_outcomes
+from e5ft.retrieval.verdict import metric_of, set_outcomes
 
 MOST = 300  # queries of each kind that the page shows
 LENGTH = 400  # characters of a text

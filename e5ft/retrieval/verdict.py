@@ -133,6 +133,11 @@ def verdict_line(verdict: Mapping) -> str:
     return f"VERDICT: {words} ({'; '.join([*notes, *figures])})"
 
 
+def metric_of(summary: Mapping) -> str:
+    """The metric by which a record, as summary.json holds it, is judged."""
+    return main_metric(cutoffs_of(summary["scores"]["after"]["metrics"]))
+
+
 def verdict_of(summary: Mapping) -> Mapping:
     """The verdict of a record; of an older one, which had none, by today's rule as far as the record goes.
 
@@ -144,7 +149,7 @@ def verdict_of(summary: Mapping) -> Mapping:
         undecided = summary["verdict"]["word"] == UNDECIDED
         because = (CHOSE if chosen else TOO_FEW) if undecided else None
         return {"because": because, "costs_elsewhere": False, "keep": {}, **summary["verdict"]}
-    metric = main_metric(cutoffs_of(summary["scores"]["after"]["metrics"]))
+    metric = metric_of(summary)
     keep = {entry["set"]: _alone(entry, metric) for entry in summary.get("keep", ())}
     kept = summary.get("best", {}).get("step", 1) == 0
     return overall_verdict(
@@ -179,7 +184,7 @@ def set_outcomes(summary: Mapping) -> tuple[str, list[SetOutcome]]:
         summary: as summary.json holds it.
     """
     found, outcomes = verdict_of(summary), []
-    metric = main_metric(cutoffs_of(summary["scores"]["after"]["metrics"]))
+    metric = metric_of(summary)
     for entry in (summary, *summary.get("keep", ())):
         if entry is summary:
             name, kind, change = summary["test_set"], "target", {**summary["differences"][metric], "level": LEVEL}

@@ -4,9 +4,10 @@ import pytest
 
 from e5ft.files import read_json
 from e5ft.reporting.html import Table
-from e5ft.reporting.outcome import first_sentence, following, metric_of, outcome
+from e5ft.reporting.outcome import first_sentence, following, outcome
 from e5ft.reporting.record import read_run
 from e5ft.reporting.run_words import RUN
+from e5ft.retrieval.verdict import metric_of
 from tests.reporting.records import asked, write_run
 
 BETTER = asked([(5, 1)] * 30 + [(2, 2)] * 10)

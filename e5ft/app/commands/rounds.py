@@ -26,8 +26,8 @@ from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import read_json, replace_link, write_json, write_lines
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
-from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, main_metric
-from e5ft.retrieval.verdict import check_verdict, verdict_line
+from e5ft.retrieval.tables import aligned, difference_text
+from e5ft.retrieval.verdict import check_verdict, metric_of, verdict_line
 
 
 def train_rounds(settings: TrainSettings, data: TrainingData | None = None) -> float | None:
@@ -191,7 +191,7 @@ def _finish(summaries: list[dict], path: Path) -> float | None:
     taken = max(measured, key=scores.__getitem__) if measured else len(scores) - 1
     reason = "the best on the dev set" if measured else "the last: nothing was measured on the dev set (training.eval_strategy)"
     first, verdict = summaries[0], {**summaries[taken]["verdict"], "against": f"the start of round {taken + 1}"}
-    metric = main_metric(cutoffs_of(first["scores"]["after"]["metrics"]))
+    metric = metric_of(first)
     whole = ", whole corpus" if first["chosen_on_test"] else ""  # while training the dev set's is cut
     head = ["round", f"dev {first['objective']}", f"{first['test_set']} {metric}{whole}", "against the round's start"]
     head += [f"{entry['set']} {metric}" for entry in first["keep"]]
