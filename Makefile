@@ -35,7 +35,7 @@ test-fast: $(VENV)/.installed-dev  ## the tests but the slow ones
 
 test-kernels: $(VENV)/.installed-dev  ## what computes, on this processor as if it were an older one: with AVX2 alone, and without
 	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PY) -m pytest $(KERNEL_TESTS) $(ARGS)
-	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(PY) -m pytest $(KERNEL_TESTS) $(ARGS)
+	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(PY) -m pytest $(KERNEL_TESTS) $(ARGS)
 
 test-oldest:  ## the tests with the oldest supported versions, in an environment of their own
 	$(MAKE) VENV=$(OLDEST) setup-dev
