@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from e5ft.errors import StorageError
 from e5ft.files import check_manifest, disk_was_full, new_folder, write_manifest, write_refused
@@ -30,8 +30,16 @@ def locked(entry: Path) -> Iterator[None]:
             entry.parent.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:  # where no folder can be: /proc, or another machine's drive that is gone
             raise StorageError(f"{entry.parent}: cannot be made; name another folder: cache_dir=DIR") from error
-        with FileLock(f"{entry}.lock"):
+        lock = FileLock(f"{entry}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning(f"{entry}: another run is building it; waiting for that")
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ class JsonClient:
 
     Args:
         url: an address of the server.
-        key: a bearer token; None sends none. It stands in no message.
+        key: a bearer token; None sends none. It is in no message.
         timeout: seconds within which a request must be answered whole.
         timeout_field: the setting that says so.
 

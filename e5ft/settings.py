@@ -26,7 +26,7 @@ _NULL_WORDS = ("None", "none", "~None")  # YAML reads them as words
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a value must be beyond its type: in words, which stand in messages and in the documentation, and as a check."""
+    """What a value must be beyond its type: in words, which are in messages and in the documentation, and as a check."""
 
     words: str
     accepts: Callable[[Any], bool]
@@ -104,7 +104,7 @@ def build(kind: type, values: object, path: str | None = None) -> Any:
     Args:
         kind: a subclass of `Settings`.
         values: field -> value.
-        path: where they stand in the configuration; the class's own path unless given.
+        path: where they are in the configuration; the class's own path unless given.
 
     Raises:
         ConfigurationError: a field is unknown or missing, or has a value that it cannot have.
@@ -132,7 +132,7 @@ def build(kind: type, values: object, path: str | None = None) -> Any:
         text = str(error)
         if not path or text.startswith(path):
             raise
-        if kind.PATH and text.startswith(kind.PATH):  # settings that stand in a second place, as a round's mining
+        if kind.PATH and text.startswith(kind.PATH):  # settings that have a second place, as a round's mining
             raise ConfigurationError(path + text.removeprefix(kind.PATH)) from None
         prefix = path.removesuffix(kind.PATH) if path.endswith(kind.PATH) else ""
         raise ConfigurationError(f"{prefix}{'' if kind.PATH else '.'}{text}") from None

@@ -138,4 +138,4 @@ shell("python -m e5ft check target=my-model")
 # ## Next
 # Your own test questions (`data.eval_dir=DIR`), hard negatives (`python -m e5ft mine`), several seeds
 # (`python -m e5ft train -m seed=1,2,3`), and sets that must not get worse (`data.keep_dir=[DIR]`). Every command has
-# `--help`; every setting stands in docs/configuration.md.
+# `--help`; every setting is in docs/configuration.md.

@@ -48,7 +48,7 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what takes long, by the file that it stands in."""
+    """Mark what takes long, by the file that it is in."""
     for item in items:
         if str(item.path.relative_to(Path(__file__).parent)).startswith(SLOW):
             item.add_marker(pytest.mark.slow)
@@ -94,7 +94,7 @@ def damage(file: Path, harm: str) -> None:
 
 
 def make_rows(count: int, *, seed: int = 0, negatives: bool = True) -> list[dict]:
-    """Rows whose query shares words with its document; some passages and queries stand in several rows."""
+    """Rows whose query shares words with its document; some passages and queries are in several rows."""
     generator = torch.Generator().manual_seed(seed)
 
     def words(low, high):

@@ -61,7 +61,7 @@ def test_the_fields_of_the_record_are_those_that_are_written():
     row = re.search(r"^\| `summary.json` \| (.*) \|$", PAGE, re.MULTILINE)[1]
     top, inner = re.sub(r"\(.*?\)", "", row), re.search(r"`scores` \((.*?)\)", row)[1]
     fields = re.findall(r"`(\w+)`", top)
-    written = summarise.__code__.co_consts  # the keys stand in the code as constants
+    written = summarise.__code__.co_consts  # the keys are in the code as constants
     keys = {key for part in written for key in (part if isinstance(part, tuple) else (part,)) if isinstance(key, str)}
     assert len(fields) >= 8 and {*fields} <= keys
     assert {*re.findall(r"`(\w+)`", inner)} <= {field.name for field in dataclasses.fields(Scores)}

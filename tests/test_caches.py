@@ -2,6 +2,8 @@
 
 import errno
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,23 @@ def test_an_entry_is_built_once_and_anew_where_asked(tmp_path):
             caches.keep(entry, build, rebuild)
             assert (entry / "file").read_text() == expected
     assert list(read_json(entry / "manifest.json")["files"]) == ["file"]
+
+
+def test_one_that_waits_for_another_run_says_so(tmp_path, caplog):
+    entry, opened = tmp_path / "entry", []
+
+    def wait():
+        with caches.locked(entry):
+            opened.append(1)
+
+    other = threading.Thread(target=wait)
+    with caches.locked(entry):
+        other.start()
+        while "another run is building it" not in caplog.text:
+            time.sleep(0.01)
+        assert not opened
+    other.join()
+    assert opened
 
 
 def test_building_that_fails_leaves_the_cache_as_it_was(tmp_path):

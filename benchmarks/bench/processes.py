@@ -2,7 +2,7 @@
 
 A process of its own has its own peak of memory. (Threads of one process were tried for the turns: sentence-transformers ran a
 fifth slower in them than alone, e5ft did not.) They are forked from one that has imported everything and computed nothing:
-imports take eight seconds, longer than most measurements, and stand in every contender's memory alike.
+imports take eight seconds, longer than most measurements, and are in every contender's memory alike.
 """
 
 import contextlib

@@ -10,14 +10,14 @@ import torch
 from scipy import stats
 
 from e5ft.files import write_json
-from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.encoder import BATCH_TOKENS, Encoder
 from e5ft.modeling.loading import load_encoder
 from e5ft.modeling.settings import ModelSource
 from e5ft.retrieval import hybrid
 from e5ft.retrieval.evaluation import Evaluation, score_bm25, score_model
 from e5ft.retrieval.sets import RetrievalSet, load_beir, shrink_corpus, subsample, with_queries
 from e5ft.retrieval.settings import EvaluationSettings
-from e5ft.retrieval.vectors import BATCH_TOKENS, encode_collection
+from e5ft.retrieval.vectors import encode_collection
 
 METRIC = "ndcg@10"
 SAMPLES = 4000

@@ -1,4 +1,4 @@
-"""Rows that stand twice, exactly or nearly, and documents that are nearly the same."""
+"""Duplicate rows, exact and near, and documents that are nearly the same."""
 
 from collections import defaultdict
 from collections.abc import Iterator

@@ -70,7 +70,7 @@ _CERTAIN = {
     ),
     "exact_duplicate": (
         (
-            "rows that stand twice",
+            "exact duplicate rows",
             "Query, documents and hard negatives equal those of an earlier row.",
             "write= keeps the first.",
         ),
@@ -125,14 +125,14 @@ _CERTAIN = {
         ),
     ),
     "html": (
-        ("HTML remains", "Tags or entities stand in the text (<br>, &nbsp;).", "Take the text out of the HTML before training."),
+        ("HTML remains", "Tags or entities are in the text (<br>, &nbsp;).", "Take the text out of the HTML before training."),
         ("남은 HTML", "태그나 엔티티가 텍스트에 남아 있습니다(<br>, &nbsp;).", "학습 전에 HTML에서 텍스트만 추출하십시오."),
     ),
 }
 _SUSPECTED = {
     "near_duplicate": (
         (
-            "rows that nearly stand twice",
+            "near-duplicate rows",
             "Query and document are nearly those of an earlier row.",
             "Keep one, unless the difference is what matters.",
         ),

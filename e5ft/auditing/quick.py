@@ -1,4 +1,4 @@
-"""The audit that every training run affords: what reading a part of its rows tells, in one line."""
+"""A quick audit before every training run: certain faults in the first rows, in one line."""
 
 from collections import defaultdict
 
@@ -12,7 +12,7 @@ ROWS = 5_000  # the first ones, which are looked at
 
 
 def quick(store: RowStore) -> str:
-    """What is certainly wrong with the first 5,000 rows' texts, and how many rows stand twice among them.
+    """Certain faults in the texts of the first ROWS rows, exact duplicates included, as one line.
 
     Args:
         store: the rows.
@@ -23,4 +23,4 @@ def quick(store: RowStore) -> str:
         faulty[finding.kind].add(finding.row)
     told = [f"{KINDS[kind].title('en')} {len(faulty[kind]):,}" for kind in KINDS if KINDS[kind].certain and faulty[kind]]
     which = "rows" if len(rows) == len(store.rows) else f"first {len(rows):,} rows"
-    return f"{', '.join(told) or 'nothing wrong'} in the {which} at a glance; a whole look: python -m e5ft audit"
+    return f"{', '.join(told) or 'no fault found'} in the {which}, looked at quickly; a full audit: python -m e5ft audit"

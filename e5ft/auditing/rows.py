@@ -129,7 +129,7 @@ class AuditedRows:
         return keys // len(self.texts), keys % len(self.texts)
 
     def place(self, row: int) -> str:
-        """Where a row stands in the user's files."""
+        """Where a row is in the user's files."""
         return self.store.place(row)
 
     def sources(self) -> np.ndarray:

@@ -37,7 +37,7 @@ WORDS = {
         "sampled": " The queries are a seeded choice of {total}.",
         "model": "{model} finds the answer first for {first} of them ({share}), among the documents that it read.",
         "overlap": "Evaluation sets",
-        "shared": "{set}: {shared} of {queries} queries stand in the rows, {near} more nearly; of {judged} judged passages {passages}.",
+        "shared": "{set}: {shared} of {queries} queries are in the rows, {near} more nearly; of {judged} judged passages {passages}.",
         "no_overlap": "The rows share no query and no judged passage with {names}.",
         "lengths": "Lengths",
         "length_columns": (

@@ -19,7 +19,7 @@ VERSION = 1  # part of every cache key: raise it when a kind of noise makes some
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What stands in the place of queries' tokens in an epoch: a function of (seed, epoch, the query's identity) alone.
+    """What takes the place of queries' tokens in an epoch: a function of (seed, epoch, the query's identity) alone.
 
     Not of the row: rows of one query show the same in an epoch, so that a step is the same however it is cut.
 

@@ -128,7 +128,7 @@ class TrainingRows(Dataset):
         return self.limit != 0 and any(len(chunk.flatten()) for chunk in chunks)
 
     def place(self, row: int) -> str:
-        """Return where a row stands in its source, as `path:line`."""
+        """Return where a row is in its source, as `path:line`."""
         return self._store.place(row)
 
     def __getitem__(self, request: tuple[int, int]) -> tuple[int, Example]:
@@ -257,7 +257,7 @@ def most_tokens(
     Args:
         tokens: columns query, positives and negatives of a `TokenStore`.
         positives, negatives: how many of a row's a micro-batch holds at most; None for all.
-        queries: (rows,) tokens of what may stand in the place of each row's query; None: nothing.
+        queries: (rows,) tokens of what may take the place of each row's query; None: nothing.
 
     Returns:
         (rows,) int64.

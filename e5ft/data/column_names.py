@@ -1,4 +1,4 @@
-"""The names that columns of rows have in the field, in English, Korean, Chinese and Japanese, and how they stand in a message."""
+"""The names that columns of rows have in the field, in English, Korean, Chinese and Japanese, and how a message shows them."""
 
 import difflib
 import re
@@ -51,7 +51,7 @@ def is_negative(name: str) -> bool:
 
 
 def are_values(names: Sequence[str]) -> bool:
-    """Whether what stands in the place of names is a row: texts or numbers. Columns that are counted from 0 are names."""
+    """Whether what takes the place of names is a row: texts or numbers. Columns that are counted from 0 are names."""
     if list(names) == [str(number) for number in range(len(names))]:
         return False
     return 2 * sum(_VALUE.fullmatch(name.strip()) is not None for name in names) >= len(names)

@@ -122,7 +122,7 @@ def _read_arrow(path: str | os.PathLike) -> Iterator[tuple[Location, dict | BadL
 
 def _check_names(path: str | os.PathLike, names: list[str]) -> None:
     if len(set(names)) != len(names):
-        raise DataError(f"{path}: a column name stands twice: {shown(names)}")
+        raise DataError(f"{path}: two columns have the same name: {shown(names)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -77,7 +77,7 @@ def _whole(path: str | os.PathLike, start: bytes, file) -> str | None:
         while end < len(text):  # one value, or objects one after another
             end = _next(text, _LENIENT.scan_once(text, end)[1])
             if array and end < len(text):
-                place, reason = f"{path}:{text.count(chr(10), 0, end) + 1}", "more stands behind its end"
+                place, reason = f"{path}:{text.count(chr(10), 0, end) + 1}", "more text after its end"
                 break
     except json.JSONDecodeError as error:
         place, reason = f"{path}:{error.lineno}", error.msg
@@ -152,7 +152,7 @@ def _sequence(path: str | os.PathLike, text: str, at: int) -> Iterator[tuple[Loc
 
 
 def _checked(location: Location, text: str, start: int) -> tuple[dict | BadLine, int]:
-    """The row that begins there, and where it ends; NaN and a key that stands twice are faults of the row alone."""
+    """The row that begins there, and where it ends; NaN and a duplicate key are faults of the row alone."""
     value, end = _LENIENT.scan_once(text, start)
     try:
         value, end = STRICT.scan_once(text, start)

@@ -88,7 +88,7 @@ class Told:
 
 
 def printable(text: str) -> str:
-    """The text with control characters and lone surrogates escaped, as it can stand in a message and on a terminal.
+    """The text with control characters and lone surrogates escaped, as it can be in a message and on a terminal.
 
     Of a long one the middle is left out: what is wrong stands at the beginning, the remedy at the end.
     """
@@ -191,7 +191,7 @@ def _unique_keys(pairs: list) -> dict:
     if len(value) != len(pairs):
         seen = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {twice!r} stands twice")
+        raise ValueError(f"duplicate key {twice!r}")
     return value
 
 

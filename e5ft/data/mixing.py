@@ -15,7 +15,7 @@ class MixSampler(DistributedStepSampler):
     In every epoch each source gets its share of the steps, or of the rows where sources meet in a step, up to one: a
     systematic sample (one random offset, equal distances) whose expectation is the share itself. No row of a source comes
     again before all of its rows have been shown, over the epochs too; an epoch has as many steps as all rows would fill.
-    With one source a step no row stands twice in a step; where sources meet, one may, at the turn of a small source, and
+    With one source a step no row appears twice in a step; where sources meet, one may, at the turn of a small source, and
     the identity masks keep it from being its own negative.
 
     Args:

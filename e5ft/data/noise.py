@@ -24,7 +24,7 @@ _FINALS = (
     *("", "r", "R", "rt", "s", "sw", "sg", "e", "f", "fr", "fa", "fq", "ft", "fx", "fv", "fg"),
     *("a", "q", "qt", "t", "T", "d", "w", "c", "z", "x", "v", "g"),
 )
-# What a key, or two keys, show where they stand in no syllable: the letters of Unicode's block for it.
+# What a key, or two keys, show where they are in no syllable: the letters of Unicode's block for it.
 _ALONE = dict(
     zip(
         ["r", "R", "rt", "s", "sw", "sg", "e", "E", "f", "fr", "fa", "fq", "ft", "fx", "fv", "fg", "a", "q", "Q", "qt", "t", "T"]

@@ -127,7 +127,7 @@ class Corpus:
         reading: how it is read.
 
     Raises:
-        DataError: the file is faulty, or an id stands twice.
+        DataError: the file is faulty, or an id is not unique.
     """
 
     def __init__(self, path: str | os.PathLike, reading: Reading = AS_IS):
@@ -185,7 +185,7 @@ def refuse_repeated(ids: Iterable[tuple[Location, str]], repeated: Sequence[int]
             earlier = first[key]
             there = f"row {earlier.row}" if earlier.row else f"line {earlier.line}"
             there = there if earlier.source == location.source else str(earlier)
-            raise DataError(f"{location}: the id {shown(text)} stands on {there} already ({len(repeated):,} such rows)")
+            raise DataError(f"{location}: duplicate id {shown(text)}, first on {there} ({len(repeated):,} such rows)")
         if key in wanted:
             first[key] = location
     raise DataError("the file changed while it was read; start again")

@@ -57,7 +57,7 @@ def is_url(name: object) -> bool:
 
 
 def check_url(name: object, field: str = "") -> None:
-    """Refuse a URL that carries credentials: it would stand in logs, in config.yaml and in W&B. The message does not show it.
+    """Refuse a URL that carries credentials: it would be in logs, in config.yaml and in W&B. The message does not show it.
 
     Args:
         name: any text; one without a URL passes.

@@ -1,4 +1,4 @@
-"""A dev set is cut off from the rows alone: no query and no document of it stands in the training part."""
+"""A dev set is cut off from the rows alone: no query and no document of it is in the training part."""
 
 import numpy as np
 from scipy.sparse import coo_matrix

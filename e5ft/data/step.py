@@ -50,7 +50,7 @@ class Step:
     def passage(self) -> np.ndarray:
         """(P,) index of each distinct passage (its first occurrence), in ascending order of identity.
 
-        A passage that stands in several micro-batches or on several ranks counts once, so that a step has the same
+        A passage that is in several micro-batches or on several ranks counts once, so that a step has the same
         loss however it is cut.
         """
         occurrences = np.concatenate([self.positive, self.negative])

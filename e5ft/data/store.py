@@ -76,7 +76,7 @@ class RowStore:
             yield Row(row["query"], tuple(row["positives"]), tuple(row["negatives"]), tuple(row["scores"]))
 
     def place(self, row: int) -> str:
-        """Return where a row stands in the user's files, as `path:line`."""
+        """Return where a row is in the user's files, as `path:line`."""
         stored = self.rows[row]
         return str(Location(self.files[stored.get("source", 0)][stored["shard"]], stored["line"], stored["row"]))
 

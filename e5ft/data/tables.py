@@ -257,14 +257,14 @@ def _check_names(place: str, names: list[str]) -> None:
         raise DataError(f"{place}: an object where the names of the columns must be: these are JSON lines; name the file .jsonl")
     named = [name for name in names if name.strip()]
     if len(set(named)) != len(named):
-        raise DataError(f"{place}: a column name stands twice: {shown(names)}")
+        raise DataError(f"{place}: two columns have the same name: {shown(names)}")
     if not named:
         raise DataError(f"{place}: no column has a name; the first row must name the columns")
     first_unnamed = next((number for number, name in enumerate(names) if not name.strip() and number), None)
     if first_unnamed is not None and any(name.strip() for name in names[first_unnamed:]):
         raise DataError(
             f"{place}: column {first_unnamed + 1} of {len(names)} has no name; must have one, if data.columns.ignore is to name it; or delete what "
-            "stands above the row that names the columns"
+            "is above the row of column names"
         )
 
 

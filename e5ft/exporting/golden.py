@@ -1,6 +1,6 @@
 """golden.json: texts and the vectors that a server of the exported model must give, beside those that usual mistakes would give.
 
-A vector stands in the file as whole numbers, each component times `SCALE`, rounded: its cosine to the exact one is above .999999.
+A vector is in the file as whole numbers, each component times `SCALE`, rounded: its cosine to the exact one is above .999999.
 Reading needs neither torch nor transformers.
 """
 

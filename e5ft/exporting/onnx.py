@@ -35,7 +35,7 @@ _QUANTISATION = {"per_channel": True, "reduce_range": True}
 def write_formats(folder: Path, formats: Sequence[str]) -> None:
     """Write the files of some formats into a folder that plain transformers reads.
 
-    Weights of more than 2 GB stand in model.onnx_data beside their model.onnx, as optimum and transformers.js call it.
+    Weights of more than 2 GB are in model.onnx_data beside their model.onnx, as optimum and transformers.js call it.
 
     Args:
         folder: with config.json and weights.

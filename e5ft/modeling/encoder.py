@@ -18,6 +18,7 @@ from e5ft.modeling.pooling import POOLINGS
 
 # Where the first position id of a text lies: RoBERTa's family counts from its padding index + 1, BERT from 0.
 _ROBERTA_FAMILY = ("xlm-roberta", "roberta", "camembert")
+BATCH_TOKENS = 16384  # of one forward pass, unless given
 UNPADDED_MODELS = ("bert", *_ROBERTA_FAMILY)
 
 
@@ -190,7 +191,7 @@ class Encoder(nn.Module):
         return tokenize(self.tokenizer, [prepare(t) for t in texts], limit)["input_ids"]
 
     @torch.no_grad()
-    def encode(self, texts: Iterable[str], role: str, *, batch_tokens: int = 16384, window: int = 4096) -> np.ndarray:
+    def encode(self, texts: Iterable[str], role: str, *, batch_tokens: int = BATCH_TOKENS, window: int = 4096) -> np.ndarray:
         """Vectors of a list of texts, without gradient and without dropout.
 
         Args:
@@ -210,7 +211,7 @@ class Encoder(nn.Module):
         return vectors
 
     @torch.no_grad()
-    def encode_tokens(self, tokens: Sequence[Sequence[int] | np.ndarray], *, batch_tokens: int = 16384) -> np.ndarray:
+    def encode_tokens(self, tokens: Sequence[Sequence[int] | np.ndarray], *, batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """As `encode`, of texts that `tokenize` has cut into tokens before."""
         vectors = np.empty((len(tokens), self.dimension), dtype=np.float32)
         sizes = [len(ids) for ids in tokens]

@@ -1,4 +1,4 @@
-"""A tokenizer's files: what is done to a text before the tokenizer sees it (`data.text.normalise`) stands in tokenizer.json too.
+"""A tokenizer's files: what is done to a text before the tokenizer sees it (`data.text.normalise`) is in tokenizer.json too.
 
 Whoever serves the folder gets NFC and single spaces without our Python. When we load it the steps are taken off again, for our Python
 has done them: an encoder in memory has the tokenizer of its base, and digests and caches are those of its base.

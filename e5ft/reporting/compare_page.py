@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from e5ft.files import write_text
+from e5ft.files import digest_of, write_text
 from e5ft.formatting import duration, shareable
 from e5ft.reporting.compare_words import COMPARE
 from e5ft.reporting.comparing import Comparison, SetResult, comparison
@@ -21,6 +21,8 @@ from e5ft.retrieval.overlap import leaking
 from e5ft.retrieval.significance import LEVEL
 from e5ft.retrieval.tables import difference_text, interval_text, short_number
 from e5ft.retrieval.verdict import BETTER, CHOSE, SAME, TOO_FEW, UNDECIDED, WORSE, outcome_word
+
+_LONGEST_NAME = 150  # bytes of the runs' names in a file's name, of which file systems take 255
 
 
 def compare_runs(folders: Sequence[Path], language: str = "auto", file: Path | None = None) -> tuple[Path, str]:
@@ -40,7 +42,9 @@ def compare_runs(folders: Sequence[Path], language: str = "auto", file: Path | N
     found = comparison(folders)
     if file is None:
         name = "-".join(name.replace("/", "_") for name in found.names)
-        file = folders[0].parent / f"compare-{name[:100]}.html"
+        if len(name.encode()) > _LONGEST_NAME:
+            name = f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{digest_of(*map(str, folders))[:8]}"
+        file = folders[0].parent / f"compare-{name}.html"
     write_text(file, compare_page(found, language_of_runs(language, found.runs)))
     return file, found.verdict["word"]
 

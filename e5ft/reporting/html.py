@@ -149,7 +149,7 @@ class Section:
 
 
 def render(title: str, language: str, verdict: str, sections: Sequence[Section], *, tone: str = "") -> str:
-    """A page as one HTML text: styles, script and pictures stand in it, and its policy lets the browser load nothing else.
+    """A page as one HTML text: styles, script and pictures are in it, and its policy lets the browser load nothing else.
 
     Args:
         title: heading of the page and name of its tab.

@@ -216,7 +216,7 @@ RUN = {
         "next_won": "Read the queries that got worse, below; if they are acceptable, use the model/ folder.",
         "next_same": "Look at the learning rate, the number of steps and the answers in your data: queries that are not found may be label errors.",
         "next_undecided": "Make an evaluation set of at least {least} test queries and name it with data.eval_dir.",
-        "next_leak": "Take the rows that the evaluation queries stand in out of the training data and train again (python -m e5ft audit data.train_file=FILE data.eval_dir=DIR write=clean.jsonl). Decide nothing by the scores before that.",
+        "next_leak": "Take the rows that the evaluation queries are in out of the training data and train again (python -m e5ft audit data.train_file=FILE data.eval_dir=DIR write=clean.jsonl). Decide nothing by the scores before that.",
         "next_costs": "If what was lost on the keep sets matters, raise keep.weight, or guard them with data.keep_dir.",
         "scores": "Scores and threshold",
         "threshold": "Answer only where the first passage scores at least {value}: on dev {dev_answered} of the queries are answered, "
@@ -351,7 +351,7 @@ RUN = {
         "versions": "versions",
         "unknown": "not recorded",
         "settings": "config.yaml, whole",
-        "leak": "{set}: {shared} of {queries} queries stand in the training rows. Its scores say how well they were learnt by heart.",
+        "leak": "{set}: {shared} of {queries} queries are in the training rows. Its scores say how well they were learnt by heart.",
         "few_queries": "With {queries} queries, differences below {least} cannot be seen.",
     },
 }

@@ -22,7 +22,7 @@ CANDIDATES = 10  # that the codes find, a passage asked for
 _VERSION = 2  # part of every key: raise it when what an index's folder holds changes
 _PER_LIST = 40  # vectors a cell to learn its centre from
 _CHUNK = 65_536  # vectors handed to FAISS at once: a memory map is never held as a whole
-_BLOCK = 16_777_216  # vectors whose codes stand in memory at once while an index on disk is made: 1.2 GB
+_BLOCK = 16_777_216  # vectors whose codes are in memory at once while an index on disk is made: 1.2 GB
 log = logging.getLogger(__name__)
 
 
@@ -66,7 +66,7 @@ def search(
         probes: cells searched for a query; None takes a sixteenth of them, at least 8.
         seed: of the sample that cells and codes are learnt from.
         folder: where the index of memory maps is kept and found again; None, or for arrays in memory: it is built each time.
-        block: vectors whose codes stand in memory at once while it is written, at least 1.
+        block: vectors whose codes are in memory at once while it is written, at least 1.
 
     Returns:
         Scores float32, the exact ones, descending, and indices int64, (Q, min(k, P)); where fewer are found, -inf and -1
@@ -119,7 +119,7 @@ def _add(index, passages, start: int, stop: int) -> None:
 
 
 def _write(faiss, folder: Path, passages, lists: int, seed: int, block: int) -> None:
-    """Codes are made block by block and then merged on disk: neither vectors nor codes stand in memory as a whole."""
+    """Codes are made block by block and then merged on disk: neither vectors nor codes are in memory as a whole."""
     from faiss.contrib.ondisk import merge_ondisk
 
     log.info(f"building an IVF-PQ index of {len(passages):,} vectors in {folder.parent}")

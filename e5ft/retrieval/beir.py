@@ -64,7 +64,7 @@ def read_passages(files: Sequence[Path | Fetched]) -> tuple[StringColumn, String
         Ids and texts, both in ascending id order.
 
     Raises:
-        DataError: a line is faulty, or an id stands twice.
+        DataError: a line is faulty, or an id is not unique.
     """
     return _texts(files, ID_KEYS, passage_text)
 

@@ -52,13 +52,15 @@ class Judgements:
             (q, positions[p], value) for q, passages in enumerate(relevant) for p, value in passages.items() if p in positions
         ]
         queries, passages, gains = np.array(sorted(triples), np.int64).reshape(-1, 3).T
-        self._keys, self._gains = pair_keys(queries, passages), gains.astype(np.float64)
+        # The last key is above every pair: a search for any pair ends at a key that is there.
+        self._keys = np.append(pair_keys(queries, passages), np.iinfo(np.int64).max)
+        self._gains = np.append(gains.astype(np.float64), 0.0)
 
     def values(self, run: Run) -> np.ndarray:
         """(Q', M): `metric_values` of a run of the set, for the scored queries."""
         ranked = run[1][self.queries, : self.cutoffs[-1]]  # (Q', K)
         keys = pair_keys(self.queries[:, None], ranked)
-        positions = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        positions = np.searchsorted(self._keys, keys)
         gains = np.where((self._keys[positions] == keys) & (ranked >= 0), self._gains[positions], 0.0)
         return metric_values(gains, self._relevant, self.cutoffs)
 

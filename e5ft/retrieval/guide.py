@@ -6,9 +6,9 @@ import numpy as np
 
 from e5ft.data.store import RowStore
 from e5ft.files import digest_of
-from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.encoder import BATCH_TOKENS, Encoder
 from e5ft.retrieval.columns import DistinctTexts
-from e5ft.retrieval.vectors import BATCH_TOKENS, digest_of_model, encode_collection
+from e5ft.retrieval.vectors import digest_of_model, encode_collection
 
 
 class Guide:

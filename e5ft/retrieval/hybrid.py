@@ -24,7 +24,7 @@ DEFAULT_WEIGHT = 0.7
 GRID = tuple(tenth / 10 for tenth in range(11))
 FEWEST_QUERIES = 30  # of fewer, the best weight is chance
 MOST_QUERIES = 1_000  # of a whole dev split
-_BLOCK = 128  # queries whose candidates stand in memory at once
+_BLOCK = 128  # queries whose candidates are in memory at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def weighting(evaluation, dev: RetrievalSet | None) -> Weight | DevSet | None:
     if evaluation.hybrid_weight != "auto":
         return Weight(float(evaluation.hybrid_weight), "as set by evaluation.hybrid_weight")
     if dev is None:
-        return Weight(DEFAULT_WEIGHT, "the default, as no dev set stands beside the one reported")
+        return Weight(DEFAULT_WEIGHT, "the default, as there is no dev set beside the one reported")
     scored = sum(any(value > 0 for value in judged.values()) for judged in dev.qrels.values())
     if scored < FEWEST_QUERIES:
         return Weight(DEFAULT_WEIGHT, f"the default, as {dev.name} has fewer than {FEWEST_QUERIES} queries")

@@ -149,7 +149,7 @@ def _round_robin(lists: list[list[int]], candidates: np.ndarray, uses: np.ndarra
 
 
 def _brought(rows: np.ndarray, passages: np.ndarray, local_rows: np.ndarray, finder: int) -> np.ndarray:
-    """The lines of texts that stand in rows, of those rows that are this process's."""
+    """The lines of texts that are in rows, of those rows that are this process's."""
     local = np.isin(rows, local_rows)
     places = np.flatnonzero(local) - np.searchsorted(rows, rows[local]) + 1
     return _lines(rows[local], places, passages[local], finder)

@@ -201,7 +201,7 @@ def mean_of(scores: Sequence[TaskScore]) -> float:
     if failed:
         raise DataError(
             f"suite=mteb: {len(failed)} of {len(scores)} tasks failed ({', '.join(failed)}); "
-            "what went wrong stands above; the same command measures these alone"
+            "see above what went wrong; the same command measures these alone"
         )
     return sum(score.value for score in scores) / len(scores)
 

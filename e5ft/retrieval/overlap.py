@@ -1,4 +1,4 @@
-"""How many queries and answers of a retrieval set stand in training rows: what a score there can say."""
+"""How many queries and answers of a retrieval set are in training rows: what a score there can say."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -52,9 +52,9 @@ class Overlap:
         if not self.shared_queries + self.near_queries:
             return (
                 judged
-                and f"no {self.role} query, but {judged} stand in the training rows: the same knowledge base, other questions"
+                and f"no {self.role} query, but {judged} are in the training rows: the same knowledge base, other questions"
             )
-        text = f"{' and '.join(filter(None, (queries, judged)))} stand in the training rows"
+        text = f"{' and '.join(filter(None, (queries, judged)))} are in the training rows"
         return (
             f"{text}: the {self.role} figures say how well they were learnt by heart; leave them out of data.train_file"
             if self.leaks
@@ -149,4 +149,4 @@ def _documents(rows: RowStore, queries: set[int]) -> dict[int, set[int]]:
 def _counted(shared: int, near: int, total: int, what: str) -> str:
     """`8 of 9 test queries`, `8 (and 1 nearly) of 9 test queries`; empty where there are none."""
     nearly = f" (and {near:,} nearly)" if near and shared else ""
-    return f"{shared:,}{nearly} of {total:,} {what}" if shared else f"{near:,} of {total:,} {what} nearly" if near else ""
+    return f"{shared:,}{nearly} of {total:,} {what}" if shared else f"(nearly) {near:,} of {total:,} {what}" if near else ""

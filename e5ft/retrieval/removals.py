@@ -71,7 +71,7 @@ def rows_without(
 
     Args:
         index, candidates, chosen: as above, from `select`.
-        place: (row) -> where it stands in the user's file; None where it stands in none.
+        place: (row) -> where it is in the user's file; None where it is in none.
 
     Returns:
         {"reasons": {reason: rows}, "first": [{"place", "query", "reason", "candidates": {fate: count}}]}: of each row the filter

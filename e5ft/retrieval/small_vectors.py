@@ -27,7 +27,7 @@ CARD = f"""
 """  # of the model card
 CENTRE_TEXTS = 10_000  # of a corpus, drawn by the seed, whose mean is its centre: more do not move it
 NAMES = {"int8": "int8", "binary": "binary (centred)"}  # as tables show a precision
-_ROWS = 65_536  # that stand in memory as float32 while they are made smaller
+_ROWS = 65_536  # that are in memory as float32 while they are made smaller
 _LARGEST = 127
 
 
@@ -161,7 +161,7 @@ def signs(codes: np.ndarray, dimension: int) -> np.ndarray:
 
 
 class Decoded:
-    """Codes that read as float32 rows: what is searched is decoded as it is read, and a chunk at a time stands in memory.
+    """Codes that read as float32 rows: what is searched is decoded as it is read, and a chunk at a time is in memory.
 
     Args:
         codes: (n, bytes).

@@ -18,14 +18,13 @@ from e5ft import caches, distributed, gathering
 from e5ft.data.text import RECORD, tokenizer_state
 from e5ft.errors import StorageError
 from e5ft.files import digest_of, read_json, replace_folder, write_json, write_manifest
-from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.encoder import BATCH_TOKENS, Encoder
 from e5ft.retrieval.shards import Shards, processes
 
-WINDOW = 8192  # texts encoded between two writes: what an interruption can lose, and what stands in memory
-VERSION = 2
-# What a configuration holds that decides no vector: names, versions, and the text format, which stands in the key by itself.
+WINDOW = 8192  # texts encoded between two writes: what an interruption can lose, and what is in memory
+_VERSION = 2  # part of every key: raised when vectors or the files of an entry change
+# What a configuration holds that decides no vector: names, versions, and the text format, which is in the key by itself.
 _IDLE = {"_name_or_path", "transformers_version", "architectures", "auto_map", "dtype", "id2label", "label2id", RECORD}
-BATCH_TOKENS = 16384  # of one forward pass, unless given
 
 
 def encode_collection(
@@ -58,7 +57,7 @@ def encode_collection(
     """
     if cache is None or not len(texts):  # no file of no bytes can be mapped
         return _gathered(encoder.encode(_local_slice(texts), role, batch_tokens=batch_tokens), len(texts), encoder)
-    key = digest_of(VERSION, digest_of_model(encoder), encoder.spec.to_dict(), role, digest_of_texts(texts))
+    key = digest_of(_VERSION, digest_of_model(encoder), encoder.spec.to_dict(), role, digest_of_texts(texts))
     path = cache / f"vectors-{key}"
     with contextlib.ExitStack() as stack:
         if distributed.is_main():  # another run that wants the same vectors waits for these
@@ -69,8 +68,8 @@ def encode_collection(
         count = there or min(processes()[0], len(texts))
         if not there:
             _write_shards(path, count, texts, encoder, role, batch_tokens, window)
-    files = (path / _shard(number, count) for number in range(count))
-    blocks = [np.memmap(file, np.float32, mode="r").reshape(-1, encoder.dimension) for file in files]
+        files = (path / _shard(number, count) for number in range(count))
+        blocks = [np.memmap(file, np.float32, mode="r").reshape(-1, encoder.dimension) for file in files]
     return blocks[0] if count == 1 else Shards(blocks)
 
 
@@ -119,7 +118,8 @@ def _rows_done(data: Path, record: Path, width: int) -> tuple[int, Any]:
     """Rows of an unfinished file that need not be computed again, and their SHA-256; 0 where there is none, or it is damaged."""
     digest = hashlib.sha256()
     try:
-        rows, expected = int(read_json(record)["rows"]), read_json(record)["sha256"]
+        kept = read_json(record)
+        rows, expected = int(kept["rows"]), kept["sha256"]
         digest.update(np.memmap(data, np.uint8, mode="r")[: rows * width])
     except (OSError, ValueError, KeyError, TypeError):
         return 0, hashlib.sha256()

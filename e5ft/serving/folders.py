@@ -33,8 +33,10 @@ def ways_of(folder: Path, pooling: str) -> Iterator[Way]:
 
 def _tried(name: str, has_prompts: bool, load: Callable[[], Encode], package: str) -> Way:
     try:
-        return Way(name, has_prompts, load())
-    except ImportError:
+        return Way(name, has_prompts, _called("the library", load()))
+    except ModuleNotFoundError as error:
+        if error.name not in (package, package.replace("-", "_")):  # it is there, and lacks a part of its own
+            raise AnswerError(f"{name}: cannot be imported ({first_line(error)})") from error
         return Way(name, has_prompts, None, f"not checked; pip install {package}")
     except Exception as error:  # a dozen kinds, as of any folder that cannot be loaded
         raise AnswerError(f"{name}: does not load the folder ({first_line(error)})") from error
@@ -114,13 +116,20 @@ def function_of(name: str) -> Way:
         function = importlib.import_module(module)
         for part in path.split("."):
             function = getattr(function, part)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # somebody else's code runs while it is imported
         raise ConfigurationError(f"target={name}: {first_line(error)}; must be MODULE:FUNCTION") from error
+    return Way(
+        name, False, _called("the function", lambda texts, role: function(list(texts), *(() if role is None else (role,))))
+    )
 
-    def encode(texts: Sequence[str], role: str | None) -> object:
+
+def _called(who: str, encode: Encode) -> Encode:
+    """The same, whose errors are one line."""
+
+    def called(texts: Sequence[str], role: str | None) -> object:
         try:
-            return function(list(texts)) if role is None else function(list(texts), role)
-        except Exception as error:  # somebody else's code
-            raise AnswerError(f"target={name}: raised {type(error).__name__}: {first_line(error)}") from error
+            return encode(texts, role)
+        except Exception as error:  # a dozen kinds
+            raise AnswerError(f"{who} failed ({first_line(error)})") from error
 
-    return Way(name, False, encode)
+    return called

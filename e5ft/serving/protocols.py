@@ -1,4 +1,4 @@
-"""Servers of embeddings over HTTP: what is sent to each and where its vectors stand in the answer. A row of `PROTOCOLS` is all one needs."""
+"""Servers of embeddings over HTTP: what is sent to each and where its vectors are in the answer. A row of `PROTOCOLS` is all one needs."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ def _by_index(items: list[dict]) -> list:
     """The vectors of OpenAI's answer in the order of the texts."""
     places = {item["index"]: item["embedding"] for item in items}
     if len(places) < len(items):
-        raise ValueError("an index stands there twice")
+        raise ValueError("duplicate index")
     return [places[index] for index in range(len(items))]
 
 
@@ -100,7 +100,7 @@ class Client:
     Args:
         url: its address, with the protocol's path.
         model: the name that the server knows the model by; None asks it.
-        key: a bearer token; None sends none. It stands in no message.
+        key: a bearer token; None sends none. It is in no message.
         timeout: seconds within which a request must be answered whole.
 
     Raises:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from e5ft.data.text import normalise
-from e5ft.modeling.encoder import Encoder
+from e5ft.modeling.encoder import BATCH_TOKENS, Encoder
 from e5ft.retrieval.bm25 import BM25, DEFAULT_TOKENISATION, matches
 from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.hybrid import CANDIDATES, hybrid_runs
 from e5ft.retrieval.runs import Run, dense_run, ranked
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.shards import Shards
-from e5ft.retrieval.vectors import BATCH_TOKENS, encode_collection
+from e5ft.retrieval.vectors import encode_collection
 
 BASE, MODEL, BM25_ALONE, HYBRID = "base", "model", "bm25", "hybrid"
 DEPTH = CANDIDATES  # ranks down to which an answer is looked for

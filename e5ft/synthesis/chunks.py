@@ -49,7 +49,7 @@ class Cut:
 
 
 def cut(documents: Iterable[Document], least: int, most: int) -> Cut:
-    """Cut documents into chunks; an answer of a question that stands in the text is a chunk of its own.
+    """Cut documents into chunks; an answer of a question that is in the text is a chunk of its own.
 
     Args:
         documents: each with its sections.

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,15 +22,17 @@ from e5ft.synthesis.settings import GeneratorSettings
 
 _PATH = "/chat/completions"
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds before a call is repeated; doubled each time
-_MOST_FAILURES = 5  # calls in a row that fail after all their repetitions: the endpoint is down
-_REFUSED = (400, 413, 422)  # of a call that is refused itself (a passage too long), and would be again
-_SKIPPED = "refused before, not asked again"
+_MOST_FAILURES = 5  # failed calls in a row, rejected ones included, after which the run stops
+_REJECTED = (400, 413, 422)  # of a call that is rejected itself (a passage too long), and would be again
+_SKIPPED = "rejected by the endpoint before, not sent again"
 _LONGEST = 300  # characters of a query
 _ANSWER = 40  # tokens of an answer, as it is estimated
 _TOKENS = (0.25, 0.8)  # tokens of a character: of ASCII, and of Hangul and other scripts, roughly as current tokenisers have them
 _REFUSAL = re.compile(
-    r"죄송|도와드릴 수|(?:생성|작성|제공|답변|답)(?:을|를)? ?(?:할|해 ?드릴) 수(?:는|가)? 없|만들(?:어 드릴)? 수(?:는|가)? 없|언어 모델"
-    r"|\bI(?:'m| am) sorry|^I can(?:no|')t$|\bas an AI\b|\bI apologi[sz]e"
+    r"죄송|도와드릴 수|(?:생성|작성|제공|답변|답)(?:을|를)? ?(?:할|해 ?드릴) 수(?:는|가)? 없(?:습니다|어요|네요|다\b)"
+    r"|만들(?:어 드릴)? 수(?:는|가)? 없(?:습니다|어요|네요|다\b)"
+    r"|언어 모델(?:로서(?:,| 저| 나)|이(?:므로|기 때문|라서))|(?:저|나)는 .{0,20}언어 모델"
+    r"|\bI(?:'m| am) sorry|^I can(?:no|')t$|\bas an AI(?: language)?(?: model| assistant)?,? I\b|\bI apologi[sz]e"
     r"|\bI(?: can(?:no|')t|(?:'m| am) unable to) (?:help|assist|provide|create|generate|write|answer|comply|fulfil)",
     re.IGNORECASE,
 )
@@ -81,16 +82,18 @@ class Generator:
         settings: of the group `generator`, with an address.
         key: a bearer token, from the environment; None sends none.
         cache: folder of the caches.
-        wait: what passes seconds between two calls.
+        wait: what passes seconds between two calls; None: the clock.
 
     Attributes:
-        counts: of calls by what became of them: "answered", "kept", and each reason for which an answer is no query.
+        counts: of calls: "answered", "cached" (answered in an earlier run), "not answered", and those the endpoint rejected before.
+        unusable: of the answers, by the reason for which one is no query.
         examples: reason -> up to five answers or messages.
         tokens: in and out, as the endpoint counted them; (0, 0) where it does not.
     """
 
-    def __init__(self, settings: GeneratorSettings, key: str | None, cache: Path, wait: Callable[[float], None] = time.sleep):
-        self._settings, self._wait = settings, wait
+    def __init__(self, settings: GeneratorSettings, key: str | None, cache: Path, wait: Callable[[float], object] | None = None):
+        self._settings, self._stopped = settings, threading.Event()  # set: no call is repeated any more
+        self._wait = wait or self._stopped.wait
         base = settings.url.rstrip("/").removesuffix(_PATH)
         self._url = base + _PATH
         self._http = JsonClient(self._url, key, settings.timeout, "generator.timeout")
@@ -98,7 +101,7 @@ class Generator:
         self._file = self._folder / f"{digest_of(self._url, settings.model)}.jsonl"
         self._answers: dict[str, str | None] = {}  # None: the endpoint refused the call itself
         self._lock, self._failures = threading.Lock(), 0
-        self.counts, self.examples, self.tokens = Counter(), {}, (0, 0)
+        self.counts, self.unusable, self.examples, self.tokens = Counter(), Counter(), {}, (0, 0)
 
     def asks(self, chunks: Sequence[Chunk], seed: int) -> list[Ask]:
         """The calls: of every chunk `per_chunk` kinds, in turns, so that all kinds are asked for equally often."""
@@ -136,14 +139,18 @@ class Generator:
         Raises:
             AnswerError: the endpoint refuses every call, or is down; the answers so far are kept.
         """
+        self._stopped.clear()
         with caches.locked(self._file):
             self._load()
             for ask, answer in self._all(asks):
-                text, reason = ("", "not answered") if answer is None else query_of(answer, chunks[ask.chunk].text)
+                if answer is None:
+                    continue
+                text, reason = query_of(answer, chunks[ask.chunk].text)
                 if reason is None:
                     yield Query(f"generated_{ask.kind}", text, ask.chunk, chunks[ask.chunk].text)
-                elif answer is not None:
-                    self._tell(reason, answer)
+                else:
+                    self.unusable[reason] += 1
+                    self._example(reason, answer)
 
     def _all(self, asks: Sequence[Ask]) -> Iterator[tuple[Ask, str | None]]:
         """Calls and their answers, in order; at most `parallel` are under way."""
@@ -159,27 +166,31 @@ class Generator:
                     yield ask, future.result()
                     waiting += [(following, pool.submit(self._answer, following)) for following in islice(left, 1)]
             finally:
+                self._stopped.set()
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _answer(self, ask: Ask) -> str | None:
         key = _key(ask)
         with self._lock:
             if key in self._answers:
-                self.counts["kept" if self._answers[key] is not None else _SKIPPED] += 1
+                self.counts["cached" if self._answers[key] is not None else _SKIPPED] += 1
                 return self._answers[key]
         try:
             answer = self._call(ask)
         except AnswerError as error:
-            if error.status is not None and error.status != 429 and error.status < 500 and error.status not in (*_REFUSED, 408):
+            if not _may_pass(error) and error.status not in _REJECTED:
+                self._stopped.set()
                 raise AnswerError(f"generator.url: {error}", error.status) from error
             with self._lock:
                 self._failures += 1
-                self._tell("not answered", str(error))
-                if error.status in _REFUSED:
+                self.counts["not answered"] += 1
+                self._example("not answered", str(error))
+                if error.status in _REJECTED:
                     self._keep(key, None)
                 if self._failures >= _MOST_FAILURES:
+                    self._stopped.set()
                     raise AnswerError(
-                        f"generator.url: {error}; the answers so far are kept: give the same command again"
+                        f"generator.url: {error}; the answers so far are saved: run the same command again to continue"
                     ) from error
             return None
         with self._lock:
@@ -193,11 +204,12 @@ class Generator:
             try:
                 return self._read(self._http.send(self._url, ask.body))
             except AnswerError as error:
-                repeat = error.status is None or error.status in (408, 429) or error.status >= 500
-                if not repeat or attempt == self._settings.retries:
+                if not _may_pass(error) or attempt == self._settings.retries:
                     raise
                 backoff = _FIRST_WAIT * 2**attempt * random.uniform(0.8, 1.2)
                 self._wait(min(_LONGEST_WAIT, max(error.wait or 0, backoff)))
+                if self._stopped.is_set():
+                    raise
         raise AssertionError("unreachable")
 
     def _read(self, answer: object) -> str:
@@ -214,8 +226,7 @@ class Generator:
             self.tokens = (self.tokens[0] + counted[0], self.tokens[1] + counted[1])
         return text if isinstance(text, str) else ""
 
-    def _tell(self, reason: str, text: str) -> None:
-        self.counts[reason] += 1
+    def _example(self, reason: str, text: str) -> None:
         shown = self.examples.setdefault(reason, [])
         if len(shown) < 5:
             shown.append(normalise(text)[:200])
@@ -247,24 +258,32 @@ def query_of(answer: str, passage: str) -> tuple[str, str | None]:
         answer: of the language model; its first line counts, without label, bullet and quotes.
         passage: that it was shown.
     """
-    answer = re.sub(r"<think>.*?(</think>|\Z)", "", answer, flags=re.DOTALL)  # of models that think aloud
+    # Of models that think aloud; some templates put the opening tag into the prompt.
+    answer = re.sub(r"<think>.*?(</think>|\Z)", "", answer, flags=re.DOTALL).rpartition("</think>")[2]
     lines = [line for line in map(normalise, answer.split("\n")) if any(map(str.isalnum, line))]
+    if len(lines) > 1 and lines[0].rstrip(_QUOTES).endswith((":", "：")):  # "Here is the query:"
+        del lines[0]
     if not lines:
         return "", "empty"
     if _REFUSAL.search(lines[0]):
-        return lines[0], "refused"
+        return lines[0], "the model declines"
     text = lines[0]
     for _ in range(3):
         text = _LABEL.sub("", text.strip(_QUOTES)).strip(_QUOTES)
     if not any(map(str.isalnum, text)):
         return text, "empty"
     if len(text) > _LONGEST or len(lines) > 3:
-        return text, "no query but a text"
+        return text, "too long, or several lines"
     if _HANGUL.search(passage) and not _HANGUL.search(text) and any(c > "\x7f" and c.isalpha() for c in text):
         return text, "in another script"
     if normalise(text).casefold() == normalise(passage).casefold():
         return text, "copies the passage"
     return text, None
+
+
+def _may_pass(error: AnswerError) -> bool:
+    """Whether the same call may be answered later."""
+    return error.status is None or error.status in (408, 429) or error.status >= 500
 
 
 def _key(ask: Ask) -> str:

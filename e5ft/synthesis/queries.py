@@ -1,4 +1,4 @@
-"""Queries that stand in the documents already, without any language model: a row of `KINDS` is all that one needs."""
+"""Queries that are in the documents already, without any language model: a row of `KINDS` is all that one needs."""
 
 import dataclasses
 import math
@@ -74,7 +74,7 @@ def _titles(chunks: Sequence[Chunk], least: int, seed: int) -> Iterator[Query]:
 
 
 def _headings(chunks: Sequence[Chunk], least: int, seed: int) -> Iterator[Query]:
-    """A section's heading, for its first chunk; one that stands in several places, or is short, has the one above before it."""
+    """A section's heading, for its first chunk; one that is in several places, or is short, has the one above before it."""
     of_section = _grouped(chunk.section for chunk in chunks)
     seen = Counter(_head(chunk) for chunk in chunks if chunk.headings and chunk.is_first[1])
     for number, chunk in enumerate(chunks):
@@ -114,7 +114,7 @@ def _first_sentences(chunks: Sequence[Chunk], least: int, seed: int) -> Iterator
 
 
 def _questions(chunks: Sequence[Chunk], least: int, seed: int) -> Iterator[Query]:
-    """A question that stands in the text, for its answer."""
+    """A question that is in the text, for its answer."""
     for number, chunk in enumerate(chunks):
         if chunk.question is not None:
             yield Query("faq", chunk.question, number, chunk.text)

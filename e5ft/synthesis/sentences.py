@@ -1,4 +1,4 @@
-"""Sentences, and questions with their answers as they stand in a text."""
+"""Sentences, and questions with their answers as they are in a text."""
 
 import re
 from collections.abc import Sequence

@@ -69,7 +69,7 @@ class MakingSettings(Settings):
     """How rows are made of documents.
 
     Attributes:
-        kinds: of queries that stand in the documents.
+        kinds: of queries that are in the documents.
         min_chars, max_chars: characters of a chunk.
         round_trip: the ranks among which a query must find its chunk; None: it need not.
         test_share: of the queries; `data.dev_share` likewise.

@@ -1,4 +1,4 @@
-"""What making rows and splitting them tell a person, and the record of it."""
+"""What the rows and split commands print, and the record of rows (rows.json)."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,8 @@ def opening(found: Cut, left: Left, chunks: Sequence[Chunk], copies: Sequence[st
     yield "documents", f"{len(found.names):,}{blank}"
     if left.suffixes:
         kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in left.suffixes.most_common(6))
-        yield "note", f"files of other kinds are not read: {kinds}"
+        more = ", ..." * (len(left.suffixes) > 6)
+        yield "note", f"files of other kinds are not read: {kinds}{more}"
     if left.unreadable:
         yield "note", f"{len(left.unreadable):,} files or rows cannot be read and are left out: {_first(left.unreadable)}"
     lengths = sorted(len(chunk.text) for chunk in chunks) or [0]
@@ -48,11 +49,13 @@ def closing(made: Made, generator: "Generator | None", output: str, overrides: S
     lines = ["", aligned(table), ""]
     lines += [f"  {count:>8,}  {reason}" for reason, count in made.account.dropped.most_common()]
     if generator is not None:
-        calls = ", ".join(f"{count:,} {reason}" for reason, count in generator.counts.most_common())
-        lines.append(
-            f"calls       {calls or 'none'}"
-            + f"; {generator.tokens[0]:,} tokens in, {generator.tokens[1]:,} out" * any(generator.tokens)
-        )
+        parts = [", ".join(f"{count:,} {name}" for name, count in generator.counts.most_common()) or "none"]
+        if generator.unusable:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in generator.unusable.most_common())
+            parts.append(f"of the answers no query: {reasons}")
+        if any(generator.tokens):
+            parts.append(f"{generator.tokens[0]:,} tokens in, {generator.tokens[1]:,} out")
+        lines.append(f"calls       {'; '.join(parts)}")
     counts = made.counts()
     if made.unit is None or not counts["test"]:
         lines.append(f"note        too few documents for an evaluation set: all {counts['train']:,} rows are for training")
@@ -61,7 +64,7 @@ def closing(made: Made, generator: "Generator | None", output: str, overrides: S
         lines.append(
             f"split       by {made.unit}: {counts['train']:,} rows to train on, {counts['dev']:,} dev, {counts['test']:,} test queries{kinds}"
         )
-    files = "train.jsonl" + ", dev.jsonl, eval/" * bool(counts["test"])
+    files = "train.jsonl" + ", dev.jsonl" * bool(counts["dev"]) + ", eval/" * bool(counts["test"])
     return "\n".join([*lines, f"{output}: {files}, rows.json (what was left out, with examples)", f"next        {following}"])
 
 
@@ -69,7 +72,8 @@ def record(made: Made, found: Cut, left: Left, copies: Sequence[str], generator:
     """What rows.json holds: counts by kind, what was left out and why, with examples."""
     calls = None
     if generator is not None:
-        calls = {"calls": dict(generator.counts), "examples": generator.examples, "tokens": list(generator.tokens)}
+        calls = {"calls": dict(generator.counts), "no_query": dict(generator.unusable)}
+        calls |= {"examples": generator.examples, "tokens": list(generator.tokens)}
     return {
         "documents": len(found.names),
         "chunks": len(made.chunks),

@@ -69,7 +69,7 @@ class Distillation(nn.Module):
         self.chunk_size = self.infonce.chunk_size
         self.needs = self.infonce.needs | {"guide" if teacher == "guide" else "teacher"}
         self.needs |= {"hard_negatives"} if candidates == "own" else set()
-        self.statistics: dict[str, torch.Tensor] = {}
+        self.statistics: dict[str, torch.Tensor | int] = {}
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
         """Return the mean over the step's local rows.
@@ -86,9 +86,9 @@ class Distillation(nn.Module):
         contrastive = self.infonce(embeddings, step) if self.weight else divergence.new_zeros(())
         self.statistics = {**self.infonce.statistics, "kl": divergence.detach(), "infonce": contrastive.detach()}
         counts = step.negative_count[slice(*step.local_rows)]
-        told_apart = np.count_nonzero(counts) if self.candidates == "own" else len(counts) * (len(step.passage) > 1)
-        if told_apart or not self.weight:
-            self.statistics[WITH_NEGATIVES] = told_apart
+        with_negatives = np.count_nonzero(counts) if self.candidates == "own" else len(counts) * (len(step.passage) > 1)
+        if with_negatives or not self.weight:
+            self.statistics[WITH_NEGATIVES] = with_negatives
         return divergence + self.weight * contrastive
 
     def _divergence(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
@@ -144,7 +144,7 @@ class Regularised(nn.Module):
         self.loss, self.weight, self.temperature = loss, float(weight), float(temperature)
         self.chunk_size = getattr(loss, "chunk_size", 1024)
         self.needs = frozenset(getattr(loss, "needs", ())) | {"base"}
-        self.statistics: dict[str, torch.Tensor] = {}
+        self.statistics: dict[str, torch.Tensor | int] = {}
 
     def forward(self, embeddings: torch.Tensor, step: Step) -> torch.Tensor:
         """Return the loss of (N, D) unit vectors, a float32 scalar."""
@@ -157,36 +157,35 @@ class Regularised(nn.Module):
 
 
 def divergence_over_step(
-    embeddings: torch.Tensor, step: Step, name: str, temperature: float, teacher_temperature: float, chunk_size: int
+    embeddings: torch.Tensor, step: Step, side: str, temperature: float, teacher_temperature: float, chunk_size: int
 ) -> torch.Tensor:
     """Return the mean over the local rows of KL(other model's || the model's distribution over the step's distinct passages).
 
     Args:
         embeddings: (N, D) unit vectors, float32.
         step: with the other model's vectors at its side.
-        name: of these vectors in the step.
+        side: the name of these vectors in the step, "guide" or "base".
         temperature, teacher_temperature: of the model's and the other's cosines.
         chunk_size: rows whose scores are in memory at once.
     """
     local = slice(*step.local_rows)
-    others, weight = to_device(step.side_array(name), embeddings), to_device(step.weight[local], embeddings)
+    others, weight = to_device(step.side_array(side), embeddings), to_device(step.weight[local], embeddings)
     block = Block(to_device(step.query[local], embeddings), to_device(step.passage, embeddings))
     return kl_sum(embeddings, block, others, (temperature, teacher_temperature), weight, chunk_size) / weight.sum()
 
 
-def kl(student: torch.Tensor, teacher: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+def kl(student: torch.Tensor, teacher: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Return KL(softmax(teacher) || softmax(student)) of each row.
 
     Args:
         student, teacher: (b, K) logits.
-        valid: (b, K), True where a candidate counts; None for all.
+        valid: (b, K), True where a candidate counts.
 
     Returns:
         (b,), at least 0.
     """
-    if valid is not None:
-        # Finite, so that 0 * (-inf - -inf) is 0 and not NaN.
-        student, teacher = (logits.masked_fill(~valid, -1e9) for logits in (student, teacher))
+    # Finite, so that 0 * (-inf - -inf) is 0 and not NaN.
+    student, teacher = (logits.masked_fill(~valid, -1e9) for logits in (student, teacher))
     teacher, student = log_softmax(teacher, dim=1), log_softmax(student, dim=1)
     return (teacher.exp() * (teacher - student)).sum(dim=1)
 

@@ -112,7 +112,7 @@ class ContrastiveTrainer(ResumableTrainer):
         if self.mix is None:
             return StepSampler(len(dataset), *cut, **process, lengths=dataset.lengths if self.group_by_length else None)
         if self.group_by_length:
-            # A small source comes several times in a window of steps: sorted, its repeats would stand in one step.
+            # A small source comes several times in a window of steps: sorted, its repeats would be in one step.
             raise ConfigurationError("training.group_by_length=true: not with data=mix; leave it false")
         return MixSampler(dataset.ids.with_format("numpy")["source"][:], self.mix, *cut, **process)
 

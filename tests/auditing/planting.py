@@ -80,7 +80,7 @@ def plant(rows: list[dict], evaluation: list[tuple[str, str]], count: int, seed:
                 truth[kind].add(len(rows) - 1)
                 touched |= {at, len(rows) - 1}
                 continue
-            if kind == "negative_answers" and turn % 2:  # the second answer stands in another row
+            if kind == "negative_answers" and turn % 2:  # the second answer is in another row
                 second = {**row, "document": other["document"], "hard_negative": []}
                 rows.append(second)
                 touched.add(len(rows) - 1)

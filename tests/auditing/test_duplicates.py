@@ -1,4 +1,4 @@
-"""Rows and documents that stand twice, exactly and nearly."""
+"""Duplicate rows and documents, exact and near."""
 
 from e5ft.auditing.duplicates import Duplicates
 from tests.auditing.conftest import row

@@ -38,7 +38,7 @@ def test_a_template_makes_no_copies_and_empty_texts_are_copies_of_nothing():
 def test_similarity_is_the_weight_in_common():
     similarity = Similarity(["가나다라마", "가나다라마", "바사아자차", "가나다하파"])
     assert similarity(0, 1) == 1 and similarity(0, 2) == 0
-    # 가나다 stands in three of four texts, 나다라 and 다라마 in two, 나다하 and 다하파 in one.
+    # 가나다 is in three of four texts, 나다라 and 다라마 in two, 나다하 and 다하파 in one.
     from math import log
 
     third, half, alone = log(1 + 4 / 3), log(3), log(5)

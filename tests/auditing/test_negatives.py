@@ -12,7 +12,7 @@ OTHER = "제주도의 오름은 화산이 터지며 생긴 작은 봉우리이�
 def test_known_answers_copies_and_equal_ones(make_audited):
     rows = make_audited(
         [
-            row("한강의 다리 수", ANSWER, [SECOND, OTHER]),  # the second answer stands in row 1
+            row("한강의 다리 수", ANSWER, [SECOND, OTHER]),  # the second answer is in row 1
             row("한강의 다리 수", SECOND, [OTHER]),
             row("한강의  다리 수", ANSWER, [f"{OTHER} {ANSWER[:47]}", OTHER]),  # holds most of the answer
             row("오름이란", OTHER, [ANSWER]),  # an answer, of another query

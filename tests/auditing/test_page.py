@@ -20,7 +20,7 @@ def found(make_audited):
 
 @pytest.mark.parametrize(
     ("language", "title", "fault"),
-    [("auto", "rows.jsonl 데이터 점검", "완전 중복 행"), ("en", "Audit of rows.jsonl", "rows that stand twice")],
+    [("auto", "rows.jsonl 데이터 점검", "완전 중복 행"), ("en", "Audit of rows.jsonl", "exact duplicate rows")],
 )
 def test_a_page_tells_faults_and_shows_texts_as_texts(found, language, title, fault):
     text = page(found, "rows.jsonl", language, cleaned="clean.jsonl")
@@ -32,7 +32,7 @@ def test_a_page_tells_faults_and_shows_texts_as_texts(found, language, title, fa
 def test_the_printed_lines(found):
     lines = summary(found).splitlines()
     assert lines[0].startswith("  rows        12 rows, 11 different queries")
-    assert any(re.match(r"  rows that stand twice +1 +8.3%  .*rows.jsonl:11$", line) for line in lines)
+    assert any(re.match(r"  exact duplicate rows +1 +8.3%  .*rows.jsonl:11$", line) for line in lines)
     assert any(line.startswith("  texts that end") and line.endswith("(suspected)") for line in lines)
     assert lines[-1].startswith("3 kinds of certain faults in 2 of 12 rows (16.7%): mend these first; ")
 

@@ -9,10 +9,10 @@ ROWS = [row(f"{n}번 다리는 언제 열렸나요?", f"{n}번 다리는 {1900 +
 
 def test_what_is_certainly_wrong_is_counted(make_audited, monkeypatch):
     faulty = [*ROWS, ROWS[1], ROWS[2], row("query: 무엇", "<b>글</b>입니다."), row("끝이 없는 글", "이 글은 중간에")]
-    end = "at a glance; a whole look: python -m e5ft audit"
+    end = "looked at quickly; a full audit: python -m e5ft audit"
     store = make_audited(faulty).store
-    assert quick(store) == f"rows that stand twice 2, prefixes in the text 1, HTML remains 1 in the rows {end}"
+    assert quick(store) == f"exact duplicate rows 2, prefixes in the text 1, HTML remains 1 in the rows, {end}"
     monkeypatch.setattr(module, "ROWS", 7)
-    assert quick(store) == f"rows that stand twice 1 in the first 7 rows {end}"
+    assert quick(store) == f"exact duplicate rows 1 in the first 7 rows, {end}"
     monkeypatch.setattr(module, "ROWS", 6)
-    assert quick(store) == f"nothing wrong in the first 6 rows {end}"
+    assert quick(store) == f"no fault found in the first 6 rows, {end}"

@@ -10,7 +10,7 @@ ROWS = [row(f"{topic} 이야기", f"{topic} 이야기를 담은 글은 {topic} �
 
 
 class Encoder:
-    """Texts as vectors by their topic's first word, with a little of a second where it stands in them."""
+    """Texts as vectors by their topic's first word, with a little of a second where it is in them."""
 
     def encode(self, texts, role):
         vectors = np.array([[text.count(topic) for topic in TOPICS] for text in texts], np.float32) + 0.01

@@ -229,6 +229,6 @@ def _wandb_records(data: bytes) -> bytes:
 
 
 def _shapes(value: str) -> Sequence[bytes]:
-    """A value as it is, and what of it stands in base64 whatever comes before."""
+    """A value as it is, and what of it is in base64 whatever comes before."""
     inner = [base64.b64encode(b" " * shift + value.encode())[4 if shift else 0 : -4] for shift in range(3)]
     return [value.encode(), *inner]

@@ -65,7 +65,7 @@ def test_a_faulty_object_of_an_array_is_a_fault_and_the_others_are_read(write_by
     path = write_bytes(content.encode(), "rows.json")
     found = outcome(path)[0]
     assert found[0].startswith(f"{path}:1: not JSON (NaN is not a JSON value; write null): ")
-    assert found[1].startswith(f"{path}:1 (row 2): not JSON (the key 'query' stands twice): ")
+    assert found[1].startswith(f"{path}:1 (row 2): not JSON (duplicate key 'query'): ")
     assert found[2] == f"{path}:1 (row 3): must be an object {{...}}, this is int: '5'"
     assert found[3] == Row("q", ("d",))
 

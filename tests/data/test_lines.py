@@ -25,8 +25,8 @@ BAD_LINES = {
     "list": (b'["a", "b"]', "must be an object {...}, this is list: '[\"a\", \"b\"]'"),
     "string": (b'"a"', "must be an object {...}, this is str: '\"a\"'"),
     "null": (b"null", "must be an object {...}, this is NoneType: 'null'"),
-    "duplicate key": (b'{"a": 1, "b": 2, "a": 3}', "not JSON (the key 'a' stands twice): '{\"a\": 1, \"b\": 2, \"a\": 3}'"),
-    "duplicate key inside": (b'{"a": {"b": 2, "b": 3}}', "not JSON (the key 'b' stands twice): '{\"a\": {\"b\": 2, \"b\": 3}}'"),
+    "duplicate key": (b'{"a": 1, "b": 2, "a": 3}', "not JSON (duplicate key 'a'): '{\"a\": 1, \"b\": 2, \"a\": 3}'"),
+    "duplicate key inside": (b'{"a": {"b": 2, "b": 3}}', "not JSON (duplicate key 'b'): '{\"a\": {\"b\": 2, \"b\": 3}}'"),
     "deep lists": (b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "not usable: nested too deeply"),
     "deep objects": (b'{"a": ' * 50_000 + b"1" + b"}" * 50_000, "not usable: nested too deeply"),
     "too long": (

@@ -36,7 +36,7 @@ def test_texts_alone_are_read_in_the_encoding_of_the_rows(write_bytes):
     [
         (
             [{"_id": "a", "text": "x"}, {"_id": "b", "text": "y"}, {"_id": "a", "text": "z"}],
-            "3: the id 'a' stands on line 1 already",
+            "3: duplicate id 'a', first on line 1",
         ),
         ([{"text": "x"}], "1: _id is missing; there are 'text'; must be _id or docid"),
         ([{"_id": "a"}], "1: the key 'text' is missing; there are '_id'"),

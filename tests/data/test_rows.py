@@ -274,7 +274,7 @@ def test_thousands_of_brackets_in_a_cell_are_a_text(write_bytes):
         (b"", ": the file holds no rows"),
         (b"query,document\n", ": the file holds no rows below its header"),
         (b"query,document\n\n\r\n", ": the file holds no rows below its header"),
-        (b"query,document,query\nq,d,q\n", ":1: a column name stands twice: ['query', 'document', 'query']"),
+        (b"query,document,query\nq,d,q\n", ":1: two columns have the same name: ['query', 'document', 'query']"),
         (b'"query,document\nq,d\n', ':1: not a table row (a cell opens with " and nothing closes it)'),
     ],
 )
@@ -357,7 +357,7 @@ def test_parquet_without_rows_is_refused(write_parquet):
 
 def test_parquet_with_a_column_twice_is_refused(write_parquet):
     table = pa.table([pa.array(["q"]), pa.array(["d"]), pa.array(["e"])], names=["query", "document", "document"])
-    assert refusal(write_parquet(table)) == ": a column name stands twice: ['query', 'document', 'document']"
+    assert refusal(write_parquet(table)) == ": two columns have the same name: ['query', 'document', 'document']"
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", b"PAR1" + b"\x00" * 100 + b"PAR1"])

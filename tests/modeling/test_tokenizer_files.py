@@ -1,4 +1,4 @@
-"""What stands in a folder's tokenizer files prepares a text as our Python does, in every kind of tokenizer, and is off again in memory."""
+"""What is in a folder's tokenizer files prepares a text as our Python does, in every kind of tokenizer, and is off again in memory."""
 
 import json
 import random

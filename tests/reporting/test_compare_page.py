@@ -92,3 +92,12 @@ def test_it_is_written_beside_the_first_run_with_the_word_of_its_verdict(tmp_pat
     assert compare_runs(folders) == (tmp_path / "compare-a-b.html", "BETTER")
     assert 'lang="ko"' in (tmp_path / "compare-a-b.html").read_text()
     assert compare_runs(folders[::-1], "en", tmp_path / "x.html") == (tmp_path / "x.html", "WORSE")
+
+
+def test_the_page_of_runs_of_long_names_has_a_name_that_a_disk_takes(tmp_path):
+    """100 Korean characters are 300 bytes; two comparisons that differ in their last run alone are two pages."""
+    folders = [tmp_path / ("긴이름" * 20 + end) for end in "abcd"]
+    for folder in folders:
+        make_run(folder)
+    first, second = (compare_runs([*folders[:2], last])[0] for last in folders[2:])
+    assert first != second and first.is_file() and len(second.name.encode()) < 255

@@ -65,14 +65,14 @@ def test_a_corpus_that_is_one_json_array(folder):
     (root / "corpus.json").write_text(json.dumps(CORPUS), encoding="utf-8")
     assert load_beir(root, "test") == plain
     (root / "corpus.json").write_text(json.dumps([*CORPUS, CORPUS[1]]), encoding="utf-8")
-    with pytest.raises(DataError, match=r"corpus\.json:1 \(row 4\): the id 'd1' stands on row 2 already"):
+    with pytest.raises(DataError, match=r"corpus\.json:1 \(row 4\): duplicate id 'd1', first on row 2"):
         load_beir(root, "test")
 
 
 @pytest.mark.parametrize(
     ("part", "content", "message"),
     [
-        ("corpus", [*CORPUS, {"_id": "d1", "text": "x"}], r"corpus\.jsonl:4: the id 'd1' stands on line 2 already"),
+        ("corpus", [*CORPUS, {"_id": "d1", "text": "x"}], r"corpus\.jsonl:4: duplicate id 'd1', first on line 2"),
         ("corpus", [*CORPUS, {"_id": "d4", "title": " ", "text": ""}], r"corpus\.jsonl:4: text is blank"),
         ("corpus", [*CORPUS, {"_id": "d4", "title": "t"}], r"corpus\.jsonl:4: the key 'text' is missing"),
         ("corpus", [*CORPUS, {"_id": "d4", "text": 5}], r"corpus\.jsonl:4: text must be a string"),
@@ -85,7 +85,7 @@ def test_a_corpus_that_is_one_json_array(folder):
         ("corpus", [*CORPUS, "{"], r"corpus\.jsonl:4: not JSON"),
         ("corpus", [], r"corpus\.jsonl: the file holds no rows"),
         ("corpus", CORPUS[:1], r"test\.tsv:2: passage 'd2' is not in the corpus, as in 2 of 2 relevant judgements"),
-        ("queries", [*QUERIES, {"_id": "q2", "text": "x"}], r"queries\.jsonl:4: the id 'q2' stands on line 1 already"),
+        ("queries", [*QUERIES, {"_id": "q2", "text": "x"}], r"queries\.jsonl:4: duplicate id 'q2', first on line 1"),
         ("queries", [{"_id": "q2", "text": " "}], r"queries\.jsonl:1: text is blank"),
         ("queries", QUERIES[2:], r"test\.tsv:2: query 'q2' is not among the queries, as in 2 of 2 relevant judgements"),
         ("queries", [{"_id": "q1", "body": "x"}], r"queries\.jsonl:1: the key 'text' is missing; there are '_id', 'body'"),

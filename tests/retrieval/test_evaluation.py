@@ -75,6 +75,14 @@ def test_a_query_without_results_counts_as_zero():
     assert evaluate_run(retrieval_set, make_run(retrieval_set, {"q2": {"d3": 1.0}}), [5], "x").metrics["ndcg@5"] == 1 / 3
 
 
+def test_a_set_whose_relevant_passages_are_not_in_the_corpus_scores_zero(good):
+    """As a half of a small keep set may be."""
+    retrieval_set = make_set({"q1": {"gone": 1}, "q2": {"d3": 1}})
+    run = make_run(retrieval_set, {"q1": {"d1": 1.0}, "q2": {"d3": 1.0}})
+    whole = evaluate_run(retrieval_set, run, [5], "x")
+    assert of_queries(whole, np.array([0])).metrics["ndcg@5"] == 0 and of_queries(whole, np.array([1])).metrics["ndcg@5"] == 1
+
+
 def test_the_files(good, tmp_path):
     for _ in range(2):  # the second replaces the first
         good.save(tmp_path / "eval" / "base")

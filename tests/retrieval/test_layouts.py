@@ -160,7 +160,7 @@ def test_numbers_as_judgements_hold_them(score, tmp_path):
 def test_an_id_that_stands_in_two_shards_names_both(tmp_path):
     lay(tmp_path, "numbered")
     write(tmp_path, "corpus/docs01.jsonl", [*CORPUS[1::2], CORPUS[2]])
-    with pytest.raises(DataError, match=r"docs01\.jsonl:4: the id 'd2' stands on .*docs00\.jsonl:2 already"):
+    with pytest.raises(DataError, match=r"docs01\.jsonl:4: duplicate id 'd2', first on .*docs00\.jsonl:2"):
         load_beir(tmp_path, "test")
 
 

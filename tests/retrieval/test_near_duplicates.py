@@ -73,7 +73,7 @@ def test_rewritten_answers(other, measure, found):
 
 
 def test_a_name_that_an_answer_mentions_is_no_rewriting_of_it():
-    """All three n-grams of the name stand in the answer; a whole sentence of it is one."""
+    """All three n-grams of the name are in the answer; a whole sentence of it is one."""
     sentence = "대법원은 원심판결을 파기하고 사건을 고등법원에 환송한다"
     alike = NearDuplicates([ANSWER, "고등법원에", sentence], ngram=3, threshold=0.3, measure="containment")
     assert alike(np.array([0]), np.array([1, 2])).tolist() == [False, True]

@@ -65,24 +65,24 @@ def test_a_hard_negative_is_no_document(counted):
         (
             (8, 8, 0, 8, 8, 0),
             True,
-            "8 of 8 test queries and 8 of 8 judged passages stand in the training rows: the test figures say how well they "
+            "8 of 8 test queries and 8 of 8 judged passages are in the training rows: the test figures say how well they "
             "were learnt by heart; leave them out of data.train_file",
         ),
         (
             (1000, 20, 5, 1000, 0, 0),
             True,
-            "20 (and 5 nearly) of 1,000 test queries stand in the training rows: the test figures say how well they were "
+            "20 (and 5 nearly) of 1,000 test queries are in the training rows: the test figures say how well they were "
             "learnt by heart; leave them out of data.train_file",
         ),
         (
             (1000, 19, 0, 900, 0, 7),
             False,
-            "19 of 1,000 test queries and 7 of 900 judged passages nearly stand in the training rows",
+            "19 of 1,000 test queries and (nearly) 7 of 900 judged passages are in the training rows",
         ),
         (
             (50, 0, 0, 40, 30, 1),
             False,
-            "no test query, but 30 (and 1 nearly) of 40 judged passages stand in the training rows: the same knowledge base, "
+            "no test query, but 30 (and 1 nearly) of 40 judged passages are in the training rows: the same knowledge base, "
             "other questions",
         ),
         ((50, 0, 0, 40, 0, 0), False, ""),

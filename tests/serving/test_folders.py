@@ -147,13 +147,33 @@ def test_a_function_of_the_current_folder(tmp_path, monkeypatch):
     sys.modules.pop("own_embedder")
 
 
-@pytest.mark.parametrize("name", ["no_such_module_here:f", "json:no_such", "json:"])
+@pytest.mark.parametrize("code", ["def f(:", "raise RuntimeError('no model')", "import no_such_part"])
+def test_a_module_that_cannot_be_imported_is_one_line(code, tmp_path, monkeypatch):
+    (tmp_path / "broken_embedder.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match="^target=broken_embedder:f: .*must be MODULE:FUNCTION") as raised:
+        function_of("broken_embedder:f")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_library_that_is_there_and_broken_is_no_missing_package(folder, tmp_path, monkeypatch):
+    """A part that it lacks is told; only where the package itself is absent its way is left out."""
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    assert next(ways_of(folder(), "mean")).why_not == "not checked; pip install sentence-transformers"
+    (tmp_path / "sentence_transformers.py").write_text("import no_such_part")
+    monkeypatch.delitem(sys.modules, "sentence_transformers")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AnswerError, match="^sentence-transformers: cannot be imported .*no_such_part"):
+        next(ways_of(folder(), "mean"))
+
+
+@pytest.mark.parametrize("name", ["no_such_module_here:f", "json:no_such", "json:", ":f"])
 def test_no_such_function(name):
     with pytest.raises(ConfigurationError, match=rf"^target={name}: .*must be MODULE:FUNCTION"):
         function_of(name)
 
 
 def test_a_function_that_raises_is_one_line():
-    with pytest.raises(AnswerError, match="^target=numpy:reshape: raised ") as raised:
+    with pytest.raises(AnswerError, match="^the function failed [(]TypeError: ") as raised:
         function_of("numpy:reshape").encode(["a"], None)
     assert "\n" not in str(raised.value) and np is sys.modules["numpy"]

@@ -75,7 +75,7 @@ def test_braces_of_a_passage_are_text(chat, tmp_path, chunks):
 def test_nothing_is_asked_twice(ask, chat):
     first, *_ = ask(5)
     again, generator, _ = ask(7)
-    assert again[:5] == first and len(chat.seen) == 7 and generator.counts == {"kept": 5, "answered": 2}
+    assert again[:5] == first and len(chat.seen) == 7 and generator.counts == {"cached": 5, "answered": 2}
     ask(7, model="another")  # is another model
     assert len(chat.seen) == 14
 
@@ -116,17 +116,17 @@ def test_a_call_that_never_succeeds_is_counted(ask, chat):
     assert "HTTP 500" in generator.examples["not answered"][0] and KEY not in generator.examples["not answered"][0]
     chat.failures = [(400, {}, {"error": "too long"})]  # no use to repeat
     _, generator, waits = ask(4, retries=2)
-    assert generator.counts == {"not answered": 1, "kept": 2, "answered": 1} and waits == []
+    assert generator.counts == {"not answered": 1, "cached": 2, "answered": 1} and waits == []
 
 
 def test_an_endpoint_that_is_down_ends_it_and_keeps_the_answers(ask, chat):
     ask(3)
     chat.failures = [(503, {}, {})] * 5
     with pytest.raises(
-        AnswerError, match="^generator.url: .*HTTP 503.*; the answers so far are kept: give the same command again$"
+        AnswerError, match="^generator.url: .*HTTP 503.*; the answers so far are saved: run the same command again to continue$"
     ):
         ask(20, retries=0)
-    assert ask(20)[1].counts == {"kept": 3, "answered": 17}
+    assert ask(20)[1].counts == {"cached": 3, "answered": 17}
 
 
 def test_calls_that_are_refused_themselves_are_not_asked_first_again(ask, chat):
@@ -135,7 +135,7 @@ def test_calls_that_are_refused_themselves_are_not_asked_first_again(ask, chat):
         ask(12)
     queries, generator, _ = ask(12)
     assert len(queries) == 7 and len(chat.seen) == 12
-    assert generator.counts == {"refused before, not asked again": 5, "answered": 7}
+    assert generator.counts == {"rejected by the endpoint before, not sent again": 5, "answered": 7}
     assert ask(12, temperature=0.1)[1].counts == {"answered": 12}  # another request
 
 
@@ -152,13 +152,14 @@ def test_answers_that_are_no_queries_are_counted_with_examples(ask, chat):
     chat.answer = lambda prompt: next(answers)
     queries, generator, _ = ask(5)
     assert [query.text for query in queries] == ["질문인가요?"]
-    assert generator.counts == {"answered": 5, "refused": 1, "empty": 2, "no query but a text": 1}
-    assert generator.examples["refused"] == ["죄송하지만 도와드릴 수 없습니다."]
+    assert generator.counts == {"answered": 5}
+    assert generator.unusable == {"the model declines": 1, "empty": 2, "too long, or several lines": 1}
+    assert generator.examples["the model declines"] == ["죄송하지만 도와드릴 수 없습니다."]
     chat.failures = [
         (200, {}, {"choices": [{"message": {"content": None, "refusal": "I can't"}}]}),
         (200, {}, {"choices": [{"message": {}}]}),
     ]
-    assert ask(7)[1].counts["empty"] == 3
+    assert ask(7)[1].unusable["empty"] == 3
 
 
 @pytest.mark.parametrize(
@@ -174,12 +175,20 @@ def test_answers_that_are_no_queries_are_counted_with_examples(ask, chat):
         ("1.연차 일수", "연차 일수", None),
         ("앱에 로그인할 수 없어요", "앱에 로그인할 수 없어요", None),
         ("What if I'm unable to log in?", "What if I'm unable to log in?", None),
-        ("이 글로는 질문을 생성할 수 없습니다.", "이 글로는 질문을 생성할 수 없습니다.", "refused"),
-        ("I can't help with that.", "I can't help with that.", "refused"),
-        ("I'm sorry, but I cannot help.", "I'm sorry, but I cannot help.", "refused"),
+        ("이 글로는 질문을 생성할 수 없습니다.", "이 글로는 질문을 생성할 수 없습니다.", "the model declines"),
+        ("I can't help with that.", "I can't help with that.", "the model declines"),
+        ("I'm sorry, but I cannot help.", "I'm sorry, but I cannot help.", "the model declines"),
+        ("저는 인공지능 언어 모델로서 답할 뿐입니다.", "저는 인공지능 언어 모델로서 답할 뿐입니다.", "the model declines"),
+        ("한국어 언어 모델의 파라미터 수는 얼마인가요?", "한국어 언어 모델의 파라미터 수는 얼마인가요?", None),
+        ("개인정보를 제공할 수 없는 경우는?", "개인정보를 제공할 수 없는 경우는?", None),
+        ("How does GPT use attention as an AI model?", "How does GPT use attention as an AI model?", None),
+        ("As an AI language model, I have no view.", "As an AI language model, I have no view.", "the model declines"),
+        ("The user asks about leave.\n</think>\n\n연차는 며칠인가요?", "연차는 며칠인가요?", None),
+        ("다음은 질문입니다:\n\n연차는 며칠인가요?", "연차는 며칠인가요?", None),
+        ("**Here is the query:**\n연차는 며칠인가요?", "연차는 며칠인가요?", None),
         ("年假有几天", "年假有几天", "in another script"),
         ("연차는 열다섯 날이다.", "연차는 열다섯 날이다.", "copies the passage"),
-        ("가\n나\n다\n라", "가", "no query but a text"),
+        ("가\n나\n다\n라", "가", "too long, or several lines"),
         ("<think>끝나지 않은", "", "empty"),
         ("...", "", "empty"),
     ],
@@ -198,6 +207,16 @@ def test_several_calls_at_once_give_the_same_in_the_same_order(ask, chat):
     chat.answer = answer
     queries, generator, _ = ask(6, parallel=3)
     assert [query.chunk for query in queries] == list(range(6)) and generator.counts == {"answered": 6} and len(most) == 6
+
+
+def test_a_wrong_key_ends_it_while_another_call_waits_to_be_repeated(chat, tmp_path, chunks, monkeypatch):
+    monkeypatch.setattr("e5ft.synthesis.generator._FIRST_WAIT", 1e4)
+    monkeypatch.setattr("e5ft.synthesis.generator._LONGEST_WAIT", 1e4)
+    chat.failures = [(503, {}, {}), (401, {}, {})]
+    generator = Generator(settings(chat.url, parallel=2), KEY, tmp_path)
+    with pytest.raises(AnswerError, match="HTTP 401"):
+        list(generator.queries(generator.asks(chunks[:9], 1), chunks))
+    assert len(chat.seen) == 2
 
 
 def test_a_kill_loses_one_answer_at_most(chat, tmp_path, chunks):
@@ -223,7 +242,7 @@ def test_a_kill_loses_one_answer_at_most(chat, tmp_path, chunks):
     file.write_bytes(file.read_bytes() + b'{"key": "cut o')  # and one that was being written
     generator = Generator(settings(chat.url), None, tmp_path)
     queries = list(generator.queries(generator.asks(chunks[:9], 1), chunks))
-    assert len(queries) == 9 and generator.counts == {"kept": 3, "answered": 6}
+    assert len(queries) == 9 and generator.counts == {"cached": 3, "answered": 6}
     assert sum(bool(line.strip()) for line in file.read_text().splitlines()) == 10
     assert all(json.loads(line)["answer"] for line in file.read_text().splitlines() if line.endswith("}"))
 

@@ -59,7 +59,7 @@ def test_with_a_model_the_hybrid_searches(tmp_path):
 
 
 def test_a_sentence_is_not_found_by_itself(chunks):
-    """Its words stand in the chunk, but the chunk is searched without it."""
+    """Its words are in the chunk, but the chunk is searched without it."""
     queries = make_queries(chunks, ["first_sentence"], 10, 1)
     [number] = [n for n, query in enumerate(queries) if query.chunk == 1]
     alone = replace(queries[number], text="달나라 토끼", passage="전혀 다른 글이다")

@@ -52,7 +52,7 @@ def check(settings: CheckSettings, golden: Golden | None = None) -> None:
         say(f"note: {_BY_CLIENT[kind]}; the probes were sent so")
     if wrong:
         by = "" if wrong == [settings.target] else f" by {', '.join(wrong)}"
-        raise ServedWrongError(f"target={settings.target}: not served right{by}; what is wrong stands above")
+        raise ServedWrongError(f"target={settings.target}: not served right{by}; see above what is wrong")
 
 
 def reference(settings: CheckSettings) -> Golden:

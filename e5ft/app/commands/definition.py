@@ -1,6 +1,6 @@
 """What makes a training what it is: every checkpoint's manifest holds it, and resuming compares it, field by field.
 
-What is read stands in it as a digest of its content, never as a path: files, folders and models may be moved. Free are
+What is read is in it as a digest of its content, never as a path: files, folders and models may be moved. Free are
 how a step is computed, what is printed and logged, and whatever no weight depends on.
 """
 

@@ -28,7 +28,10 @@ def report(settings: ReportSettings, read: None = None) -> None:
     """
     file = None if settings.output_file is None else Path(settings.output_file)
     try:
-        page, word = _written([locate(name) for name in settings.runs], settings.language, file)
+        folders = [locate(name) for name in settings.runs]
+        if len({folder.resolve() for folder in folders}) < len(folders):
+            settings.refuse("runs", "must name different runs")
+        page, word = _written(folders, settings.language, file)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(f"runs={','.join(settings.runs)}: a record is damaged or of an older version ({error!r})") from error
     say(header_line("page", relative(page)))

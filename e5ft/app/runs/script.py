@@ -147,7 +147,7 @@ def _examine_the_rest(error: ConfigurationError, left_out: tuple[str, ...]) -> N
     field, given = re.match("[^=: ]*", str(error))[0], HydraConfig.get().overrides.task
     names = {o: o.lstrip("+~").partition("=")[0] for o in given if o not in left_out}
     blamed = [override for override, name in names.items() if f"{field}.".startswith(f"{name}.")]
-    if blamed:  # else it stands in a YAML
+    if blamed:  # else it is in a YAML
         left_out += (max(blamed, key=lambda override: len(names[override])),)
         left_out += ("model=folder",) * (field in ("model.path", "model.hub"))  # it would lack the folder
         print(f"fault  settings     {error} (what follows is without it)")

@@ -110,7 +110,7 @@ class MergeSettings(Settings):
         return bool(self.models) or self.base is not None
 
     def check(self) -> None:
-        """Make `models` a tuple; refuse shares without a base, an empty list of them, and one that stands twice."""
+        """Make `models` a tuple; refuse shares without a base, an empty list of them, and duplicates."""
         object.__setattr__(self, "models", (self.models,) if isinstance(self.models, str) else tuple(self.models or ()))
         if self.how != "uniform" and not self.models:
             self.refuse("how", "needs the models that are to be one with model.path, merge.models=[DIR,DIR]")

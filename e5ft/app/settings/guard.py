@@ -26,7 +26,7 @@ _OWNED = {
     "hydra.output_subdir": "nothing: config.yaml in the run's folder is the record, without secrets",
 }
 NO_RECORD = "hydra.output_subdir=null"  # on every command line: an experiment of the user's own wins over conf/
-_SHORTEST = 8  # characters: shorter values, "1" or "none", stand in too many places that are no secrets
+_SHORTEST = 8  # characters: shorter values, "1" or "none", are in too many places that are no secrets
 _KEYS = r"(?:api_?key|access_?key|private_?key|token|secret|passwd|password|credentials?)"
 _SECRET_FIELD = re.compile(_KEYS + "$", re.IGNORECASE)
 _SECRET_VARIABLE = re.compile(r"(?:key|token|secret|passwd|password|pat|credentials?)$", re.IGNORECASE)

@@ -1,6 +1,6 @@
 """The `training` group: every field of transformers.TrainingArguments is used, refused with its owner's name, or pinned.
 
-The fields stand in training_fields.json, so that a setting can be refused without importing transformers.
+The fields are in training_fields.json, so that a setting can be refused without importing transformers.
 `python -m e5ft.app.settings.training` writes the file from the installed class.
 """
 
@@ -163,7 +163,7 @@ TrainingSettings.__doc__ = (
 
 
 def training_defaults() -> dict[str, Any]:
-    """Field -> default of everything that may stand in the `training` group."""
+    """Field -> default of everything that may be in the `training` group."""
     return {field.name: field.default_factory() for field in dataclasses.fields(TrainingSettings)}
 
 

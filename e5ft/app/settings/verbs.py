@@ -114,9 +114,9 @@ class ReportSettings(Settings):
     require: Literal["better"] | None
 
     def check(self) -> None:
-        """Make `runs` a tuple; refuse a report of nothing, of one run twice, and a page that is no HTML file."""
+        """Make `runs` a tuple; refuse a report of nothing, and a page that is no HTML file."""
         object.__setattr__(self, "runs", (self.runs,) if isinstance(self.runs, str) else tuple(self.runs or ()))
-        if not self.runs or len(set(self.runs)) != len(self.runs):
+        if not self.runs:
             self.refuse("runs", "must name a run, or several different ones: runs=NAME, 'runs=[A,B]'")
         if self.output_file is not None and not self.output_file.endswith(".html"):
             self.refuse("output_file", "must end in .html")

@@ -51,7 +51,7 @@ def test_a_server_is_checked_without_torch_and_the_token_is_never_shown(exported
     done = command(f"target={url}", f"golden={exported}", cwd=tmp_path)
     assert done.returncode == 8
     assert done.stdout.startswith(f"{url}: prefix missing: must be 'query: ' / 'passage: ' before each text (lowest cosine ")
-    assert done.stderr == f"error: target={url}: not served right; what is wrong stands above\n"
+    assert done.stderr == f"error: target={url}: not served right; see above what is wrong\n"
     assert command("target=null", cwd=tmp_path).returncode == 2
 
 

@@ -138,7 +138,7 @@ def test_eval_on_rows_and_against_another_model(run, composed, write_rows, tmp_p
     assert (out / "mine/model/run.trec").is_file()
     printed = capsys.readouterr().out
     assert re.search(r"^copy  .* \+0.000 \[\+0.000, \+0.000\] +1$", printed, re.MULTILINE)
-    assert "hybrid (.7 dense + .3 BM25)" in printed and "the default, as no dev set stands beside the one reported" in printed
+    assert "hybrid (.7 dense + .3 BM25)" in printed and "the default, as there is no dev set beside the one reported" in printed
     told = "  set         mine: 8 queries, 16 passages (the rows' own alone; name all there are with data.corpus_file=FILE, or "
     assert told in printed and "threshold" not in printed
     assert "\nmine, 8 queries: differences below .42 (ndcg@10) cannot be seen" in printed
@@ -241,7 +241,7 @@ def test_rows_to_train_on_are_no_test_set_and_the_sample_does_not_stand_in_for_o
 
 @pytest.fixture
 def arguana(tmp_path):
-    """Eight arguments, each to be answered by another; one answer is not in the corpus, and one argument stands twice."""
+    """Eight arguments, each to be answered by another; one answer is not in the corpus, and one argument appears twice."""
     folder = tmp_path / "arguments"
     (folder / "qrels").mkdir(parents=True)
     passages = [{"id": f"a{i}", "contents": f"주장 {i} 근거 {i + 1}"} for i in range(8)]

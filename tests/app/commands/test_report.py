@@ -65,11 +65,16 @@ def test_what_is_not_there_not_finished_or_of_an_older_version_is_one_line(here)
         assert "\n" not in str(raised.value) and runs[-1] in str(raised.value)
 
 
+def test_a_run_is_not_compared_with_itself(here):
+    for other in ("a", "outputs/a", "outputs/a/"):
+        with pytest.raises(ConfigurationError, match="^runs=.*must name different runs"):
+            report(settings("a", other))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"runs": None}, "^runs=.*must name a run"),
-        ({"runs": ("a", "a")}, "^runs=.*several different ones"),
         ({"output_file": "page.txt"}, "^output_file='page.txt': must end in .html"),
         ({"language": "fr"}, "^language='fr': must be auto, ko or en"),
     ],

@@ -168,7 +168,7 @@ def test_a_test_set_made_of_training_rows_is_told_wherever_its_figures_stand(tra
     (tmp_path / "leak/qrels/test.tsv").write_text("".join(sorted(judged)))
     _, folder = trained(f"data.train_file={write_rows(rows)}", "data.eval_dir=leak", "training.max_steps=2")
     queries, passages = ({row[field] for row in rows[:40]} for field in ("query", "document"))
-    told = f"{len(queries)} of {len(queries)} test queries and {len(passages)} of {len(passages)} judged passages stand in the training rows: "
+    told = f"{len(queries)} of {len(queries)} test queries and {len(passages)} of {len(passages)} judged passages are in the training rows: "
     printed = capsys.readouterr().out
     assert f"  overlap     {told}the test figures say how well they were learnt by heart" in printed
     assert f"\noverlap: {told}" in printed  # under the table, too
@@ -226,7 +226,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(trained, monkeypatch):
 
 
 def test_noise_in_queries_trains_another_model_with_either_kind_of_table_and_resumes(trained, capsys, monkeypatch):
-    """Noised queries hold tokens that no clean text has: they stand in the compact table too. Stopped in the second epoch."""
+    """Noised queries hold tokens that no clean text has: they are in the compact table too. Stopped in the second epoch."""
     from e5ft.training.trainer import ContrastiveTrainer
 
     given = (

@@ -241,7 +241,7 @@ def test_overlap(planned, write_rows, monkeypatch):
         return findings.check_overlap(run)
 
     finding = check(*files)
-    assert finding.state == "note" and finding.text.startswith("3 of 3 dev queries and 3 of 3 judged passages stand in")
+    assert finding.state == "note" and finding.text.startswith("3 of 3 dev queries and 3 of 3 judged passages are in")
     assert check(files[0]).text.endswith("share no query and no judged passage")
     assert "not looked at: a run" in check(f"data.train_file={write_rows([*rows, {'query': 'q'}], 'bad.jsonl')}").text
     monkeypatch.setattr(data_checks, "_QUICK", 100)
