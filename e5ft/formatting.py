@@ -32,7 +32,7 @@ def shareable(text: object) -> str:
     text = os.path.abspath(text) if isinstance(text, PurePath) else str(text)
     for place, instead in ((os.getcwd(), "."), (os.path.expanduser("~"), "~")):
         if os.path.isabs(place) and len(place) > 1:
-            pattern = rf"(?<![\w.~/-]){re.escape(place)}(?:(/)|(?![\w.-]))"
+            pattern = rf"(?:(?<=file://)|(?<![\w.~/-])){re.escape(place)}(?:(/)|(?![\w.-]))"
             text = re.sub(pattern, lambda found, way=instead: way if not found[1] else "" if way == "." else f"{way}/", text)
     return text
 

@@ -6,6 +6,7 @@ urllib suffices: no redirects (a token must not follow one to another host), no 
 import http.client
 import ipaddress
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -17,6 +18,9 @@ from e5ft.errors import ConfigurationError, E5ftError
 
 KEY = "E5FT_API_KEY"  # of the environment: the bearer token
 _MOST, _PART = 2**28, 2**16  # bytes of an answer, and read at once
+# How servers say that a text is too long, or that they will not have it, whatever its key and time.
+_TOO_LONG = re.compile(r"long|length|large|size|tokens|token (?:limit|count)|context|character|maxim|exceed", re.IGNORECASE)
+_FILTERED = re.compile(r"content.?(?:filter|management|policy)|moderation|safety", re.IGNORECASE)
 _CUT = "the server, or a proxy before it, ended it: its log says why"
 
 
@@ -31,6 +35,20 @@ class AnswerError(E5ftError):
     def __init__(self, message: str, status: int | None = None, wait: float | None = None):
         super().__init__(message)
         self.status, self.wait = status, wait
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the server says that a text is too long for it; one that breaks down over it does not."""
+        return self.status == 413 or self._says(_TOO_LONG)
+
+    @property
+    def is_of_the_text(self) -> bool:
+        """Whether the same text would be rejected again: it is too long, or filtered. A wrong key is 400 for some servers, too."""
+        return self.is_too_long or self._says(_FILTERED)
+
+    def _says(self, pattern: re.Pattern) -> bool:
+        said = str(self).partition(f"HTTP {self.status}")[2]  # behind the address
+        return self.status in (400, 422) and pattern.search(said) is not None
 
 
 class JsonClient:

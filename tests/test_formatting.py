@@ -28,6 +28,7 @@ def test_a_text_to_be_shared_has_paths_as_they_are_from_here_or_from_home(tmp_pa
     texts = {
         f"a={work}/x.jsonl b=[{home}/y,{work}]": "a=x.jsonl b=[~/y,.]",
         f"{home}": "~",
+        f"file://{work}/x file://{home}/y": "file://x file://~/y",
         f"{work}er/x {work}-2": "~/worker/x ~/work-2",  # not below it
         f"/data{work}/x": f"/data{work}/x",  # another folder of the same names
         "/data/x and y": "/data/x and y",

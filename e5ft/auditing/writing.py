@@ -49,6 +49,7 @@ _ELLIPSIS = re.compile(r"(?:\.{3,}|…)\s*(?:더 ?보기|more|read more)?$", re.
 _MARKS = tuple(".?!。！？．｡:;")
 _SENTENCES = 0.9  # of the passages end as sentences do, where one that does not was cut
 _NO_VERB = re.compile(r"\S(?:마다|보다)$|(?:바다|에다)$")  # particles and a noun that end as verbs do
+_POLITE = "이니하되세해어아예에네지까와워돼여려셔져쳐켜펴춰줘둬꿔봐써커꺼나가고"  # before 요 at the end of a verb
 _END = 200  # characters in which the end of a text is looked at
 _SHORTEST_LIMIT = 80  # characters: shorter texts are of one length by chance
 _PILE, _PILE_SHARE = 5, 0.01  # passages of exactly the largest length, from which on it is a limit
@@ -140,5 +141,5 @@ def _ends(text: str) -> bool:
         return False
     if bare[-1] == "다":
         return not _NO_VERB.search(bare)
-    # 군요, 있어요, 해요, 네요; 필요 and 수요 are nouns.
-    return bare[-1] == "죠" or (bare[-1] == "요" and (bare[-2] == "군" or bare[-2] in "이니하되세해어아예에네지까와워돼여"))
+    # 군요, 있어요, 해요, 네요, 걸려요, 써요; 필요 and 수요 are nouns.
+    return bare[-1] == "죠" or (bare[-1] == "요" and (bare[-2] == "군" or bare[-2] in _POLITE))

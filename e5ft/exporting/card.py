@@ -185,7 +185,7 @@ Of {inline(summary["test_set"])}, {summary["queries"]:,} queries among {summary[
         card += f"""
 ## What it cost elsewhere
 
-Before and after training, with the paired difference and its interval over queries (95 %, of several sets together); kept means that it includes 0.
+Before and after training, with the paired difference and its interval over queries (95 %, of several sets together); kept means that it includes 0, undecided that there are too few queries, or that they chose the weights.
 
 {markdown_table(told["keep"], text_columns=2)}
 """

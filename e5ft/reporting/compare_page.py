@@ -65,6 +65,14 @@ def compare_page(found: Comparison, language: str) -> str:
 
 def _sentence(found: Comparison, words: Mapping[str, Any]) -> str:
     results, first = found.sets[found.target], found.names[0]
+    elsewhere = []
+    for result, verdict in zip(results[1:], found.verdicts, strict=True):
+        lost = ", ".join(name for name, each in verdict["keep"].items() if each["lost"])
+        if lost and len(results) > 2:
+            elsewhere.append(words["costs_of"].format(name=found.names[result.run], sets=lost))
+        elif lost:
+            elsewhere.append(words["costs"].format(sets=lost))
+    elsewhere += leaks_text([run.summary for run in found.runs], words)
     if len(results) > 2:
         kinds: dict[str | None, list[str]] = {BETTER: [], WORSE: [], SAME: [], UNDECIDED: [], None: []}
         for result, verdict in zip(results[1:], found.verdicts, strict=True):
@@ -73,21 +81,13 @@ def _sentence(found: Comparison, words: Mapping[str, Any]) -> str:
         said = [words["several"].format(set=found.target, a=first, better=named[BETTER], worse=named[WORSE], same=named[SAME])]
         for kind, word in ((UNDECIDED, "not_decided"), (None, "not_compared")):
             said += [words[word].format(names=named[kind])] if kinds[kind] else []
-        return " ".join([*said, *leaks_text([run.summary for run in found.runs], words)])
+        return " ".join([*said, *elsewhere])
     verdict, pair, fields = found.verdict, found.last.pair, {"set": found.target, "a": first, "b": found.names[1]}
     if pair is None:
-        return words[UNDECIDED].format(reason=f"{_obstacle(found.last, words)}.", **fields)
+        return " ".join([words[UNDECIDED].format(reason=f"{_obstacle(found.last, words)}.", **fields), *elsewhere])
     why = {None: "", CHOSE: words["seen"], TOO_FEW: words["few"].format(queries=pair.queries)}[verdict["because"]]
     change = {"metric": found.metric, "change": difference_text(pair.mean, pair.low, pair.high), "p": f"{pair.p_value:.2g}"}
-    lost = [name for name, result in verdict["keep"].items() if result["lost"]]
-    costs = [words["costs"].format(sets=", ".join(lost))] if lost else []
-    return " ".join(
-        [
-            words[verdict["word"]].format(reason=why, **fields, **change).rstrip(),
-            *costs,
-            *leaks_text([run.summary for run in found.runs], words),
-        ]
-    )
+    return " ".join([words[verdict["word"]].format(reason=why, **fields, **change).rstrip(), *elsewhere])
 
 
 def _scores(found: Comparison, name: str, words: Mapping[str, Any]) -> Table:

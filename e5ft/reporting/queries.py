@@ -99,6 +99,8 @@ def worse(run: Run, words: Mapping[str, str]) -> Section:
     won, lost, _ = changes_of(run, depth)
     queries, before = (run.queries(name, system) for system in (FINAL, BASE))
     blocks = _keep_sets(run, words)
+    if not before:
+        return Section(words["worse"], [*blocks, Paragraph(words["unknown"], "note")])
     if not lost:
         return Section(words["worse"], [*blocks, Paragraph(words["worse_none"].format(set=name, queries=len(queries)))])
     kinds = Counter(change.kind for change in lost)
@@ -107,6 +109,8 @@ def worse(run: Run, words: Mapping[str, str]) -> Section:
     blocks.append(Paragraph(words["worse_text"].format(**counts, **told)))
     ids = {change.after.identifier for change in lost}
     rest = [query for query in queries.values() if query.identifier not in ids]
+    metric = metric_of(run.summary)
+    before = {key: query for key, query in before.items() if query.metrics[metric] > 0}
     groups = Groups(words["lost_ones"], words["all_ones"], words["lost_share"], [change.after for change in lost], rest, before)
     blocks += common(groups, words)
     texts = any(change.after.text is not None for change in lost)
@@ -236,8 +240,8 @@ class Groups:
         against: what its medians are shown beside: the rest, or all.
         share: heading of the group's share of a source.
         group, rest: the queries.
-        before: query's identifier -> what the model before training made of it, where the rank that it gave is looked at: then
-            medians of all queries are shown, and what could not get worse is not compared by that rank. None: it is not.
+        before: query's identifier -> what the model before training made of it, of those that could get worse: their ranks are
+            shown, and medians of all queries. None: they are not.
     """
 
     name: str
@@ -278,8 +282,8 @@ def _traits(groups: Groups, words: Mapping[str, str]) -> tuple[list[str], list[B
     rows, sentences = [], []
     for name, measure in measures.items():
         parts = [groups.group, groups.rest]
-        if name == "rank_before":  # who had no rank had none to lose
-            parts = [[query for query in part if before[query.identifier].rank is not None] for part in parts]
+        if name == "rank_before":
+            parts = [[query for query in part if query.identifier in before] for part in parts]
         if min(map(len, parts)) < _FEWEST:
             continue
         values = [[float(measure(query)) for query in part] for part in parts]
@@ -289,7 +293,8 @@ def _traits(groups: Groups, words: Mapping[str, str]) -> tuple[list[str], list[B
         beside = values[0] + values[1] if before else values[1]
         medians = [number(statistics.median(each), form) for each in (values[0], beside)]
         differs = medians[0].text != medians[1].text
-        clear = bool(test.pvalue < _P and max(larger, 1 - larger) >= _CLEAR and differs)
+        # That those which got worse had a good rank says nothing: by chance alone, too, the best fall and the worst rise.
+        clear = bool(name != "rank_before" and test.pvalue < _P and max(larger, 1 - larger) >= _CLEAR and differs)
         rows.append([words[name], *medians, Cell(words["yes" if clear else "no"], hint=words["stands_out_hint"])])
         if clear:
             sentence = words["trait_larger" if larger > 0.5 else "trait_smaller"]

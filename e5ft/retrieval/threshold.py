@@ -126,13 +126,14 @@ def lacks(scores: np.ndarray, right: np.ndarray) -> dict:
         scores, right: as `first_found` gives them; of a set for which `calibrated` is None.
 
     Returns:
-        why: "never", at no score is the lowest of `TARGETS` reached; "few", it is, at scores that too few queries reach to count
-        on it; and queries: n.
+        why: "few", the lowest of `TARGETS` is reached, but at scores that too few queries of a small set reach; "never", it is
+        not, or by the first few of many alone, which is chance; and queries: n.
     """
     order = np.argsort(-scores)
     scores, shares = scores[order], np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     last = np.append(scores[1:] < scores[:-1], True) & np.isfinite(scores)  # of equal ones
-    return {"why": "few" if (shares[last] >= TARGETS[-1]).any() else "never", "queries": len(scores)}
+    is_few = len(scores) < FEW_DEV and (shares[last] >= TARGETS[-1]).any()
+    return {"why": "few" if is_few else "never", "queries": len(scores)}
 
 
 def threshold_line(threshold: Mapping | None, lack: Mapping | None = None) -> str:

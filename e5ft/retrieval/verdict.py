@@ -129,7 +129,7 @@ def verdict_line(verdict: Mapping) -> str:
     change = difference_text(verdict["mean"], verdict["low"], verdict["high"])
     figures = [f"{verdict['metric']} {change} against {verdict['against']} on {verdict['set']}, p = {verdict['p']:.2g}"]
     figures += [f"lost on {name}: {result_text(result)}" for name, result in verdict["keep"].items() if result["lost"]]
-    notes = [verdict["reason"]] if verdict["reason"] else ["the model is the base, unchanged"] if verdict["base_kept"] else []
+    notes = [verdict["reason"]] if verdict["reason"] else ["the model is unchanged"] if verdict["base_kept"] else []
     return f"VERDICT: {words} ({'; '.join([*notes, *figures])})"
 
 
@@ -210,7 +210,8 @@ def outcome_rows(summary: Mapping) -> list[list[str]]:
         [each.set, each.kind, short_number(each.before), short_number(each.after), result_text(each.change), each.word]
         for each in outcomes
     ]
-    return [["set", "", f"{metric} before", "after", "difference", ""], *rows]
+    start = "before" if summary.get("start_round") is None else f"round {summary['start_round']}"
+    return [["set", "", f"{metric} {start}", "after", "difference", ""], *rows]
 
 
 def gain_and_loss(summary: Mapping) -> str:

@@ -1,6 +1,5 @@
 """The probes of golden.json as the texts that a target is sent, and its answers as vectors."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -13,13 +12,6 @@ from e5ft.json_http import AnswerError
 PrefixBy = Literal["auto", "client", "server"]
 Encode = Callable[[Sequence[str], str | None], object]
 _TOGETHER = 8  # texts in a request: servers take 32, some fewer
-_LENGTH = re.compile("long|length|large|size|token|context|character|maxim|exceed", re.IGNORECASE)
-
-
-def is_refusal(error: AnswerError) -> bool:
-    """Whether a server says by an error that a text is too long for it; one that breaks down over it does not."""
-    said = str(error).partition(f"HTTP {error.status}")[2]  # behind the address
-    return error.status == 413 or (error.status in (400, 422) and _LENGTH.search(said) is not None)
 
 
 class Way(NamedTuple):
@@ -63,7 +55,7 @@ def answers_to(golden: Golden, way: Way, prefix: PrefixBy = "auto") -> list[np.n
                 try:
                     vectors = way.encode(texts, role if by_server else None)
                 except AnswerError as error:
-                    if not is_long or not (is_refusal(error) or (error.status or 0) >= 500):
+                    if not is_long or not (error.is_too_long or (error.status or 0) >= 500):
                         raise
                     answers |= dict.fromkeys(part, error)
                     continue

@@ -25,7 +25,6 @@ from e5ft.exporting.golden import (
     Probe,
 )
 from e5ft.json_http import AnswerError
-from e5ft.serving.asking import is_refusal
 from e5ft.settings import shown
 
 _MOST_OF_THE_WAY = 0.75
@@ -69,7 +68,7 @@ def diagnose(golden: Golden, answers: Sequence[np.ndarray | AnswerError], least:
         The faults, at best none.
     """
     failed = [answer for answer in answers if isinstance(answer, AnswerError)]
-    broken = [error for error in failed if not is_refusal(error)]
+    broken = [error for error in failed if not error.is_too_long]
     refused = len(failed) - len(broken)
     known = [(p, a) for p, a in zip(golden.probes, answers, strict=True) if not isinstance(a, AnswerError)]
     faults = [f"over-long texts break it: {broken[0]}; {_BROKEN.format(max(golden.max_lengths.values()))}"] if broken else []

@@ -23,8 +23,8 @@ from e5ft.synthesis.settings import GeneratorSettings
 _PATH = "/chat/completions"
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds before a call is repeated; doubled each time
 _MOST_FAILURES = 5  # failed calls in a row, rejected ones included, after which the run stops
-_REJECTED = (400, 413, 422)  # of a call that is rejected itself (a passage too long), and would be again
-_SKIPPED = "rejected by the endpoint before, not sent again"
+_REJECTED = (400, 413, 422)  # of a call, where others may be answered
+_SKIPPED = "rejected as too long or filtered before, not sent again (another cache_dir sends them)"
 _LONGEST = 300  # characters of a query
 _ANSWER = 40  # tokens of an answer, as it is estimated
 _TOKENS = (0.25, 0.8)  # tokens of a character: of ASCII, and of Hangul and other scripts, roughly as current tokenisers have them
@@ -99,7 +99,7 @@ class Generator:
         self._http = JsonClient(self._url, key, settings.timeout, "generator.timeout")
         self._folder = cache / "generated"
         self._file = self._folder / f"{digest_of(self._url, settings.model)}.jsonl"
-        self._answers: dict[str, str | None] = {}  # None: the endpoint refused the call itself
+        self._answers: dict[str, str | None] = {}  # None: the endpoint rejected the text
         self._lock, self._failures = threading.Lock(), 0
         self.counts, self.unusable, self.examples, self.tokens = Counter(), Counter(), {}, (0, 0)
 
@@ -185,7 +185,7 @@ class Generator:
                 self._failures += 1
                 self.counts["not answered"] += 1
                 self._example("not answered", str(error))
-                if error.status in _REJECTED:
+                if error.is_of_the_text:
                     self._keep(key, None)
                 if self._failures >= _MOST_FAILURES:
                     self._stopped.set()

@@ -101,3 +101,13 @@ def test_the_page_of_runs_of_long_names_has_a_name_that_a_disk_takes(tmp_path):
         make_run(folder)
     first, second = (compare_runs([*folders[:2], last])[0] for last in folders[2:])
     assert first != second and first.is_file() and len(second.name.encode()) < 255
+
+
+def test_losses_elsewhere_are_told_of_several_runs_and_of_sets_that_cannot_be_paired(tmp_path):
+    for name, skill, change in (("a", 0.4, 0.01), ("b", 0.6, -0.02), ("c", 0.6, 0.01)):
+        make_run(tmp_path / name, skill=skill, seed=3, keep=[("wiki-test", change)])
+    make_run(tmp_path / "d", skill=0.6, seed=3, keep=[("wiki-test", -0.02)], test="other")
+    page = texts(compare_page(comparison([tmp_path / name for name in "abc"]), "en"))
+    assert "But b got worse on wiki-test." in page and "But c got worse" not in page
+    page = compare_page(comparison([tmp_path / "a", tmp_path / "d"]), "en")
+    assert "But it got worse on wiki-test." in texts(page) and 'class="verdict bad"' in page

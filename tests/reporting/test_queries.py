@@ -1,6 +1,7 @@
 """Won and lost queries, and what those not found have in common."""
 
 import json
+import shutil
 
 import pytest
 
@@ -146,13 +147,19 @@ def test_what_got_worse_is_longer_and_of_one_source_and_nothing_else_is_claimed(
     assert len(examples.rows) == 5 and all(row[1].tone == "bad" for row in examples.rows)
 
 
-def test_the_rank_before_is_compared_among_those_that_had_one(tmp_path):
-    """Of those found before the ones at rank 8 got worse; those that were not found could not, and say nothing of the rank."""
-    queries = court(1, 40, "") + court(30, 15, "", start=40, before=8) + court(None, 200, "", start=60, before=None)
-    said = texts(worse(run_of(tmp_path, queries), KO))
-    assert f"{KO['rank_before']}: 나빠진 질의의 중앙값은 8, 전체 질의는 1." in said
-    queries = court(1, 40, "") + court(4, 15, "", start=40) + court(None, 200, "", start=60, before=None)
-    assert KO["rank_before"] + ":" not in texts(worse(run_of(tmp_path / "same", queries), KO))
+def test_the_rank_before_is_shown_of_those_that_could_get_worse_and_is_never_a_trait(tmp_path):
+    """Those beyond rank 10 score 0. By chance alone the best ranks fall: a sentence would claim what means nothing."""
+    queries = court(1, 40, "") + court(30, 15, "", start=40, before=8) + court(12, 200, "", start=60, before=40)
+    section = worse(run_of(tmp_path, queries), KO)
+    (row,) = [row for row in next(tables(section.blocks)).rows if row[0] == KO["rank_before"]]
+    assert [cell.text for cell in row[1:]] == ["8", "1", KO["no"]] and KO["rank_before"] + ":" not in texts(section)
+
+
+def test_without_a_record_of_the_model_before_nothing_is_said_of_what_got_worse(tmp_path):
+    run_of(tmp_path, asked([(1, 1)] * 20))
+    shutil.rmtree(next(tmp_path.rglob("eval/*/base")))
+    said = texts(worse(read_run(next(tmp_path.rglob("summary.json")).parent), KO))
+    assert KO["unknown"] in said and "나빠진 질의는 없습니다" not in said
 
 
 def test_where_nothing_sets_the_lost_ones_apart_no_trait_is_claimed(tmp_path):

@@ -54,8 +54,8 @@ def test_why_there_is_no_threshold_and_what_its_check_says(more, said, tmp_path)
 def test_a_threshold_of_few_queries_says_so_in_its_sentence(tmp_path):
     few = calibrated((SCORES[:34], RIGHT[:34]), (SCORES, RIGHT))
     for language, told in (
-        ("ko", "dev 질의 34개 중 이 점수를 넘는 34개만 보고"),
-        ("en", "from 34 dev queries only, 34 of which"),
+        ("ko", "dev 질의 34개 중 이 점수 이상인 것은 34개뿐이고"),
+        ("en", "Only 34 of 34 dev queries reach it, and these chose it"),
     ):
         assert told in section_of(tmp_path / language, language, threshold=few).blocks[0].text
         assert told[:10] not in section_of(tmp_path / f"{language}2", language, threshold=THRESHOLD).blocks[0].text

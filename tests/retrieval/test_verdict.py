@@ -116,9 +116,7 @@ def test_when_nothing_is_decided():
 def test_the_base_itself_is_no_difference_whatever_was_measured():
     zero = {"mean": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
     for given in ({"queries": 3}, {"chosen_on_test": True}):
-        assert told(zero, base_kept=True, **given).startswith(
-            "VERDICT: NO DIFFERENCE (the model is the base, unchanged; ndcg@10 +0.000"
-        )
+        assert told(zero, base_kept=True, **given).startswith("VERDICT: NO DIFFERENCE (the model is unchanged; ndcg@10 +0.000")
     record = overall_verdict(zero, 30, {}, base_kept=True)
     assert record["base_kept"] and record["reason"] is None and not record["costs_elsewhere"]
 

@@ -135,8 +135,19 @@ def test_calls_that_are_refused_themselves_are_not_asked_first_again(ask, chat):
         ask(12)
     queries, generator, _ = ask(12)
     assert len(queries) == 7 and len(chat.seen) == 12
-    assert generator.counts == {"rejected by the endpoint before, not sent again": 5, "answered": 7}
+    assert generator.counts == {
+        "rejected as too long or filtered before, not sent again (another cache_dir sends them)": 5,
+        "answered": 7,
+    }
     assert ask(12, temperature=0.1)[1].counts == {"answered": 12}  # another request
+
+
+@pytest.mark.parametrize("said", ["API key not valid", "Invalid token", "billing is off"])
+def test_what_is_wrong_with_the_call_and_not_with_the_text_is_not_remembered(ask, chat, said):
+    chat.failures = [(400, {}, {"error": said})] * 5
+    with pytest.raises(AnswerError, match=said):
+        ask(12)
+    assert len(ask(12)[0]) == 12
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])

@@ -102,7 +102,7 @@ def register() -> None:
 
 def data_defaults() -> dict:
     """The `data` group as it ships: what a command need not name."""
-    return OmegaConf.to_container(OmegaConf.load(shipped("conf/data/default.yaml")))
+    return OmegaConf.to_container(OmegaConf.load(shipped("conf/data/default.yaml")), resolve=True)
 
 
 def settings_of(script: str, config: DictConfig) -> Any:

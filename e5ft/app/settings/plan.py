@@ -214,6 +214,8 @@ def locate_keep_sets(folders: Iterable[str], split: str, cache: Path, target: st
             raise ConfigurationError(
                 f"data.keep_dir={folder}: it would be named {located.name}, as {taken[located.name]} is; "
                 "name a set once, and give one of two folders another name (a link to it will do)"
+                + "; E5's recipes name this one: data.keep_dir=[] leaves it out"
+                * ours
             )
         taken[located.name] = folder
         sets.append(located)

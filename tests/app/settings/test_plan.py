@@ -4,7 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from e5ft.app.settings.build import register, shipped
 from e5ft.app.settings.plan import (
     SAMPLE_ROWS,
     SAMPLE_SET,
@@ -120,6 +122,18 @@ def test_the_set_that_ships_is_named_by_one_word_and_e5_s_recipes_name_it(compos
         assert [each.split for each in plan(composed("train", "model=e5_small", *given)).keep] == [taken]
     (own,) = plan(composed("train", "data.keep_dir=./six_languages")).keep
     assert own.folder != SHIPPED_KEEP
+    with pytest.raises(ConfigurationError, match=r"named six_languages-test, .*: data.keep_dir=\[\] leaves it out"):
+        plan(composed("train", "model=e5_small", f"data.eval_dir={SHIPPED_KEEP}"))
+
+
+def test_keep_sets_of_a_yaml_of_one_s_own_win_over_the_recipe_s(tmp_path):
+    register()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/faq.yaml").write_text("defaults: [default]\nkeep_dir: [mine]\n")
+    for chosen, expected in (("faq", ["mine"]), ("default", ["six_languages"])):
+        with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+            overrides = ["model=e5_small", f"data={chosen}", f"hydra.searchpath=[file://{tmp_path}]"]
+            assert compose("train", overrides, return_hydra_config=True).data.keep_dir == expected
 
 
 def test_the_set_that_ships_has_six_languages_and_two_splits_that_share_no_topic():
