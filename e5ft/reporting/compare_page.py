@@ -20,7 +20,7 @@ from e5ft.reporting.sweeps import of_rounds
 from e5ft.retrieval.overlap import leaking
 from e5ft.retrieval.significance import LEVEL
 from e5ft.retrieval.tables import difference_text, interval_text, short_number
-from e5ft.retrieval.verdict import BETTER, CHOSE, SAME, TOO_FEW, UNDECIDED, WORSE, outcome_word
+from e5ft.retrieval.verdict import BETTER, CHOSE, LEARNT, SAME, TOO_FEW, UNDECIDED, WORSE, outcome_word
 
 _LONGEST_NAME = 150  # bytes of the runs' names in a file's name, of which file systems take 255
 
@@ -85,7 +85,9 @@ def _sentence(found: Comparison, words: Mapping[str, Any]) -> str:
     verdict, pair, fields = found.verdict, found.last.pair, {"set": found.target, "a": first, "b": found.names[1]}
     if pair is None:
         return " ".join([words[UNDECIDED].format(reason=f"{_obstacle(found.last, words)}.", **fields), *elsewhere])
-    why = {None: "", CHOSE: words["seen"], TOO_FEW: words["few"].format(queries=pair.queries)}[verdict["because"]]
+    why = {None: "", CHOSE: words["seen"], TOO_FEW: words["few"].format(queries=pair.queries), LEARNT: words["learnt"]}[
+        verdict["because"]
+    ]
     change = {"metric": found.metric, "change": difference_text(pair.mean, pair.low, pair.high), "p": f"{pair.p_value:.2g}"}
     return " ".join([words[verdict["word"]].format(reason=why, **fields, **change).rstrip(), *elsewhere])
 

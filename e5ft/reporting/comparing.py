@@ -16,6 +16,7 @@ from e5ft.reporting.listing import relative
 from e5ft.reporting.paired import Paired, compare, difference_of_sets, in_one_order, read_saved
 from e5ft.reporting.record import FINAL
 from e5ft.reporting.sweeps import of_rounds, read_sweep
+from e5ft.retrieval.overlap import leaking
 from e5ft.retrieval.verdict import UNDECIDED, keep_results, overall_verdict
 
 ABSENT = "–"
@@ -79,7 +80,8 @@ class Comparison:
             pair = results.pop(self.target).pair
             keep = keep_results({name: each.changes for name, each in results.items() if each.changes is not None})
             difference = dataclasses.asdict(pair or Paired(0.0, 0.0, 0.0, 1.0, 0))
-            verdict = overall_verdict(difference, difference["queries"], keep, chosen_on_test=seen)
+            leaks = any(leak.set == self.target for leak in leaking(self.runs[place].summary))
+            verdict = overall_verdict(difference, difference["queries"], keep, chosen_on_test=seen, leaks=leaks)
             found.append(verdict if pair else {**verdict, "word": UNDECIDED, "because": None, "reason": None})
         return found
 

@@ -12,7 +12,9 @@ from e5ft.retrieval.verdict import (
     BETTER,
     CHOSE,
     FEWEST,
+    LEARNT,
     SAME,
+    TOO_FEW,
     UNDECIDED,
     WORSE,
     metric_of,
@@ -36,7 +38,8 @@ def first_sentence(run: Run, words: Mapping[str, str]) -> tuple[str, str]:
     found, difference = verdict_of(summary), _difference(summary)
     if found["word"] == UNDECIDED:
         few = words["few"].format(queries=_queries(summary), least=FEWEST)
-        finding = words["undecided"].format(reason=words["no_test"] if found["because"] == CHOSE else few)
+        reason = {CHOSE: words["no_test"], LEARNT: words["learnt"]}.get(found["because"], few)
+        finding = words["undecided"].format(reason=reason)
     else:
         base = "base_refuted" if summary.get("best", {}).get("step") else "base"  # a keep set's doing; else the dev set's
         finding = words[base if found["base_kept"] else _FINDINGS[found["word"]]]
@@ -118,9 +121,9 @@ def following(run: Run, words: Mapping[str, str]) -> Section:
         lines.append(words["next_bm25"].format(**shown))
     if _hybrid_is_better(summary, metric) and scores["hybrid"] > scores.get("bm25", 0):
         lines.append(words["next_hybrid"].format(**shown))
-    if found["word"] == UNDECIDED:
+    if found["because"] in (CHOSE, TOO_FEW):
         lines.append(words["next_undecided"].format(least=FEWEST))
-    elif found["word"] != BETTER:
+    elif found["word"] not in (BETTER, UNDECIDED):
         lines.append(words["next_same"])
     elif not (beaten or summary.get("random_weights") or leaking(summary)):
         lines.append(words["next_won"])

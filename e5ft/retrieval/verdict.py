@@ -13,7 +13,8 @@ FEWEST = 30  # scored queries of the test set below which nothing is decided
 ALPHAS = (0.75, 0.5, 0.25)  # the fine-tuned model's share in the mergers that a run tries
 BETTER, SAME, WORSE, UNDECIDED = "BETTER", "NO DIFFERENCE", "WORSE", "UNDECIDED"
 COSTS = "COSTS ELSEWHERE"
-CHOSE, TOO_FEW = "chose", "too few"  # why nothing is decided: the test queries chose the weights, or are fewer than FEWEST
+# Why nothing is decided: the test queries chose the weights, are fewer than FEWEST, or, of a gain, were trained on.
+CHOSE, TOO_FEW, LEARNT = "chose", "too few", "learnt"
 RULE = (
     "of the alphas that no keep set refutes (its paired difference to alpha 0, the base, is a loss: the interval is wholly "
     "below 0, at 95 % by Holm over the keep sets), the one with the largest score on the target; of equal ones the smallest. "
@@ -83,6 +84,7 @@ def overall_verdict(
     *,
     base_kept: bool = False,
     chosen_on_test: bool = False,
+    leaks: bool = False,
 ) -> dict:
     """The verdict on a training, as the summary holds it.
 
@@ -94,16 +96,19 @@ def overall_verdict(
         keep: of each keep set, by queries that no choice has seen.
         base_kept: the model is the one before training, unchanged: then there is no difference.
         chosen_on_test: the test queries chose the weights: then nothing is decided.
+        leaks: they were trained on (`Overlap.leaks`): then a gain shows nothing.
 
     Returns:
-        word, costs_elsewhere, base_kept, because (`CHOSE` or `TOO_FEW`) and reason, a sentence (both None but where it is undecided),
+        word, costs_elsewhere, base_kept, because (`CHOSE`, `TOO_FEW` or `LEARNT`) and reason, a sentence (both None but where it is undecided),
         queries, mean, low, high, p, and keep: set -> `KeepResult` as a mapping.
     """
     low, high = difference["low"], difference["high"]
-    because = None if base_kept else CHOSE if chosen_on_test else TOO_FEW if queries < FEWEST else None
+    because = CHOSE if chosen_on_test else TOO_FEW if queries < FEWEST else LEARNT if leaks and low > 0 else None
+    because = None if base_kept else because
     reasons = {
         CHOSE: "no test set of its own: these queries chose the weights (python -m e5ft split makes one)",
         TOO_FEW: f"{queries} test queries, fewer than {FEWEST}",
+        LEARNT: "these queries were trained on: leave them out of data.train_file",
     }
     word = SAME if base_kept else UNDECIDED if because else BETTER if low > 0 else WORSE if high < 0 else SAME
     return {

@@ -103,6 +103,13 @@ def test_the_page_of_runs_of_long_names_has_a_name_that_a_disk_takes(tmp_path):
     assert first != second and first.is_file() and len(second.name.encode()) < 255
 
 
+def test_a_gain_over_another_run_on_queries_that_were_trained_on_decides_nothing(tmp_path):
+    counts = dict.fromkeys(("queries", "shared_queries", "judged", "shared_judged"), 60) | {"near_queries": 0, "near_judged": 0}
+    folders = two(tmp_path, overlap=[{"set": "faq-test", "role": "test", **counts}])
+    assert compare_runs(folders)[1] == "UNDECIDED" and compare_runs(folders[::-1])[1] == "WORSE"
+    assert "테스트 질의를 학습에서 이미 보았습니다." in texts(compare_page(comparison(folders), "ko"))
+
+
 def test_losses_elsewhere_are_told_of_several_runs_and_of_sets_that_cannot_be_paired(tmp_path):
     for name, skill, change in (("a", 0.4, 0.01), ("b", 0.6, -0.02), ("c", 0.6, 0.01)):
         make_run(tmp_path / name, skill=skill, seed=3, keep=[("wiki-test", change)])

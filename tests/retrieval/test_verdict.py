@@ -113,6 +113,14 @@ def test_when_nothing_is_decided():
     assert told(queries=29, keep=LOST).startswith("VERDICT: UNDECIDED, COSTS ELSEWHERE (")  # those queries are others
 
 
+def test_a_gain_on_queries_that_were_trained_on_decides_nothing_and_a_loss_does():
+    line = "VERDICT: UNDECIDED (these queries were trained on: leave them out of data.train_file; ndcg@10 +0.050"
+    assert told(leaks=True).startswith(line)
+    for low, high, word in ((-0.1, -0.01, "WORSE"), (-0.1, 0.1, "NO DIFFERENCE")):
+        assert told({"mean": 0, "low": low, "high": high, "p_value": 0.1}, leaks=True).startswith(f"VERDICT: {word} (")
+    assert told(leaks=True, base_kept=True).startswith("VERDICT: NO DIFFERENCE (")
+
+
 def test_the_base_itself_is_no_difference_whatever_was_measured():
     zero = {"mean": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
     for given in ({"queries": 3}, {"chosen_on_test": True}):

@@ -10,7 +10,7 @@ from e5ft.app.settings.groups import TrainSettings
 from e5ft.data.store import TokenStore
 from e5ft.exporting.card import language_of
 from e5ft.retrieval.comparison import Scores, keep_record, paired_values
-from e5ft.retrieval.overlap import Overlap
+from e5ft.retrieval.overlap import Overlap, leaking
 from e5ft.retrieval.tables import main_metric
 from e5ft.retrieval.verdict import keep_results, overall_verdict
 from e5ft.training import schedule
@@ -89,6 +89,7 @@ def _verdict(settings: TrainSettings, summary: dict, scores: Scores, keep: Seque
     values = {measured.after.set_name: paired_values(measured.after, measured.before, [metric]) for measured in keep}
     results = keep_results(values, seed=settings.seed)
     seen = summary["chosen_on_test"] and (best["score"] is not None or best["alpha"] < 1)
+    leaks = any(leak.set == summary["test_set"] for leak in leaking(summary))
     difference, queries = summary["differences"][metric], len(scores.after.scored)
-    verdict = overall_verdict(difference, queries, results, base_kept=is_base(best), chosen_on_test=seen)
+    verdict = overall_verdict(difference, queries, results, base_kept=is_base(best), chosen_on_test=seen, leaks=leaks)
     return {**verdict, "metric": metric, "set": scores.after.set_name, "against": scores.before.label}

@@ -175,6 +175,8 @@ def test_a_test_set_made_of_training_rows_is_told_wherever_its_figures_stand(tra
     entry, dev = read_json(folder / "summary.json")["overlap"]
     assert (entry["set"], entry["role"], entry["shared_queries"], dev["shared_queries"]) == ("leak-test", "test", len(queries), 0)
     assert told in (folder / "model/README.md").read_text()
+    low = read_json(folder / "summary.json")["verdict"]["low"]
+    assert low <= 0 or "VERDICT: UNDECIDED (these queries were trained on" in printed
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
