@@ -126,14 +126,25 @@ def test_the_set_that_ships_is_named_by_one_word_and_e5_s_recipes_name_it(compos
         plan(composed("train", "model=e5_small", f"data.eval_dir={SHIPPED_KEEP}"))
 
 
-def test_keep_sets_of_a_yaml_of_one_s_own_win_over_the_recipe_s(tmp_path):
+def test_a_yaml_of_one_s_own_in_the_place_of_a_group_s_wins_over_the_recipe(tmp_path):
     register()
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/faq.yaml").write_text("defaults: [default]\nkeep_dir: [mine]\n")
-    for chosen, expected in (("faq", ["mine"]), ("default", ["six_languages"])):
+    for file, text in (
+        ("data/faq.yaml", "defaults: [default]\nkeep_dir: [mine]\n"),
+        ("training/slow.yaml", "defaults: [default]\nper_device_train_batch_size: 4\n"),
+        ("optimizer/own.yaml", "_target_: torch.optim.AdamW\nlr: 0.5\n"),
+    ):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text(text)
+    for chosen, expected in (
+        ([], (["six_languages"], 6e-5, 32)),
+        (["data=faq", "training=slow", "optimizer=own"], (["mine"], 0.5, 4)),
+        (["optimizer=sgd"], (["six_languages"], 0.01, 32)),
+        (["model=mini"], (None, 1e-3, 64)),
+    ):
         with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
-            overrides = ["model=e5_small", f"data={chosen}", f"hydra.searchpath=[file://{tmp_path}]"]
-            assert compose("train", overrides, return_hydra_config=True).data.keep_dir == expected
+            overrides = ["model=e5_small", *chosen, f"hydra.searchpath=[file://{tmp_path}]"]
+            made = compose("train", overrides, return_hydra_config=True)
+        assert (made.data.keep_dir, made.optimizer.lr, made.training.per_device_train_batch_size) == expected
 
 
 def test_the_set_that_ships_has_six_languages_and_two_splits_that_share_no_topic():
