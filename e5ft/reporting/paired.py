@@ -10,9 +10,7 @@ import numpy as np
 
 from e5ft.errors import DataError
 from e5ft.files import read_json
-from e5ft.retrieval.significance import mean_intervals, sign_flip_p
-
-SAMPLES = 2000
+from e5ft.retrieval.significance import SAMPLES, mean_intervals, sign_flip_p
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.evaluation import Evaluation, of_queries, score_model
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.significance import mean_intervals, sign_flip_p
+from e5ft.retrieval.significance import SAMPLES, mean_intervals, sign_flip_p
 from e5ft.retrieval.tables import headline, main_metric
 
 
@@ -34,7 +34,7 @@ class Difference:
 
 
 def paired_differences(
-    a: Evaluation, b: Evaluation, metrics: Iterable[str] | None = None, *, samples: int = 2000, seed: int = 0
+    a: Evaluation, b: Evaluation, metrics: Iterable[str] | None = None, *, samples: int = SAMPLES, seed: int = 0
 ) -> dict[str, Difference]:
     """Compare two systems query by query: a minus b.
 

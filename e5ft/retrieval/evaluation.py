@@ -17,7 +17,7 @@ from e5ft.retrieval.per_query import line_of, queries
 from e5ft.retrieval.runs import Run, bm25_run, dense_run, write_trec
 from e5ft.retrieval.sets import RetrievalSet, pair_keys, with_queries
 from e5ft.retrieval.shards import Shards
-from e5ft.retrieval.significance import LEVEL, mean_intervals
+from e5ft.retrieval.significance import LEVEL, SAMPLES, mean_intervals
 from e5ft.retrieval.small_vectors import Centre, Kind, centre_of, first_components, quantised, small_kinds
 from e5ft.retrieval.tables import main_metric
 from e5ft.retrieval.threshold import calibrated, first_found, lacks
@@ -152,7 +152,7 @@ class Evaluation:
 
 
 def evaluate_run(
-    retrieval_set: RetrievalSet, run: Run, cutoffs: Sequence[int], label: str, *, samples: int = 2000, seed: int = 0
+    retrieval_set: RetrievalSet, run: Run, cutoffs: Sequence[int], label: str, *, samples: int = SAMPLES, seed: int = 0
 ) -> Evaluation:
     """Score a run against the judgements of its set.
 
@@ -176,7 +176,7 @@ def evaluate_run(
     return Evaluation(retrieval_set, label, judgements.cutoffs, metrics, intervals, judgements.queries, values, run)
 
 
-def of_queries(evaluation: Evaluation, queries: np.ndarray, *, samples: int = 2000, seed: int = 0) -> Evaluation:
+def of_queries(evaluation: Evaluation, queries: np.ndarray, *, samples: int = SAMPLES, seed: int = 0) -> Evaluation:
     """The evaluation of some of a set's queries alone, with its hybrid; nothing is ranked again.
 
     Args:

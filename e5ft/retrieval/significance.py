@@ -4,12 +4,13 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+SAMPLES = 2000  # resamples of an interval
 ENOUGH = 200  # queries from which on the bootstrap covers as often as it says; below, its intervals are too narrow
 BATCH_VALUES = 4_000_000  # resampled values held at once: 32 MB, a few times
 
 
 def mean_intervals(
-    values: np.ndarray, *, least: float = 0.0, level: float = LEVEL, samples: int = 2000, seed: int = 0
+    values: np.ndarray, *, least: float = 0.0, level: float = LEVEL, samples: int = SAMPLES, seed: int = 0
 ) -> np.ndarray:
     """Intervals of the means of several metrics: Student's t below 200 queries, from there on the percentile bootstrap.
 
