@@ -33,7 +33,7 @@ WORDS = {
         "reused_columns": ("rows", "document"),
         "search": "Searched with their own queries",
         "bm25": "BM25 finds the answer first for {first} of {queries} queries ({first_share}): these teach little. For {missing} "
-        "({missing_share}) it is not among the first {depth} of {documents} documents: other words, or a wrong document.",
+        "({missing_share}) it finds it nowhere among the first {depth} (of {documents} documents): other words, or a wrong document.",
         "sampled": " The queries are a seeded choice of {total}.",
         "model": "{model} finds the answer first for {first} of them ({share}), among the documents that it read.",
         "overlap": "Evaluation sets",

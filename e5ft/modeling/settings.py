@@ -176,7 +176,10 @@ def model_folder(path: str, field: str) -> str:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise ConfigurationError(f"{field}={path}: no such folder; must be a model or a run")
+        raise ConfigurationError(
+            f"{field}={path}: no such folder; must be a model or a run"
+            + "; of presets the model group takes one: model=NAME" * (field == "compare")
+        )
     if (folder / "config.json").is_file():
         return str(folder)
     if (folder / "model").is_dir():

@@ -221,7 +221,9 @@ def outcome_rows(summary: Mapping) -> list[list[str]]:
 
 def gain_and_loss(summary: Mapping) -> str:
     """The target and the keep sets in one table: a line a set, the main metric before and after, and what the verdict says of it."""
-    return f"{aligned(outcome_rows(summary), text_columns=2)}\nkept: no change shown, the interval of the paired difference includes 0"
+    rows = outcome_rows(summary)
+    legend = "\nkept: no change shown, the interval of the paired difference includes 0"
+    return aligned(rows, text_columns=2) + legend * any(row[-1] == "kept" for row in rows)
 
 
 def _alone(entry: Mapping, metric: str) -> KeepResult:

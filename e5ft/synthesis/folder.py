@@ -6,28 +6,33 @@ from pathlib import Path
 
 from e5ft.data.rows import Row, row_lines
 from e5ft.errors import ConfigurationError
-from e5ft.files import new_folder, write_json, write_lines
+from e5ft.files import new_folder, read_json, write_json, write_lines
 
 Judgements = Iterable[tuple[str, str, int]]  # query id, passage id, relevance
 
 
-def check_output(folder: Path, record: str) -> Path:
-    """Refuse a folder that holds anything that was not written here: it would be replaced.
+def check_output(folder: Path, record: str, settings: Mapping | None = None) -> Path:
+    """Refuse a folder that holds anything that was not written here, or with other settings: it would be replaced.
 
     Args:
         folder: to write.
         record: the name of the file that only such a folder has.
+        settings: must be those of the record, if there is one; None: whichever.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigurationError: there is something else, or a file, or a link.
+        ConfigurationError: there is something else, or a file, or a link, or it was made with other settings.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ConfigurationError(f"output_dir={folder}: must be a folder; this is a file or a link")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / record).is_file():
         raise ConfigurationError(f"output_dir={folder}: holds other files ({record} is not among them); name another folder")
+    if settings is not None and (folder / record).is_file():
+        then = read_json(folder / record).get("settings")
+        if then != json.loads(json.dumps(settings)):
+            raise ConfigurationError(f"{folder}: holds what other settings made; choose another name=, or remove it")
     return folder
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from e5ft.retrieval.tables import aligned
+from e5ft.retrieval.verdict import FEWEST
 from e5ft.synthesis.chunks import Chunk, Cut
 from e5ft.synthesis.documents import Left
 from e5ft.synthesis.making import Made
@@ -109,8 +110,11 @@ def split_closing(parts: "Parts", output: str) -> str:
     """What became of rows, and the command that goes on."""
     counts = parts.counts()
     near = f"nearly a query ({counts['near_duplicate_queries']:,} such pairs)"
+    few = min(counts["dev"], counts["test"])
     lines = [
         f"split       {counts['train']:,} rows to train on, {counts['dev']:,} dev, {counts['test']:,} test",
+        *[f"note        fewer than {FEWEST} dev or test queries decide nothing: test_share=0.3 data.dev_share=0.3"]
+        * (few < FEWEST),
         f"groups      {counts['groups']:,} that share a query or document, or {near}: each in one part",
         f"{output}: train.jsonl, dev.jsonl, test.jsonl, eval/ (dev and test, among all documents), split.json",
         f"next        {next_command(output, True)}",

@@ -56,7 +56,7 @@ def audit(settings: AuditSettings, _: None = None) -> None:
     if settings.write is not None:
         say(
             header_line(
-                "written", f"{settings.write}: without {len(record['removals']['listed']):,} rows and hard negatives (audit.json)"
+                "written", f"{settings.write}: {len(record['removals']['listed']):,} rows or hard negatives left out (audit.json)"
             )
         )
     say(header_line("page", relative(folder / "audit.html")))

@@ -49,7 +49,7 @@ def rows(settings: RowsSettings, _: None = None) -> None:
 
 def split(settings: SplitSettings, _: None = None) -> None:
     """Set a dev part and a test part of rows apart."""
-    asked, output = settings.data, check_output(_output(settings, "split"), splitting.RECORD)
+    asked, output = settings.data, check_output(_output(settings, "split"), splitting.RECORD, plain(settings))
     say(f"e5ft: {display(asked.train_file)}, in a training, a dev and a test part")
     [source] = row_files(settings)
     store = load_file(source, settings).limited(asked.max_train_rows, settings.seed)

@@ -140,7 +140,8 @@ def next_command(settings: Any, plan: DataPlan, output: Path, dev_file: Path | s
         said["corpus_file"] = settings.data.corpus_file
     for name in _KEPT:
         value = getattr(settings.data, name)
-        said[name] = None if (list(value) if isinstance(value, tuple) else value) == data_defaults()[name] else _said(value)
+        given = list(value) or None if isinstance(value, tuple) else value
+        said[name] = None if given == data_defaults()[name] else _said(value)
     words = [*model, *(f"data.{name}={value}" for name, value in said.items() if value is not None)]
     if settings.seed != Selection.seed:
         words.append(f"seed={settings.seed}")
