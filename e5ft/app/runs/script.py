@@ -74,11 +74,11 @@ def run(verb: str) -> None:
         build.register()
         sys.argv[1:] = _for_hydra(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(build.shipped("conf")), config_name=verb)(run_job)()
-        code = sweep.failures() and 1
+        code = int(sweep.failed > 0)
         if _ended_by is not None:
             raise _ended_by
-        if not code:
-            sweep.check_verdict()
+        if sweep.lacking is not None and not code:
+            raise sweep.lacking
     except KeyboardInterrupt:
         code = 130
     except (sweep.EndOfSweep, Exception) as raised:
