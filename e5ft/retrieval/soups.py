@@ -135,16 +135,20 @@ def _scores(own: Mapping[str, list[Evaluation]], ours: list[Evaluation], metric:
     The soup's figures have the paired difference to that model.
     """
     best = max(own, key=lambda name: own[name][0].metrics[metric])
-    sets = figures_of(ours)
-    for mine, theirs in zip(ours, own[best], strict=True):
-        difference = paired_differences(mine, theirs, [metric], seed=seed)[metric]
-        sets[mine.set_name]["difference_to_best"] = dataclasses.asdict(difference)
+    sets = figures_against(ours, own[best], "difference_to_best", metric, seed)
     target, *keep = sets
-    figures = {name: figures_of(found) for name, found in own.items()}
+    figures = {name: _figures(found) for name, found in own.items()}
     return {"metric": metric, "target": target, "keep": keep, "best": best, "sets": sets, "own": figures}
 
 
-def figures_of(found: Sequence[Evaluation]) -> dict[str, dict]:
-    """Set -> queries, passages, metrics and intervals, for JSON."""
+def figures_against(ours: Sequence[Evaluation], theirs: Sequence[Evaluation], field: str, metric: str, seed: int) -> dict:
+    """Set -> queries, passages, metrics and intervals of ours, and in a field the paired difference to theirs, for JSON."""
+    figures = _figures(ours)
+    for a, b in zip(ours, theirs, strict=True):
+        figures[a.set_name][field] = dataclasses.asdict(paired_differences(a, b, [metric], seed=seed)[metric])
+    return figures
+
+
+def _figures(found: Sequence[Evaluation]) -> dict[str, dict]:
     names = ("passages", "metrics", "intervals")
     return {e.set_name: {"queries": len(e.scored), **{name: getattr(e, name) for name in names}} for e in found}

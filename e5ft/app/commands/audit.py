@@ -18,7 +18,7 @@ from e5ft.files import write_json, write_lines, write_text
 from e5ft.retrieval.sets import RetrievalSet
 
 
-def audit(settings: AuditSettings, _: None = None) -> None:
+def audit(settings: AuditSettings) -> None:
     """Run one audit.
 
     Raises:

@@ -20,20 +20,15 @@ _BY_CLIENT = {  # kinds of probes that the folder leaves to its clients
 }
 
 
-def check(settings: CheckSettings, golden: Golden | None = None) -> None:
+def check(settings: CheckSettings) -> None:
     """Run one check.
-
-    Args:
-        settings: of the command.
-        golden: the reference, where it has been read already.
 
     Raises:
         ConfigurationError: a target or reference that cannot be used.
         AnswerError: the target does not answer with the model's number of vectors and dimensions.
         ServedWrongError: it does, and they are others; the faults are printed, in words.
     """
-    golden = golden or reference(settings)
-    wrong = []
+    golden, wrong = reference(settings), []
     for way in _ways(settings, golden):
         name = way.name
         if way.encode is None:

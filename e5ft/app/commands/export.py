@@ -27,13 +27,13 @@ from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.loading import load_description, load_encoder
 from e5ft.modeling.merging import check_mergeable, merge
 from e5ft.modeling.settings import ModelSource, TextOverrides, model_folder, model_folders
-from e5ft.retrieval.comparison import paired_differences, paired_values
+from e5ft.retrieval.comparison import paired_values
 from e5ft.retrieval.evaluation import Evaluation, score_model
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.retrieval.small_vectors import CARD as BINARY_CARD
 from e5ft.retrieval.small_vectors import FILE as CENTRE_FILE
 from e5ft.retrieval.small_vectors import Centre, centre_of_texts
-from e5ft.retrieval.soups import HOW, figures_of, label, make_soup, soup_rows, soup_table
+from e5ft.retrieval.soups import HOW, figures_against, label, make_soup, soup_rows, soup_table
 from e5ft.retrieval.tables import aligned, few_queries, interval_text, main_metric
 from e5ft.retrieval.verdict import RULE, choose_alpha, keep_results, result_text
 from e5ft.serving.recorded import run_of
@@ -272,7 +272,7 @@ def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) 
             "alpha": alpha,
             "qualifies": alpha not in refuted,
             "keep": {name: dataclasses.asdict(result) for name, result in results[alpha].items()},
-            "sets": _figures(found, measured[0.0], metric, settings.seed),
+            "sets": figures_against(found, measured[0.0], "difference_to_base", metric, settings.seed),
         }
         for alpha, found in measured.items()
     ]
@@ -284,14 +284,6 @@ def _outcome(measured: dict[float, list[Evaluation]], settings: ExportSettings) 
         "keep": [e.set_name for e in keep],
         "alphas": entries,
     }
-
-
-def _figures(found: list[Evaluation], base: list[Evaluation], metric: str, seed: int) -> dict[str, dict]:
-    figures = figures_of(found)
-    for mine, theirs in zip(found, base, strict=True):
-        difference = paired_differences(mine, theirs, [metric], seed=seed)[metric]
-        figures[mine.set_name]["difference_to_base"] = dataclasses.asdict(difference)
-    return figures
 
 
 def _card_section(record: dict) -> str:
@@ -306,9 +298,7 @@ def _card_section(record: dict) -> str:
 - fine-tuned: {inline(record["fine_tuned"])}
 - alpha: {alpha:g}, {"chosen by a rule: " + record["rule"] if record["rule"] else "given"}
 """
-    if "alphas" not in record:
-        return text
-    return text + _scores(_rows(record), record["split"])
+    return text + (_scores(_rows(record), record["split"]) if "alphas" in record else "")
 
 
 def _soup_section(soup: dict) -> str:
@@ -327,16 +317,11 @@ def _scores(rows: list[list[str]], split: str) -> str:
 def _own_card(folder: Path) -> str | None:
     """The card that a run or an export wrote of these weights: in their folder, or in the run whose best checkpoint they are."""
     run, file = folder.resolve().parent, folder / "README.md"
-    if (run / "summary.json").is_file() and folder.name == f"checkpoint-{_whole_step(read_json(run / 'summary.json'))}":
+    best = read_json(run / "summary.json").get("best", {}) if (run / "summary.json").is_file() else {}
+    if folder.name == f"checkpoint-{best.get('step')}" and best.get("alpha", 1) == 1:  # else the run's model is a mixture
         file = run / "model/README.md"
     card = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     return card if is_ours(card) else None
-
-
-def _whole_step(summary: dict) -> str | None:
-    """The step whose weights a run's model has, where it has them unmixed."""
-    best = summary.get("best", {})
-    return str(best.get("step")) if best.get("alpha", 1) == 1 else None
 
 
 def _push(folder: Path, name: str, private: bool) -> None:

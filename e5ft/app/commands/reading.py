@@ -74,10 +74,8 @@ def training_data(settings: TrainSettings) -> TrainingData:
 
 def evaluation_sets(settings: EvalSettings) -> list[RetrievalSet]:
     """Say what is about to be measured on what, and read it: the target, and the sets of data.keep_dir."""
-    data, more = (
-        settings.data,
-        [f" and {len(names)} more" if names else "" for names in (settings.compare, settings.data.keep_dir)],
-    )
+    data = settings.data
+    more = [f" and {len(names)} more" if names else "" for names in (settings.compare, data.keep_dir)]
     target = display(data.dev_file or data.eval_dir or "the shipped sample")
     say(f"e5ft: {settings.model.label}{more[0]}, measured on {target}{more[1]}")
     source = evaluation_source(settings)

@@ -23,7 +23,7 @@ from e5ft.synthesis.queries import make_queries
 from e5ft.synthesis.sifting import searching
 
 
-def rows(settings: RowsSettings, _: None = None) -> None:
+def rows(settings: RowsSettings) -> None:
     """Make rows and an evaluation set of documents."""
     asked, seed, cache, left = settings.data, settings.seed, Path(settings.cache_dir), Left()
     output = check_output(_output(settings, "rows"), making.RECORD)
@@ -47,7 +47,7 @@ def rows(settings: RowsSettings, _: None = None) -> None:
     say(words.closing(made, generator, relative(output), current_job(settings.name).overrides))
 
 
-def split(settings: SplitSettings, _: None = None) -> None:
+def split(settings: SplitSettings) -> None:
     """Set a dev part and a test part of rows apart."""
     asked, output = settings.data, check_output(_output(settings, "split"), splitting.RECORD, plain(settings))
     say(f"e5ft: {display(asked.train_file)}, in a training, a dev and a test part")

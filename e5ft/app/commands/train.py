@@ -110,8 +110,7 @@ def examine(settings: TrainSettings) -> None:
     Raises:
         ConfigurationError: it could not.
     """
-    load = lambda asked: load_training_data(plan(asked), asked)  # noqa: E731
-    findings.examine(findings.PlannedRun(settings, build_run, load))
+    findings.examine(findings.PlannedRun(settings, build_run, lambda asked: load_training_data(plan(asked), asked)))
 
 
 class _Run:

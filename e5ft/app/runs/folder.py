@@ -122,7 +122,7 @@ class RunFolder:
     """
 
     def __init__(self, job: Job, resume: bool = False):
-        self.path, self.job = Path(job.path), job
+        self.path, self.job = job.path, job
         self._started = time.time()
         if not distributed.is_main():  # one process writes; the others read
             return

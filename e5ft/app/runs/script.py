@@ -44,7 +44,7 @@ COMMANDS = {
     "rows": "e5ft.app.commands.rows:rows",
     "split": "e5ft.app.commands.rows:split",
     "audit": "e5ft.app.commands.audit:audit",
-    "runs": "e5ft.app.commands.runs:runs",
+    "runs": "e5ft.app.commands.report:runs",
     "report": "e5ft.app.commands.report:report",
 }
 _LIGHT = ("check", "audit", "runs", "report")  # commands that import torch and transformers themselves, where they need them
@@ -74,11 +74,11 @@ def run(verb: str) -> None:
         build.register()
         sys.argv[1:] = _for_hydra(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(build.shipped("conf")), config_name=verb)(run_job)()
-        code = sweep.failures() and 1
+        code = int(sweep.failed > 0)
         if _ended_by is not None:
             raise _ended_by
-        if not code:
-            sweep.check_verdict()
+        if sweep.lacking is not None and not code:
+            raise sweep.lacking
     except KeyboardInterrupt:
         code = 130
     except (sweep.EndOfSweep, Exception) as raised:
@@ -129,17 +129,18 @@ def _checked(config: DictConfig, left_out: tuple[str, ...] = ()) -> float | None
         if verb == "train" and config.get("doctor") is True:
             _examine_the_rest(error, left_out)
         raise
-    data = importlib.import_module("e5ft.app.commands.reading").read_first(verb, settings)
+    read = importlib.import_module("e5ft.app.commands.reading").read_first(verb, settings)
+    given = [settings] if read is None else [settings, read]
     module, _, name = COMMANDS[verb].partition(":")
     if verb in _LIGHT:
-        return getattr(importlib.import_module(module), name)(settings, data)
+        return getattr(importlib.import_module(module), name)(*given)
     prepare_libraries()
     from e5ft.app.runs.stopping import out_of_memory_explained
 
     with contextlib.redirect_stdout(io.StringIO()):  # transformers prints "Running in WANDB offline mode", whatever tracking says
         function = getattr(importlib.import_module(module), name)
     with out_of_memory_explained(settings):
-        return function(settings, data)
+        return function(*given)
 
 
 def _examine_the_rest(error: ConfigurationError, left_out: tuple[str, ...]) -> None:

@@ -26,8 +26,8 @@ from e5ft.retrieval import verdict
 from e5ft.settings import shown
 
 log = logging.getLogger("e5ft")
-_failed = 0
-_lacking: VerdictError | None = None  # what the best job of this process's sweep lacks
+failed = 0  # jobs of this process's sweeps that did not finish
+lacking: VerdictError | None = None  # of the verdict that was demanded (require), and that the best job ended without
 _held: tuple[int, FileLock] | None = None  # the process that started a multirun, and the lock of its folder
 
 
@@ -73,17 +73,6 @@ def state_before(job: Path, overrides: Sequence[str]) -> str | None:
             "Resume with those of then, or choose another name=."
         )
     return status["state"]
-
-
-def failures() -> int:
-    """Jobs of this process's sweeps that did not finish."""
-    return _failed
-
-
-def check_verdict() -> None:
-    """Raise the error of a multirun whose best job ended without the verdict that was demanded (require)."""
-    if _lacking is not None:
-        raise _lacking
 
 
 def failed_objective() -> float:
@@ -142,17 +131,17 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Called by Hydra after the last job."""
-        global _failed, _lacking
+        global failed, lacking
         folder = Path(config.hydra.sweep.dir)
         (folder / "multirun.yaml").unlink(missing_ok=True)
         table = write_table(folder)
-        _failed += sum(not job.facts.finished for job in table.jobs)
+        failed += sum(not job.facts.finished for job in table.jobs)
         replace_link(folder.parent / "latest", folder)
         if table.best is not None:
             try:
                 verdict.check_verdict(config.require, table.verdict, table.best.facts.folder / "summary.json")
             except VerdictError as error:
-                _lacking = error
+                lacking = error
 
 
 def begin(folder: Path, resume: object) -> None:

@@ -183,7 +183,7 @@ def plain(settings: Settings) -> dict:
         values["model"]["lora"] = values.pop("lora") or {"rank": None}
     for name in type(settings).FLAT:
         values = {**values.pop(name), **values}
-    return without_secrets(_listed(values))
+    return without_secrets(values)
 
 
 def make_loss(values: Mapping[str, Any]) -> "torch.nn.Module":
@@ -345,9 +345,3 @@ def _fields(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _fields(nested, path)
         elif name not in _PARAMETERS:
             yield f"{prefix}{name}", annotation
-
-
-def _listed(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _listed(item) for key, item in value.items()}
-    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value

@@ -135,7 +135,7 @@ def holds_secret(text: str) -> bool:
 
 
 def without_secrets(value: object) -> object:
-    """Plain values without the fields that are secrets by name, and with the texts redacted."""
+    """Plain values without the fields that are secrets by name, and with the texts redacted; tuples become lists."""
     if isinstance(value, dict):
         return {key: without_secrets(item) for key, item in value.items() if not is_secret_field(key)}
     if isinstance(value, list | tuple):

@@ -125,7 +125,7 @@ def plan(settings: Any) -> DataPlan:
     folder = SAMPLE_SET if data.eval_dir is None and sample and data.dev_file is None else data.eval_dir
     evaluation = None if folder is None else locate_set(folder, data.eval_split, cache)
     if data.dev_file is not None:
-        dev = dev_file(settings)
+        dev = RowsFile(data.dev_file, data.columns, data.reading)
     elif evaluation is not None and DEV_SPLIT in splits_of(evaluation.folder):
         dev = BeirSplit(evaluation.folder, DEV_SPLIT)
     else:
@@ -152,12 +152,6 @@ def row_files(settings: Any) -> tuple[RowsFile, ...]:
     return (RowsFile(data.train_file or str(SAMPLE_ROWS), data.columns, data.reading),)
 
 
-def dev_file(settings: Any) -> RowsFile | None:
-    """`data.dev_file` under the common columns."""
-    data = settings.data
-    return None if data.dev_file is None else RowsFile(data.dev_file, data.columns, data.reading)
-
-
 def evaluation_source(settings: Any) -> RowsFile | BeirSplit:
     """What eval.py ranks: data.eval_dir, or the rows of data.dev_file, or the sample's set where no rows are named.
 
@@ -173,7 +167,9 @@ def evaluation_source(settings: Any) -> RowsFile | BeirSplit:
             "data.dev_file: must name your test questions, as rows in the same columns (or data.eval_dir=DIR a BEIR folder); "
             "the rows of data.train_file are only ranked"
         )
-    return dev_file(settings) or locate_set(data.eval_dir or SAMPLE_SET, data.eval_split, Path(settings.cache_dir))
+    if data.dev_file is not None:
+        return RowsFile(data.dev_file, data.columns, data.reading)
+    return locate_set(data.eval_dir or SAMPLE_SET, data.eval_split, Path(settings.cache_dir))
 
 
 def _refuse_a_file(data: DataSettings) -> None:

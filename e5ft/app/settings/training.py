@@ -6,7 +6,9 @@ The fields are in training_fields.json, so that a setting can be refused without
 
 import dataclasses
 import enum
+import functools
 import json
+import operator
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -112,6 +114,8 @@ _OWN = {
 
 
 class _TrainingGroup(Settings):
+    """The `training` group: the fields of TrainingArguments that a user may set, and four of this project's."""
+
     PATH: ClassVar[str] = "training"
 
     def check(self) -> None:
@@ -135,11 +139,7 @@ class _TrainingGroup(Settings):
 def _kind(described: str) -> Any:
     """An annotation from its description in the file: "int | null"."""
     kinds = {"bool": bool, "int": int, "float": float, "str": str, "dict": dict, "list": list, "null": None}
-    parts = [kinds[name] for name in described.split(" | ")]
-    hint = parts[0]
-    for part in parts[1:]:
-        hint = hint | part
-    return hint
+    return functools.reduce(operator.or_, (kinds[name] for name in described.split(" | ")))
 
 
 def read_fields() -> dict[str, dict]:
@@ -148,18 +148,16 @@ def read_fields() -> dict[str, dict]:
 
 
 def _made() -> type:
-    fields = {name: (_NARROWED.get(name, _kind(f["type"])), f["default"]) for name, f in read_fields().items()}
-    free = {name: field for name, field in {**fields, **_OWN}.items() if name not in OWNED and name not in PINNED}
+    fields = {name: (_NARROWED.get(name, _kind(f["type"])), f["default"]) for name, f in read_fields().items()} | _OWN
     made = [
-        (name, hint, dataclasses.field(default_factory=lambda value=default: value)) for name, (hint, default) in free.items()
+        (name, hint, dataclasses.field(default_factory=lambda value=default: value))
+        for name, (hint, default) in fields.items()
+        if name not in OWNED and name not in PINNED
     ]
     return dataclasses.make_dataclass("TrainingSettings", made, bases=(_TrainingGroup,), frozen=True, kw_only=True)
 
 
 TrainingSettings = _made()
-TrainingSettings.__doc__ = (
-    "The `training` group: the fields of TrainingArguments that a user may set, and four of this project's."
-)
 
 
 def training_defaults() -> dict[str, Any]:
@@ -191,11 +189,12 @@ def training_arguments(settings: Any, folder: Path) -> "TrainingArguments":
     import torch
     from transformers import TrainingArguments
 
-    training, defaults = settings.training, training_defaults()
+    training = settings.training
     changed = {
-        name: value for name, default in defaults.items() if (value := getattr(training, name)) not in (default, schedule.AUTO)
+        name: value
+        for name, default in training_defaults().items()
+        if name not in _OWN and (value := getattr(training, name)) not in (default, schedule.AUTO)
     }
-    changed = {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items() if name not in _OWN}
     # TrainingArguments wants no other beside it; here a better checkpoint is always saved.
     changed["eval_steps"] = training.save_steps
     _check_device(training, torch.cuda.is_available() and not training.use_cpu)

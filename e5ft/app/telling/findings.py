@@ -125,8 +125,8 @@ def machine_notes(settings: TrainSettings) -> Findings:
     Raises:
         ConfigurationError: the run cannot succeed here.
     """
-    findings = [(name, check(PlannedRun(settings))) for name, check in _MACHINE.items()]
-    return [(name, finding) for name, finding in findings if finding.state != "ok"]
+    run = PlannedRun(settings)
+    return [(name, finding) for name, check in _MACHINE.items() if (finding := check(run)).state != "ok"]
 
 
 def show(findings: Findings) -> None:
