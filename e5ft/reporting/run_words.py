@@ -45,7 +45,8 @@ RUN = {
         "next_leak": "평가 질의와 겹치는 행을 학습 데이터에서 빼고 다시 학습하십시오(python -m e5ft audit data.train_file=FILE data.eval_dir=DIR data.keep_dir=[DIR] write=clean.jsonl은 똑같은 행을 빼고, 거의 같은 행은 페이지에 보여 주므로 직접 빼야 합니다). 그 전의 점수로는 결정하지 마십시오.",
         "next_costs": "유지 세트의 손실이 중요하면 keep.weight를 올리거나 data.keep_dir로 지키십시오.",
         "scores": "점수와 임계값",
-        "threshold": "첫 번째 문서의 점수가 {value} 이상일 때만 답하십시오. dev에서는 질의의 {dev_answered}에 답하고 그중 {dev_precision}가 정답입니다. 이 점수는 모델의 코사인이고(하이브리드의 점수가 아님), 측정한 질의에는 모두 정답 문서가 있습니다. 정답 문서가 없는 질의가 섞이면 정답 비율은 낮아집니다.",
+        "threshold": "첫 번째 문서의 점수가 {value} 이상일 때만 답하십시오. dev에서는 질의의 {dev_answered}에 답하고 그중 {dev_precision}가 정답입니다.",
+        "threshold_means": "이 점수는 모델의 코사인이고(하이브리드의 점수가 아님), 측정한 질의에는 모두 정답 문서가 있습니다. 정답 문서가 없는 질의가 섞이면 정답 비율은 낮아집니다.",
         "threshold_test": "테스트에서는 질의의 {test_answered}에 답하고 그중 {test_precision}가 정답입니다.",
         "threshold_test_none": "테스트에서는 이 점수를 넘는 질의가 없어 하나도 답하지 못합니다.",
         "threshold_unchecked": "테스트에서는 확인하지 않았습니다.",
@@ -221,9 +222,8 @@ RUN = {
         "next_leak": "Take the rows that the evaluation queries are in out of the training data and train again (python -m e5ft audit data.train_file=FILE data.eval_dir=DIR data.keep_dir=[DIR] write=clean.jsonl leaves out exact copies; near ones are on its page, take them out by hand). Decide nothing by the scores before that.",
         "next_costs": "If what was lost on the keep sets matters, raise keep.weight, or guard them with data.keep_dir.",
         "scores": "Scores and threshold",
-        "threshold": "Answer only where the first passage scores at least {value}: on dev {dev_answered} of the queries are answered, "
-        "{dev_precision} of these rightly. The score is the model's cosine, not the hybrid's, and every query measured has an "
-        "answer: where some have none, fewer are right.",
+        "threshold": "Answer only where the first passage scores at least {value}: on dev {dev_answered} of the queries are answered, {dev_precision} of these rightly.",
+        "threshold_means": "The score is the model's cosine, not the hybrid's, and every query measured has an answer: where some have none, fewer are right.",
         "threshold_test": "On the test set {test_answered} are answered, {test_precision} of these rightly.",
         "threshold_test_none": "On the test set no query reaches it, so none is answered.",
         "threshold_unchecked": "It was not checked on a test set.",

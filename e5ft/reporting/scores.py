@@ -66,7 +66,7 @@ def _threshold(summary: Mapping[str, Any], words: Mapping[str, str]) -> list[Blo
     columns = [words["threshold_on"], *((words[name], True) for name in ("queries", "answered", "precision", "recall"))]
     table = Table(columns, rows, caption=words["threshold_table"].format(value=value), stacked=True)
     rule = words["rule_text"].format(target=f"{100 * threshold['target']:g}")
-    return [Paragraph(sentence), table, Details(words["rule"], [Paragraph(rule)])]
+    return [Paragraph(sentence), table, Paragraph(words["threshold_means"], "note"), Details(words["rule"], [Paragraph(rule)])]
 
 
 def _value(threshold: Mapping[str, Any]) -> str:

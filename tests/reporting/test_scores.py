@@ -22,7 +22,8 @@ def section_of(tmp_path, language="ko", **more):
 
 
 def test_the_threshold_is_one_sentence_with_what_it_gives_on_dev_and_test(tmp_path):
-    sentence, table, rule = section_of(tmp_path, threshold=THRESHOLD).blocks[:3]
+    sentence, table, note, rule = section_of(tmp_path, threshold=THRESHOLD).blocks[:4]
+    assert "하이브리드의 점수가 아님" in note.text and note.tone == "note"
     assert sentence.text == (
         "첫 번째 문서의 점수가 .7434 이상일 때만 답하십시오. dev에서는 질의의 78.3 %에 답하고 그중 90.6 %가 정답입니다. "
         "테스트에서는 질의의 77.7 %에 답하고 그중 91.4 %가 정답입니다."

