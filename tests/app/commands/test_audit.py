@@ -22,7 +22,7 @@ def test_an_audit_writes_a_page_a_record_and_a_clean_copy(composed, write_rows, 
     kept = [json.loads(line) for line in Path("clean.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [each["query"] for each in kept] == [each["query"] for each in ROWS]
     printed = capsys.readouterr().out
-    assert "written     clean.jsonl: without 4 rows and hard negatives" in printed
+    assert "written     clean.jsonl: 4 rows or hard negatives left out" in printed
     assert str(Path(path).parent) not in Path("outputs/audit/a/audit.html").read_text(encoding="utf-8")
     assert printed.startswith(f"e5ft: audit of {path}\n") and "page        outputs/audit/a/audit.html" in printed
 
