@@ -8,6 +8,7 @@ import pytest
 
 from e5ft.__main__ import main
 from e5ft.app.runs.script import COMMANDS
+from e5ft.errors import StorageError
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,15 @@ def test_threads_wait_shortly_unless_the_user_says_how(given, expected):
     code = "import os, e5ft; print(os.environ.get('GOMP_SPINCOUNT'))"
     done = subprocess.run([sys.executable, "-c", code], env={**environment, **given}, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
+
+
+def test_a_closed_pipe_is_one_line(tmp_path):
+    """As of `python -m e5ft runs | head -0`: the reader is gone before anything is printed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "e5ft", "runs", f"folders=[{tmp_path}]"]
+    done = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (StorageError.exit_code, "error: nobody reads the output any more (a closed pipe)\n")

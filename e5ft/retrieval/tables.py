@@ -93,7 +93,7 @@ def difference_text(mean: float, low: float, high: float) -> str:
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def few_queries(name: str, count: int, metric: str, difference: Mapping) -> list[str]:
+def few_queries(name: str, count: int, metric: str, difference: Mapping, other: str | None = None) -> list[str]:
     """A line where a set has few scored queries: below which difference two systems cannot be told apart.
 
     Args:
@@ -101,10 +101,12 @@ def few_queries(name: str, count: int, metric: str, difference: Mapping) -> list
         count: of its scored queries.
         metric: which metric's.
         difference: of two systems on it, with `low` and `high`.
+        other: the second one's name, where several are told of.
     """
     if count >= FEW:
         return []
-    return [f"{name}, {count} queries: differences below {least_seen(count, difference)} ({metric}) cannot be seen"]
+    to = f" to {other}" if other else ""
+    return [f"{name}, {count} queries: differences{to} below {least_seen(count, difference)} ({metric}) cannot be seen"]
 
 
 def least_seen(count: int, difference: Mapping) -> str:

@@ -79,7 +79,9 @@ def _on_sets(settings: EvalSettings, sets: Sequence[RetrievalSet] | None) -> flo
             found = None if name == "model" else _difference(named["model"], one, metrics, root, name, settings.seed)
             rows.append(Row(one, None if found is None else -found[main]))
             if found is not None:
-                notes |= dict.fromkeys(few_queries(one.set_name, len(one.scored), main, dataclasses.asdict(found[main])))
+                notes |= dict.fromkeys(
+                    few_queries(one.set_name, len(one.scored), main, dataclasses.asdict(found[main]), one.label)
+                )
         for kind, variant in variants.items():
             for name, by_kind in found_noised.items():
                 one = dataclasses.replace(by_kind[kind], label=f"{named[name].label}, {kind}")

@@ -281,6 +281,9 @@ def _typed(verb: str, error: BaseException) -> E5ftError | None:
         every_field = f"Every field: docs/configuration.md; this run's: python {sys.argv[0]} --cfg job"
         # Hydra's own advice, to add the field, would make a misspelling worse.
         return ConfigurationError(build.hint(text, verb, sys.argv[1:]) or f"{text}\n{every_field}")
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's own flush at the end fails, too
+        return StorageError("nobody reads the output any more (a closed pipe)")
     reason = write_refused(error) if isinstance(error, OSError) else None
     if reason is not None:
         place = error.filename or f"{guard.OUTPUTS} or output_dir"
