@@ -15,8 +15,7 @@ from e5ft.app.runs.stopping import out_of_memory_explained, stopping_at_once
 from e5ft.app.settings.build import plain
 from e5ft.app.settings.groups import MineSettings, TrainSettings
 from e5ft.app.settings.plan import DataPlan, DevShare, RowsFile, plan
-from e5ft.app.telling.report import relative, say
-from e5ft.app.telling.saving import saved_choices
+from e5ft.app.telling.report import relative, saved_choices, say
 from e5ft.app.telling.state import record, status_of
 from e5ft.data.lines import is_file
 from e5ft.data.remote import is_url

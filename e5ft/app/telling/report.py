@@ -1,11 +1,15 @@
 """What commands print for a person: first lines, last lines with the table and what to do next, and what the model card says of a run."""
 
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from e5ft import distributed
+from e5ft.app.settings.build import shipped
 from e5ft.auditing.quick import quick
+from e5ft.data.shards import stem
 from e5ft.exporting.card import model_card
 from e5ft.files import write_text
 from e5ft.formatting import duration
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from e5ft.retrieval.evaluation import Evaluation
     from e5ft.retrieval.sets import RetrievalSet
 
+_WORTH_KEEPING = ("columns", "format", "encoding", "on_bad_row")  # of the data group
 _REAL_RUN = "the same command with model=e5_small and another name= (or none)"
 
 
@@ -202,6 +207,34 @@ def hybrid_line(summary: dict, metric: str) -> list[str]:
 def threshold_lines(evaluation: "Evaluation") -> list[str]:
     """From which score on the first passage may be shown as the answer; empty without dev set."""
     return [] if evaluation.dev is None else [f"threshold: {threshold_line(evaluation.threshold, evaluation.no_threshold)}"]
+
+
+def saved_choices(overrides: Sequence[str], data: Mapping[str, Any]) -> str | None:
+    """How rows are read, as it was given on a command line, as a YAML to paste: other commands need no retyping then.
+
+    None where there is little to keep.
+    """
+    given = [override.lstrip("+").partition("=")[0] for override in overrides]
+    fields = [field.split(".")[1:] for field in given if field.startswith("data.")]
+    if data.get("mix") is not None or not any(field[0] in _WORTH_KEEPING for field in fields):
+        return None
+    base = next((o.removeprefix("data=").strip("'\"") for o in overrides if o.startswith("data=")), "default")
+    kept: dict = {"defaults": [base, "_self_"]}
+    for *groups, field in fields:
+        values, place = data, kept
+        for group in groups:
+            values, place = values[group], place.setdefault(group, {})
+        place[field] = values[field]
+    name = re.sub(r"\W+", "_", stem(data["train_file"] or ""), flags=re.ASCII).strip("_")
+    name = name if name[:1].isalpha() else "rows"  # Hydra would read 2024 as a number
+    while any((conf / f"data/{name}.yaml").exists() for conf in (Path("conf"), shipped("conf"))):
+        name += "_2"
+    flag = "" if Path("conf").resolve() == shipped("conf").resolve() else " --config-dir=conf"
+    text = "\n".join(f"{field}: {json.dumps(value, ensure_ascii=False)}" for field, value in kept.items())  # JSON is YAML
+    return (
+        f"\nkeep how the rows are read: then data={name}{flag} says it to train, mine and eval"
+        f"\nmkdir -p conf/data && cat > conf/data/{name}.yaml <<'END'\n{text}\nEND"
+    )
 
 
 def card_of_run(settings: dict, summary: dict, encoder: "Encoder", base: "Base") -> str:
