@@ -34,7 +34,7 @@ def locked(entry: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.warning(f"{entry}: another run is building it; waiting for that")
+            log.warning(f"{entry}: another process uses it; waiting for that")
             lock.acquire()
         try:
             yield

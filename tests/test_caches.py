@@ -28,7 +28,7 @@ def test_an_entry_is_built_once_and_anew_where_asked(tmp_path):
     assert list(read_json(entry / "manifest.json")["files"]) == ["file"]
 
 
-def test_one_that_waits_for_another_run_says_so(tmp_path, caplog):
+def test_one_that_waits_for_another_process_says_so(tmp_path, caplog):
     entry, opened = tmp_path / "entry", []
 
     def wait():
@@ -38,7 +38,7 @@ def test_one_that_waits_for_another_run_says_so(tmp_path, caplog):
     other = threading.Thread(target=wait)
     with caches.locked(entry):
         other.start()
-        while "another run is building it" not in caplog.text:
+        while "another process uses it" not in caplog.text:
             time.sleep(0.01)
         assert not opened
     other.join()
