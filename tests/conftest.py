@@ -7,6 +7,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("HYDRA_FULL_ERROR", None)  # with it an error is a traceback too
 
 import pytest
 import torch
@@ -113,6 +114,16 @@ def make_rows(count: int, *, seed: int = 0, negatives: bool = True) -> list[dict
             row["hard_negative"] = [text for text in candidates if text != document]
         rows.append(row)
     return rows
+
+
+@pytest.fixture(autouse=True)
+def environment_as_before():
+    """Put back the environment variables that a command run in this process sets: the next test may start a process."""
+    before = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    yield
+    for name in [name for name in os.environ if not name.startswith("PYTEST_") and name not in before]:
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture
