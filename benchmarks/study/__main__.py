@@ -1,4 +1,4 @@
-"""Choose on dev queries, one factor at a time; then the finalists and contenders with three seeds, and the test once.
+"""Choose on dev queries, one factor at a time; tune the contenders there too; then all with three seeds on the test, once.
 
 python -m benchmarks.study --base MODEL --target KO_PREC --keep KO_WIKI/eval XQUAD/en ... --pairs STS.jsonl --output DIR
 
@@ -12,13 +12,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.study import contenders
-from benchmarks.study.factors import ALPHAS, FACTORS, FINAL_SEEDS, SIZES, Recipe
+from benchmarks.study.contenders import DOCUMENTED, TUNED, Contender
+from benchmarks.study.factors import ALPHAS, CHOSEN, FACTORS, FINAL_SEEDS, SIZES, Recipe
 from benchmarks.study.measuring import METRIC, choosing_sets, difference, lexical, measure, reporting_sets
 from e5ft.files import write_json, write_text
 from e5ft.retrieval.sets import load_beir
@@ -99,15 +101,15 @@ class Study:
             )  # fmt: skip
         return run / "model"
 
-    def contender(self, name: str, recipe: Recipe) -> Path:
+    def contender(self, contender: Contender, recipe: Recipe) -> Path:
         """A contender's model on the same rows."""
-        model = self.output / "runs" / "contenders" / f"{name}-{recipe.seed}"
+        model = self.output / "runs" / "contenders" / f"{contender.name},seed={recipe.seed}"
         if not model.is_dir():
             rows = [json.loads(line) for line in self.rows(recipe.rows, recipe.mined).read_text(encoding="utf-8").splitlines()]
             for row in rows:
                 if isinstance(row.get("hard_negative"), list):
                     row["hard_negative"] = row["hard_negative"][0]
-            contenders.train(name, self.base, rows, recipe, model, self.bf16)
+            contenders.train(contender, self.base, rows, recipe, model, self.bf16)
         return model
 
     def merged(self, models: list[Path], alpha: float, name: str) -> Path:
@@ -148,14 +150,12 @@ class Study:
         return difference([found["sets"]["target"]], [before["sets"]["target"]]), difference(*sides)
 
 
-def best_of(study: Study, recipe: Recipe, values: list[dict]) -> Recipe:
-    """The value with the best target score, of those that lost nothing on the keep sets (paired 95 %), or of all if each lost."""
+def best_of(study: Study, tried: list, train: Callable) -> Recipe | Contender:
+    """What has the best target score, of what lost nothing on the keep sets (paired 95 %), or of all if each lost."""
     scored = []
-    for value in values:
-        tried = replace(recipe, **value)
-        found = study.choose(tried.name, study.train(tried))
-        target, keep = study.gains(found, study.before)
-        scored.append((keep.high >= 0, target.mean, tried))
+    for each in tried:
+        target, keep = study.gains(study.choose(each.name, train(each)), study.before)
+        scored.append((keep.high >= 0, target.mean, each))
     allowed = [entry for entry in scored if entry[0]] or scored
     return max(allowed, key=lambda entry: entry[1])[2]
 
@@ -165,7 +165,7 @@ def choose(study: Study) -> Recipe:
     recipe = Recipe()
     for factor, values in FACTORS.items():
         print(f"\n{factor}", flush=True)
-        recipe = best_of(study, recipe, values)
+        recipe = best_of(study, [replace(recipe, **value) for value in values], study.train)
         print(f"chosen: {recipe.name}", flush=True)
     write_json(study.output / "chosen.json", {"recipe": recipe.name})
     return recipe
@@ -183,8 +183,17 @@ def explore(study: Study, recipe: Recipe) -> None:
     study.choose(f"{recipe.name},soup", study.merged(seeds, 1.0, "soup"))
 
 
-def report(study: Study, recipe: Recipe) -> None:
-    """Finalists and contenders on the test queries, three seeds each, and the table."""
+def tune(study: Study, recipe: Recipe) -> dict[str, Contender]:
+    """The settings of each contender that dev likes best, its documentation's among them."""
+    print("\ncontenders", flush=True)
+    return {
+        f"{loss}, tuned": best_of(study, [DOCUMENTED[loss], *tried], lambda each: study.contender(each, recipe))
+        for loss, tried in TUNED.items()
+    }
+
+
+def report(study: Study, recipe: Recipe, against: dict[str, Contender], seeds: list[int]) -> None:
+    """The recipe and contenders on the test queries, with some seeds each, and the table."""
     sets = reporting_sets(study.target / "eval", study.keep)
     dev = load_beir(study.target / "eval", "dev", name="target")
 
@@ -193,11 +202,12 @@ def report(study: Study, recipe: Recipe) -> None:
 
     before = take("base", study.base)
     systems = {"base": [before], "BM25": [lexical(sets)], "e5ft": []}
-    for seed in FINAL_SEEDS:
+    for seed in seeds:
         tried = replace(recipe, seed=seed)
         systems["e5ft"].append(take(f"e5ft-{seed}", study.train(tried)))
-        for name in contenders.NAMES:
-            systems.setdefault(name, []).append(take(f"{name}-{seed}", study.contender(name, tried)))
+        for name, contender in against.items():
+            record = f"{contender.name},seed={seed}"
+            systems.setdefault(name, []).append(take(record, study.contender(contender, tried)))
     for name in ("base", "e5ft"):
         systems[f"{name} + BM25"] = [{"sets": found["hybrid"], "pairs": {}} for found in systems[name]]
     mean = {name: _mean_of(found) for name, found in systems.items()}
@@ -233,15 +243,18 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="sentence pairs that are looked at while choosing")
     parser.add_argument("--report-pairs", type=Path, nargs="*", default=[])
     parser.add_argument("--bf16", action="store_true", help="bfloat16, all sides alike")
-    parser.add_argument("--stage", choices=("choose", "explore", "report"), nargs="*", default=("choose", "explore", "report"))
+    stages = ("choose", "explore", "tune", "report")
+    parser.add_argument("--stage", choices=stages, nargs="*", default=stages, help="without choose: the shipped recipe")
+    parser.add_argument("--seeds", type=int, nargs="+", default=FINAL_SEEDS, help="of what is reported")
     arguments = parser.parse_args()
     study = Study(arguments)
     print(f"base: {METRIC} " + ", ".join(f"{name} {np.mean(v):.3f}" for name, v in study.before["sets"].items()), flush=True)
-    recipe = choose(study)
+    recipe = choose(study) if "choose" in arguments.stage else CHOSEN
     if "explore" in arguments.stage:
         explore(study, recipe)
+    tuned = tune(study, recipe) if "tune" in arguments.stage else {}
     if "report" in arguments.stage:
-        report(study, recipe)
+        report(study, recipe, DOCUMENTED | tuned, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from scipy import stats
 
 from benchmarks.study import contenders
 from benchmarks.study.__main__ import best_of
-from benchmarks.study.factors import FACTORS, SIZES, Recipe
+from benchmarks.study.contenders import DOCUMENTED, TUNED
+from benchmarks.study.factors import CHOSEN, FACTORS, SIZES, Recipe
 from benchmarks.study.measuring import choosing_sets, difference, reporting_sets
 from e5ft.exporting.folder import export_model
 from e5ft.modeling.loading import ModelSource, load_encoder
@@ -26,6 +27,12 @@ def test_every_value_is_a_setting(factor, value, composed):  # noqa: F811
     training = settings.training
     assert training.per_device_train_batch_size * training.gradient_accumulation_steps == recipe.queries
     assert settings.loss["temperature"] == recipe.temperature and settings.optimizer["lr"] == recipe.lr
+
+
+def test_what_was_chosen_is_the_shipped_recipe(composed):  # noqa: F811
+    shipped, chosen = composed("train", "model=e5_small"), composed("train", "model=e5_small", *CHOSEN.settings())
+    assert (chosen.optimizer["lr"], chosen.loss["temperature"]) == (shipped.optimizer["lr"], shipped.loss["temperature"])
+    assert chosen.keep.weight == shipped.keep.weight
 
 
 def test_names_are_folders_and_each_recipe_has_its_own():
@@ -82,17 +89,24 @@ class FakeStudy:
 
 
 def test_the_best_target_is_chosen_among_those_that_lost_nothing():
-    values = [{"lr": lr} for lr in (1e-5, 2e-5, 3e-5)]
-    assert best_of(FakeStudy({1e-5: (0.6, 0.5), 2e-5: (0.7, 0.5), 3e-5: (0.8, 0.4)}), Recipe(), values).lr == 2e-5
-    assert best_of(FakeStudy({1e-5: (0.6, 0.4), 2e-5: (0.7, 0.4), 3e-5: (0.8, 0.3)}), Recipe(), values).lr == 3e-5
+    tried = [Recipe(lr=lr) for lr in (1e-5, 2e-5, 3e-5)]
+    for scores, best in (
+        ({1e-5: (0.6, 0.5), 2e-5: (0.7, 0.5), 3e-5: (0.8, 0.4)}, 2e-5),
+        ({1e-5: (0.6, 0.4), 2e-5: (0.7, 0.4), 3e-5: (0.8, 0.3)}, 3e-5),
+    ):
+        study = FakeStudy(scores)
+        assert best_of(study, tried, study.train).lr == best
 
 
-@pytest.mark.parametrize("name", contenders.NAMES)
-def test_a_contender_is_trained_and_keeps_its_prefixes(tmp_path, name):
+CONTENDERS = [contender for loss, tried in TUNED.items() for contender in (DOCUMENTED[loss], *tried)]
+
+
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
+def test_a_contender_is_trained_and_keeps_its_prefixes(tmp_path, contender):
     base = make_encoder()
     export_model(base, tmp_path / "base", "card")
     rows = [{"query": f"질문 {i}", "document": f"답 {i}", "hard_negative": f"다른 답 {i}"} for i in range(260)]
-    contenders.train(name, tmp_path / "base", rows, Recipe(), tmp_path / "model", bf16=False)
+    contenders.train(contender, tmp_path / "base", rows, Recipe(), tmp_path / "model", bf16=False)
     trained = load_encoder(ModelSource(path=str(tmp_path / "model")))
     assert (trained.spec.text.query_prefix, trained.spec.text.passage_prefix) == ("query: ", "passage: ")
     assert not np.allclose(trained.encode(["질문 1"], "query"), base.encode(["질문 1"], "query"), atol=1e-5)
