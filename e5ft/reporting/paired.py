@@ -10,7 +10,7 @@ import numpy as np
 
 from e5ft.errors import DataError
 from e5ft.files import read_json
-from e5ft.retrieval.significance import SAMPLES, mean_intervals, sign_flip_p
+from e5ft.retrieval.significance import difference_intervals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +108,8 @@ def compare(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Paired:
         seed: of interval and test.
     """
     values = (np.asarray(a, float) - np.asarray(b, float))[:, None]
-    ((low, high),) = mean_intervals(values, least=-1.0, samples=SAMPLES, seed=seed).tolist()
-    p_value = float(sign_flip_p(values, permutations=5 * SAMPLES, seed=seed)[0])
-    return Paired(float(values.mean()), low, high, p_value, len(values))
+    ends, p_values = difference_intervals(values, seed=seed)
+    return Paired(float(values.mean()), *ends[0].tolist(), float(p_values[0]), len(values))
 
 
 def in_one_order(saved: Sequence[Saved]) -> np.ndarray:

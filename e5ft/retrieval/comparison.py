@@ -9,7 +9,7 @@ from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.retrieval.evaluation import Evaluation, of_queries, score_model
 from e5ft.retrieval.sets import RetrievalSet
-from e5ft.retrieval.significance import SAMPLES, mean_intervals, sign_flip_p
+from e5ft.retrieval.significance import difference_intervals
 from e5ft.retrieval.tables import headline, main_metric
 
 
@@ -34,7 +34,7 @@ class Difference:
 
 
 def paired_differences(
-    a: Evaluation, b: Evaluation, metrics: Iterable[str] | None = None, *, samples: int = SAMPLES, seed: int = 0
+    a: Evaluation, b: Evaluation, metrics: Iterable[str] | None = None, *, seed: int = 0
 ) -> dict[str, Difference]:
     """Compare two systems query by query: a minus b.
 
@@ -42,8 +42,7 @@ def paired_differences(
         a: one evaluation, for instance of the fine-tuned model.
         b: the other, for instance of the base; of the same set, corpus size and queries.
         metrics: names, name@K, in both; all of a's unless given.
-        samples: bootstrap resamples, at least 1; the test takes five times as many sign patterns.
-        seed: fixes both.
+        seed: fixes resamples and sign patterns.
 
     Returns:
         The difference on each metric.
@@ -54,10 +53,10 @@ def paired_differences(
     """
     metrics = list(a.metrics if metrics is None else metrics)
     values = paired_values(a, b, metrics)
+    ends, p_values = difference_intervals(values, seed=seed)
     rows = zip(
         metrics, np.ascontiguousarray(values.T).mean(axis=1).tolist(),
-        mean_intervals(values, least=-1.0, samples=samples, seed=seed).tolist(),
-        sign_flip_p(values, permutations=5 * samples, seed=seed).tolist(), strict=True,
+        ends.tolist(), p_values.tolist(), strict=True,
     )  # fmt: skip
     return {metric: Difference(mean, low, high, p_value) for metric, mean, (low, high), p_value in rows}
 

@@ -17,7 +17,7 @@ class EvaluationSettings(Settings):
         bm25: how the lexical reference cuts texts; None: no reference.
         hybrid_weight: the share of the dense scores in the hybrid of model and BM25; "auto": chosen on the dev set; None: no hybrid.
         batch_tokens: tokens that are encoded at once.
-        intervals: bootstrap samples behind the 95 % intervals of 200 queries or more.
+        intervals: bootstrap samples behind the 95 % intervals of scores, of 200 queries or more; differences take 2,000.
         dimensions: numbers of leading dimensions that are measured beside whole vectors.
         precisions: of vectors that are measured beside float32: a byte, or a bit about the centre, a dimension.
     """

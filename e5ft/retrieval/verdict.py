@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from e5ft.errors import VerdictError
-from e5ft.retrieval.significance import LEVEL, SAMPLES, mean_intervals, sign_flip_p
+from e5ft.retrieval.significance import LEVEL, SAMPLES, difference_intervals
 from e5ft.retrieval.tables import aligned, cutoffs_of, difference_text, main_metric, short_number
 
 FEWEST = 30  # scored queries of the test set below which nothing is decided
@@ -67,12 +67,12 @@ def keep_results(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str
         for name in undecided:
             level = 1 - (1 - LEVEL) / len(undecided)
             # A higher level is farther out in the tails: as many resamples fall beyond it.
-            low, high = mean_intervals(values[name], least=-1.0, level=level, samples=SAMPLES * len(undecided), seed=seed)[
-                0
-            ].tolist()
-            p_value = results[name].p if name in results else float(sign_flip_p(values[name], seed=seed)[0])
-            count, mean = len(values[name]), float(values[name].mean())
-            results[name] = KeepResult(count, mean, low, high, level, p_value, high < 0)
+            samples = SAMPLES * len(undecided)
+            ends, p_values = difference_intervals(values[name], level=level, samples=samples, seed=seed)
+            low, high = ends[0].tolist()
+            results[name] = KeepResult(
+                len(values[name]), float(values[name].mean()), low, high, level, float(p_values[0]), high < 0
+            )
             found |= high < 0
     return {name: results[name] for name in values}
 

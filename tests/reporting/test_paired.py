@@ -28,7 +28,7 @@ def test_a_difference_is_the_mean_over_queries_and_an_interval_around_it():
     half = 3.1824463 / 3**0.5 / 2
     assert pair.mean == 0.5 and pair.queries == 4 and not pair.is_apart
     assert (pair.low, pair.high) == (pytest.approx(0.5 - half, abs=1e-5), 1.0)
-    assert compare(np.ones(5), np.zeros(5)).is_apart
+    assert compare(np.ones(6), np.zeros(6)).is_apart and not compare(np.ones(5), np.zeros(5)).is_apart  # p = 2/64 and 2/32
 
 
 def changed(folder, **values):

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from e5ft.retrieval import significance
-from e5ft.retrieval.significance import mean_intervals, sign_flip_p, smallest_seen
+from e5ft.retrieval.significance import difference_intervals, mean_intervals, sign_flip_p, smallest_seen
 
 
 def column(values):
@@ -114,6 +114,34 @@ def test_p_is_never_zero_and_is_uniform_without_a_difference():
 def test_two_sided():
     differences = np.random.default_rng(4).random((20, 1)) - 0.3
     assert sign_flip_p(differences) == sign_flip_p(-differences)
+
+
+@pytest.mark.parametrize("queries", [1, 20, 199, 200, 1000])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_an_interval_leaves_zero_out_only_if_the_test_does(queries, sign):
+    """Of n differences that are not 0, all one way, the exact p is 2 / 2**n: .125 of four, 1/32 of six."""
+    for changed in sorted({min(queries, count) for count in (1, 4, 6)}):
+        differences = np.zeros((queries, 1))
+        differences[:changed] = 0.5 * sign
+        (ends,), (p_value,) = difference_intervals(differences)
+        alone = mean_intervals(differences, least=-1)[0]
+        assert p_value == pytest.approx(2 / 2**changed, rel=0.15)
+        assert (ends[0] > 0 or ends[1] < 0) == (changed > 5)
+        assert ends.tolist() == ([min(alone[0], 0), max(alone[1], 0)] if changed < 6 else alone.tolist())
+
+
+def test_at_another_level_p_must_be_as_small():
+    differences = column([0.5] * 6 + [0.0] * 94)
+    for level, apart in ((0.95, True), (0.98, False)):
+        ends, p_values = difference_intervals(differences, level=level)
+        assert (ends[0][0] > 0) == apart and p_values[0] == pytest.approx(1 / 32, rel=0.15)
+
+
+def test_of_four_that_changed_by_chance_none_are_called_different():
+    """All one way is one pattern of eight: too many for 95 %, though every resample with one of them would leave 0 out."""
+    for pattern in itertools.product([-0.5, 0.5], repeat=4):
+        low, high = difference_intervals(column([*pattern, *[0.0] * 96]))[0][0]
+        assert low <= 0 <= high
 
 
 def test_a_smaller_difference_would_not_have_been_seen():
