@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FILE, FORMAT, SCALE = "golden.json", 1, 10_000
 ROLES = ("query", "passage")
 # Mistakes by their names in the file; those that come together are joined by a plus: no_prefix+pooling_cls.
-NO_PREFIX, PREFIX_TWICE, OTHER_PREFIX = "no_prefix", "prefix_twice", "other_prefix"
+NO_PREFIX, PREFIX_TWICE, OTHER_PREFIX, OTHER_BEFORE = "no_prefix", "prefix_twice", "other_prefix", "other_prefix_before"
 POOLING, CUT, NFD, SPACES = "pooling_", "cut_", "nfd", "spaces"
 # Kinds of probes: one that no mistake below its own name touches is plain.
 PLAIN, LONG = "plain", "long"
@@ -229,7 +229,7 @@ def _mistaken(
             (number, name): _tokens(encoder, prefix + raw)
             for number, (raw, role, kind) in enumerate(probes)
             for name, prefix in _before(prefixes, role).items()
-            if kind in (NFD, SPACES)
+            if kind in (NFD, SPACES) and name != OTHER_BEFORE
         }
     jobs: dict[str, list[tuple[int, str, list[int]]]] = {own: [], other: []}
     seen = dict.fromkeys(ROLES, 0)
@@ -238,10 +238,12 @@ def _mistaken(
         if kind == PLAIN and seen[role] > _TESTED:
             continue
         for name, prefix in _before(prefixes, role).items():
+            if name == OTHER_BEFORE and kind != PLAIN:
+                continue  # the plain probes name it; the file stays small
             text = prefix + normalise(raw)
             tokens = _tokens(encoder, text)
             jobs[own].append((number, name, tokens))
-            if kind == PLAIN:
+            if kind == PLAIN and name != OTHER_BEFORE:
                 jobs[other].append((number, _joined(name, POOLING + other), tokens))
             if (number, name) in bare:
                 jobs[own].append((number, _joined(name, kind), bare[number, name]))
@@ -257,7 +259,7 @@ def _mistaken(
 def _before(prefixes: dict[str, str], role: str) -> dict[str, str]:
     """Name of a mistake -> what it puts before a text; "" is none."""
     own, other = prefixes[role], prefixes[ROLES[role == "query"]]
-    wrong = {NO_PREFIX: "", PREFIX_TWICE: own + own, OTHER_PREFIX: other}
+    wrong = {NO_PREFIX: "", PREFIX_TWICE: own + own, OTHER_PREFIX: other, OTHER_BEFORE: other + own}
     return {"": own, **{name: prefix for name, prefix in wrong.items() if prefix != own}}
 
 

@@ -75,13 +75,15 @@ class Comparison:
     def verdicts(self) -> Sequence[Mapping[str, Any]]:
         """Of each run but the first, against it: `verdict.overall_verdict`; the other sets are what must not get worse."""
         found, seen = [], any(run.summary.get("chosen_on_test") for run in self.runs)
+        leaks = [any(leak.set == self.target for leak in leaking(run.summary)) for run in self.runs]
         for place in range(1, len(self.runs)):
             results = {name: of_set[place] for name, of_set in self.sets.items()}
             pair = results.pop(self.target).pair
             keep = keep_results({name: each.changes for name, each in results.items() if each.changes is not None})
             difference = dataclasses.asdict(pair or Paired(0.0, 0.0, 0.0, 1.0, 0))
-            leaks = any(leak.set == self.target for leak in leaking(self.runs[place].summary))
-            verdict = overall_verdict(difference, difference["queries"], keep, chosen_on_test=seen, leaks=leaks)
+            verdict = overall_verdict(
+                difference, difference["queries"], keep, chosen_on_test=seen, leaks=leaks[place], other_leaks=leaks[0]
+            )
             found.append(verdict if pair else {**verdict, "word": UNDECIDED, "because": None, "reason": None})
         return found
 
@@ -98,11 +100,16 @@ def comparison(folders: Sequence[Path]) -> Comparison:
         folders: of finished runs, or of multiruns, of which the best job is taken; two at least.
 
     Raises:
-        DataError: one has not finished, or its record is damaged.
+        DataError: one has not finished, its record is damaged, or no job of a multirun is the best.
     """
     runs = []
     for folder in folders:
-        best = read_sweep(folder).best if jobs_of(folder) else None
+        sweep = read_sweep(folder) if jobs_of(folder) else None
+        best = None if sweep is None else sweep.best
+        if best is not None and not sweep.chosen:
+            raise DataError(
+                f"runs={relative(folder)}: no dev score says which job is best; name one: {relative(best.facts.folder)}"
+            )
         facts = facts_of(folder) if best is None else best.facts
         if not facts.finished:
             raise DataError(f"runs={relative(folder)}: must have finished; it is {facts.state} ({facts.error or 'no error'})")

@@ -144,11 +144,14 @@ def _in_words(summary: Mapping[str, Any], words: Mapping[str, str]) -> str:
     systems = [name for name in ("after", "before", "bm25") if name in summary["scores"]]
     cutoffs = cutoffs_of(name for name in summary["scores"]["after"]["metrics"] if name.startswith("hit@"))
     depth = 10 if 10 in cutoffs else cutoffs[-1]
-    counts = {}
-    for name, cutoff in (("first", cutoffs[0]), ("within", depth)):
+    said = []
+    for sentence, cutoff in zip(words["counts"].splitlines(), (1, depth), strict=True):
+        if cutoff not in cutoffs:
+            continue
         values = {system: round(100 * summary["scores"][system]["metrics"][f"hit@{cutoff}"]) for system in systems}
-        counts[name] = ", ".join(words["count"].format(label=words[system], count=value) for system, value in values.items())
-    return words["counts"].format(depth=depth, **counts)
+        counts = ", ".join(words["count"].format(label=words[system], count=value) for system, value in values.items())
+        said.append(sentence.format(depth=depth, counts=counts))
+    return " ".join(said)
 
 
 def _systems(summary: Mapping[str, Any], words: Mapping[str, str]) -> Table:

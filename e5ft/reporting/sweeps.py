@@ -20,6 +20,7 @@ from e5ft.reporting.facts import WAITING, RunFacts, facts_of, jobs_of
 from e5ft.reporting.paired import Paired, compare, difference_of_sets, in_one_order, read_saved
 from e5ft.reporting.record import FINAL
 from e5ft.retrieval.tables import cutoffs_of, headline
+from e5ft.retrieval.verdict import UNDECIDED
 
 BEST = "best"  # the link to the best job's folder
 PLAN = "sweep.json"  # what `read_plan` reads; it is written when a multirun begins
@@ -96,8 +97,10 @@ class Sweep:
 
     @property
     def verdict(self) -> str:
-        """The word of the best job's verdict; empty without any."""
-        return "" if self.best is None else self.best.facts.summary.get("verdict", {}).get("word", "")
+        """The word of the best job's verdict; undecided where no dev score says which job that is, empty where none has finished."""
+        if not self.chosen:
+            return "" if self.best is None else UNDECIDED
+        return self.best.facts.summary.get("verdict", {}).get("word", "")
 
     def behind(self, seed: int = 0) -> dict[int, Paired]:
         """Place in `jobs` -> its values less those of the best; those that cannot be compared are left out."""

@@ -164,6 +164,7 @@ def _of_one_text(passages: StringColumn) -> tuple[np.ndarray, np.ndarray | None]
 
 
 def _same(query: str, passage: str) -> bool:
-    """Whether a passage, with or without its title, is the query."""
+    """Whether a passage, with or without its title, is the query. A title is no longer than its text: a keyword that a text ends with
+    is not that text."""
     query, passage = normalise(query), normalise(passage)
-    return passage == query or passage.endswith(f" {query}")
+    return passage == query or (passage.endswith(f" {query}") and 2 * len(query) >= len(passage) - 1)

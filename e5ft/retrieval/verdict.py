@@ -85,6 +85,7 @@ def overall_verdict(
     base_kept: bool = False,
     chosen_on_test: bool = False,
     leaks: bool = False,
+    other_leaks: bool = False,
 ) -> dict:
     """The verdict on a training, as the summary holds it.
 
@@ -97,13 +98,15 @@ def overall_verdict(
         base_kept: the model is the one before training, unchanged: then there is no difference.
         chosen_on_test: the test queries chose the weights: then nothing is decided.
         leaks: they were trained on (`Overlap.leaks`): then a gain shows nothing.
+        other_leaks: by what is before, too: then a loss shows nothing.
 
     Returns:
         word, costs_elsewhere, base_kept, because (`CHOSE`, `TOO_FEW` or `LEARNT`) and reason, a sentence (both None but where it is undecided),
         queries, mean, low, high, p, and keep: set -> `KeepResult` as a mapping.
     """
     low, high = difference["low"], difference["high"]
-    because = CHOSE if chosen_on_test else TOO_FEW if queries < FEWEST else LEARNT if leaks and low > 0 else None
+    is_learnt = (leaks and low > 0) or (other_leaks and high < 0)
+    because = CHOSE if chosen_on_test else TOO_FEW if queries < FEWEST else LEARNT if is_learnt else None
     because = None if base_kept else because
     reasons = {
         CHOSE: "no test set of its own: these queries chose the weights (python -m e5ft split makes one)",

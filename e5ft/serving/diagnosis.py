@@ -15,6 +15,7 @@ from e5ft.exporting.golden import (
     LONG,
     NFD,
     NO_PREFIX,
+    OTHER_BEFORE,
     OTHER_PREFIX,
     PLAIN,
     POOLING,
@@ -181,6 +182,9 @@ def _in_words(golden: Golden, found: dict[str, str], kinds: list[str]) -> list[s
             faults.append(f"prefix missing{texts}: must be {shown} before each text")
         elif name == PREFIX_TWICE:
             faults.append(f"prefix twice{texts}: must be {shown} once; server and client both add it")
+        elif name == OTHER_BEFORE:
+            other = golden.prefixes["passage" if roles[0] == "query" else "query"]
+            faults.append(f"prefix twice{texts}: must be {shown} once; the server adds {other!r} by itself")
         elif name == OTHER_PREFIX:
             faults.append(f"query and passage confused{texts}: must be {shown} before each text")
         elif name.startswith(POOLING):

@@ -76,6 +76,7 @@ def test_mistakes_are_what_they_are_called(golden, encoder):
                 "no_prefix": (text,),
                 "prefix_twice": (2 * prefix + text,),
                 "other_prefix": (f"{other[probe.role]}: {text}",),
+                "other_prefix_before": (f"{other[probe.role]}: {prefix}{text}",),
                 "pooling_cls": (prefix + text, "cls"),
                 "no_prefix+pooling_cls": (text, "cls"),
                 "nfd": (prefix + raw,),
@@ -90,7 +91,14 @@ def test_mistakes_are_what_they_are_called(golden, encoder):
     finally:
         encoder.backbone.set_attn_implementation(own)
     names = {kind: {n for p in golden.probes if p.kind == kind for n in p.mistakes} for kind in ("plain", "nfd", "long")}
-    assert names["plain"] >= {"no_prefix", "prefix_twice", "other_prefix", "pooling_cls", "no_prefix+pooling_cls"}
+    assert names["plain"] >= {
+        "no_prefix",
+        "prefix_twice",
+        "other_prefix",
+        "other_prefix_before",
+        "pooling_cls",
+        "no_prefix+pooling_cls",
+    }
     assert "nfd" in names["nfd"] and {"cut_128", "cut_256", "no_prefix+cut_256"} <= names["long"]
     assert sum(bool(p.mistakes) for p in golden.probes if p.kind == "plain") == 8
 

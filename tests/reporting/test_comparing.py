@@ -58,6 +58,10 @@ def test_only_finished_runs_compare_and_of_a_multirun_the_best_job(tmp_path):
     make_sweep(tmp_path / "s")
     best = comparison([tmp_path / "a", tmp_path / "s"]).runs[1]
     assert best.folder.parent == tmp_path / "s" and "loss.temperature=0.02" in (best.folder / "overrides.yaml").read_text()
+    for number in (1, 2):
+        make_run(tmp_path / "unscored" / str(number), best={"score": None, "step": 3}, overrides=[f"seed={number}"])
+    with pytest.raises(DataError, match=r"unscored: no dev score says which job is best; name one: .*unscored/1"):
+        comparison([tmp_path / "a", tmp_path / "unscored"])
 
 
 def test_settings_that_differ_are_listed_and_names_and_caches_are_not():

@@ -88,6 +88,13 @@ def test_tables_hold_every_system_and_the_keep_sets(tmp_path):
     )
 
 
+def test_the_first_result_is_spoken_of_where_it_was_measured(tmp_path):
+    summary = write_run(tmp_path, BETTER) / "summary.json"
+    summary.write_text(summary.read_text().replace('@1"', '@5"'))
+    text = outcome(read_run(tmp_path), RUN["en"]).blocks[0].text
+    assert "first result" not in text and text.startswith("Of 100 queries, the right answer is among the first 10 for ")
+
+
 def test_a_keep_set_got_worse_where_the_verdict_says_so_alone(tmp_path):
     """Its own interval at 95 % is below 0; of two sets together, at 97.5 %, it is not: no part of the page says worse."""
     summary = dict(said(tmp_path / "r", BETTER)[1].summary)

@@ -70,7 +70,7 @@ def test_where_each_job_has_a_dev_set_of_its_own_none_is_chosen(tmp_path):
     for number in range(3):
         measured(tmp_path, number, 0.5 + number / 10, str(number), dev=False)
     sweep = read_sweep(tmp_path)
-    assert not sweep.chosen and sweep.best.number == "0"
+    assert not sweep.chosen and sweep.best.number == "0" and sweep.verdict == "UNDECIDED" != sweep.best.facts.verdict
     assert "each job has another dev set, so no job is chosen" in ending(sweep, "again")
     page = sweep_page(sweep, "en")
     assert "Each job was measured on another dev set" in page and "Take the model" not in page

@@ -106,6 +106,16 @@ def test_ids_that_are_numbered_alike_keep_their_answers(load):
     ]
 
 
+@pytest.mark.parametrize(
+    ("passage", "is_query"), [("안내 환불은 7일 안에", True), ("환불은 7일 안에 됩니다. 문의: 고객센터", False)]
+)
+def test_a_keyword_that_its_answer_ends_with_is_not_its_answer(load, passage, is_query):
+    """Both numbered alike: the first is the query with a title before it, the second answers it."""
+    query = "환불은 7일 안에" if is_query else "고객센터"
+    loaded = load({"1": passage, "2": "다른 문서"}, {"1": query, "2": "다른 질문"}, [("1", "1", 1), ("2", "2", 1)])
+    assert loaded.left_out == ({"1": "1"} if is_query else {}) and loaded.counts.left_out_relevant == is_query
+
+
 def test_passages_of_one_text_are_one(load):
     """The smallest id stands for all, with the largest relevance; white space and Unicode's form do not make a text another."""
     corpus = {"d1": "가 나", "d2": "other", "d3": " 가  나", "d4": "\u1100\u1161 나", "d5": "last"}

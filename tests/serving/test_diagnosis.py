@@ -1,5 +1,7 @@
 """The rule by which a mistake is named, on vectors made for it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,18 @@ def test_texts_of_one_kind_may_stand_out(golden):
 def test_one_role_may_be_wrong(golden):
     faults = report(golden, lambda probe: (1, 0.4 if probe.role == "passage" else 0))
     assert faults == ("prefix missing in passages: must be 'p: ' before each text",)
+
+
+def test_a_server_with_one_prompt_for_all_and_a_client_that_sends_prefixes(golden):
+    """Queries have their prefix twice, passages the queries' before their own."""
+    plain = [probe for probe in golden.probes if probe.kind == "plain"]
+    both = {"prefix_twice": turned(0, 1, 0.4), "other_prefix_before": turned(0, 2, 0.4), "other_prefix": turned(0, 3, 0.4)}
+    probes = tuple(dataclasses.replace(probe, mistakes=both) for probe in plain)
+    faults = report(dataclasses.replace(golden, probes=probes), lambda probe: (1 if probe.role == "query" else 2, 0.4))
+    assert sorted(faults) == [
+        "prefix twice in passages: must be 'p: ' once; the server adds 'q: ' by itself",
+        "prefix twice in queries: must be 'q: ' once; server and client both add it",
+    ]
 
 
 @pytest.mark.parametrize(("length", "faults"), [(1.004, 0), (0.996, 0), (1.1, 1), (4.2, 1)])
