@@ -1,7 +1,7 @@
 """Rows set apart in training, dev and test part, so that what belongs together stays together."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -120,19 +120,22 @@ def divide(store: RowStore, dev_share: float, test_share: float, seed: int) -> P
     return Parts(*rows, groups=int(groups.max()) + 1, near=near)
 
 
-def write_parts(parts: Parts, folder: Path, record: dict) -> None:
+def write_parts(parts: Parts, folder: Path, record: dict, corpus: Iterable[str] = ()) -> None:
     """Write rows and evaluation set: all documents are searched, but near-copies of an evaluation answer.
 
     Args:
         parts: to write.
         folder: to write them into; what was there goes.
         record: what it holds beside the counts.
+        corpus: passages that are searched, too, read once.
     """
-    made = from_rows("eval", chain(parts.dev, parts.test), StoredTexts(parts.train, "positives"))
+    made = from_rows("eval", chain(parts.dev, parts.test), chain(StoredTexts(parts.train, "positives"), corpus))
     in_dev = {text_id(row.query) for row in parts.dev}
     judged: dict[str, list[tuple[str, str, int]]] = {"dev": [], "test": []}
     for name, query in zip(made.query_ids, made.queries, strict=True):
         judged["dev" if text_id(query) in in_dev else "test"] += [(name, p, value) for p, value in made.qrels[name].items()]
-    corpus = ({"_id": name, "text": text} for name, text in zip(made.passage_ids, made.passages, strict=True))
+    passages = ({"_id": name, "text": text} for name, text in zip(made.passage_ids, made.passages, strict=True))
     rows = {name: getattr(parts, name) for name in ("train", "dev", "test")}
-    write_folder(folder, rows, corpus, zip(made.query_ids, made.queries, strict=True), judged, (RECORD, parts.counts() | record))
+    write_folder(
+        folder, rows, passages, zip(made.query_ids, made.queries, strict=True), judged, (RECORD, parts.counts() | record)
+    )

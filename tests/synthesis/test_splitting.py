@@ -62,6 +62,15 @@ def test_the_folder_is_read_back(store, tmp_path):
     assert '"more": 1' in (tmp_path / "out/split.json").read_text()
 
 
+def test_a_corpus_is_searched_with_the_documents(store, tmp_path):
+    parts = divide(store, 0.1, 0.1, seed=1)
+    copy = f"{parts.test.rows[0]['positives'][0]}."  # of an answer, which nobody judged
+    write_parts(parts, tmp_path / "out", {}, iter(["아무도 묻지 않은 글", parts.train.rows[0]["positives"][0], copy]))
+    passages = list(load_beir(tmp_path / "out/eval", "test").passages)
+    assert passages.count("아무도 묻지 않은 글") == passages.count(parts.train.rows[0]["positives"][0]) == 1
+    assert copy not in passages
+
+
 def test_shares_are_kept_and_nothing_is_cut_where_nothing_can_be():
     part = set_apart(np.arange(1000) // 3, 0.1, 0.2, 0)
     assert [(part == number).sum() for number in (TRAIN, DEV, TEST)] == [702, 99, 199]
