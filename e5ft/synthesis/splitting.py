@@ -52,20 +52,22 @@ def set_apart(groups: np.ndarray, dev_share: float, test_share: float, seed: int
     return part[groups]
 
 
-def groups_of_rows(store: RowStore) -> tuple[np.ndarray, int]:
-    """Which rows belong together: those that share a query or a document, or whose queries are near-copies; and what follows.
+def groups_of_rows(store: RowStore) -> tuple[np.ndarray, dict[str, int]]:
+    """Which rows belong together: those that share a query or a document, or whose queries or documents are near-copies.
 
     Args:
         store: the rows.
 
     Returns:
-        The group of each row, (rows,) int from 0, and how many pairs of queries are near-copies.
+        The group of each row, (rows,) int from 0, and how many pairs of queries and of documents are near-copies.
     """
-    texts = StoredTexts(store, "query")
-    rows_of = np.sort(np.unique(store.query_ids(), return_index=True)[1])  # as the texts stand
-    near = NearCopies(texts).pairs(texts)
-    near = near[near[:, 0] < near[:, 1]]
-    return components(store, rows_of[near]), len(near)
+    near, counts = [], {}
+    for column, name in (("query", "queries"), ("positives", "documents")):
+        texts = StoredTexts(store, column)
+        pairs = NearCopies(texts).pairs(texts)
+        near.append(texts.owners[pairs[pairs[:, 0] < pairs[:, 1]]])
+        counts[f"near_duplicate_{name}"] = len(near[-1])
+    return components(store, np.concatenate(near)), counts
 
 
 def units(names: Sequence[tuple[str, Sequence[int]]], fewest: int) -> tuple[str, np.ndarray]:
@@ -83,24 +85,24 @@ def units(names: Sequence[tuple[str, Sequence[int]]], fewest: int) -> tuple[str,
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Rows in three parts, no query or document in two of them.
+    """Rows in three parts, no query or document in two of them, nor a near-copy.
 
     Attributes:
         train, dev, test: the parts, each in the order of the file.
         groups: of rows that stay together.
-        near: pairs of queries that are near-copies.
+        near: pairs of queries, and of documents, that are near-copies.
     """
 
     train: RowStore
     dev: RowStore
     test: RowStore
     groups: int
-    near: int
+    near: dict[str, int]
 
     def counts(self) -> dict[str, int]:
         """Rows of each part, groups, and pairs of near-copies."""
         rows = {name: len(getattr(self, name).rows) for name in ("train", "dev", "test")}
-        return {**rows, "groups": self.groups, "near_duplicate_queries": self.near}
+        return {**rows, "groups": self.groups, **self.near}
 
 
 def divide(store: RowStore, dev_share: float, test_share: float, seed: int) -> Parts:

@@ -109,7 +109,9 @@ def next_command(output: str, is_split: bool, overrides: Sequence[str] = ()) -> 
 def split_closing(parts: "Parts", output: str) -> str:
     """What became of rows, and the command that goes on."""
     counts = parts.counts()
-    near = f"nearly a query ({counts['near_duplicate_queries']:,} such pairs)"
+    near = (
+        f"nearly one ({counts['near_duplicate_queries']:,} pairs of queries, {counts['near_duplicate_documents']:,} of documents)"
+    )
     few = min(counts["dev"], counts["test"])
     lines = [
         f"split       {counts['train']:,} rows to train on, {counts['dev']:,} dev, {counts['test']:,} test",
