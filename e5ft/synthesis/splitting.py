@@ -100,9 +100,11 @@ class Parts:
     near: dict[str, int]
 
     def counts(self) -> dict[str, int]:
-        """Rows of each part, groups, and pairs of near-copies."""
-        rows = {name: len(getattr(self, name).rows) for name in ("train", "dev", "test")}
-        return {**rows, "groups": self.groups, **self.near}
+        """Rows and distinct queries of each part, groups, and pairs of near-copies."""
+        parts = {name: getattr(self, name) for name in ("train", "dev", "test")}
+        rows = {name: len(part.rows) for name, part in parts.items()}
+        queries = {f"{name}_queries": len(np.unique(part.query_ids())) for name, part in parts.items()}
+        return {**rows, **queries, "groups": self.groups, **self.near}
 
 
 def divide(store: RowStore, dev_share: float, test_share: float, seed: int) -> Parts:
