@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from e5ft.data.cells import as_label, decoded, is_null_word, looks_like_list
+from e5ft.data.cells import as_label, checked, decoded, looks_like_list, text_key
 from e5ft.data.column_names import shown_name
 from e5ft.data.layouts import unknown_words
 from e5ft.data.lines import BadLine, Location, check_text
-from e5ft.data.passages import Corpus, as_id, passage_text, text_key
+from e5ft.data.passages import Corpus, as_id, passage_text
 from e5ft.data.row_formats import Layout
 from e5ft.data.settings import Columns
 from e5ft.data.text import text_id
@@ -105,7 +105,7 @@ class RowMaker:
             if name not in raw:
                 present = ", ".join(map(repr, raw)) or "none"
                 raise BadLine(location, f"column {name!r} is missing; there are {present} (data.columns maps names)")
-        return _checked(location, layout.query, raw[layout.query])
+        return checked(location, layout.query, raw[layout.query])
 
     def made(
         self, location: Location | str, query: str, positives: tuple[str, ...], negatives: tuple[str, ...], raw: Mapping
@@ -177,7 +177,7 @@ class RowMaker:
 
     def _text(self, location: Location | str, column: str, field: str, value: object) -> str:
         if isinstance(value, str) and column not in self.layout.ids:
-            return _checked(location, field, value)
+            return checked(location, field, value)
         identity = as_id(value) if column in self.layout.ids or isinstance(value, dict) else None
         if isinstance(value, dict) and text_key(value) is not None:
             said_no = next((name for name in _ANSWERS if as_label(value.get(name)) == 0), None)
@@ -259,10 +259,3 @@ def _numbers(location: Location | str, name: str, value: object) -> list:
     if not isinstance(value, list | tuple) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
         raise BadLine(location, f"{name} must be a list of numbers or null, this is {str(value)[:60]!r}")
     return list(value)
-
-
-def _checked(location: Location | str, field: str, value: object) -> str:
-    text = check_text(location, field, value)
-    if is_null_word(text):
-        raise BadLine(location, f"{field} is the word {text!r}, which an export wrote for a missing value; leave the cell empty")
-    return text
