@@ -136,7 +136,8 @@ def _sheet(path: str | os.PathLike, sheets: dict, chosen: str | None) -> str:
         raise NoRows(f"{path}: the file holds no rows")
     if len(filled) > 1:
         raise DataError(
-            f"{path}: {len(filled)} sheets with cells ({', '.join(filled)}); name one: data.config={shown(filled[0])[1:-1]}"
+            f"{path}: {len(filled)} sheets with cells ({', '.join(filled)}); name one: data.config={shown(filled[0])[1:-1]} (of rows), "
+            "or save it alone, as .xlsx or CSV UTF-8"
         )
     return filled[0]
 

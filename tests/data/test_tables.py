@@ -151,7 +151,10 @@ def test_an_excel_file_is_read_with_its_rows_places(write_book):
 @needs_openpyxl
 def test_of_several_sheets_one_must_be_named(write_book):
     path = write_book(FAQ=[["질문", "답변"], ["q", "d"]], Old=[["질문", "답변"], ["q", "e"]])
-    assert refusal(path) == ": 2 sheets with cells (FAQ, Old); name one: data.config=FAQ"
+    assert (
+        refusal(path)
+        == ": 2 sheets with cells (FAQ, Old); name one: data.config=FAQ (of rows), or save it alone, as .xlsx or CSV UTF-8"
+    )
     assert outcome(path, Reading(config="Old"))[0] == [Row("q", ("e",))]
     with pytest.raises(DataError, match="no sheet data.config=Olt; did you mean data.config=Old"):
         outcome(path, Reading(config="Olt"))

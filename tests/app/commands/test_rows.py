@@ -132,6 +132,15 @@ def test_rows_that_name_passages_by_id_are_searched_for_in_the_whole_corpus(comp
             "^data=mix: must be one file; split each source by itself: data.train_file=FILE$",
         ),
         ("split", ["data.train_file=x", "seed=-1"], "^seed=-1"),
+        (
+            "split",
+            ["data.train_file=x", "data.dev_file=y"],
+            "^data.dev_file='y': must not be set: data.train_file is divided, and",
+        ),
+        ("split", ["data.train_file=x", "data.keep_dir=[six_languages]"], "^data.keep_dir=.* must not be set"),
+        ("rows", ["data.corpus_file=.", "data.eval_dir=y"], "^data.eval_dir='y': must not be set: rows are made of"),
+        ("rows", ["data.corpus_file=.", "data.train_file=y"], "^data.train_file='y': must not be set"),
+        ("rows", ["data.corpus_file=.", "data.columns.document=y"], "^data.columns=.* must not be set"),
         ("split", ["data.train_file=x", "+model.path=x"], "model"),
     ],
 )
