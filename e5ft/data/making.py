@@ -110,13 +110,14 @@ class RowMaker:
     def made(
         self, location: Location | str, query: str, positives: tuple[str, ...], negatives: tuple[str, ...], raw: Mapping
     ) -> Row:
-        """A row, without the negatives that are documents of it."""
+        """A row, without the negatives that are documents of it, or blank."""
         scores = self._scores(location, raw, len(positives), len(negatives))
         positive_ids, negative_ids, equal = tuple(map(text_id, positives)), tuple(map(text_id, negatives)), ()
-        if not set(positive_ids).isdisjoint(negative_ids):
-            kept = [number for number, identity in enumerate(negative_ids) if identity not in positive_ids]
+        if not all(negatives) or not set(positive_ids).isdisjoint(negative_ids):
+            kept = [n for n, identity in enumerate(negative_ids) if negatives[n] and identity not in positive_ids]
             equal = tuple(text for text, identity in zip(negatives, negative_ids, strict=True) if identity in positive_ids)
             self.counts["equal"] += len(equal)
+            self.counts["blank"] += negatives.count("")
             negatives, negative_ids = tuple(negatives[n] for n in kept), tuple(negative_ids[n] for n in kept)
             first = len(positives)
             scores = (*scores[:first], *(scores[first + n] for n in kept)) if scores else ()
@@ -127,6 +128,8 @@ class RowMaker:
         if count := self.counts["equal"]:
             what = "hard negatives that equal" if count > 1 else "hard negative that equals"
             yield "negatives", f"{count:,} {what} a document of {'their' if count > 1 else 'its'} row left out"
+        if count := self.counts["blank"]:
+            yield "negatives", f"{count:,} blank hard negative{'s' * (count > 1)} left out"
         if count := self.counts["no answer"]:
             what = {"clicks": "without a click", "msmarco": "without a selected passage"}.get(self.layout.format.name)
             yield "left out", f"{count:,} quer{'ies' if count > 1 else 'y'} {what or 'without any answer (label 1)'}"
@@ -134,14 +137,20 @@ class RowMaker:
             typed = override("model.text.query_prefix", self._prompt or "")
             yield "prompt", f"{count:,} rows carry a prompt, which is not used: {typed} puts it before every query"
 
-    def texts(self, location: Location | str, column: str, value: object) -> tuple[str, ...]:
-        """A column's passages: a string, an object with a text, an id where a corpus is there, or a list of these."""
+    def texts(self, location: Location | str, column: str, value: object, blank: bool = False) -> tuple[str, ...]:
+        """A column's passages: a string, an object with a text, an id where a corpus is there, or a list of these.
+
+        With `blank` items of a list may be missing; each is "".
+        """
         if isinstance(value, str) and value[:1] in "[({a \n":
             value = self._decoded(location, column, value)
         if isinstance(value, dict) and isinstance(value.get("doc_id"), list) and text_key(value) is None:  # SimLM
             value = [{"doc_id": identity} for identity in value["doc_id"]]
         if isinstance(value, list | tuple):
-            return tuple(self._text(location, column, f"{column}[{number}]", item) for number, item in enumerate(value))
+            return tuple(
+                "" if blank and _is_blank(item) else self._text(location, column, f"{column}[{number}]", item)
+                for number, item in enumerate(value)
+            )
         return (self._text(location, column, column, value),)
 
     def _answers(self, location: Location | str, value: object) -> tuple[str, ...]:
@@ -150,9 +159,10 @@ class RowMaker:
         return self.texts(location, self.layout.document, value)
 
     def _negatives(self, location: Location | str, raw: Mapping) -> tuple[str, ...]:
-        found = (self.texts(location, name, raw[name]) for name in self.layout.negatives if raw.get(name) not in (None, ""))
+        given = ((name, raw.get(name)) for name in self.layout.negatives)
+        found = (self.texts(location, name, value, blank=True) for name, value in given if not _is_blank(value))
         if self.layout.format.name == "dpr":  # the first that has any
-            return next(filter(None, found), ())
+            return next(filter(any, found), ())
         return tuple(chain.from_iterable(found))
 
     def _selected(self, location: Location | str, value: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -250,6 +260,11 @@ def _skipped_above(clicked: tuple[str, ...], shown: tuple[str, ...]) -> tuple[tu
     return tuple(order), tuple(
         text for text, identity in zip(shown[: last + 1], identities, strict=False) if identity not in chosen
     )
+
+
+def _is_blank(value: object) -> bool:
+    """Whether a hard negative is none: null, pandas' NaN, or white space."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _numbers(location: Location | str, name: str, value: object) -> list:
