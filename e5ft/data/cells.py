@@ -64,6 +64,11 @@ def looks_like_list(cell: str) -> bool:
     return _LIST.match(cell) is not None or (not head.startswith("[") and decoded(cell) is not None)
 
 
+def is_blank(value: object) -> bool:
+    """Whether a value is missing: null, pandas' NaN, or white space."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
 def is_null_word(text: str) -> bool:
     """Whether a string is the word that an export writes for a missing value."""
     return len(text) <= _LONGEST_NULL_WORD and text.strip() in NULL_WORDS

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from e5ft.data.cells import as_label, checked, decoded, looks_like_list, text_key
+from e5ft.data.cells import as_label, checked, decoded, is_blank, looks_like_list, text_key
 from e5ft.data.column_names import shown_name
 from e5ft.data.layouts import unknown_words
 from e5ft.data.lines import BadLine, Location, check_text
@@ -125,7 +125,9 @@ class RowMaker:
 
     def notes(self) -> Iterator[tuple[str, str]]:
         """Yield what was left out, with its count."""
-        if count := self.counts["equal"]:
+        if (count := self.counts["equal"]) and self.layout.label is not None:
+            yield "negatives", f"{count:,} pair{'s' * (count > 1)} labelled both 1 and 0; the 0 is left out"
+        elif count:
             what = "hard negatives that equal" if count > 1 else "hard negative that equals"
             yield "negatives", f"{count:,} {what} a document of {'their' if count > 1 else 'its'} row left out"
         if count := self.counts["blank"]:
@@ -148,7 +150,7 @@ class RowMaker:
             value = [{"doc_id": identity} for identity in value["doc_id"]]
         if isinstance(value, list | tuple):
             return tuple(
-                "" if blank and _is_blank(item) else self._text(location, column, f"{column}[{number}]", item)
+                "" if blank and is_blank(item) else self._text(location, column, f"{column}[{number}]", item)
                 for number, item in enumerate(value)
             )
         return (self._text(location, column, column, value),)
@@ -160,7 +162,7 @@ class RowMaker:
 
     def _negatives(self, location: Location | str, raw: Mapping) -> tuple[str, ...]:
         given = ((name, raw.get(name)) for name in self.layout.negatives)
-        found = (self.texts(location, name, value, blank=True) for name, value in given if not _is_blank(value))
+        found = (self.texts(location, name, value, blank=True) for name, value in given if not is_blank(value))
         if self.layout.format.name == "dpr":  # the first that has any
             return next(filter(any, found), ())
         return tuple(chain.from_iterable(found))
@@ -260,11 +262,6 @@ def _skipped_above(clicked: tuple[str, ...], shown: tuple[str, ...]) -> tuple[tu
     return tuple(order), tuple(
         text for text, identity in zip(shown[: last + 1], identities, strict=False) if identity not in chosen
     )
-
-
-def _is_blank(value: object) -> bool:
-    """Whether a hard negative is none: null, pandas' NaN, or white space."""
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def _numbers(location: Location | str, name: str, value: object) -> list:
