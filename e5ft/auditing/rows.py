@@ -12,7 +12,7 @@ from e5ft.data.remote import expanded, local_file
 from e5ft.data.rows import read_rows
 from e5ft.data.settings import Columns, Reading
 from e5ft.data.shards import Names, find_shards
-from e5ft.data.store import RowStore
+from e5ft.data.store import RowStore, seeded_choice
 
 QUERY, DOCUMENT, NEGATIVE = "query", "document", "hard_negative"
 SURE = 2.0
@@ -157,15 +157,24 @@ class LeftOut:
     equal: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
-def left_out(stores: Sequence[RowStore], sources: Sequence[tuple[Names, Columns, Reading]], cache: Path) -> LeftOut:
+def left_out(
+    stores: Sequence[RowStore],
+    sources: Sequence[tuple[Names, Columns, Reading]],
+    cache: Path,
+    looked_at: int | None = None,
+    seed: int = 0,
+) -> LeftOut:
     """Read those sources again of which reading left something out: a store keeps its count alone.
 
     Args:
         stores: of the sources, in their order.
         sources: file, columns and reading of each.
         cache: folder of what was fetched.
+        looked_at: so many of the stores' rows are audited; None: all. Of the rows that cannot be used as large a part is
+            taken, at least one, so that it is their share of the whole that is told.
+        seed: chooses them.
     """
-    found = LeftOut()
+    found, total = LeftOut(), sum(len(store.rows) for store in stores)
     for store, (file, columns, reading) in zip(stores, sources, strict=True):
         if not store.rejected and all(name != "negatives" for name, _ in store.notes):
             continue
@@ -176,4 +185,7 @@ def left_out(stores: Sequence[RowStore], sources: Sequence[tuple[Names, Columns,
                 found.bad.append(row)
             elif row.left_out:
                 found.equal[str(location)] = row.left_out
+    if looked_at is not None and looked_at < total:
+        part = max(1, round(len(found.bad) * looked_at / total))
+        found.bad = [found.bad[number] for number in seeded_choice(len(found.bad), part, seed)]
     return found

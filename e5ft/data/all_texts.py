@@ -4,10 +4,11 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from e5ft.data.cells import text_key
 from e5ft.data.column_names import QUERIES, present
 from e5ft.data.lines import NOT_UTF8, BadLine, Location, NoRows, check_text, is_file, raw_lines
 from e5ft.data.opening import kind_of
-from e5ft.data.passages import passage_texts, read_passages, text_key
+from e5ft.data.passages import passage_texts, read_passages
 from e5ft.data.rows import read_rows
 from e5ft.data.settings import AS_IS, Columns, Reading
 from e5ft.errors import ConfigurationError

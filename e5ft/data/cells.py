@@ -1,12 +1,13 @@
-"""What a cell holds that is no text, though it is a string: an encoded list, a word for a missing value, a passage's id, a label."""
+"""What a cell holds that is no text: an encoded list, a passage as an object, a word for a missing value, an id, a label."""
 
 import ast
 import json
 import re
 import warnings
 
-from e5ft.data.passages import text_key
+from e5ft.data.lines import BadLine, Location, check_text
 
+TEXT_KEYS = ("text", "contents", "content", "body", "passage_text", "passage")
 # fmt: off
 NULL_WORDS = frozenset((
     "None", "none", "nan", "NaN", "NAN", "NaT", "NULL", "null", "<NA>", "N/A",
@@ -20,6 +21,11 @@ _LIST = re.compile(rf"""\s*(?:array\()?[\[{{]\s*(?:{_QUOTED}|nan|None)\s*(?:,|['
 _ID = re.compile(r"[\w\-.:#/@%()<>,+='&?~]*[\d_#:/][\w\-.:#/@%()<>,+='&?~]*", re.ASCII)
 _BARE_ID = re.compile(r"\d+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=\D*\d)[0-9a-f]{16,}", re.ASCII | re.IGNORECASE)
 _LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+
+
+def text_key(value: dict) -> str | None:
+    """Under which name an object holds a passage's text; None where it holds none."""
+    return next((key for key in TEXT_KEYS if key in value), None)
 
 
 def decoded(cell: str) -> list | dict | None:
@@ -58,9 +64,26 @@ def looks_like_list(cell: str) -> bool:
     return _LIST.match(cell) is not None or (not head.startswith("[") and decoded(cell) is not None)
 
 
+def is_blank(value: object) -> bool:
+    """Whether a value is missing: null, pandas' NaN, or white space."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
 def is_null_word(text: str) -> bool:
     """Whether a string is the word that an export writes for a missing value."""
     return len(text) <= _LONGEST_NULL_WORD and text.strip() in NULL_WORDS
+
+
+def checked(location: Location | str, field: str, value: object) -> str:
+    """Return `value` if it is a usable text and no word for a missing value.
+
+    Raises:
+        BadLine: it is none.
+    """
+    text = check_text(location, field, value)
+    if is_null_word(text):
+        raise BadLine(location, f"{field} is the word {text!r}, which an export wrote for a missing value; leave the cell empty")
+    return text
 
 
 def is_id(text: str, shortest: int = 4) -> bool:

@@ -8,7 +8,7 @@ from e5ft.data.json_files import read_json_file
 from e5ft.data.lines import BadLine, Location, NoRows, Told, is_file, printable
 from e5ft.data.opening import kind_of
 from e5ft.data.settings import AS_IS, Reading
-from e5ft.data.shards import JSON_SUFFIXES, Names, display, find_shards
+from e5ft.data.shards import JSON_SUFFIXES, Names, display, find_shards, unread
 from e5ft.data.tables import read_table, read_workbook
 from e5ft.errors import DataError
 from e5ft.settings import shown
@@ -29,7 +29,10 @@ def raw_rows(source: Names, reading: Reading, notes: list[tuple[str, str]]) -> I
     shards, told = find_shards(source, reading), Told(display(source), notes)
     if len(shards) > 1 or (isinstance(source, str | os.PathLike) and os.fspath(source) != os.fspath(shards[0])):
         names = [os.path.basename(shard) for shard in shards]
-        told.say(f"{len(shards):,} files, {names[0]} to {names[-1]}" if len(shards) > 1 else f"the file {names[0]}")
+        told.say(
+            f"{len(shards):,} files, {names[0]} to {names[-1]}" if len(shards) > 1 else f"the file {names[0]}",
+            *unread(source, shards),
+        )
     empty = []
     for shard in shards:
         try:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from e5ft.data.cells import as_label
+from e5ft.data.cells import as_label, is_blank
 from e5ft.data.formats import raw_rows
 from e5ft.data.lines import BadLine, Location
 from e5ft.data.making import Row, RowMaker, Rows
@@ -28,9 +28,10 @@ def labelled_rows(source: Names, reading: Reading, rows: Rows, maker: RowMaker) 
         query = maker.query(location, raw)
         texts = maker.texts(location, layout.document, raw[layout.document])
         given = raw[layout.label]
-        if given is None or given == "":
+        each = given if isinstance(given, list) else [given] * len(texts)
+        if any(map(is_blank, each)):
             raise BadLine(location, f"{layout.label} is missing (null)")
-        labels = [as_label(label) for label in (given if isinstance(given, list) else [given] * len(texts))]
+        labels = list(map(as_label, each))
         if None in labels or len(labels) != len(texts):
             remedy = "only 0/1 and true/false are read, as hard negative and answer"
             scored = "of scores keep the pairs above one of your choice as rows of query and document, without this column"
@@ -60,8 +61,11 @@ def labelled_rows(source: Names, reading: Reading, rows: Rows, maker: RowMaker) 
             query, labelled = pairs(location, raw)
             positives = tuple(text for text, label in labelled if label)
             if positives:
-                of = text_id(query)
-                negatives = (number for identity, number in others.get(of, {}).items() if identity not in answers[of])
+                of, own = text_id(query), set(map(text_id, positives))
+                elsewhere = (
+                    answers[of] - own
+                )  # what this row's own pair has both ways is counted, as a negative that is a document
+                negatives = (number for identity, number in others.get(of, {}).items() if identity not in elsewhere)
                 yield location, maker.made(location, query, positives, tuple(map(rejected.__getitem__, negatives)), {})
         except BadLine as bad_line:
             yield location, bad_line

@@ -14,6 +14,7 @@ from e5ft.data.column_names import (
     QUERIES,
     are_values,
     can_be_typed,
+    fold,
     is_label,
     is_negative,
     present,
@@ -64,6 +65,24 @@ def find_layout(source: object, rows: Sequence[Mapping], columns: Columns, readi
     ignoring = dataclasses.replace(columns, ignore=(*columns.ignore, *_unexplained(common, columns)))
     message = f"{source}: {_not_found(common, columns, rows)}"
     raise UnknownColumns(message, ignoring) if len(_explaining(common, ignoring)) == 1 else DataError(message)
+
+
+def as_spelt(columns: Columns, rows: Sequence[Mapping]) -> Columns:
+    """The named columns as a source spells them: capitals, spaces around, and letters that a Mac wrote in parts do not matter."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(fold(name), []).append(name)
+
+    def spelt(given):
+        if given is None or given in names:
+            return given
+        if isinstance(given, tuple):
+            return tuple(map(spelt, given))
+        found = alike.get(fold(given), ())
+        return found[0] if len(found) == 1 else given
+
+    return dataclasses.replace(columns, **{field: spelt(given) for field, given in vars(columns).items()})
 
 
 def unknown_words(names: Sequence[str], layout: Layout, columns: Columns) -> str:

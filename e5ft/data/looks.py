@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from e5ft.data.cells import decoded, is_bare_id, is_id, is_null_word
+from e5ft.data.cells import decoded, is_bare_id, is_id, is_null_word, text_key
 from e5ft.data.column_names import is_label, is_passage_id
-from e5ft.data.passages import as_id, text_key
+from e5ft.data.passages import as_id
 from e5ft.data.row_formats import Layout
 from e5ft.data.settings import Columns, Reading
 from e5ft.errors import DataError

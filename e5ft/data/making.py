@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from e5ft.data.cells import as_label, decoded, is_null_word, looks_like_list
+from e5ft.data.cells import as_label, checked, decoded, is_blank, looks_like_list, text_key
 from e5ft.data.column_names import shown_name
 from e5ft.data.layouts import unknown_words
 from e5ft.data.lines import BadLine, Location, check_text
-from e5ft.data.passages import Corpus, as_id, passage_text, text_key
+from e5ft.data.passages import Corpus, as_id, passage_text
 from e5ft.data.row_formats import Layout
 from e5ft.data.settings import Columns
 from e5ft.data.text import text_id
@@ -105,18 +105,19 @@ class RowMaker:
             if name not in raw:
                 present = ", ".join(map(repr, raw)) or "none"
                 raise BadLine(location, f"column {name!r} is missing; there are {present} (data.columns maps names)")
-        return _checked(location, layout.query, raw[layout.query])
+        return checked(location, layout.query, raw[layout.query])
 
     def made(
         self, location: Location | str, query: str, positives: tuple[str, ...], negatives: tuple[str, ...], raw: Mapping
     ) -> Row:
-        """A row, without the negatives that are documents of it."""
+        """A row, without the negatives that are documents of it, or blank."""
         scores = self._scores(location, raw, len(positives), len(negatives))
         positive_ids, negative_ids, equal = tuple(map(text_id, positives)), tuple(map(text_id, negatives)), ()
-        if not set(positive_ids).isdisjoint(negative_ids):
-            kept = [number for number, identity in enumerate(negative_ids) if identity not in positive_ids]
+        if not all(negatives) or not set(positive_ids).isdisjoint(negative_ids):
+            kept = [n for n, identity in enumerate(negative_ids) if negatives[n] and identity not in positive_ids]
             equal = tuple(text for text, identity in zip(negatives, negative_ids, strict=True) if identity in positive_ids)
             self.counts["equal"] += len(equal)
+            self.counts["blank"] += negatives.count("")
             negatives, negative_ids = tuple(negatives[n] for n in kept), tuple(negative_ids[n] for n in kept)
             first = len(positives)
             scores = (*scores[:first], *(scores[first + n] for n in kept)) if scores else ()
@@ -124,9 +125,13 @@ class RowMaker:
 
     def notes(self) -> Iterator[tuple[str, str]]:
         """Yield what was left out, with its count."""
-        if count := self.counts["equal"]:
+        if (count := self.counts["equal"]) and self.layout.label is not None:
+            yield "negatives", f"{count:,} pair{'s' * (count > 1)} labelled both 1 and 0; the 0 is left out"
+        elif count:
             what = "hard negatives that equal" if count > 1 else "hard negative that equals"
             yield "negatives", f"{count:,} {what} a document of {'their' if count > 1 else 'its'} row left out"
+        if count := self.counts["blank"]:
+            yield "negatives", f"{count:,} blank hard negative{'s' * (count > 1)} left out"
         if count := self.counts["no answer"]:
             what = {"clicks": "without a click", "msmarco": "without a selected passage"}.get(self.layout.format.name)
             yield "left out", f"{count:,} quer{'ies' if count > 1 else 'y'} {what or 'without any answer (label 1)'}"
@@ -134,14 +139,20 @@ class RowMaker:
             typed = override("model.text.query_prefix", self._prompt or "")
             yield "prompt", f"{count:,} rows carry a prompt, which is not used: {typed} puts it before every query"
 
-    def texts(self, location: Location | str, column: str, value: object) -> tuple[str, ...]:
-        """A column's passages: a string, an object with a text, an id where a corpus is there, or a list of these."""
+    def texts(self, location: Location | str, column: str, value: object, blank: bool = False) -> tuple[str, ...]:
+        """A column's passages: a string, an object with a text, an id where a corpus is there, or a list of these.
+
+        With `blank` items of a list may be missing; each is "".
+        """
         if isinstance(value, str) and value[:1] in "[({a \n":
             value = self._decoded(location, column, value)
         if isinstance(value, dict) and isinstance(value.get("doc_id"), list) and text_key(value) is None:  # SimLM
             value = [{"doc_id": identity} for identity in value["doc_id"]]
         if isinstance(value, list | tuple):
-            return tuple(self._text(location, column, f"{column}[{number}]", item) for number, item in enumerate(value))
+            return tuple(
+                "" if blank and is_blank(item) else self._text(location, column, f"{column}[{number}]", item)
+                for number, item in enumerate(value)
+            )
         return (self._text(location, column, column, value),)
 
     def _answers(self, location: Location | str, value: object) -> tuple[str, ...]:
@@ -150,9 +161,10 @@ class RowMaker:
         return self.texts(location, self.layout.document, value)
 
     def _negatives(self, location: Location | str, raw: Mapping) -> tuple[str, ...]:
-        found = (self.texts(location, name, raw[name]) for name in self.layout.negatives if raw.get(name) not in (None, ""))
+        given = ((name, raw.get(name)) for name in self.layout.negatives)
+        found = (self.texts(location, name, value, blank=True) for name, value in given if not is_blank(value))
         if self.layout.format.name == "dpr":  # the first that has any
-            return next(filter(None, found), ())
+            return next(filter(any, found), ())
         return tuple(chain.from_iterable(found))
 
     def _selected(self, location: Location | str, value: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -177,7 +189,7 @@ class RowMaker:
 
     def _text(self, location: Location | str, column: str, field: str, value: object) -> str:
         if isinstance(value, str) and column not in self.layout.ids:
-            return _checked(location, field, value)
+            return checked(location, field, value)
         identity = as_id(value) if column in self.layout.ids or isinstance(value, dict) else None
         if isinstance(value, dict) and text_key(value) is not None:
             said_no = next((name for name in _ANSWERS if as_label(value.get(name)) == 0), None)
@@ -259,10 +271,3 @@ def _numbers(location: Location | str, name: str, value: object) -> list:
     if not isinstance(value, list | tuple) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
         raise BadLine(location, f"{name} must be a list of numbers or null, this is {str(value)[:60]!r}")
     return list(value)
-
-
-def _checked(location: Location | str, field: str, value: object) -> str:
-    text = check_text(location, field, value)
-    if is_null_word(text):
-        raise BadLine(location, f"{field} is the word {text!r}, which an export wrote for a missing value; leave the cell empty")
-    return text

@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import numpy as np
 
+from e5ft.data.cells import checked, is_null_word, text_key
+from e5ft.data.column_names import DOCUMENTS, fold
 from e5ft.data.formats import raw_rows
 from e5ft.data.lines import NOT_UTF8, BadLine, Location, check_text, raw_lines
 from e5ft.data.opening import kind_of
@@ -18,24 +20,19 @@ from e5ft.errors import DataError
 from e5ft.settings import shown
 
 ID_KEYS = ("_id", "docid", "doc_id", "pid", "id", "passage_id", "corpus_id", "corpus-id")
-TEXT_KEYS = ("text", "contents", "content", "body", "passage_text", "passage")
 
 
-def text_key(value: dict) -> str | None:
-    """Under which name an object holds a passage's text; None where it holds none."""
-    return next((key for key in TEXT_KEYS if key in value), None)
-
-
-def passage_text(location: Location | str, value: dict, field: str = "") -> str:
-    """Title, space, text; either may be blank or absent, not both.
+def passage_text(location: Location | str, value: dict, field: str = "", *, published: bool = False) -> str:
+    """Title, space, text; either may be blank or absent, not both. A title that is a word for a missing value is blank.
 
     Args:
         location: of the object, for messages.
         value: the object; its text stands under one of TEXT_KEYS.
         field: what in its row the object is.
+        published: whether it is of a data set as others know it, in which the words for a missing value are texts, too.
 
     Raises:
-        BadLine: neither holds text, or one is no string.
+        BadLine: neither holds text, or one is no string, or the text is a word for a missing value.
 
     Source: https://github.com/beir-cellar/beir joins them so.
     """
@@ -44,7 +41,9 @@ def passage_text(location: Location | str, value: dict, field: str = "") -> str:
         there = ", ".join(map(repr, value)) or "none"
         raise BadLine(location, f"{field}{': ' if field else ''}the key 'text' is missing; there are {there}")
     blank = [name for name in ("title", key) if value.get(name) is None or not str(value[name]).strip()]
-    parts = [check_text(location, f"{start}{name}", value[name]) for name in ("title", key) if name not in blank]
+    blank += ["title"] * (not published and is_null_word(str(value.get("title"))))
+    check = check_text if published else checked
+    parts = [check(location, f"{start}{name}", value[name]) for name in ("title", key) if name not in blank]
     if not parts:
         raise BadLine(location, f"{start}{key} is blank, and so is the title")
     return " ".join(parts)
@@ -85,12 +84,16 @@ def have_ids(path: str | os.PathLike, reading: Reading) -> bool:
 def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
     if kind_of(path) != ".tsv":
         return False
-    first = (next(iter(raw_lines(path, reading.encoding)), None) or b"").decode("utf-8", "replace").rstrip("\r\n").split("\t")
-    return len(first) == 2 and text_key(dict.fromkeys(first)) is None
+    lines = raw_lines(path, reading.encoding)
+    first = next((line for line in lines if line is None or line.strip()), None) or b""
+    cells = first.decode("utf-8", "replace").rstrip("\r\n").split("\t")
+    return len(cells) == 2 and text_key(dict.fromkeys(cells)) is None and {*ID_KEYS, *DOCUMENTS}.isdisjoint(map(fold, cells))
 
 
 def _bare_rows(path: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict | BadLine]]:
     for number, line in enumerate(raw_lines(path, reading.encoding), start=1):
+        if line is not None and not line.strip():
+            continue
         location = Location(path, number)
         try:
             identity, tab, text = (line or b"").decode("utf-8").rstrip("\r\n").partition("\t")

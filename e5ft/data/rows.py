@@ -15,7 +15,7 @@ from e5ft.data.column_names import quoted
 from e5ft.data.faults import Faults
 from e5ft.data.formats import raw_rows
 from e5ft.data.labelled import labelled_rows
-from e5ft.data.layouts import UnknownColumns, find_layout
+from e5ft.data.layouts import UnknownColumns, as_spelt, find_layout
 from e5ft.data.lines import BadLine, Location
 from e5ft.data.looks import look
 from e5ft.data.making import Row, RowMaker, Rows
@@ -64,6 +64,7 @@ def read_rows(
     _check_alike(name, head)
     if not first:  # each is a fault of its own, and so are all later ones with other names
         first = [dict.fromkeys((columns.query or "query", columns.document or "document"))]
+    columns = as_spelt(columns, first)
     try:
         layout = find_layout(name, first, columns, reading)
         corpus_reading = Reading(encoding=reading.encoding)

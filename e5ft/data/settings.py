@@ -234,8 +234,9 @@ class DataSettings(Reading):
     augment: Augment = Augment()
 
     def with_standard_rows(self, train_file: str, dev_file: str | None) -> "DataSettings":
-        """The same settings for rows that e5ft wrote itself, in JSON lines under the standard names."""
-        reading = dataclasses.asdict(Reading(corpus_file=self.corpus_file))
+        """The same settings for rows that e5ft wrote itself, in JSON lines under the standard names; the passages stay as they are."""
+        encoding = None if self.corpus_file is None else self.encoding  # of the rows, too: UTF-8 beyond ASCII knows better
+        reading = dataclasses.asdict(Reading(corpus_file=self.corpus_file, encoding=encoding))
         return dataclasses.replace(self, train_file=train_file, dev_file=dev_file, columns=Columns(), **reading)
 
     def check(self) -> None:

@@ -95,6 +95,27 @@ def find_shards(source: Names, reading: Reading) -> tuple[str | os.PathLike, ...
     return (source,)
 
 
+def unread(source: Names, shards: Sequence[str | os.PathLike]) -> Iterator[str]:
+    """Yield what to say of a folder's files of other splits than those that are read: their names alone say that they are.
+
+    Args:
+        source: as of `find_shards`.
+        shards: what it found.
+    """
+    for folder in (Path(name) for name in ([source] if isinstance(source, str | os.PathLike) else source) if os.path.isdir(name)):
+        inside = [path for path in map(Path, shards) if path.is_relative_to(folder)]
+        read = {_split_of(path.relative_to(folder)) for path in inside}
+        others: dict[str, Path] = {}
+        paths = (path for path in sorted(folder.rglob("*")) if kind_of(path) in SUFFIXES and path.is_file())
+        for path in paths if None not in read else ():
+            split = _split_of(path.relative_to(folder))
+            if split is not None and split not in read and _is_visible(path.relative_to(folder)):
+                others.setdefault(split, path.relative_to(folder))
+        if others:
+            named = " and ".join(f"{path} (data.split={split})" for split, path in others.items())
+            yield f"by its name of another split and not read: {named}; all: '{folder}/**/*'"
+
+
 def _readable(path: str | os.PathLike) -> str | os.PathLike:
     kind, suffix = kind_of(path), PurePath(path).suffix.lower()
     if PurePath(os.fspath(path)).name.lower().endswith((".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")):

@@ -24,7 +24,7 @@ from e5ft.data.text import TextSpec, text_id, tokenize, tokenizer_state
 from e5ft.errors import DataError
 from e5ft.files import digest_of, digest_of_file, read_json, write_json
 
-VERSION = 8  # part of every cache key: raise it when a stored column means, or a source is read, something else
+VERSION = 9  # part of every cache key: raise it when a stored column means, or a source is read, something else
 _BATCH = 1000
 log = logging.getLogger(__name__)
 

@@ -18,13 +18,14 @@ class StoredTexts:
 
     Attributes:
         ids: their identities, (n,) int64.
+        owners: the row in which each stands first, (n,) int64.
     """
 
     def __init__(self, store: RowStore, column: str):
         self._rows, self._column = store.rows, column
-        ids = store.query_ids() if column == "query" else store.positive_ids()[0]
+        ids, counts = (store.query_ids(), 1) if column == "query" else store.positive_ids()
         self._chosen = np.sort(np.unique(ids, return_index=True)[1])
-        self.ids = ids[self._chosen]
+        self.ids, self.owners = ids[self._chosen], np.repeat(np.arange(len(store.rows)), counts)[self._chosen]
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -32,7 +33,7 @@ class StoredTexts:
     def every(self, step: int) -> "StoredTexts":
         """Every step-th of them."""
         part = copy.copy(self)
-        part._chosen, part.ids = self._chosen[::step], self.ids[::step]
+        part._chosen, part.ids, part.owners = self._chosen[::step], self.ids[::step], self.owners[::step]
         return part
 
     def __iter__(self) -> Iterator[str]:

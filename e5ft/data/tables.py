@@ -6,6 +6,7 @@ import json
 import os
 import re
 import zipfile
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from typing import TextIO
@@ -18,6 +19,7 @@ from e5ft.settings import nearest, shown
 SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 _SAMPLE_ROWS = 200  # by which the separator is recognised
 _UNPACKED = 1_000_000_000  # bytes of an Excel file, which is a zip archive
+_QUOTED = re.compile(r'"([^"]|"")*"')
 _INDEX = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")  # pandas' names for a column that it was given no name for
 
 
@@ -43,19 +45,28 @@ def read_table(
         reader = csv.reader(lines, delimiter=separator, strict=True)
         names = _header(path, reader, skipped)
         table = _Table(path, names, told, [found, f"separator {SEPARATORS[separator]}" if separator != usual else ""])
-        row = 1
+        row, are_text, are_quoted = 1, False, False
         while True:
-            row, location = row + 1, Location(path, reader.line_num + skipped + 1, row + 1)
-            lines.left = MAX_LINE_BYTES
+            row, location, fault = row + 1, Location(path, lines.number + 1, row + 1), None
+            lines.begin_row()
             try:
                 cells = next(reader)
             except StopIteration:
                 break
             except csv.Error as error:  # the lines after it may be pieces of a cell, and would pass for rows
+                fault = error
+            suspect = not are_quoted and (fault or len(lines.taken) > 1)
+            if suspect and (alone := lines.first_alone(separator, len(names))):
+                if not are_text:
+                    told.say(f"quotes are text from line {location.line} on, where each line has the tabs of a row")
+                cells, fault, are_text = alone, None, True
+            elif suspect:  # a cell with line ends: whoever wrote it put quotes around
+                are_quoted = True
+            if fault:
                 raise DataError(
-                    f"{location}: {_not_a_row(error)}, so that where the next row begins is unknown; "
+                    f"{location}: {_not_a_row(fault)}, so that where the next row begins is unknown; "
                     'write a " inside a cell as "", and close every " that opens a cell'
-                ) from None
+                )
             yield from table.row(location, cells)
         table.close()
 
@@ -136,7 +147,8 @@ def _sheet(path: str | os.PathLike, sheets: dict, chosen: str | None) -> str:
         raise NoRows(f"{path}: the file holds no rows")
     if len(filled) > 1:
         raise DataError(
-            f"{path}: {len(filled)} sheets with cells ({', '.join(filled)}); name one: data.config={shown(filled[0])[1:-1]}"
+            f"{path}: {len(filled)} sheets with cells ({', '.join(filled)}); name one: data.config={shown(filled[0])[1:-1]} (of rows), "
+            "or save it alone, as .xlsx or CSV UTF-8"
         )
     return filled[0]
 
@@ -272,31 +284,52 @@ class _RowLines:
     """A table's lines for the csv module; those of one row are at most MAX_LINE_BYTES characters together.
 
     Attributes:
-        left: how many characters the row that is being read may still have.
+        number: of the last line.
+        taken: the lines of the row that is being read.
         sample: the first lines, looked at ahead.
     """
 
     def __init__(self, file: TextIO):
-        self.left, self._file = MAX_LINE_BYTES, file
+        self.number, self.taken, self._file, self._again = 0, [], file, deque()
         self.sample, size = [], 0
         while size <= MAX_LINE_BYTES and len(self.sample) < 5 * _SAMPLE_ROWS and (line := file.readline(MAX_LINE_BYTES + 1)):
             self.sample.append(line)
             size += len(line)
-        self._lines = iter(self.sample)
+        self._lines, self._length = iter(self.sample), 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines, None)
+        line = self._again.popleft() if self._again else next(self._lines, None)
         if line is None:
-            line = self._file.readline(self.left + 1)
+            line = self._file.readline(MAX_LINE_BYTES + 1)
         if not line:
             raise StopIteration
-        if len(line) > self.left:
+        self.number += 1
+        self.taken.append(line)
+        self._length += len(line)
+        if self._length > MAX_LINE_BYTES:
             raise csv.Error(f"longer than {MAX_LINE_BYTES:,} characters")
-        self.left -= len(line)
         return line
+
+    def begin_row(self) -> None:
+        """Count the lines of a row from here on."""
+        self.taken, self._length = [], 0
+
+    def first_alone(self, separator: str, width: int) -> list[str] | None:
+        """The cells of the first line of what was read as one row, where each line has a row's tabs: then quotes are text.
+
+        The other lines are read again. None where they are no rows.
+        """
+        first, *others = self.taken
+        rows = [first, *(line for line in others if line.strip())]
+        if separator != "\t" or any(line.count("\t") != width - 1 or len(line) > MAX_LINE_BYTES for line in rows):
+            return None
+        self._again.extendleft(reversed(others))
+        self.number -= len(others)
+        cells = first.rstrip("\r\n").split("\t")
+        return [cell[1:-1].replace('""', '"') if _QUOTED.fullmatch(cell) else cell for cell in cells]
 
 
 def _not_a_row(error: csv.Error) -> str:

@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def read_passages(files: Sequence[Path | Fetched]) -> tuple[StringColumn, String
     Raises:
         DataError: a line is faulty, or an id is not unique.
     """
-    return _texts(files, ID_KEYS, passage_text)
+    return _texts(files, ID_KEYS, partial(passage_text, published=True))
 
 
 def read_queries(files: Sequence[Path | Fetched]) -> tuple[StringColumn, StringColumn]:

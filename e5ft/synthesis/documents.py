@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from e5ft.data.cells import is_null_word, text_key
 from e5ft.data.lines import BadLine
 from e5ft.data.opening import kind_of, likely_encoding, open_binary, open_utf8
-from e5ft.data.passages import passage_rows, passage_text, text_key
+from e5ft.data.passages import passage_rows, passage_text
 from e5ft.data.settings import Reading
 from e5ft.data.shards import SUFFIXES
 from e5ft.data.text import normalise
@@ -342,7 +343,7 @@ def _passages(file: Path, name: str, encoding: str | None) -> Iterator[Document 
             continue
         where = f"{name}:{location.line or location.row}"
         title, text = value.get("title"), value.get(text_key(value))
-        text = text if isinstance(text, str) else ""
+        text, title = text if isinstance(text, str) else "", "" if is_null_word(title or "") else title
         yield Document(where, normalise(title or "") or None, [Section((), re.split(r"\n[ \t]*\n", text))])
 
 

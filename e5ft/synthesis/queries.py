@@ -174,8 +174,9 @@ def _grouped(numbers: Iterator[int]) -> dict[int, list[int]]:
 
 
 def _without(text: str, query: str, least: int) -> str:
-    """A text that does not begin with the query, where enough is left of it."""
-    rest = text[len(query) :].lstrip(" .:-–—") if text.startswith(query) else text
+    """A text that does not begin with the query, where enough is left of it; no word is cut: of 연차는 the heading 연차 stays."""
+    rest = text.removeprefix(query)
+    rest = text if rest[:1].isalnum() else rest.lstrip(" .:-–—")
     return rest if len(rest) >= least else text
 
 

@@ -1,13 +1,15 @@
 """Settings of rows that are made from documents."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from e5ft.data.settings import DataSettings
+from e5ft.data.settings import Columns, DataSettings
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.settings import ModelSource
 from e5ft.settings import Settings, Word, number, whole
 
+_UNREAD = ("dev_file", "eval_dir", "keep_dir")  # of the data group: sets that are read elsewhere
 Kind = Literal["title", "heading", "first_sentence", "faq", "keywords"]
 
 
@@ -88,9 +90,11 @@ class MakingSettings(Settings):
     generator: GeneratorSettings
 
     def check(self) -> None:
-        """Refuse rows of nothing, and chunks that cannot be."""
+        """Refuse rows of nothing, what is not read, and chunks that cannot be."""
         if self.data.corpus_file is None:
             self.data.refuse("corpus_file", "must be a folder of documents, or a file: data.corpus_file=DIR")
+        unread = ("train_file", "columns", "max_train_rows", "config", "revision", *_UNREAD)
+        _refuse_unread(self.data, unread, "rows are made of data.corpus_file alone")
         if len(set(self.kinds)) != len(self.kinds) or not (self.kinds or self.generator.url):
             self.refuse("kinds", "must be kinds of query, each once; none only with generator.url")
         if self.model is not None and self.model.init == "random":
@@ -112,8 +116,16 @@ class DividingSettings(Settings):
     data: DataSettings
 
     def check(self) -> None:
-        """Refuse a division of nothing, and of a mix."""
+        """Refuse a division of nothing, and of a mix, and what is not read."""
         if self.data.mix is not None:
             raise ConfigurationError("data=mix: must be one file; split each source by itself: data.train_file=FILE")
         if self.data.train_file is None:
             self.data.refuse("train_file", "must be your rows: data.train_file=FILE")
+        _refuse_unread(self.data, _UNREAD, "data.train_file is divided, and no other set is read")
+
+
+def _refuse_unread(data: DataSettings, names: Sequence[str], why: str) -> None:
+    """Refuse settings of the data group that a command does not read, where they say anything."""
+    for name in names:
+        if getattr(data, name) not in (None, (), Columns()):
+            data.refuse(name, f"must not be set: {why}")

@@ -1,7 +1,7 @@
 """Rows set apart in training, dev and test part, so that what belongs together stays together."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -52,20 +52,22 @@ def set_apart(groups: np.ndarray, dev_share: float, test_share: float, seed: int
     return part[groups]
 
 
-def groups_of_rows(store: RowStore) -> tuple[np.ndarray, int]:
-    """Which rows belong together: those that share a query or a document, or whose queries are near-copies; and what follows.
+def groups_of_rows(store: RowStore) -> tuple[np.ndarray, dict[str, int]]:
+    """Which rows belong together: those that share a query or a document, or whose queries or documents are near-copies.
 
     Args:
         store: the rows.
 
     Returns:
-        The group of each row, (rows,) int from 0, and how many pairs of queries are near-copies.
+        The group of each row, (rows,) int from 0, and how many pairs of queries and of documents are near-copies.
     """
-    texts = StoredTexts(store, "query")
-    rows_of = np.sort(np.unique(store.query_ids(), return_index=True)[1])  # as the texts stand
-    near = NearCopies(texts).pairs(texts)
-    near = near[near[:, 0] < near[:, 1]]
-    return components(store, rows_of[near]), len(near)
+    near, counts = [], {}
+    for column, name in (("query", "queries"), ("positives", "documents")):
+        texts = StoredTexts(store, column)
+        pairs = NearCopies(texts).pairs(texts)
+        near.append(texts.owners[pairs[pairs[:, 0] < pairs[:, 1]]])
+        counts[f"near_duplicate_{name}"] = len(near[-1])
+    return components(store, np.concatenate(near)), counts
 
 
 def units(names: Sequence[tuple[str, Sequence[int]]], fewest: int) -> tuple[str, np.ndarray]:
@@ -83,24 +85,26 @@ def units(names: Sequence[tuple[str, Sequence[int]]], fewest: int) -> tuple[str,
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Rows in three parts, no query or document in two of them.
+    """Rows in three parts, no query or document in two of them, nor a near-copy.
 
     Attributes:
         train, dev, test: the parts, each in the order of the file.
         groups: of rows that stay together.
-        near: pairs of queries that are near-copies.
+        near: pairs of queries, and of documents, that are near-copies.
     """
 
     train: RowStore
     dev: RowStore
     test: RowStore
     groups: int
-    near: int
+    near: dict[str, int]
 
     def counts(self) -> dict[str, int]:
-        """Rows of each part, groups, and pairs of near-copies."""
-        rows = {name: len(getattr(self, name).rows) for name in ("train", "dev", "test")}
-        return {**rows, "groups": self.groups, "near_duplicate_queries": self.near}
+        """Rows and distinct queries of each part, groups, and pairs of near-copies."""
+        parts = {name: getattr(self, name) for name in ("train", "dev", "test")}
+        rows = {name: len(part.rows) for name, part in parts.items()}
+        queries = {f"{name}_queries": len(np.unique(part.query_ids())) for name, part in parts.items()}
+        return {**rows, **queries, "groups": self.groups, **self.near}
 
 
 def divide(store: RowStore, dev_share: float, test_share: float, seed: int) -> Parts:
@@ -120,19 +124,22 @@ def divide(store: RowStore, dev_share: float, test_share: float, seed: int) -> P
     return Parts(*rows, groups=int(groups.max()) + 1, near=near)
 
 
-def write_parts(parts: Parts, folder: Path, record: dict) -> None:
+def write_parts(parts: Parts, folder: Path, record: dict, corpus: Iterable[str] = ()) -> None:
     """Write rows and evaluation set: all documents are searched, but near-copies of an evaluation answer.
 
     Args:
         parts: to write.
         folder: to write them into; what was there goes.
         record: what it holds beside the counts.
+        corpus: passages that are searched, too, read once.
     """
-    made = from_rows("eval", chain(parts.dev, parts.test), StoredTexts(parts.train, "positives"))
+    made = from_rows("eval", chain(parts.dev, parts.test), chain(StoredTexts(parts.train, "positives"), corpus))
     in_dev = {text_id(row.query) for row in parts.dev}
     judged: dict[str, list[tuple[str, str, int]]] = {"dev": [], "test": []}
     for name, query in zip(made.query_ids, made.queries, strict=True):
         judged["dev" if text_id(query) in in_dev else "test"] += [(name, p, value) for p, value in made.qrels[name].items()]
-    corpus = ({"_id": name, "text": text} for name, text in zip(made.passage_ids, made.passages, strict=True))
+    passages = ({"_id": name, "text": text} for name, text in zip(made.passage_ids, made.passages, strict=True))
     rows = {name: getattr(parts, name) for name in ("train", "dev", "test")}
-    write_folder(folder, rows, corpus, zip(made.query_ids, made.queries, strict=True), judged, (RECORD, parts.counts() | record))
+    write_folder(
+        folder, rows, passages, zip(made.query_ids, made.queries, strict=True), judged, (RECORD, parts.counts() | record)
+    )

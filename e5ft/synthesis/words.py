@@ -109,10 +109,13 @@ def next_command(output: str, is_split: bool, overrides: Sequence[str] = ()) -> 
 def split_closing(parts: "Parts", output: str) -> str:
     """What became of rows, and the command that goes on."""
     counts = parts.counts()
-    near = f"nearly a query ({counts['near_duplicate_queries']:,} such pairs)"
-    few = min(counts["dev"], counts["test"])
+    near = (
+        f"nearly one ({counts['near_duplicate_queries']:,} pairs of queries, {counts['near_duplicate_documents']:,} of documents)"
+    )
+    few = min(counts["dev_queries"], counts["test_queries"])
+    dev, test = (f"{counts[part]:,} {part} ({counts[f'{part}_queries']:,} different queries)" for part in ("dev", "test"))
     lines = [
-        f"split       {counts['train']:,} rows to train on, {counts['dev']:,} dev, {counts['test']:,} test",
+        f"split       {counts['train']:,} rows to train on, {dev}, {test}",
         *[f"note        fewer than {FEWEST} dev or test queries decide nothing: test_share=0.3 data.dev_share=0.3"]
         * (few < FEWEST),
         f"groups      {counts['groups']:,} that share a query or document, or {near}: each in one part",

@@ -2,8 +2,12 @@
 
 import json
 
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 
+from e5ft.data.lines import BadLine
 from e5ft.data.rows import Row, read_rows
 from e5ft.data.settings import Columns, Reading
 from e5ft.errors import DataError
@@ -36,6 +40,22 @@ def test_what_is_labelled_0_is_a_hard_negative_of_every_answer_of_its_query(name
     rows, notes = read(raw)
     assert rows == [Row("q", ("a",), ("n", "m")), Row("r", ("b",)), Row("q", ("c",), ("n", "m"))]
     assert notes["left out"] == "2 queries without any answer (label 1)"
+    assert notes["negatives"] == "1 pair labelled both 1 and 0; the 0 is left out" and rows[2].left_out == ("c",)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_label_is_one_bad_row(missing, write_bytes, tmp_path):
+    frame = pd.DataFrame(pairs(("q", "a", 1.0), ("q", "b", 0.0), ("r", "c", missing), ("s", "d", 1.0)))
+    frame.to_parquet(tmp_path / "rows.parquet")  # null of None
+    table = pyarrow.table({name: pyarrow.array(frame[name], from_pandas=False) for name in frame})
+    pyarrow.parquet.write_table(table, tmp_path / "nan.parquet")
+    for name in ("rows", "nan"):
+        bad, *_ = [value for _, value in read_rows(str(tmp_path / f"{name}.parquet")) if isinstance(value, BadLine)]
+        assert str(bad).endswith(f"{name}.parquet:3: label is missing (null)")
+    path = write_bytes("\n".join(map(json.dumps, [{"query": "q", "answer": ["a", "n"], "label": [1, 0]}] * 2)).encode())
+    with open(path, "a") as file:
+        file.write('\n{"query": "q", "answer": ["a", "n"], "label": [1, null]}')
+    assert [isinstance(value, BadLine) for _, value in read_rows(path)] == [False, False, True]
 
 
 def test_lists_of_documents_with_lists_of_labels(read):

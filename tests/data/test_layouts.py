@@ -255,6 +255,16 @@ def test_names_are_found_however_they_are_spelt(read):
     assert read([decomposed])[0] == [Row("q", ("d",))]
 
 
+def test_named_columns_are_found_however_a_mac_or_a_person_spells_them(read, refused):
+    parts = {name: unicodedata.normalize("NFD", name) for name in ("제목", "내용", "오답 글", "부서")}
+    raw = dict(zip(parts.values(), ("q", "d", "n", "x"), strict=True)) | {" Note": "x"}
+    named = Columns("제목", "내용", ("오답 글",), ignore=("부서", "note"))
+    assert read([raw], named)[0] == [Row("q", ("d",), ("n",))]
+    assert "제묵: no such column" in refused([{"제목": "q", "내용": "d"}], Columns("제묵", "내용"))
+    two = {"Title": "q", "title": "r", "document": "d"}  # the exact one is meant
+    assert read([two], Columns("title", "document", ignore=("Title",)))[0] == [Row("r", ("d",))]
+
+
 @pytest.mark.parametrize("label", ["clicked", "click", "entailment_label", "is_positive", "클릭"])
 def test_a_column_of_0_and_1_is_a_label_whatever_it_judges(label, read):
     raw = [{"query": "q", "document": "d", label: 1}, {"query": "q", "document": "n", label: 0}]

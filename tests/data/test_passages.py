@@ -26,6 +26,25 @@ def test_tables_with_and_without_a_header(write_bytes, tmp_path):
     assert Corpus(tmp_path / "corpus.parquet").text("x") == "글"
 
 
+def test_a_word_for_a_missing_title_is_none_but_in_a_published_set(write_bytes):
+    line = {"_id": "a", "title": "nan", "text": "글"}
+    assert Corpus(write_bytes(json.dumps(line).encode(), "corpus.jsonl")).text("a") == "글"
+    assert passage_text("f:1", line, published=True) == "nan 글"
+    assert passage_text("f:1", {"title": "", "text": "None"}, published=True) == "None"
+
+
+@pytest.mark.parametrize("header", ["id\tdocument", "번호\t본문", "ID\tanything"])
+def test_a_header_without_a_text_s_name_is_no_passage(header, write_bytes):
+    path = write_bytes(f"{header}\n7\t한 글\n".encode(), "corpus.tsv")
+    with pytest.raises(DataError, match="corpus.tsv:2: the key 'text' is missing; there are "):
+        list(passage_texts(path))
+
+
+def test_blank_lines_of_a_table_without_a_header_are_nothing(write_bytes):
+    path = write_bytes("\n7\t한 글\n\n8\t두 글\n \n".encode(), "collection.tsv")
+    assert list(passage_texts(path)) == ["한 글", "두 글"] and Corpus(path).text("8") == "두 글"
+
+
 def test_texts_alone_are_read_in_the_encoding_of_the_rows(write_bytes):
     corpus = write_bytes("id,text\n1,연차는 열다섯 날입니다\n".encode("cp949"), "corpus.csv")
     assert list(passage_texts(corpus, "cp949")) == ["연차는 열다섯 날입니다"]
@@ -41,6 +60,8 @@ def test_texts_alone_are_read_in_the_encoding_of_the_rows(write_bytes):
         ([{"text": "x"}], "1: _id is missing; there are 'text'; must be _id or docid"),
         ([{"_id": "a"}], "1: the key 'text' is missing; there are '_id'"),
         ([{"_id": "a", "text": " "}], "1: text is blank, and so is the title"),
+        ([{"_id": "a", "title": "휴가", "text": "nan"}], "1: text is the word 'nan', which an export wrote for a missing value"),
+        ([{"_id": "a", "title": "NULL", "text": ""}], "1: text is blank, and so is the title"),
     ],
 )
 def test_a_faulty_corpus_is_refused_with_the_place(lines, reason, write_bytes):

@@ -50,8 +50,6 @@ BAD_ROWS = {
     "null in list": ('{"query": "q", "document": ["d", null]}', "document[1] is missing (null)"),
     "nan": ('{"query": "q", "document": NaN}', 'not JSON (NaN is not a JSON value; write null): \'{"query": "q", "document": NaN}\''),
     "blank query": ('{"query": " \\u3000", "document": "d"}', "query is blank"),
-    "blank negative": ('{"query": "q", "document": "d", "hard_negative": " "}', "hard_negative is blank"),
-    "blank in list": ('{"query": "q", "document": "d", "hard_negative": ["n", "\\t"]}', "hard_negative[1] is blank"),
     "number": ('{"query": 5, "document": "d"}', "query must be a string, this is int: '5'"),
     "false": ('{"query": "q", "document": "d", "hard_negative": false}', "hard_negative must be a string, this is bool: 'False'"),
     "object": ('{"query": "q", "document": {"txt": "d"}}', "document must be a string, this is dict: \"{'txt': 'd'}\""),
@@ -572,3 +570,19 @@ def test_an_empty_hard_negative_is_none_and_a_mark_where_files_meet_is_no_text(w
     values = [value for _, value in read_rows(write_bytes(row + b"\n\xef\xbb\xbf" + row + b"\n"))]
     assert values == [Row("q", ("d",))] * 2 and values[0].shown().endswith("0 hard negatives")
     assert Row("q", ("d",), ("n",)).shown().endswith(" 1 hard negative")
+
+
+def test_blank_hard_negatives_are_none_and_counted(write_bytes, write_parquet):
+    lists = (["", "neg"], [""], [None], ["neg", None, " \t"], " ")
+    rows = [{"query": "q", "document": "d", "hard_negative": each} for each in lists]
+    rows.append({**rows[0], "hard_negative": ["", "n", "d"], "scores": [5, 1, 2, 3]})
+    notes = []
+    found = [value for _, value in read_rows(write_bytes("\n".join(map(json.dumps, rows)).encode()), notes=notes)]
+    kept = [("neg",), (), (), ("neg",), (), ("n",)]
+    assert [value.negatives for value in found] == kept and found[-1].scores == (5, 2)
+    assert ("negatives", "6 blank hard negatives left out") in notes and found[-1].left_out == ("d",)
+    contexts = {"question": "q", "positive_ctxs": ["d"], "hard_negative_ctxs": [""], "negative_ctxs": ["n"]}
+    assert outcome(write_bytes(json.dumps(contexts).encode())) == [Row("q", ("d",), ("n",))]
+    empty = {"query": ["q"], "document": ["d"], "hard_negative": [float("nan")]}
+    assert [value for _, value in read_rows(write_parquet(empty))] == [Row("q", ("d",))]
+    assert "document[0] is blank" in str(outcome(write_bytes(json.dumps({"query": "q", "document": [""]}).encode()))[0])

@@ -6,9 +6,10 @@ from pathlib import Path
 import datasets
 import pytest
 
+from e5ft.data.formats import raw_rows
 from e5ft.data.rows import read_rows
 from e5ft.data.settings import Columns, Reading
-from e5ft.data.shards import display, find_shards, stem
+from e5ft.data.shards import display, find_shards, stem, unread
 from e5ft.errors import DataError
 
 AS_IS = Reading()
@@ -77,6 +78,23 @@ def test_splits_by_folder_and_configurations(make_files):
     assert refusal("r") == "r: 2 folders (en, ko); data.config=en, or all: 'r/**/*'"
     assert find_shards("r", Reading(config="ko", split="test")) == ("r/ko/test/a.jsonl",)
     assert refusal("r", Reading(config="en", split="test")) == "r/en: no split data.split=test; there are train: data.split=train"
+
+
+def test_what_a_folder_s_split_leaves_unread_is_said(make_files):
+    make_files("s/train_ticket_faq.jsonl", "s/test_drive_faq.jsonl", "s/val-1.jsonl", "s/val-2.jsonl", "s/README.md")
+    for asked, rest in (
+        ("train", "test_drive_faq.jsonl (data.split=test) and val-1.jsonl (data.split=validation)"),
+        ("test", "train_ticket_faq.jsonl (data.split=train) and val-1.jsonl (data.split=validation)"),
+    ):
+        notes = []
+        assert len(list(raw_rows("s", Reading(split=asked), notes))) == 1
+        assert [text.partition(", ")[2] for _, text in notes] == [
+            f"by its name of another split and not read: {rest}; all: 's/**/*'"
+        ]
+    notes = []
+    assert len(list(raw_rows("s/**/*", AS_IS, notes))) == 4 and "not read" not in notes[0][1]
+    make_files("t/a-1.jsonl", "t/a-2.jsonl", "u/train-1.jsonl", "u/train-2.jsonl")
+    assert list(unread(["t", "u"], find_shards(["t", "u"], AS_IS))) == []
 
 
 def test_an_evaluation_set_is_no_folder_of_shards(make_files):

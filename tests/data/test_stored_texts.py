@@ -15,5 +15,7 @@ def test_distinct_texts_come_in_the_order_of_the_rows_and_again(make_store):
         expected = list(dict.fromkeys(text for row in texts for text in row.positives))
         assert list(documents) == expected and len(documents) == len(expected)
         assert documents.ids.tolist() == list(map(text_id, expected))
+        first = {text: number for number, row in reversed(list(enumerate(texts))) for text in row.positives}
+        assert documents.owners.tolist() == [first[text] for text in expected]
         third = documents.every(3)
         assert list(third) == list(third) == expected[::3] and third.ids.tolist() == list(map(text_id, expected[::3]))

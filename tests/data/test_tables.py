@@ -81,6 +81,21 @@ def test_the_line_by_which_excel_names_the_separator(write_bytes):
     assert places == [":3 (row 2)", ":4 (row 3)"] and notes == ["separator ';'"]
 
 
+def test_quotes_of_a_table_with_tabs_are_text_where_each_line_is_a_row(write_bytes):
+    lines = ['q1\t"따옴표로 시작', "q2\t둘째 답", '"q3"\t끝에 따옴표"', 'q4\t"그건 아니다"라고 말했다', 'q5\t"온전한 ""인용"""']
+    texts = ['"따옴표로 시작', "둘째 답", '끝에 따옴표"', '"그건 아니다"라고 말했다', '온전한 "인용"']
+    content = "\n".join(["질문\t답변", *lines, 'q6\t"열린 채', "", "q7\t끝", 'q8\t"두\n줄"'])
+    for end in ("\n", "\r\n"):
+        found, places, notes = outcome(write_bytes(content.replace("\n", end).encode(), "faq.tsv"))
+        expected = [*texts, '"열린 채', "끝", f"두{end}줄"]
+        assert found == [Row(f"q{number}", (text,)) for number, text in enumerate(expected, 1)]
+        assert notes[0] == "quotes are text from line 2 on, where each line has the tabs of a row"
+        assert places == [f":{number}" for number in (2, 3, 4, 5, 6, 7, 9, 10)]
+    long = "질문\t답변\n" + 'q\t"열린 채\n' + "q\t답 한 줄\n" * 150_000  # more than a row may have
+    assert len(outcome(write_bytes(long.encode(), "long.tsv"))[0]) == 150_001
+    assert "so that where the next row begins is unknown" in refusal(write_bytes('질문\t답변\nq\t"열린\nq\n'.encode(), "faq.tsv"))
+
+
 def test_blank_rows_are_nothing_and_counted(write_bytes):
     content = '질문,답변\r\nq,d\r\n,\r\n , \r\n"a\r\nb",d\r\n,\r\nq,\r\n'
     found, _, notes = outcome(write_bytes(content.encode(), "faq.csv"))
@@ -151,7 +166,10 @@ def test_an_excel_file_is_read_with_its_rows_places(write_book):
 @needs_openpyxl
 def test_of_several_sheets_one_must_be_named(write_book):
     path = write_book(FAQ=[["질문", "답변"], ["q", "d"]], Old=[["질문", "답변"], ["q", "e"]])
-    assert refusal(path) == ": 2 sheets with cells (FAQ, Old); name one: data.config=FAQ"
+    assert (
+        refusal(path)
+        == ": 2 sheets with cells (FAQ, Old); name one: data.config=FAQ (of rows), or save it alone, as .xlsx or CSV UTF-8"
+    )
     assert outcome(path, Reading(config="Old"))[0] == [Row("q", ("e",))]
     with pytest.raises(DataError, match="no sheet data.config=Olt; did you mean data.config=Old"):
         outcome(path, Reading(config="Olt"))

@@ -50,6 +50,20 @@ def test_a_heading_is_a_query_with_what_stands_above_it_where_it_says_little():
     )  # 물음 is none: it has a question
 
 
+def test_a_title_or_heading_is_never_cut_out_of_a_word():
+    whole = "연차는 입사하고 한 달을 채우면 다음 달부터 하루씩 쓸 수 있습니다."
+    taken = "입사하고 한 달을 채우면 다음 달부터 하루씩 쓸 수 있습니다."
+    for text, passage in (
+        (whole, whole),
+        (f"연차: {taken}", taken),
+        (f"연차 {taken}", taken),
+        ("연차3" + taken, "연차3" + taken),
+    ):
+        for title, headings, kind in (("연차", (), "title"), (None, ("연차",), "heading")):
+            chunks = cut([Document("a.md", title, [Section(headings, [text])])], 10, 200).chunks
+            assert [query.passage for query in make_queries(chunks, [kind], 10, 1)] == [passage]
+
+
 def test_a_first_sentence_is_taken_out_of_its_chunk_for_nine_of_ten():
     queries = [query for seed in range(20) for query in of_kind("first_sentence", seed)]
     stays = [query.text in query.passage for query in queries]

@@ -9,7 +9,7 @@ from e5ft.data.text import text_id
 from e5ft.errors import DataError
 from e5ft.retrieval.copies import NearCopies
 from e5ft.retrieval.sets import load_beir
-from e5ft.synthesis.splitting import DEV, TEST, TRAIN, divide, set_apart, units, write_parts
+from e5ft.synthesis.splitting import DEV, TEST, TRAIN, divide, groups_of_rows, set_apart, units, write_parts
 from tests.synthesis.conftest import NOUNS, PLACES
 
 
@@ -34,15 +34,32 @@ def store(write_rows, tmp_path):
 def test_what_belongs_together_stays_together(store):
     parts = divide(store, 0.1, 0.2, seed=3)
     assert (len(parts.train.rows), len(parts.dev.rows), len(parts.test.rows)) == (140, 20, 40)
-    assert parts.groups <= 180 and parts.near >= 10
+    assert parts.groups <= 180 and parts.near["near_duplicate_queries"] >= 10
     three = [parts.train, parts.dev, parts.test]
     for n, part in enumerate(three):
         for other in three[n + 1 :]:
             assert not set(part.positive_ids()[0]) & set(other.positive_ids()[0])
             assert not set(part.query_ids()) & set(other.query_ids())
-            assert len(NearCopies(row.query for row in part).pairs([row.query for row in other])) == 0
+            for texts in (lambda each: [row.query for row in each], lambda each: [t for row in each for t in row.positives]):
+                assert len(NearCopies(texts(part)).pairs(texts(other))) == 0
     again, others = divide(store, 0.1, 0.2, seed=3), divide(store, 0.1, 0.2, seed=4)
     assert set(again.test.query_ids()) == set(parts.test.query_ids()) != set(others.test.query_ids())
+
+
+def test_rows_whose_documents_are_near_copies_stay_together_and_a_template_ties_none(write_rows, tmp_path):
+    rows = []
+    for n, noun in enumerate(NOUNS[:10]):
+        for m, place in enumerate(PLACES):
+            text = f"{place}에서는 {noun} 창구 {n * 31 + m * 7}번이 서류를 받으며 평일 아홉 시에 연다"
+            rows += [
+                {"query": f"{noun}{m}{each}{place}?", "document": [f"{place} {noun} 안내", text + end]}
+                for each, end in ((n, ""), (n + 50, "."))
+            ]
+            rows[-1]["document"].pop(0)
+    store = load_rows(write_rows(rows), Columns(), tmp_path / "cache")
+    groups, near = groups_of_rows(store)
+    assert near["near_duplicate_documents"] >= 200 and (groups[::2] == groups[1::2]).all()
+    assert np.bincount(groups).max() <= 8
 
 
 def test_the_folder_is_read_back(store, tmp_path):
@@ -60,6 +77,15 @@ def test_the_folder_is_read_back(store, tmp_path):
         judged = {text_id(made.queries[n]): {text_id(text_of[p]) for p in made.qrels[q]} for n, q in enumerate(made.query_ids)}
         assert judged == answers and len(made.passages) > 150  # training documents are searched, too
     assert '"more": 1' in (tmp_path / "out/split.json").read_text()
+
+
+def test_a_corpus_is_searched_with_the_documents(store, tmp_path):
+    parts = divide(store, 0.1, 0.1, seed=1)
+    copy = f"{parts.test.rows[0]['positives'][0]}."  # of an answer, which nobody judged
+    write_parts(parts, tmp_path / "out", {}, iter(["아무도 묻지 않은 글", parts.train.rows[0]["positives"][0], copy]))
+    passages = list(load_beir(tmp_path / "out/eval", "test").passages)
+    assert passages.count("아무도 묻지 않은 글") == passages.count(parts.train.rows[0]["positives"][0]) == 1
+    assert copy not in passages
 
 
 def test_shares_are_kept_and_nothing_is_cut_where_nothing_can_be():

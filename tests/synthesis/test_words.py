@@ -3,15 +3,19 @@
 import shlex
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from e5ft.data.settings import Columns
+from e5ft.data.store import load_rows
 from e5ft.synthesis.chunks import cut
 from e5ft.synthesis.documents import Left
 from e5ft.synthesis.making import make
 from e5ft.synthesis.queries import KINDS, make_queries
 from e5ft.synthesis.sifting import searching
-from e5ft.synthesis.words import closing, next_command, opening, record
-from tests.synthesis.conftest import make_documents
+from e5ft.synthesis.splitting import Parts
+from e5ft.synthesis.words import closing, next_command, opening, record, split_closing
+from tests.synthesis.conftest import NOUNS, PLACES, make_documents
 
 
 @pytest.mark.parametrize(
@@ -48,3 +52,16 @@ def test_what_is_printed_and_recorded():
         "of other kinds": {".docx": 2},
     }
     assert sum(kept["rows"].values()) == sum(kind["kept"] for kind in kept["kinds"].values())
+
+
+def test_whether_a_split_decides_anything_goes_by_its_different_queries(write_rows, tmp_path):
+    rows = [
+        {"query": f"{noun} 서류는 어디에 내나요?", "document": f"{place} {noun} 창구"} for noun in NOUNS[:12] for place in PLACES
+    ]
+    for asked, is_few in ((rows, True), ([{**row, "query": f"{row['document']} {row['query']}"} for row in rows], False)):
+        store = load_rows(write_rows(asked), Columns(), tmp_path / "cache")
+        parts = [store.select(np.arange(start, start + 80)) for start in (0, 80, 160)]
+        text = split_closing(Parts(*parts, groups=1, near={"near_duplicate_queries": 0, "near_duplicate_documents": 0}), "out")
+        assert ("fewer than 30 dev or test queries" in text) == is_few
+        queries = 4 if is_few else 80
+        assert f"80 rows to train on, 80 dev ({queries} different queries), 80 test ({queries} different queries)" in text

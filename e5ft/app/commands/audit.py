@@ -36,7 +36,7 @@ def audit(settings: AuditSettings) -> None:
     encoder = _encoder(settings)
     found = audited(
         rows,
-        left_out(stores, read, Path(settings.cache_dir)),
+        left_out(stores, read, Path(settings.cache_dir), len(rows), settings.seed),
         sets=_sets(data_plan, settings),
         queries=settings.queries,
         seed=settings.seed,

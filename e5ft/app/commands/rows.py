@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from e5ft.app.commands.data import load_file
+from e5ft.app.commands.data import corpus_texts, load_file
 from e5ft.app.runs.folder import current_job
 from e5ft.app.runs.script import device_of
 from e5ft.app.settings.build import plain
@@ -54,7 +54,8 @@ def split(settings: SplitSettings) -> None:
     [source] = row_files(settings)
     store = load_file(source, settings).limited(asked.max_train_rows, settings.seed)
     parts = splitting.divide(store, asked.dev_share, settings.test_share, settings.seed)
-    splitting.write_parts(parts, output, {"read": store.read, "rejected": store.rejected, "settings": plain(settings)})
+    record = {"read": store.read, "rejected": store.rejected, "settings": plain(settings)}
+    splitting.write_parts(parts, output, record, corpus_texts(settings) or ())
     say(words.split_closing(parts, relative(output)))
 
 

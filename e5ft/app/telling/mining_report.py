@@ -136,8 +136,8 @@ def next_command(settings: Any, plan: DataPlan, output: Path, dev_file: Path | s
     said = {"train_file": relative(output), "dev_file": None if dev_file is None else str(dev_file)}
     if plan.evaluation is not None:
         said["eval_dir"] = settings.data.eval_dir or relative(Path(str(plan.evaluation.folder)))
-    else:  # then train.py ranks the dev rows among these, too
-        said["corpus_file"] = settings.data.corpus_file
+    elif settings.data.corpus_file is not None:  # then train.py ranks the dev rows among these, too
+        said |= {"corpus_file": settings.data.corpus_file, "encoding": settings.data.encoding}
     for name in _KEPT:
         value = getattr(settings.data, name)
         given = list(value) or None if isinstance(value, tuple) else value

@@ -43,6 +43,14 @@ def test_a_model_counts_tokens_and_doubts(composed, trained, write_rows, capsys)
     assert "  tokens      documents: " in capsys.readouterr().out
 
 
+def test_of_a_choice_of_rows_the_share_of_unreadable_ones_is_the_file_s(composed, write_rows, capsys):
+    rows = [{"query": f"{n}번 다리는 언제 열렸나요?", "document": f"{n}번 다리는 {n}년 봄에" * (n % 5 > 0)} for n in range(500)]
+    audit(composed("audit", f"data.train_file={write_rows(rows)}", "name=a", "data.max_train_rows=50"))
+    record = json.loads(Path("outputs/audit/a/audit.json").read_text(encoding="utf-8"))
+    assert record["rows"] == 50 and record["unreadable"] == 12 and 0.19 < record["faults"]["unreadable"]["share"] < 0.21
+    assert "in 12 of 62 rows (19.4%)" in capsys.readouterr().out
+
+
 def test_a_clean_copy_replaces_nothing(composed, write_rows):
     path = write_rows(ROWS)
     with pytest.raises(ConfigurationError, match="^write=.*rows.jsonl.: is there already; name a new file"):

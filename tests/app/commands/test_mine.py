@@ -1,5 +1,6 @@
 """mine.py as a job, on a small hand-made set with a saved model: its files, its sources of rows, its refusals."""
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -188,6 +189,18 @@ def test_the_next_command_ranks_the_dev_rows_among_the_same_corpus(job, write_ro
         settings = composed("train", *map(quoted, shlex.split(command.removeprefix("next "))[2:]))
         assert (settings.data.corpus_file == corpus) == kept
         assert len(load_training_data(plan(settings), settings).test.passages) > 20 or not kept
+
+
+def test_a_corpus_keeps_its_encoding_in_the_next_command_and_between_rounds(job, composed, tmp_path, capsys):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_bytes("".join(f'{{"text": "낱말 {word}"}}\n' for word in WORDS[:30]).encode("cp949"))
+    job("sources=[bm25]", f"data.corpus_file={corpus}", "data.encoding=cp949")
+    *_, command = capsys.readouterr().out.splitlines()
+    settings = composed("train", *map(quoted, shlex.split(command.removeprefix("next "))[2:]))
+    for data in (settings.data, settings.data.with_standard_rows(settings.data.train_file, None)):
+        given = dataclasses.replace(settings, data=data)
+        loaded = load_training_data(plan(given), given)
+        assert f"낱말 {WORDS[29]}" in list(loaded.test.passages)
 
 
 def test_the_sample_s_set_and_a_changed_dev_share_are_named(job, capsys):

@@ -105,6 +105,16 @@ def test_a_split_is_made_again_and_never_replaced_by_another(composed, capsys):
         split(composed("split", *given, "seed=1"))
 
 
+def test_rows_that_name_passages_by_id_are_searched_for_in_the_whole_corpus(composed, tmp_path):
+    passages = [{"_id": str(n), "text": f"{n}번 창구에서는 {n * n}가지 서류를 받는다"} for n in range(200)]
+    asked = [{"query": f"서류 {n * n}가지는 어디서?", "document_id": str(n)} for n in range(40)]
+    for name, lines in (("corpus", passages), ("asked", asked)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    split(composed("split", "data.train_file=asked.jsonl", "data.corpus_file=corpus.jsonl", "output_dir=out", "test_share=0.2"))
+    searched = [json.loads(line)["text"] for line in Path("out/eval/corpus.jsonl").read_text().splitlines()]
+    assert set(searched) == {passage["text"] for passage in passages}
+
+
 @pytest.mark.parametrize(
     ("verb", "overrides", "message"),
     [
@@ -122,6 +132,15 @@ def test_a_split_is_made_again_and_never_replaced_by_another(composed, capsys):
             "^data=mix: must be one file; split each source by itself: data.train_file=FILE$",
         ),
         ("split", ["data.train_file=x", "seed=-1"], "^seed=-1"),
+        (
+            "split",
+            ["data.train_file=x", "data.dev_file=y"],
+            "^data.dev_file='y': must not be set: data.train_file is divided, and",
+        ),
+        ("split", ["data.train_file=x", "data.keep_dir=[six_languages]"], "^data.keep_dir=.* must not be set"),
+        ("rows", ["data.corpus_file=.", "data.eval_dir=y"], "^data.eval_dir='y': must not be set: rows are made of"),
+        ("rows", ["data.corpus_file=.", "data.train_file=y"], "^data.train_file='y': must not be set"),
+        ("rows", ["data.corpus_file=.", "data.columns.document=y"], "^data.columns=.* must not be set"),
         ("split", ["data.train_file=x", "+model.path=x"], "model"),
     ],
 )
