@@ -111,7 +111,7 @@ class Probe:
             return self.vector
         if name in self.mistakes:
             return self.mistakes[name]
-        if self.kind == PLAIN and not self.mistakes or POOLING in name:
+        if self.kind == PLAIN and not self.mistakes or POOLING in name or OTHER_BEFORE in name:
             return None
         return self.after(without_last(name))  # the last of them changes nothing here
 

@@ -79,7 +79,11 @@ def test_a_server_with_one_prompt_for_all_and_a_client_that_sends_prefixes(golde
     """Queries have their prefix twice, passages the queries' before their own."""
     plain = [probe for probe in golden.probes if probe.kind == "plain"]
     both = {"prefix_twice": turned(0, 1, 0.4), "other_prefix_before": turned(0, 2, 0.4), "other_prefix": turned(0, 3, 0.4)}
-    probes = tuple(dataclasses.replace(probe, mistakes=both) for probe in plain)
+    probes = [dataclasses.replace(probe, mistakes=both) for probe in plain]
+    probes.append(
+        Probe("nfd", "passage", "nfd", turned(0, 1, 0), {"nfd": turned(0, 4, 0.8)})
+    )  # the last is stored of plain ones alone
+    probes = tuple(probes)
     faults = report(dataclasses.replace(golden, probes=probes), lambda probe: (1 if probe.role == "query" else 2, 0.4))
     assert sorted(faults) == [
         "prefix twice in passages: must be 'p: ' once; the server adds 'q: ' by itself",
