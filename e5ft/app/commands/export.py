@@ -123,6 +123,8 @@ def kept(settings: ExportSettings, encoder: Encoder) -> tuple[str | None, dict[s
     if centre is not None:
         lost, anew = [*lost, CENTRE_FILE], f"; data.corpus_file=FILE makes a new {CENTRE_FILE}"
         card = card and card.replace(BINARY_CARD, "")
+    if card and settings.trim.asked and trimming.FILE in records:  # trimmed again
+        card = card.replace(trimming.card_section(records[trimming.FILE]), "")
     if lost:
         say(header_line("left out", f"{', '.join(lost)}: of the vectors before {why or 'trimming'}{anew}"))
     return card, records

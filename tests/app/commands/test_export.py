@@ -269,6 +269,9 @@ def test_a_merger_is_trimmed_and_the_trimmed_model_trains_on(models, composed, t
     assert "merged, alpha 0.5" in record["model"] and read_json(tmp_path / "cut/merge.json")["alpha"] == 0.5
     assert "## Trimmed vocabulary" in (tmp_path / "cut/README.md").read_text()
     assert f"trimmed: {record['pieces']:,} of 8,000 pieces are kept" in capsys.readouterr().out
+    export(composed("export", f"model.path={tmp_path / 'cut'}", "trim.languages=[ko]", f"output_dir={tmp_path / 'twice'}"))
+    card = (tmp_path / "twice/README.md").read_text()  # of the second time alone
+    assert card.count("## Trimmed vocabulary") == 1 and f"of the {record['pieces']:,} pieces" in card
     with pytest.raises(ConfigurationError, match="is trimmed to"):
         export(composed("export", f"model.path={tmp_path / 'cut'}", f"merge.base={base}", f"output_dir={tmp_path / 'no'}"))
     _, further = trained("model=folder", f"model.path={tmp_path / 'cut'}", "training.max_steps=2", "evaluation.bm25=null",
