@@ -174,7 +174,7 @@ def choose(study: Study) -> Recipe:
 def explore(study: Study, recipe: Recipe) -> None:
     """Sizes, merging and soup of the chosen recipe."""
     print("\nsizes, merging, soup", flush=True)
-    for size in SIZES:
+    for size in (recipe.rows, *SIZES):
         sized = replace(recipe, rows=size)
         study.choose(sized.name, study.train(sized))
     for alpha in ALPHAS:
