@@ -42,7 +42,7 @@ def merge(base: Encoder, tuned: Encoder, alpha: float, *, spherical: bool = Fals
     Shoemake 1985, Animating rotation with quaternion curves (slerp).
     """
     check_mergeable(base, tuned, names)
-    merged = copy.deepcopy(tuned).eval()
+    merged = _copied(tuned)
     ours, theirs = _tensors(merged), _tensors(base)
     with torch.no_grad():
         for name, tensor in ours.items():  # the tensors of a state dict share their memory with the module
@@ -60,7 +60,7 @@ def plain(tuned: Encoder, base: Encoder) -> Encoder:
     Returns:
         A new encoder on the base's device, in eval mode.
     """
-    made = copy.deepcopy(base).eval()
+    made = _copied(base)
     made.backbone.load_state_dict(merged_state(tuned) or tuned.backbone.state_dict())
     return made
 
@@ -118,6 +118,11 @@ def check_mergeable(base: Encoder, tuned: Encoder, names: tuple[str, str] = _TWO
             if ours[key] != theirs[key]:
                 values = (_short(ours[key]), _short(theirs[key]))
                 raise _different(f"{what} {key} is {values[0]} in {names[0]}, {values[1]} in {names[1]}", names)
+
+
+def _copied(encoder: Encoder) -> Encoder:
+    """A copy in eval mode with the same tokenizer: a copy of that has other scores of its pieces, in the last digit."""
+    return copy.deepcopy(encoder, {id(encoder.tokenizer): encoder.tokenizer}).eval()
 
 
 def _between(base: torch.Tensor, tuned: torch.Tensor, alpha: float, spherical: bool) -> torch.Tensor:

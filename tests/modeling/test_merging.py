@@ -2,11 +2,14 @@
 
 import copy
 import gc
+import json
 import weakref
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
@@ -220,6 +223,18 @@ def test_a_soup_is_the_mean(count):
         values = np.stack([part[name].numpy().astype(np.float64) for part in parts])
         bound = count / 2 * np.spacing(np.abs(values).max(axis=0).astype(np.float32))
         assert (np.abs(tensor.numpy() - values.mean(axis=0)) <= bound).all(), name
+
+
+def test_three_models_with_pieces_that_have_scores_are_one_soup():
+    """As multilingual-E5's: copying such a tokenizer changes scores in their last digit (-7.4715776443481445)."""
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("k", -7.4715776443481445), ("w", -7.7206902503967285)]
+    members = [make_encoder(seed=seed) for seed in range(3)]
+    for member in members:
+        unigram = Tokenizer(models.Unigram(pieces, unk_id=3))
+        member.tokenizer = PreTrainedTokenizerFast(tokenizer_object=unigram, unk_token="<unk>", pad_token="<pad>")
+        member.tokenizer.backend_tokenizer.model = models.Unigram(pieces, unk_id=3)  # exact again, as a loaded one's are
+    made = soup(named(*members))
+    assert json.loads(made.tokenizer.backend_tokenizer.to_str())["model"]["vocab"][4] == ["k", -7.4715776443481445]
 
 
 def test_what_all_members_share_stays_bit_for_bit():
