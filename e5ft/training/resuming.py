@@ -123,6 +123,7 @@ class ResumableTrainer(TrainerInternals):
         if self._resumed is None:
             return
         self._log_sums, self._resumed = LogSums.load(self._resumed, self.args.process_index), None
+        self._name_best()  # Trainer forgets one that is not where it was, and the run may have been moved
         self.log_state = self._log_sums.loss, self._log_sums.logged
         stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
         for stopper in stoppers:
@@ -167,8 +168,7 @@ class ResumableTrainer(TrainerInternals):
         if self._saved == step:  # at the end of an epoch Trainer asks twice
             return
         self.store_flos()
-        best = checkpoint.path_of(run, self.state.best_global_step) if self.state.best_global_step else None
-        self.state.best_model_checkpoint = None if best is None else str(best)
+        best = self._name_best()
         self.saving = True
         try:
             self._write_checkpoint(run, step)
@@ -177,6 +177,13 @@ class ResumableTrainer(TrainerInternals):
         self._saved = step
         if self.args.should_save:
             checkpoint.rotate(run, self.args.save_total_limit, best)
+
+    def _name_best(self) -> Path | None:
+        """Put the best step's checkpoint, in the run's folder as it is now, into the state; return it."""
+        step = self.state.best_global_step
+        best = checkpoint.path_of(Path(self.args.output_dir), step) if step else None
+        self.state.best_model_checkpoint = None if best is None else str(best)
+        return best
 
     def _write_checkpoint(self, run: Path, step: int) -> None:
         with contextlib.ExitStack() as stack:
@@ -225,7 +232,7 @@ class ResumableTrainer(TrainerInternals):
         Raises:
             StorageError: it is damaged.
         """
-        best = Path(self.args.output_dir) / Path(self.state.best_model_checkpoint).name  # the run may have been moved
+        best = Path(self.state.best_model_checkpoint)
         reason = check_manifest(best)
         if reason is not None:
             raise StorageError(

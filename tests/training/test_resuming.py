@@ -153,3 +153,13 @@ def test_early_stopping_counts_on_after_a_resume(rows_file, tmp_path, step):
     )
     assert whole.state.global_step == resumed.state.global_step == 2
     assert torch.equal(weights_of(resumed), weights_of(whole))
+
+
+def test_a_run_that_was_moved_ends_with_the_best_weights(rows_file, tmp_path):
+    """Killed after its last step, before its end: resumed at another place it makes no further step."""
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    whole = evaluated(rows_file, first, [0.1, 0.9, 0.3, 0.2])
+    first.rename(moved)
+    resumed = evaluated(rows_file, moved, [], checkpoint="checkpoint-3", eval_on_start=False)
+    assert resumed.is_over and resumed.state.best_global_step == 1
+    assert torch.equal(weights_of(resumed), weights_of(whole))
