@@ -179,8 +179,11 @@ class ResumableTrainer(TrainerInternals):
             checkpoint.rotate(run, self.args.save_total_limit, best)
 
     def _name_best(self) -> Path | None:
-        """Put the best step's checkpoint, in the run's folder as it is now, into the state; return it."""
-        step = self.state.best_global_step
+        """Put the best step's checkpoint, in the run's folder as it is now, into the state; return it.
+
+        None where the run ends with its last weights: only `load_best_model_at_end` sees to it that the best step is saved.
+        """
+        step = self.state.best_global_step if self.args.load_best_model_at_end else None
         best = checkpoint.path_of(Path(self.args.output_dir), step) if step else None
         self.state.best_model_checkpoint = None if best is None else str(best)
         return best
