@@ -34,6 +34,7 @@ class ResumableTrainer(TrainerInternals):
 
     Attributes:
         saving: whether a checkpoint is being written.
+        save_total_limit: how many checkpoints may stay; None keeps all.
         definition: what makes the training what it is, as plain values; every checkpoint's manifest has it.
     """
 
@@ -47,6 +48,8 @@ class ResumableTrainer(TrainerInternals):
         self.is_over = False  # whether it was resumed from the last step
         self._saved: int | None = None  # the last step of which this process wrote a checkpoint
         self._unsharded: UnshardedCopy | None = None  # where the model is sharded
+        # Kept from Trainer, which with a limit of 1 removes all but the best at its end, the one just saved on a signal too.
+        self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
         self.args.restore_callback_states_from_checkpoint = False  # it would restore "stop now" of a stopped run, too
         self.add_callback(_Events(self))
 
@@ -176,7 +179,7 @@ class ResumableTrainer(TrainerInternals):
             self.saving = False
         self._saved = step
         if self.args.should_save:
-            checkpoint.rotate(run, self.args.save_total_limit, best)
+            checkpoint.rotate(run, self.save_total_limit, best)
 
     def _name_best(self) -> Path | None:
         """Put the best step's checkpoint, in the run's folder as it is now, into the state; return it.

@@ -173,3 +173,9 @@ def test_a_run_that_ends_with_its_last_weights_needs_no_best_checkpoint(rows_fil
     trainer = evaluated(rows_file, tmp_path, [0.1, 0.9, 0.3, 0.2, 0.1], **options)
     assert trainer.state.best_global_step == 1 and trainer.state.best_model_checkpoint is None
     assert checkpoint.newest(tmp_path) == (tmp_path / "checkpoint-4", [])
+
+
+def test_with_a_limit_of_one_the_newest_stays_beside_the_best(rows_file, tmp_path):
+    trainer = evaluated(rows_file, tmp_path, [0.1, 0.9, 0.3, 0.2], save_total_limit=1)
+    assert [path.name for path in checkpoint.visible(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
+    assert trainer.save_total_limit == 1
