@@ -27,13 +27,20 @@ def add_adapters(encoder: Encoder, settings: LoraSettings, seed: int) -> None:
         seed: of A's random numbers.
 
     Raises:
-        ConfigurationError: peft is not installed, or no layer has a name that was asked for.
+        ConfigurationError: peft is not installed, or no linear layer has one of the names.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ConfigurationError("model.lora.rank: needs peft (pip install peft); null trains all weights") from error
     names = settings.target_modules
+    linear = [name for name, module in encoder.backbone.named_modules() if isinstance(module, torch.nn.Linear)]
+    unknown = [] if isinstance(names, str) else [n for n in names if not any(f".{layer}".endswith(f".{n}") for layer in linear)]
+    if unknown:  # peft would adapt the others, and say nothing
+        raise ConfigurationError(
+            f"model.lora.target_modules={list(names)}: no {', '.join(unknown)} in this model, whose linear layers are "
+            f"{', '.join(sorted({name.rpartition('.')[2] for name in linear}))}"
+        )
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -44,13 +51,7 @@ def add_adapters(encoder: Encoder, settings: LoraSettings, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder.to("cpu")  # A is drawn where the layer is: the same numbers on every device
-        try:
-            inject_adapter_in_model(config, encoder.backbone)
-        except ValueError as error:
-            linear = {name.rpartition(".")[2] for name, m in encoder.backbone.named_modules() if isinstance(m, torch.nn.Linear)}
-            raise ConfigurationError(
-                f"model.lora.target_modules={names!r}: {error}. This model's linear layers: {', '.join(sorted(linear))}"
-            ) from error
+        inject_adapter_in_model(config, encoder.backbone)
     encoder.to(device)
 
 

@@ -24,7 +24,7 @@ class LogSums:
 
     logged: int = 0
     loss: float = 0.0
-    sums: dict[str, tuple[torch.Tensor | float, int]] = dataclasses.field(default_factory=dict)
+    sums: dict[str, tuple[torch.Tensor | float, float]] = dataclasses.field(default_factory=dict)
     skipped: int = 0
     skipped_in_a_row: int = 0
     without_negatives: int = 0
@@ -61,8 +61,10 @@ class LogSums:
             parts = [read_json(folder / f"progress_{rank}.json")]
         for part in parts:
             part["sums"] = part.pop("noted", part.get("sums"))  # the former name of the key
-        means = {
-            name: (sum(part["sums"][name][0] for part in parts) / len(parts), count)
-            for name, (_, count) in parts[0]["sums"].items()
-        }
+        means = {}
+        for name in {
+            name: None for part in parts for name in part["sums"]
+        }:  # a process whose rows had no hard negative lacks some
+            known = [part["sums"][name] for part in parts if name in part["sums"]]
+            means[name] = tuple(sum(column) / len(known) for column in zip(*known, strict=True))
         return cls(**{**parts[0], "loss": sum(part["loss"] for part in parts) / len(parts), "sums": means})

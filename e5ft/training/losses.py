@@ -88,7 +88,8 @@ class InfoNCE(nn.Module):
                 check_value(value, number(above=-2, most=2), name)
                 if false_negatives == "none":
                     raise ConfigurationError(f"{name}={value!r}: has no effect without loss.false_negatives=margin or guide")
-        self.temperature, self.blocks, self.chunk_size = float(temperature), tuple(blocks), chunk_size
+        self.temperature, self.chunk_size = float(temperature), chunk_size
+        self.blocks = tuple(name for name in BLOCKS if name in blocks)  # tiles.py takes the first for the one with hard negatives
         self.false_negatives, self.mask_hard = false_negatives, mask_hard
         self.margin = MARGINS[false_negatives] if margin is None else float(margin)
         self.hard_margin = self.margin if hard_margin is None else float(hard_margin)

@@ -34,6 +34,7 @@ class ResumableTrainer(TrainerInternals):
 
     Attributes:
         saving: whether a checkpoint is being written.
+        save_total_limit: how many checkpoints may stay; None keeps all.
         definition: what makes the training what it is, as plain values; every checkpoint's manifest has it.
     """
 
@@ -47,6 +48,8 @@ class ResumableTrainer(TrainerInternals):
         self.is_over = False  # whether it was resumed from the last step
         self._saved: int | None = None  # the last step of which this process wrote a checkpoint
         self._unsharded: UnshardedCopy | None = None  # where the model is sharded
+        # Kept from Trainer, which with a limit of 1 removes all but the best at its end, the one just saved on a signal too.
+        self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
         self.args.restore_callback_states_from_checkpoint = False  # it would restore "stop now" of a stopped run, too
         self.add_callback(_Events(self))
 
@@ -123,6 +126,7 @@ class ResumableTrainer(TrainerInternals):
         if self._resumed is None:
             return
         self._log_sums, self._resumed = LogSums.load(self._resumed, self.args.process_index), None
+        self._name_best()  # Trainer forgets one that is not where it was, and the run may have been moved
         self.log_state = self._log_sums.loss, self._log_sums.logged
         stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
         for stopper in stoppers:
@@ -167,8 +171,7 @@ class ResumableTrainer(TrainerInternals):
         if self._saved == step:  # at the end of an epoch Trainer asks twice
             return
         self.store_flos()
-        best = checkpoint.path_of(run, self.state.best_global_step) if self.state.best_global_step else None
-        self.state.best_model_checkpoint = None if best is None else str(best)
+        best = self._name_best()
         self.saving = True
         try:
             self._write_checkpoint(run, step)
@@ -176,7 +179,17 @@ class ResumableTrainer(TrainerInternals):
             self.saving = False
         self._saved = step
         if self.args.should_save:
-            checkpoint.rotate(run, self.args.save_total_limit, best)
+            checkpoint.rotate(run, self.save_total_limit, best)
+
+    def _name_best(self) -> Path | None:
+        """Put the best step's checkpoint, in the run's folder as it is now, into the state; return it.
+
+        None where the run ends with its last weights: only `load_best_model_at_end` sees to it that the best step is saved.
+        """
+        step = self.state.best_global_step if self.args.load_best_model_at_end else None
+        best = checkpoint.path_of(Path(self.args.output_dir), step) if step else None
+        self.state.best_model_checkpoint = None if best is None else str(best)
+        return best
 
     def _write_checkpoint(self, run: Path, step: int) -> None:
         with contextlib.ExitStack() as stack:
@@ -225,7 +238,7 @@ class ResumableTrainer(TrainerInternals):
         Raises:
             StorageError: it is damaged.
         """
-        best = Path(self.args.output_dir) / Path(self.state.best_model_checkpoint).name  # the run may have been moved
+        best = Path(self.state.best_model_checkpoint)
         reason = check_manifest(best)
         if reason is not None:
             raise StorageError(

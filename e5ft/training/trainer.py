@@ -135,9 +135,13 @@ class ContrastiveTrainer(ResumableTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         """As Trainer's, and tried for the last step, where some schedules divide by the steps after warm-up.
 
+        One that follows the score takes its direction from `greater_is_better`.
+
         Raises:
             ConfigurationError: warm-up takes every step.
         """
+        if self.args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy") and self.args.greater_is_better:
+            self.args.lr_scheduler_kwargs = {"mode": "max", **(self.args.lr_scheduler_kwargs or {})}  # its own default is min
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         try:
             for rate in getattr(scheduler, "lr_lambdas", ()):

@@ -150,9 +150,12 @@ def test_values_out_of_range_are_refused(values, words):
         LoraSettings(**values)
 
 
-def test_layers_that_the_model_lacks_are_refused():
-    with pytest.raises(ConfigurationError, match="model.lora.target_modules=.*q_proj.*linear layers: dense, key, query, value"):
-        add_adapters(make_encoder(), LoraSettings(rank=4, target_modules=("q_proj",)), seed=0)
+@pytest.mark.parametrize("names", [("q_proj",), ("query", "q_proj"), ("uery", "q_proj")])
+def test_layers_that_the_model_lacks_are_refused(names):
+    with pytest.raises(
+        ConfigurationError, match="model.lora.target_modules=.*no .*q_proj in .*layers are dense, key, query, value"
+    ):
+        add_adapters(make_encoder(), LoraSettings(rank=4, target_modules=names), seed=0)
 
 
 @pytest.mark.parametrize("names", ["all-linear", ("query", "dense")])

@@ -69,8 +69,8 @@ def evaluated(rows_file, folder, scores, checkpoint=None, **arguments):
         metric_for_best_model="ndcg@10", eval_on_start=True,
     )  # fmt: skip
     trainer = make_trainer(
-        rows_file, folder, batch=4, accumulation=2, steps=3, evaluator=lambda encoder: {"ndcg@10": next(scores)},
-        **{**fixed, **arguments},
+        rows_file, folder, batch=4, accumulation=2, evaluator=lambda encoder: {"ndcg@10": next(scores)},
+        **{"steps": 3, **fixed, **arguments},
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(folder / checkpoint))
     return trainer

@@ -231,6 +231,16 @@ def test_rows_whose_negatives_are_all_masked_are_known(blocks, monkeypatch):
         assert loss.statistics[WITH_NEGATIVES] == kept and (value > 0) == (kept > 0)
 
 
+@pytest.mark.parametrize("margins", [(0.1, 2.0), (2.0, -1.9)])
+def test_the_order_of_blocks_changes_nothing(margins):
+    rows, text_ids = random_rows(3)
+    step, embeddings = make_step(rows, text_ids), vectors(len(text_ids))
+    names = ("query_query", "query_passage", "passage_query")
+    losses = [InfoNCE(0.3, n, false_negatives="margin", margin=margins[0], hard_margin=margins[1]) for n in (names, names[::-1])]
+    first, second = (value_and_gradient(lambda e, loss=loss: loss(e, step), embeddings) for loss in losses)
+    assert first[0] == second[0] and torch.equal(first[1], second[1])
+
+
 @pytest.mark.parametrize(("loss", "field", "values"), [
     (InfoNCE, "temperature", [0, -0.1, 1e-300, 1e300, 10**400, math.nan, math.inf, True, "0.05", None]),
     (partial(InfoNCE, 0.1), "chunk_size", [0, -1, 2.5, "8", None, True]),

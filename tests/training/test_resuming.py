@@ -7,6 +7,7 @@ import torch
 from transformers import EarlyStoppingCallback
 
 from e5ft.errors import ConfigurationError, NonFiniteError
+from e5ft.training import checkpoint
 from tests.training.conftest import evaluated, losses_of, make_trainer, norms_of, weights_of
 
 
@@ -153,3 +154,28 @@ def test_early_stopping_counts_on_after_a_resume(rows_file, tmp_path, step):
     )
     assert whole.state.global_step == resumed.state.global_step == 2
     assert torch.equal(weights_of(resumed), weights_of(whole))
+
+
+def test_a_run_that_was_moved_ends_with_the_best_weights(rows_file, tmp_path):
+    """Killed after its last step, before its end: resumed at another place it makes no further step."""
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    whole = evaluated(rows_file, first, [0.1, 0.9, 0.3, 0.2])
+    first.rename(moved)
+    resumed = evaluated(rows_file, moved, [], checkpoint="checkpoint-3", eval_on_start=False)
+    assert resumed.is_over and resumed.state.best_global_step == 1
+    assert torch.equal(weights_of(resumed), weights_of(whole))
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_a_run_that_ends_with_its_last_weights_needs_no_best_checkpoint(rows_file, tmp_path, limit):
+    """Step 1 is the best and is not saved."""
+    options = dict(load_best_model_at_end=False, greater_is_better=True, save_steps=2, save_total_limit=limit, steps=4)
+    trainer = evaluated(rows_file, tmp_path, [0.1, 0.9, 0.3, 0.2, 0.1], **options)
+    assert trainer.state.best_global_step == 1 and trainer.state.best_model_checkpoint is None
+    assert checkpoint.newest(tmp_path) == (tmp_path / "checkpoint-4", [])
+
+
+def test_with_a_limit_of_one_the_newest_stays_beside_the_best(rows_file, tmp_path):
+    trainer = evaluated(rows_file, tmp_path, [0.1, 0.9, 0.3, 0.2], save_total_limit=1)
+    assert [path.name for path in checkpoint.visible(tmp_path)] == ["checkpoint-1", "checkpoint-3"]
+    assert trainer.save_total_limit == 1

@@ -82,6 +82,14 @@ def test_the_best_checkpoint_beats_the_base_and_is_loaded(rows_file, tmp_path, s
     assert all(torch.equal(tensor, saved[name]) for name, tensor in trainer.model.backbone.state_dict().items())
 
 
+@pytest.mark.parametrize(("scores", "lowered"), [([0.1, 0.2, 0.3, 0.4], False), ([0.4, 0.3, 0.2, 0.1], True)])
+def test_a_rate_that_follows_the_score_falls_where_the_score_does(rows_file, tmp_path, scores, lowered):
+    schedule = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0}}
+    trainer = evaluated(rows_file, tmp_path, scores, **schedule)
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert (rates[-1] < rates[0]) == lowered
+
+
 def test_a_score_that_nobody_measures_is_refused(rows_file, tmp_path):
     with pytest.raises(ConfigurationError, match="metric_for_best_model=mrr.*ndcg@10"):
         trainer = make_trainer(

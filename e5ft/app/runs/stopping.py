@@ -95,6 +95,11 @@ class StopAtStepEnd(TrainerCallback):
         if self._anyone():
             control.should_save = control.should_training_stop = True
 
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Called by Trainer after the last step, too: under training.save_strategy=best an evaluation took the request back."""
+        if self.stopped is not None:
+            control.should_save = True
+
     def on_save(self, args, state, control, **kwargs):
         """Called by Trainer after a checkpoint was written: a signal that came meanwhile needs no further step."""
         if self._anyone():

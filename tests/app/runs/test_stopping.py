@@ -62,6 +62,22 @@ def test_a_signal_amid_a_save_stops_without_another_step(number):
         assert stop.stopped == (number and number.name)
 
 
+def test_a_step_that_is_no_new_best_is_saved_when_a_signal_stops_it(trained, tmp_path, monkeypatch):
+    """training.save_strategy=best; the signal comes within step 2, whose evaluation is worse than the first."""
+    plain, scores = ContrastiveTrainer.compute_loss, iter([0.1, 0.9, 0.3])
+
+    def compute_loss(self, *args, **kwargs):
+        if self.state.global_step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(ContrastiveTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr("e5ft.app.commands.train.evaluator", lambda *_: lambda encoder: {"ndcg@10": next(scores)})
+    with pytest.raises(TerminatedError, match="at step 2, after saving"):
+        trained(*SETTINGS, "training.save_strategy=best", run_dir="outputs/stopped")
+    assert (tmp_path / "outputs/stopped/checkpoint-2").is_dir()
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_outside_training_a_signal_ends_the_job_with_a_status(number):
     before = signal.getsignal(number)
