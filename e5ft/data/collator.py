@@ -19,8 +19,8 @@ from e5ft.data.store import PLACE, RowStore, TokenStore
 class Vectors(Protocol):
     """Vectors of another model, by identity (`e5ft.retrieval.guide.Guide` is one)."""
 
-    def of(self, role: str, ids: np.ndarray) -> np.ndarray:
-        """Return (n, D') float32 vectors of the texts with these identities; role is "query" or "passage"."""
+    def of(self, role: str, ids: np.ndarray, source: int = 0) -> np.ndarray:
+        """Return (n, D') float32 vectors of a source's texts with these identities; role is "query" or "passage"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,14 +235,14 @@ def _teacher(examples: Sequence[tuple[int, Example]]) -> dict[str, np.ndarray]:
 
 def _side(order: Sequence[tuple[str, int, int]], text_id: np.ndarray, vectors: Mapping[str, Vectors]) -> dict[str, np.ndarray]:
     """Return every text's vector of each other model."""
-    is_query = np.array([role == "query" for role, _, _ in order])
-    side = {}
-    for name, table in vectors.items():
-        queries = table.of("query", text_id[is_query])  # (queries, D')
-        side[name] = np.empty((len(order), queries.shape[1]), dtype=np.float32)  # (N, D')
-        side[name][is_query] = queries
-        side[name][~is_query] = table.of("passage", text_id[~is_query])
-    return side
+    places: dict[tuple[str, int], list[int]] = {}
+    for place, (role, _, source) in enumerate(order):
+        places.setdefault((role, source), []).append(place)
+    back = np.argsort(np.concatenate(list(places.values())))
+    return {
+        name: np.concatenate([table.of(role, text_id[at], source) for (role, source), at in places.items()])[back]  # (N, D')
+        for name, table in vectors.items()
+    }
 
 
 def _array(values: Iterable[int]) -> np.ndarray:

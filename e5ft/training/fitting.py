@@ -236,9 +236,10 @@ class _Constant:
     """Stands in for another model's vectors of identities that it does not know."""
 
     def __init__(self, rows: TrainingRows, name: str):
-        self.like = rows.vectors[name].of("query", np.array([rows.ids[0]["query_id"]]))  # (1, D')
+        first = rows.ids[0]
+        self.like = rows.vectors[name].of("query", np.array([first["query_id"]]), first.get("source", 0))  # (1, D')
 
-    def of(self, role: str, ids: np.ndarray) -> np.ndarray:
+    def of(self, role: str, ids: np.ndarray, source: int = 0) -> np.ndarray:
         """Return (n, D') float32."""
         return np.repeat(self.like, len(ids), axis=0)
 

@@ -1,11 +1,13 @@
 """From settings to the loss with its wrappers, and to what it needs beside the texts: other models' vectors."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from e5ft.data.store import RowStore
+from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError, DataError
 from e5ft.modeling.encoder import Encoder
 from e5ft.modeling.loading import load_encoder
@@ -38,7 +40,9 @@ class LossSetup:
         """The names of what a step must carry beside the texts: "guide", "base", "teacher"."""
         return frozenset(getattr(self.loss, "needs", ()))
 
-    def side_vectors(self, encoder: Encoder, rows: RowStore, cache: Path, batch_tokens: int) -> dict[str, Guide]:
+    def side_vectors(
+        self, encoder: Encoder, rows: RowStore, cache: Path, batch_tokens: int, formats: Sequence[TextSpec] = ()
+    ) -> dict[str, Guide]:
         """Compute what steps carry beside the texts, and check that the rows have a teacher's scores where those are needed.
 
         Args:
@@ -46,6 +50,7 @@ class LossSetup:
             rows: the training rows.
             cache: the folder in which vectors are kept.
             batch_tokens: tokens that are encoded at once.
+            formats: of each source of a mix: the base reads its texts as they are trained on. Another guide has its own.
 
         Returns:
             name -> vectors by identity.
@@ -57,11 +62,13 @@ class LossSetup:
             _check_scores(rows)
         vectors = {}
         if "guide" in self.needs:
-            guide = encoder if self.guide == self.base else load_encoder(self.guide, encoder.device)
-            vectors["guide"] = guide_vectors(guide, rows, cache, batch_tokens=batch_tokens)
+            is_base = self.guide == self.base
+            guide, read_as = (encoder, formats) if is_base else (load_encoder(self.guide, encoder.device), ())
+            vectors["guide"] = guide_vectors(guide, rows, cache, formats=read_as, batch_tokens=batch_tokens)
         if "base" in self.needs:
             is_same = "guide" in vectors and self.guide == self.base
-            vectors["base"] = vectors["guide"] if is_same else guide_vectors(encoder, rows, cache, batch_tokens=batch_tokens)
+            how = {"formats": formats, "batch_tokens": batch_tokens}
+            vectors["base"] = vectors["guide"] if is_same else guide_vectors(encoder, rows, cache, **how)
         return vectors
 
 

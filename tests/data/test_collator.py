@@ -1,5 +1,6 @@
 """Rows to micro-batches: every text once, no false negative, rotation over the epochs."""
 
+import dataclasses
 import json
 import unicodedata
 
@@ -258,8 +259,8 @@ def test_rows_of_a_mix_keep_their_source_s_prefixes_in_a_micro_batch(make_store,
 class RoleAndIdentity:
     """A table whose vectors say whose they are."""
 
-    def of(self, role, ids):
-        return np.stack([np.full(len(ids), role == "query"), ids % 1000], axis=1).astype(np.float32)
+    def of(self, role, ids, source=0):
+        return np.stack([np.full(len(ids), role == "query"), ids % 1000, np.full(len(ids), source)], axis=1).astype(np.float32)
 
 
 def test_vectors_of_other_models_stand_beside_their_texts(make_training_rows):
@@ -269,6 +270,12 @@ def test_vectors_of_other_models_stand_beside_their_texts(make_training_rows):
     vectors = step.side["guide"]
     assert vectors.dtype == np.float32 and vectors[:, 1].tolist() == (step.text_id % 1000).tolist()
     assert vectors[step.query, 0].tolist() == [1, 1] and vectors[step.positive, 0].tolist() == [0, 0]
+    assert not vectors[:, 2].any()
+    examples = [(row, dataclasses.replace(rows[row, 0][1], source=row)) for row in range(2)]
+    step = collate(examples, {"guide": RoleAndIdentity()}).step
+    vectors = step.side["guide"]
+    assert vectors[step.query, 2].tolist() == vectors[step.positive, 2].tolist() == [0, 1]  # each source's own
+    assert vectors[:, 1].tolist() == (step.text_id % 1000).tolist()
 
 
 # -- the largest number of tokens --------------------------------------------------------------------------------------------

@@ -247,7 +247,8 @@ class _Run:
         if self.setup.needs & {"guide", "base"}:
             name = (self.setup.guide or settings.model).label
             say(f"  vectors     of all training texts by {name}, made once, kept in {cache}")
-        vectors, first = self.setup.side_vectors(encoder, data.train, cache, batch_tokens), None
+        formats = () if data.mix is None else self._texts(encoder, data)[2]
+        vectors, first = self.setup.side_vectors(encoder, data.train, cache, batch_tokens, formats), None
         if same_corpus is not None and arguments.eval_on_start:
             first = kept_vectors(encoder, data.dev, same_corpus, settings.evaluation, cache)
         noise = make_augmentation(*self._texts(encoder, data), settings.data.augment, settings.seed)
