@@ -6,12 +6,12 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from e5ft.data.text import TextSpec
 from e5ft.errors import ConfigurationError
 from e5ft.modeling.encoder import EncoderSpec
-from e5ft.modeling.loading import load_encoder, load_weights, save_encoder
+from e5ft.modeling.loading import load_description, load_encoder, load_weights, save_encoder
 from e5ft.modeling.settings import ModelSource
 from tests.conftest import make_encoder, make_tokenizer
 from tests.modeling.test_encoder import random_texts
@@ -91,6 +91,14 @@ def test_dropouts_are_taken_or_set(folder):
     told = load_encoder(ModelSource(path=str(folder), dropout=0.3, attention_dropout=0.2))
     layer = told.backbone.encoder.layer[0]
     assert (layer.output.dropout.p, layer.attention.self.dropout.p) == (0.3, 0.2)
+
+
+@pytest.mark.parametrize("field", ["dropout", "attention_dropout"])
+def test_a_dropout_that_a_family_has_under_another_name_is_refused(tmp_path, field):
+    AutoConfig.for_model("distilbert", vocab_size=210, dim=32, n_layers=1, n_heads=4, hidden_dim=64).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match=f"model.{field}=0.1: must be null, since distilbert has no "):
+        load_description(ModelSource(path=str(tmp_path), pooling="mean", text=SHORT, **{field: 0.1}))
 
 
 def test_random_weights_depend_on_the_seed_alone(tokenizer_folder):

@@ -46,6 +46,12 @@ def of_settings(settings: TrainSettings) -> dict:
         **({"augment": values["data"]["augment"]} if settings.data.augment.share else {}),
         "negatives_per_query": values["data"]["negatives_per_query"],
         "queries per step": rows,
+        # Older checkpoints have no such field, and their micro-batches went unseen.
+        **(
+            {"training.per_device_train_batch_size": training["per_device_train_batch_size"]}
+            if values["step"]["negatives"] == "micro_batch"
+            else {}
+        ),
         "cutoffs": values["evaluation"]["cutoffs"],
         **{f"training.{name}": value for name, value in training.items() if not _FREE.fullmatch(name)},
     }
@@ -68,7 +74,7 @@ def of_model(encoder: Encoder) -> dict:
         "model": digest_of_model(encoder),
         "tokenizer": digest_of(tokenizer_state(encoder.tokenizer)),
         "text format": encoder.spec.to_dict(),
-        "dropout": [encoder.config.hidden_dropout_prob, encoder.config.attention_probs_dropout_prob],
+        "dropout": [getattr(encoder.config, name, None) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")],
     }
 
 

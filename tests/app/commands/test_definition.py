@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel
 
 from e5ft.app.commands import definition
 from e5ft.app.settings.build import plain, shipped
@@ -17,13 +18,13 @@ from e5ft.app.settings.training import training_defaults
 from e5ft.data.settings import Columns, Mix, Source
 from e5ft.errors import ConfigurationError, ResumeRefusedError
 from e5ft.files import read_json, write_json, write_manifest
-from e5ft.modeling.encoder import EncoderSpec
+from e5ft.modeling.encoder import Encoder, EncoderSpec
 from e5ft.modeling.loading import load_encoder, save_encoder
 from e5ft.retrieval.columns import StringColumn
 from e5ft.retrieval.sets import RetrievalSet
 from e5ft.training.checkpoint import definition_of
 from tests.app.conftest import TINY
-from tests.conftest import WORDS, make_encoder
+from tests.conftest import WORDS, make_encoder, make_tokenizer
 from tests.weights_file import overrides
 
 FREE = {
@@ -110,6 +111,8 @@ def test_paths_tracking_and_another_cut_of_the_step_are_free(composed, settings,
         "loss.chunk_size=8", "keep.guard=false", "require=better",
     ]  # fmt: skip
     assert not changed(definition.of_settings(settings), definition.of_settings(composed("train", *TINY, *free)))
+    own = [definition.of_settings(composed("train", *TINY, "step.negatives=micro_batch", *cut)) for cut in ((), free[2:4])]
+    assert changed(*own) == {"training.per_device_train_batch_size"}  # there the micro-batch is whom a query is held against
 
 
 def make_set(name="dev", queries=("q a", "q b"), passages=("p a", "p b", "p c"), qrels=None, ids="abc"):
@@ -151,6 +154,9 @@ def test_weights_shape_tokenizer_and_text_format_of_the_model():
 
     before = of()
     assert not changed(before, of())
+    config = AutoConfig.for_model("distilbert", vocab_size=210, dim=32, n_layers=1, n_heads=4, hidden_dim=64)
+    other = Encoder(AutoModel.from_config(config), make_tokenizer(), make_encoder().spec)
+    assert definition.of_model(other)["dropout"] == [None, None]  # it names them in another way
     assert changed(before, of(seed=1)) == {"model"}
     assert changed(before, of(lambda encoder: setattr(encoder.config, "hidden_act", "relu"))) == {"model"}
     assert changed(before, of(lambda encoder: setattr(encoder.config, "num_attention_heads", 2))) == {"model"}
