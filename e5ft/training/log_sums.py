@@ -62,9 +62,7 @@ class LogSums:
         for part in parts:
             part["sums"] = part.pop("noted", part.get("sums"))  # the former name of the key
         means = {}
-        for name in {
-            name: None for part in parts for name in part["sums"]
-        }:  # a process whose rows had no hard negative lacks some
+        for name in dict.fromkeys(name for part in parts for name in part["sums"]):  # without hard negatives a process lacks some
             known = [part["sums"][name] for part in parts if name in part["sums"]]
             means[name] = tuple(sum(column) / len(known) for column in zip(*known, strict=True))
         return cls(**{**parts[0], "loss": sum(part["loss"] for part in parts) / len(parts), "sums": means})
