@@ -61,10 +61,9 @@ def labelled_rows(source: Names, reading: Reading, rows: Rows, maker: RowMaker) 
             query, labelled = pairs(location, raw)
             positives = tuple(text for text, label in labelled if label)
             if positives:
+                # A pair that this row has both ways is counted: as a negative that is a document of its row.
                 of, own = text_id(query), set(map(text_id, positives))
-                elsewhere = (
-                    answers[of] - own
-                )  # what this row's own pair has both ways is counted, as a negative that is a document
+                elsewhere = answers[of] - own
                 negatives = (number for identity, number in others.get(of, {}).items() if identity not in elsewhere)
                 yield location, maker.made(location, query, positives, tuple(map(rejected.__getitem__, negatives)), {})
         except BadLine as bad_line:

@@ -126,7 +126,7 @@ class RowMaker:
     def notes(self) -> Iterator[tuple[str, str]]:
         """Yield what was left out, with its count."""
         if (count := self.counts["equal"]) and self.layout.label is not None:
-            yield "negatives", f"{count:,} pair{'s' * (count > 1)} labelled both 1 and 0; the 0 is left out"
+            yield "negatives", f"{count:,} row{'s' * (count > 1)} with a pair labelled both 1 and 0; the 0 is left out"
         elif count:
             what = "hard negatives that equal" if count > 1 else "hard negative that equals"
             yield "negatives", f"{count:,} {what} a document of {'their' if count > 1 else 'its'} row left out"

@@ -87,7 +87,10 @@ def _has_no_header(path: str | os.PathLike, reading: Reading) -> bool:
     lines = raw_lines(path, reading.encoding)
     first = next((line for line in lines if line is None or line.strip()), None) or b""
     cells = first.decode("utf-8", "replace").rstrip("\r\n").split("\t")
-    return len(cells) == 2 and text_key(dict.fromkeys(cells)) is None and {*ID_KEYS, *DOCUMENTS}.isdisjoint(map(fold, cells))
+    if len(cells) != 2 or text_key(dict.fromkeys(cells)) is not None:
+        return False
+    is_id = any(character.isdigit() for character in cells[0])  # then a name beside it is a text: 1, answer
+    return is_id or {*ID_KEYS, *DOCUMENTS}.isdisjoint(map(fold, cells))
 
 
 def _bare_rows(path: str | os.PathLike, reading: Reading) -> Iterator[tuple[Location, dict | BadLine]]:

@@ -113,7 +113,7 @@ def unread(source: Names, shards: Sequence[str | os.PathLike]) -> Iterator[str]:
                 others.setdefault(split, path.relative_to(folder))
         if others:
             named = " and ".join(f"{path} (data.split={split})" for split, path in others.items())
-            yield f"by its name of another split and not read: {named}; all: '{folder}/**/*'"
+            yield f"not read, since the name says another split: {named}; all of them: '{folder}/**/*'"
 
 
 def _readable(path: str | os.PathLike) -> str | os.PathLike:

@@ -324,7 +324,7 @@ class _RowLines:
         """
         first, *others = self.taken
         rows = [first, *(line for line in others if line.strip())]
-        if separator != "\t" or any(line.count("\t") != width - 1 or len(line) > MAX_LINE_BYTES for line in rows):
+        if separator != "\t" or width < 2 or any(line.count("\t") != width - 1 or len(line) > MAX_LINE_BYTES for line in rows):
             return None
         self._again.extendleft(reversed(others))
         self.number -= len(others)

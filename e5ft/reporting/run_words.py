@@ -220,7 +220,7 @@ RUN = {
         "next_same": "Look at the learning rate, the number of steps and the answers in your data: queries that are not found may be label errors.",
         "next_undecided": "Make an evaluation set of at least {least} test queries and name it with data.eval_dir.",
         "next_leak": "Take the rows that the evaluation queries are in out of the training data and train again (python -m e5ft audit data.train_file=FILE data.eval_dir=DIR data.keep_dir=[DIR] write=clean.jsonl leaves out exact copies; near ones are on its page, take them out by hand). Decide nothing by the scores before that.",
-        "next_costs": "If what was lost on the keep sets matters, raise keep.weight, or leave keep.guard=true, and give those sets more queries: it sees what a dev split, or half of them, shows.",
+        "next_costs": "If what was lost on the keep sets matters, raise keep.weight; or leave keep.guard=true and give those sets more queries, since the guard judges by their dev split, or by half of their queries.",
         "scores": "Scores and threshold",
         "threshold": "Answer only where the first passage scores at least {value}: on dev {dev_answered} of the queries are answered, {dev_precision} of these rightly.",
         "threshold_means": "The score is the model's cosine, not the hybrid's, and every query measured has an answer: where some have none, fewer are right.",

@@ -343,7 +343,7 @@ def _passages(file: Path, name: str, encoding: str | None) -> Iterator[Document 
             continue
         where = f"{name}:{location.line or location.row}"
         title, text = value.get("title"), value.get(text_key(value))
-        text, title = text if isinstance(text, str) else "", "" if is_null_word(title or "") else title
+        text, title = text if isinstance(text, str) else "", "" if not isinstance(title, str) or is_null_word(title) else title
         yield Document(where, normalise(title or "") or None, [Section((), re.split(r"\n[ \t]*\n", text))])
 
 

@@ -40,7 +40,7 @@ def test_what_is_labelled_0_is_a_hard_negative_of_every_answer_of_its_query(name
     rows, notes = read(raw)
     assert rows == [Row("q", ("a",), ("n", "m")), Row("r", ("b",)), Row("q", ("c",), ("n", "m"))]
     assert notes["left out"] == "2 queries without any answer (label 1)"
-    assert notes["negatives"] == "1 pair labelled both 1 and 0; the 0 is left out" and rows[2].left_out == ("c",)
+    assert notes["negatives"] == "1 row with a pair labelled both 1 and 0; the 0 is left out" and rows[2].left_out == ("c",)
 
 
 @pytest.mark.parametrize("missing", [None, float("nan")])

@@ -40,6 +40,16 @@ def test_a_header_without_a_text_s_name_is_no_passage(header, write_bytes):
         list(passage_texts(path))
 
 
+def test_a_text_that_is_a_column_s_name_is_no_header_beside_an_id(write_bytes):
+    assert list(passage_texts(write_bytes(b"1\tanswer\n2\tanother\n", "corpus.tsv"))) == ["answer", "another"]
+
+
+def test_a_cell_of_several_lines_in_the_only_column_stays_one(write_bytes):
+    assert list(passage_texts(write_bytes(b'text\n"first line\nsecond line"\nplain\n', "corpus.tsv"))) == [
+        "first line\nsecond line", "plain",
+    ]  # fmt: skip
+
+
 def test_blank_lines_of_a_table_without_a_header_are_nothing(write_bytes):
     path = write_bytes("\n7\t한 글\n\n8\t두 글\n \n".encode(), "collection.tsv")
     assert list(passage_texts(path)) == ["한 글", "두 글"] and Corpus(path).text("8") == "두 글"

@@ -89,7 +89,7 @@ def test_what_a_folder_s_split_leaves_unread_is_said(make_files):
         notes = []
         assert len(list(raw_rows("s", Reading(split=asked), notes))) == 1
         assert [text.partition(", ")[2] for _, text in notes] == [
-            f"by its name of another split and not read: {rest}; all: 's/**/*'"
+            f"not read, since the name says another split: {rest}; all of them: 's/**/*'"
         ]
     notes = []
     assert len(list(raw_rows("s/**/*", AS_IS, notes))) == 4 and "not read" not in notes[0][1]

@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from e5ft.errors import ConfigurationError, DataError
@@ -115,6 +117,8 @@ def test_plain_text_and_passages(tmp_path):
         ("c.jsonl:2", None, ["홀로"]),
     ]
     assert len(read(tmp_path / "c.jsonl")[0]) == 2
+    pq.write_table(pa.table({"title": [float("nan")], "text": ["pandas의 빈칸"]}), tmp_path / "d.parquet")
+    assert [(d.title, d.sections[0].paragraphs) for d in read(tmp_path / "d.parquet")[0]] == [(None, ["pandas의 빈칸"])]
 
 
 def test_text_is_recomposed_and_may_be_in_another_encoding(tmp_path):

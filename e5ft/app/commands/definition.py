@@ -46,7 +46,7 @@ def of_settings(settings: TrainSettings) -> dict:
         **({"augment": values["data"]["augment"]} if settings.data.augment.share else {}),
         "negatives_per_query": values["data"]["negatives_per_query"],
         "queries per step": rows,
-        # Older checkpoints have no such field, and their micro-batches went unseen.
+        # Older checkpoints, which have no such field, are refused: which micro-batches they had is not known.
         **(
             {"training.per_device_train_batch_size": training["per_device_train_batch_size"]}
             if values["step"]["negatives"] == "micro_batch"
