@@ -234,7 +234,8 @@ def check_disk(run: PlannedRun) -> Finding:
     """Compare the free disk with what the model's shape and the settings say it takes."""
     if run.parameters is None:
         return ok(f"{size(shutil.disk_usage(machine.existing(Path(OUTPUTS))).free)} free for {OUTPUTS}/")
-    return machine.disk(*run.parameters[:2], run.settings.training, Path(OUTPUTS))
+    training = run.settings.training
+    return machine.disk(*run.parameters[:2], training.save_strategy != "no", training.save_total_limit, Path(OUTPUTS))
 
 
 # A run looks at these as it starts. What the others find, it finds itself, in the same words, a moment later.
@@ -314,7 +315,16 @@ def run_facts(
         share = f"about {evaluation.share:.1%} of training's work"
         yield "evaluation", ok(f"{times} while training, {sizes}: {share}", evaluation.reason)
     yield "memory", machine.measured_memory(cost, args.device)
-    yield "disk", machine.disk(*saved_weights(trainer.model), args, Path(args.output_dir), max(1, steps))
+    yield (
+        "disk",
+        machine.disk(
+            *saved_weights(trainer.model),
+            args.save_strategy != "no",
+            trainer.save_total_limit,
+            Path(args.output_dir),
+            max(1, steps),
+        ),
+    )
     parts = left.parts(done, done)
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if round(seconds))
     yield "time", ok(f"about {duration(sum(parts.values()))} left on {args.device}{f': {times}' if times else ''}")

@@ -157,20 +157,20 @@ def free_memory(device: torch.device) -> int | None:
     return max(free, 0)
 
 
-def disk(weights: int, trained: int, training: object, folder: Path, steps: int = 10) -> Finding:
+def disk(weights: int, trained: int, saves: bool, limit: int | None, folder: Path, steps: int = 10) -> Finding:
     """Compare the free disk with the checkpoints (weights and AdamW's moments) and the exported model.
 
     Args:
         weights: all parameters.
         trained: parameters with moments.
-        training: has `save_strategy` and `save_total_limit`.
+        saves: whether checkpoints are written.
+        limit: how many stay; None: all.
         folder: the run's.
         steps: checkpoints that stand there at once where no limit is set.
 
     Raises:
         ConfigurationError: they do not fit.
     """
-    saves, limit = training.save_strategy != "no", training.save_total_limit
     checkpoints = (limit or steps) + 1 if saves else 0
     need, free = (4 * weights + 8 * trained) * checkpoints + 4 * weights, shutil.disk_usage(existing(folder)).free
     text = f"{size(need)} for {checkpoints} checkpoints and the model; {size(free)} free"
