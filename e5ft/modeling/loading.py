@@ -67,12 +67,13 @@ def load_description(source: ModelSource) -> tuple[PretrainedConfig, EncoderSpec
     config = load_config(source)
     check_shape(config, "model.shape" if place is None else str(place))
     spec, lower_case = spec_of(source, config)
-    for field, value in (("dropout", source.dropout), ("attention_dropout", source.attention_dropout)):
-        name = {"dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}[field]
-        if value is not None and not hasattr(config, name):
+    for field, name in (("dropout", "hidden_dropout_prob"), ("attention_dropout", "attention_probs_dropout_prob")):
+        value = getattr(source, field)
+        if value is None:
+            continue
+        if not hasattr(config, name):
             raise ConfigurationError(f"model.{field}={value:g}: must be null, since {config.model_type} has no {name}")
-        if value is not None:
-            setattr(config, name, value)
+        setattr(config, name, value)
     tokenizer = _tokenizer(source)
     if lower_case:
         _lower_case(tokenizer)

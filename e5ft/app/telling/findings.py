@@ -315,16 +315,8 @@ def run_facts(
         share = f"about {evaluation.share:.1%} of training's work"
         yield "evaluation", ok(f"{times} while training, {sizes}: {share}", evaluation.reason)
     yield "memory", machine.measured_memory(cost, args.device)
-    yield (
-        "disk",
-        machine.disk(
-            *saved_weights(trainer.model),
-            args.save_strategy != "no",
-            trainer.save_total_limit,
-            Path(args.output_dir),
-            max(1, steps),
-        ),
-    )
+    saves, folder = args.save_strategy != "no", Path(args.output_dir)
+    yield "disk", machine.disk(*saved_weights(trainer.model), saves, trainer.save_total_limit, folder, max(1, steps))
     parts = left.parts(done, done)
     times = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if round(seconds))
     yield "time", ok(f"about {duration(sum(parts.values()))} left on {args.device}{f': {times}' if times else ''}")
